@@ -1,0 +1,1 @@
+"""The text tower: a Hugging Face model and its tokenizer."""
