@@ -39,22 +39,23 @@ class DividedAttention(nn.Module):
 
     def forward(self, x_BSD: Tensor, frames: int) -> Tensor:
         """x_BSD with S = 1 + frames * N -> (B, S, D)."""
-        q, k, v = self.qkv(x_BSD).unflatten(-1, (3, self.num_heads, -1)).unbind(2)  # BSHK each
-        groups = [self._group(part, frames) for part in (q, k, v)]
-        key_BGMHK, value_BGMHK = (_with_cls(part[:, :1], group) for part, group in zip((k, v), groups[1:], strict=True))
-        attend = _attend if self.record is None else _attend_aloud
-        cls_B1HK, cls_weights = attend(q[:, :1], k, v)
-        shape_BG = groups[0].shape[:2]
-        out, weights = attend(groups[0].flatten(0, 1), key_BGMHK.flatten(0, 1), value_BGMHK.flatten(0, 1))
+        q, k, v = self.qkv(x_BSD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # BHSK each
+        query, key, value = (self._groups(part, frames) for part in (q, k, v))  # BGHQK each
+        key, value = _with_cls(k, key), _with_cls(v, value)  # BGHMK
+        attend = fused if self.record is None else explicit
+        cls_BH1K, cls_weights = attend(q[:, :, :1], k, v)
+        # Groups go where the kernels expect heads: there may be more of B * G than a CUDA grid has room for.
+        out, weights = attend(query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2))
+        shape_GH = query.shape[1:3]
         if self.record is not None:
-            self.record.append(AttentionMap(cls_weights.squeeze(2), weights.unflatten(0, shape_BG)))
-        out_BGQHK = out.unflatten(0, shape_BG)
-        out_BPHK = (out_BGQHK if self.over == "space" else out_BGQHK.transpose(1, 2)).flatten(1, 2)
-        return self.drop(self.proj(torch.cat((cls_B1HK, out_BPHK), dim=1).flatten(2)))
+            self.record.append(AttentionMap(cls_weights.squeeze(2), weights.unflatten(1, shape_GH)))
+        out_BGHQK = out.unflatten(1, shape_GH)
+        out_BTNHK = out_BGHQK.permute(*((0, 1, 3, 2, 4) if self.over == "space" else (0, 3, 1, 2, 4)))
+        return self.drop(self.proj(torch.cat((cls_BH1K.transpose(1, 2), out_BTNHK.flatten(1, 2)), dim=1).flatten(2)))
 
-    def _group(self, part_BSHK: Tensor, frames: int) -> Tensor:
-        part_BTNHK = part_BSHK[:, 1:].unflatten(1, (frames, -1))
-        return part_BTNHK if self.over == "space" else part_BTNHK.transpose(1, 2)
+    def _groups(self, part_BHSK: Tensor, frames: int) -> Tensor:
+        part_BHTNK = part_BHSK[:, :, 1:].unflatten(2, (frames, -1))
+        return part_BHTNK.permute(*((0, 2, 1, 3, 4) if self.over == "space" else (0, 3, 1, 2, 4)))
 
 
 @contextmanager
@@ -74,17 +75,17 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, list[AttentionMap]]
             layer.record = None
 
 
-def _with_cls(cls_B1HK: Tensor, group_BGQHK: Tensor) -> Tensor:
-    cls_BG1HK = cls_B1HK[:, None].expand(-1, group_BGQHK.shape[1], -1, -1, -1)
-    return torch.cat((cls_BG1HK, group_BGQHK), dim=2)
+def fused(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, None]:
+    """Attention by the fastest kernel for the device; (..., queries, K), (..., keys, K) twice -> (..., queries, K)."""
+    return F.scaled_dot_product_attention(q, k, v), None
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, None]:
-    return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2), None
+def explicit(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The twin of `fused` by batched matrix products, that also returns its weights (..., queries, keys), detached."""
+    weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
+    return weights @ v, weights.detach()
 
 
-def _attend_aloud(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The twin of `_attend` that also returns its weights, (batch, heads, queries, keys), detached."""
-    logits = torch.einsum("bqhk,bmhk->bhqm", q * q.shape[-1] ** -0.5, k)
-    weights = logits.softmax(-1)
-    return torch.einsum("bhqm,bmhk->bqhk", weights, v), weights.detach()
+def _with_cls(part_BHSK: Tensor, group_BGHQK: Tensor) -> Tensor:
+    cls_BGH1K = part_BHSK[:, None, :, :1].expand(-1, group_BGHQK.shape[1], -1, -1, -1)
+    return torch.cat((cls_BGH1K, group_BGHQK), dim=3)
