@@ -64,7 +64,7 @@ def mean_interval(values_Q: np.ndarray, resamples: int = 1000, seed: int = 0, le
 
 
 def _draws(times: np.ndarray, resamples: int, seed: int):
-    """How often each distinct value is drawn, as many draws as queries with replacement, for each resample; in chunks."""
+    """How often each distinct value is drawn, as many draws as queries, for each resample; in chunks."""
     generator, step = np.random.default_rng(seed), max(1, 2 ** 21 // len(times))
     for start in range(0, resamples, step):
         yield generator.multinomial(times.sum(), times / times.sum(), size=min(step, resamples - start))
