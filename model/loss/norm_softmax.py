@@ -1,0 +1,24 @@
+"""The family's contrastive loss: InfoNCE in both directions (Frozen in Time, arXiv 2104.00650). B pairs, E width."""
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.loss import LOSSES, full_precision
+from parse_config import ConfigError
+
+
+@LOSSES.register("NormSoftmaxLoss")
+class NormSoftmaxLoss(nn.Module):
+    """-(mean log-softmax of the pairs over rows + the same over columns) of cosine / `temperature`: the sum, not
+    the mean, of both directions."""
+
+    def __init__(self, temperature: float = 0.05):
+        super().__init__()
+        if temperature <= 0:
+            raise ConfigError(f"loss.args.temperature: {temperature} is given, a number above 0 is needed")
+        self.temperature = temperature
+
+    @full_precision
+    def forward(self, v_BE: Tensor, t_BE: Tensor) -> Tensor:
+        """Row i of both belongs together -> scalar."""
+        sims_BB = F.normalize(t_BE, dim=-1) @ F.normalize(v_BE, dim=-1).T / self.temperature
+        return -(sims_BB.log_softmax(1).diagonal().mean() + sims_BB.log_softmax(0).diagonal().mean())

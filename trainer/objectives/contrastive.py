@@ -1,0 +1,27 @@
+"""Fine-tuning, and the baseline without masks: clips against captions. B pairs, E joint width."""
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainer.distributed import gather
+from trainer.objectives import OBJECTIVES, Objective
+
+
+@OBJECTIVES.register("Contrastive")
+class Contrastive(Objective):
+    """`loss(v_BE, t_BE)` over the pairs of all processes."""
+
+    def __init__(self, model: nn.Module, loss: nn.Module):
+        super().__init__(model)
+        self.loss = loss
+
+    def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """-> v_BE, t_BE of this process's pairs."""
+        v_BE, _ = self.model.encode_video(batch["video"])
+        return {"v_BE": v_BE, "t_BE": self.model.encode_text(batch["text"])}
+
+    def losses(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """-> {"loss", "loss_vt"}."""
+        loss_vt = self.loss(gather(outputs["v_BE"]), gather(outputs["t_BE"]))
+        return {"loss": loss_vt, "loss_vt": loss_vt}
