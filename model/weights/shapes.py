@@ -1,0 +1,45 @@
+"""Place embeddings for another number of frames or another grid of patches.
+
+T frames, N patches a frame, D width.
+"""
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from parse_config import ConfigError
+
+FIXES = ("zeros", "interp", "nearest")
+
+
+def stretch_time(embed_1TD: Tensor, frames: int, how: str = "zeros") -> Tensor:
+    """Temporal embedding for `frames` frames.
+
+    "zeros": the first frames keep theirs, further ones get zeros (Frozen in Time's default); "interp": linear in time;
+    "nearest": the nearest frame's. Raises ConfigError for another word.
+    """
+    if how not in FIXES:
+        raise ConfigError(f"arch.args.video_params.load_temporal_fix: {how!r} is given, one of {', '.join(FIXES)} is "
+                          f"needed")
+    if how == "zeros":
+        kept_1TD = embed_1TD[:, :frames]
+        return F.pad(kept_1TD, (0, 0, 0, frames - kept_1TD.shape[1]))
+    embed_1DT = embed_1TD.transpose(1, 2).float()
+    stretched_1DT = F.interpolate(embed_1DT, frames, mode="linear" if how == "interp" else "nearest")
+    return stretched_1DT.transpose(1, 2).to(embed_1TD.dtype).contiguous()
+
+
+def resize_places(embed_1ND: Tensor, grid: tuple[int, int], old_grid: tuple[int, int] | None = None) -> Tensor:
+    """Position embedding, CLS first, for `grid` = (rows, columns) of patches: bicubic, CLS as it is.
+
+    `old_grid` is the file's; None: a square. Raises ConfigError if the number of places is then no square.
+    """
+    places = embed_1ND.shape[1] - 1
+    rows, columns = old_grid or (math.isqrt(places),) * 2
+    if rows * columns != places:
+        raise ConfigError(f"a position embedding of {places} places is no {rows} x {columns} grid")
+    old_1DHW = embed_1ND[:, 1:].float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+    new_1DHW = F.interpolate(old_1DHW, grid, mode="bicubic", antialias=True)
+    new_1ND = new_1DHW.flatten(2).transpose(1, 2).to(embed_1ND.dtype)
+    return torch.cat((embed_1ND[:, :1], new_1ND), dim=1)
