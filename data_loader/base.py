@@ -16,7 +16,6 @@ from data_loader import draws, frames
 from data_loader.cache import cache_folder, cached
 from data_loader.gallery import Gallery
 from data_loader.items import Item, chunks
-from data_loader.layout import Layout
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text, video_settings
 from data_loader.table import Chunk, Table
@@ -53,7 +52,7 @@ class TextVideoDataset(Dataset):
         self.name = " ".join(word for word in (type(self).__name__, cut, split) if word)
         self.video = video_settings(video_params, split, reader)
         check_text(text_params)
-        self.look = Layout(data_dir, metadata_dir)
+        self.folders = [folder for folder in (metadata_dir, data_dir) if folder]  # where annotations are looked for
         self.gallery = Gallery(self._parse(cache_dir), data_dir, self.name)
         self.gallery.take(subsample, need_captions=self.train)
         if check_files or (check_files is None and (not self.train or len(self) <= LARGE)):
@@ -142,7 +141,10 @@ class TextVideoDataset(Dataset):
         if path is None:
             raise BrokenVideo(self.paths[index], "no such file, nor with another extension")
         start, end = self.gallery.table.cut(int(self.gallery.rows[index]))
-        return read_clip(path, choose, reader=self.video.reader, start=start, end=end, deadline=self.video.deadline)
+        try:
+            return read_clip(path, choose, reader=self.video.reader, start=start, end=end, deadline=self.video.deadline)
+        except OSError as error:  # unreadable, or gone since it was found
+            raise BrokenVideo(path, error.strerror or str(error)) from error
 
     def _parse(self, cache_dir: str | None) -> Table:
         sources = self.sources()
