@@ -4,8 +4,7 @@ T frames, C channels, H height, W width; the letter before them: W windows (only
 """
 import json
 import logging
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ import torch
 from torch.utils.data import Dataset
 
 from data_loader import draws, frames
-from data_loader.cache import cache_folder, cached
 from data_loader.gallery import Gallery
-from data_loader.items import Item, chunks
+from data_loader.items import Annotations, Item
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text, video_settings
-from data_loader.table import Chunk, Table
 from data_loader.transforms import build_transform
 from parse_config import UserError
 
@@ -28,7 +25,7 @@ TRIES = 64  # samples looked at in place of one that cannot be read
 LARGE = 200_000  # training videos above which files are not looked for at start unless asked
 
 
-class TextVideoDataset(Dataset):
+class TextVideoDataset(Annotations, Dataset):
     """One item per video. A subclass says which there are: `items`, or for millions of rows `columns` + `sources`.
 
     data_dir: where the videos are. metadata_dir: where the annotations are, if elsewhere. cut: which version of the
@@ -37,11 +34,6 @@ class TextVideoDataset(Dataset):
     check_files: look for every file at start (default: val and test always, train up to 200,000 videos).
     strict_protocol: refuse a gallery that has not the counts of its protocol.
     """
-    version = 1  # of a subclass's parser: raise it when the same files give other columns
-    options: Mapping[str, Any] = {}  # a subclass's own settings that change its columns (plain data)
-    layout = ""  # set while parsing: which layout was found, in words for the log
-    protocol: str | None = None  # set while parsing: name in PROTOCOLS
-    validates_on_test = False  # set while parsing: the split asked for does not exist, the test split stands in
 
     def __init__(self, data_dir: str, split: str = "train", cut: str | None = None, subsample: float = 1.0,
                  video_params: Mapping | None = None, text_params: Mapping | None = None,
@@ -53,7 +45,7 @@ class TextVideoDataset(Dataset):
         self.video = video_settings(video_params, split, reader)
         check_text(text_params)
         self.folders = [folder for folder in (metadata_dir, data_dir) if folder]  # where annotations are looked for
-        self.gallery = Gallery(self._parse(cache_dir), data_dir, self.name)
+        self.gallery = Gallery(self.parse(cache_dir), data_dir, self.name)
         self.gallery.take(subsample, need_captions=self.train)
         if check_files or (check_files is None and (not self.train or len(self) <= LARGE)):
             self.gallery.look(self.video.loading == "strict")
@@ -63,18 +55,6 @@ class TextVideoDataset(Dataset):
                  f"; layout: {self.layout}" if self.layout else "")
         if self.validates_on_test:
             log.warning("%s: there is no such split, the test split stands in: do not choose models by it", self.name)
-
-    def items(self) -> Iterable[Item]:
-        """All videos of `self.split`. Sets `self.layout` and, for a gallery, `self.protocol`."""
-        raise TypeError(f"{type(self).__name__} defines neither items nor columns")
-
-    def columns(self) -> Iterable[Chunk]:
-        """`items` as chunks of columns {"id", "path", "caption", "count", "start", "end"}, see `Table.from_columns`."""
-        return chunks(self.items())
-
-    def sources(self) -> Sequence[Path]:
-        """Annotation files that `columns` reads, where parsing them is worth keeping; it is kept for these files."""
-        return ()
 
     def __len__(self) -> int:
         return len(self.gallery)
@@ -109,13 +89,14 @@ class TextVideoDataset(Dataset):
     def windows(self, index: int, stride: int) -> torch.Tensor:
         """float32 (W, T, C, H, W): the clips of a sliding window; window w takes frame w * stride of each segment."""
         chosen: list[list[int]] = []
+        wanted: list[int] = []
 
         def choose(length: int) -> list[int]:
             chosen[:] = frames.windows(length, self.video.num_frames, stride)
-            return sorted({place for window in chosen for place in window})
-        clip_TCHW, places = self._read(index, choose)
-        where = {place: number for number, place in enumerate(places)}
-        clip_TCHW = self.transform(clip_TCHW, None)
+            wanted[:] = sorted({place for window in chosen for place in window})
+            return wanted
+        clip_TCHW = self.transform(self._read(index, choose)[0], None)
+        where = {place: number for number, place in enumerate(wanted)}
         return torch.stack([clip_TCHW[[where[place] for place in window]] for window in chosen])
 
     def _caption(self, index: int, numbers: tuple[int, ...], failures: list[tuple[str, str]]) -> dict[str, Any]:
@@ -136,7 +117,7 @@ class TextVideoDataset(Dataset):
         clip_TCHW, meta["frames"] = self._read(meta["index"], choose)
         sample["video"] = self.transform(clip_TCHW, draws.generator(*numbers, 3))
 
-    def _read(self, index: int, choose) -> tuple[torch.Tensor, list[int]]:
+    def _read(self, index: int, choose: Callable[[int], list[int]]) -> tuple[torch.Tensor, list[int]]:
         path = self.gallery.path(index)
         if path is None:
             raise BrokenVideo(self.paths[index], "no such file, nor with another extension")
@@ -145,20 +126,6 @@ class TextVideoDataset(Dataset):
             return read_clip(path, choose, reader=self.video.reader, start=start, end=end, deadline=self.video.deadline)
         except OSError as error:  # unreadable, or gone since it was found
             raise BrokenVideo(path, error.strerror or str(error)) from error
-
-    def _parse(self, cache_dir: str | None) -> Table:
-        sources = self.sources()
-        settings = [self.version, os.path.abspath(self.data_dir), self.split, self.cut, self.layout, dict(self.options)]
-        if sources:
-            table = cached(cache_folder(cache_dir), type(self).__name__, sources, settings, self.columns, self._notes)
-        else:
-            table = Table.from_chunks(self.columns(), self._notes)
-        for name, value in table.notes.items():
-            setattr(self, name, value)
-        return table
-
-    def _notes(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("layout", "protocol", "validates_on_test")}
 
     @property
     def ids(self) -> Sequence[str]:

@@ -15,6 +15,7 @@ from data_loader.table import VERSION, Chunk, Table
 from parse_config import UserError
 
 log = logging.getLogger(__name__)
+SMALL = 16 << 20  # bytes of annotations that are parsed anew each time and stay in memory
 
 
 def cache_folder(given: str | None = None) -> Path:

@@ -4,6 +4,7 @@ T frames, C channels, H height, W width.
 """
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torchvision.transforms.v2 import functional as F
@@ -21,21 +22,24 @@ def build_transform(train: bool, input_res: int = 224, center_crop: int | None =
     Train (the family's): a crop of random area and aspect brought to input_res, mirrored half of the time, the same for
     all frames of the clip. Test (the family's): short side to center_crop (256 for 224), its centre, then input_res.
     """
+    if train:
+        return partial(_train, size=input_res, scale=randcrop_scale, hflip=hflip, mean=norm_mean, std=norm_std)
     centre = center_crop or round(input_res * 256 / 224)
-    size = [input_res, input_res]
+    return partial(_test, size=input_res, centre=centre, mean=norm_mean, std=norm_std)
 
-    def transform(clip_TCHW: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-        height, width = clip_TCHW.shape[-2:]
-        if train:
-            top, left, high, wide = random_crop(height, width, randcrop_scale, generator)
-            mirror = hflip and bool(torch.rand((), generator=generator) < 0.5)
-            clip_TCHW = _resize(clip_TCHW[..., top:top + high, left:left + wide], size)
-            clip_TCHW = clip_TCHW.flip(-1) if mirror else clip_TCHW
-        else:
-            clip_TCHW = F.center_crop(_resize(clip_TCHW, [centre]), [centre, centre])
-            clip_TCHW = _resize(clip_TCHW, size)
-        return normalise(clip_TCHW, norm_mean, norm_std)
-    return transform
+
+def _train(clip_TCHW: torch.Tensor, generator: torch.Generator | None = None, *, size: int, scale: Sequence[float],
+           hflip: bool, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    top, left, height, width = random_crop(*clip_TCHW.shape[-2:], scale, generator)
+    mirror = hflip and bool(torch.rand((), generator=generator) < 0.5)
+    clip_TCHW = _resize(clip_TCHW[..., top:top + height, left:left + width], [size, size])
+    return normalise(clip_TCHW.flip(-1) if mirror else clip_TCHW, mean, std)
+
+
+def _test(clip_TCHW: torch.Tensor, generator: torch.Generator | None = None, *, size: int, centre: int,
+          mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    clip_TCHW = F.center_crop(_resize(clip_TCHW, [centre]), [centre, centre])
+    return normalise(_resize(clip_TCHW, [size, size]), mean, std)
 
 
 def random_crop(height: int, width: int, scale: Sequence[float],

@@ -1,0 +1,42 @@
+"""Reading processes: how they start, what signals mean to them, and what the main process says when one dies."""
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from parse_config import UserError
+
+
+def worker_options(workers: int) -> dict[str, Any]:
+    """Options of a torch DataLoader: pages are locked where a GPU reads them; workers are forked, so that they share
+    the tables (each decodes on one thread: torch sets that)."""
+    options = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
+    return {**options, "multiprocessing_context": "fork", "worker_init_fn": start_worker} if workers else options
+
+
+def start_worker(number: int) -> None:
+    """A signal to the whole job is the main process's to answer: it still needs batches while it saves. A second
+    SIGTERM ends a worker, as does the main process's end."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def checked(batches: Iterator[Any]) -> Iterator[dict[str, Any]]:
+    """`batches`, raising those that are errors; a dead worker becomes a UserError that says the usual causes."""
+    while True:
+        try:
+            batch = next(batches, None)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise UserError(f"{error} A data worker died: too little memory or /dev/shm is the usual cause; lower "
+                            "num_workers or batch_size") from error
+        if batch is None:
+            return
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
