@@ -23,7 +23,7 @@ def places(folders: Iterable[str | os.PathLike]) -> list[Path]:
     tops = [Path(folder) for folder in dict.fromkeys(map(os.fspath, folders))]
     absent = [top for top in tops if not top.is_dir()]
     if absent:
-        raise FileNotFoundError(f"{absent[0]}: no such folder; set data_dir (or metadata_dir) to where the data set lies")
+        raise FileNotFoundError(f"{absent[0]}: no such folder; data_dir and metadata_dir say where the data set lies")
     below = []
     for top in tops:
         with os.scandir(top) as entries:
@@ -48,7 +48,7 @@ def locate(what: str, folders: Iterable[str | os.PathLike],
 
 
 def media_folder(root: str | os.PathLike, folders: Sequence[str], names: Sequence[str]) -> str:
-    """That of `folders` (under root) in which most of the first 200 `names` lie; the first one if none lies anywhere."""
+    """That of `folders` (under root) in which most of the first 200 `names` lie; the first if none lies anywhere."""
     def hits(folder: str) -> int:
         return sum(path is not None for path in find_all(os.path.join(root, folder), names[:200]))
     return max(folders, key=hits)
@@ -72,7 +72,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}; fetch the file again") from None
+        where = f"{path}: line {error.lineno}, column {error.colno}"
+        raise UserError(f"{where}: {error.msg}; fetch the file again") from None
 
 
 class _Plain(pickle.Unpickler):

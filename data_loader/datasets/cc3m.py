@@ -26,8 +26,8 @@ def _colliding(codes: np.ndarray, urls: Sequence[str]) -> np.ndarray:
     """bool (rows,): another URL has the same crc32, so that nobody knows whose picture the file is."""
     order = np.argsort(codes, kind="stable")
     same = codes[order[1:]] == codes[order[:-1]]
-    differs = [bool(equal) and urls[a] != urls[b] for equal, a, b in zip(same, order, order[1:])] if same.any() else same
-    return np.isin(codes, codes[order[1:]][np.asarray(differs, bool)])
+    pairs = [(order[i], order[i + 1]) for i in np.flatnonzero(same)]
+    return np.isin(codes, codes[[a for a, b in pairs if urls[a] != urls[b]]])
 
 
 @DATASETS.register("ConceptualCaptions3M")

@@ -41,7 +41,7 @@ class DiDeMo(TextVideoDataset):
     def _paths(self, stems: list[str], names: dict[str, list[str]]) -> list[str]:
         """For each stem that of its names under which a file lies; the first name where none does."""
         flat = [name for stem in stems for name in names[stem]]
-        folder = media_folder(self.data_dir, ("videos", "", *(f"{place}{self.split}" for place in ("", "videos/"))), flat)
+        folder = media_folder(self.data_dir, ("videos", "", self.split, f"videos/{self.split}"), flat)
         there = dict(zip(flat, find_all(f"{self.data_dir}/{folder}", flat)))
         return [f"{folder}/{next((name for name in names[stem] if there[name]), names[stem][0])}".lstrip("/")
                 for stem in stems]

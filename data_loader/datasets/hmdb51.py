@@ -20,8 +20,8 @@ class HMDB51(ActionDataset):
         lists = {path.name.removesuffix(LISTS): path for place in places(self.folders)
                  for path in sorted(place.glob(f"*{LISTS}"))}
         if not lists and self.train:
-            raise FileNotFoundError(f"{self.data_dir}: no official split of HMDB51 here nor in a folder below; looked for "
-                                    f"testTrainMulti_7030_splits/*{LISTS}")
+            raise FileNotFoundError(f"{self.data_dir}: no official split of HMDB51 here nor in a folder below; looked "
+                                    f"for testTrainMulti_7030_splits/*{LISTS}")
         self.layout = "official split 1" if lists else "class folders"
         if not lists:
             yield from self.clips(*self.listing())

@@ -21,8 +21,8 @@ def _official(table: Path) -> dict[str, list[str]]:
         if not line.strip():
             continue
         if len(fields) < 5:
-            raise UserError(f"{table}: line {number} has {len(fields)} fields with tabs between them, 6 are needed: clip, "
-                            "four times, sentence")
+            raise UserError(f"{table}: line {number} has {len(fields)} fields with tabs between them, 6 are needed: "
+                            "clip, four times, sentence")
         captions = said.setdefault(fields[0].strip(), [])
         captions += [fields[5].strip()] if fields[5:] and fields[5].strip() else []
     return said
@@ -35,7 +35,7 @@ def _frozen(names: Path, captions: Path) -> dict[str, list[str]]:
 
 @DATASETS.register("LSMDC")
 class LSMDC(TextVideoDataset):
-    """Videos lie in a folder for each film. A clip without a sentence stays in the gallery and is left out of training."""
+    """Videos lie in a folder for each film. A clip without a sentence stays in galleries, not in training."""
 
     def items(self) -> Iterator[Item]:
         links = "structured-symlinks/"

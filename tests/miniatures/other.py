@@ -1,4 +1,8 @@
-"""UCF101, HMDB51, a folder of videos."""
+"""UCF101, HMDB51, a folder of videos, and tables of any data."""
+import csv
+import io
+import json
+
 from tests.miniatures import media, miniature, sentence, text
 
 UCF = ("ApplyEyeMakeup", "HandstandPushups", "YoYo", "PlayingTabla")
@@ -14,6 +18,11 @@ def words(name):
             "PlayingTabla": "playing tabla"}.get(name) or name.replace("_", " ")
 
 
+def labelled(clip, numbers):
+    """{"Class/clip": (class in words,)}; `clip(n)` gives class and clip."""
+    return {"/".join(clip(n)): (words(clip(n)[0]),) for n in numbers}
+
+
 @miniature("UCF101", "official split 1")
 def ucf101_official(folder, videos):
     """The lists of split 1 beside the class folders, with one clip more than they name."""
@@ -26,14 +35,14 @@ def ucf101_official(folder, videos):
         for n in part:
             media(folder / "UCF-101" / ucf(n)[0] / f"{ucf(n)[1]}.avi", n)
     media(folder / "UCF-101/YoYo/v_YoYo_g25_c04.avi", 7)
-    return {split: {ucf(n)[1]: (words(ucf(n)[0]),) for n in part} for split, part in numbers.items()}
+    return {split: labelled(ucf, part) for split, part in numbers.items()}
 
 
 @miniature("UCF101", "class folders")
 def ucf101_folders(folder, videos):
     for n in range(videos):
         media(folder / ucf(n)[0] / f"{ucf(n)[1]}.avi", n)
-    return {"test": {ucf(n)[1]: (words(ucf(n)[0]),) for n in range(videos)}}
+    return {"test": labelled(ucf, range(videos))}
 
 
 def hmdb(n):
@@ -52,14 +61,14 @@ def hmdb51_official(folder, videos):
     for part in numbers.values():
         for n in part:
             media(folder / hmdb(n)[0] / f"{hmdb(n)[1]}.avi", n)
-    return {split: {hmdb(n)[1]: (words(hmdb(n)[0]),) for n in numbers[split]} for split in ("train", "test")}
+    return {split: labelled(hmdb, numbers[split]) for split in ("train", "test")}
 
 
 @miniature("HMDB51", "class folders")
 def hmdb51_folders(folder, videos):
     for n in range(videos):
         media(folder / hmdb(n)[0] / f"{hmdb(n)[1]}.avi", n)
-    return {"test": {hmdb(n)[1]: (words(hmdb(n)[0]),) for n in range(videos)}}
+    return {"test": labelled(hmdb, range(videos))}
 
 
 def sidecars(folder, numbers):
@@ -82,3 +91,44 @@ def video_folder_splits(folder, videos):
 @miniature("VideoFolder", "whole folder")
 def video_folder(folder, videos):
     return {"train": sidecars(folder, range(videos))}
+
+
+def clips_and_rows(folder, videos):
+    """Clips under videos/, and one row a caption: the first video of a split has two."""
+    rows, expected = [], {}
+    for place, split in enumerate(("train", "val", "test")):
+        expected[split] = {}
+        for n in range(videos * place, videos * place + videos):
+            media(folder / f"videos/take {n}.mp4", n)
+            name = f"videos/take {n}.mp4"
+            expected[split][name] = (sentence(n), sentence(n, 1))[:1 + (n % videos == 0)]
+            rows += [{"path": name, "caption": said, "split": split} for said in expected[split][name]]
+    return rows, expected
+
+
+@miniature("JsonlDataset", "JSONL")
+def jsonl(folder, videos):
+    rows, expected = clips_and_rows(folder, videos)
+    text(folder / "annotations.jsonl", "\ufeff" + "\n".join(map(json.dumps, rows)), "\r\n")
+    return expected
+
+
+@miniature("JsonlDataset", "CSV")
+def csv_table(folder, videos):
+    rows, expected = clips_and_rows(folder, videos)
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, ["split", "caption", "path"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    text(folder / "metadata.csv", buffer.getvalue(), "\r\n")
+    return expected
+
+
+@miniature("JsonlDataset", "JSON")
+def vindlu_json(folder, videos):
+    _, expected = clips_and_rows(folder, videos)
+    for split, captions in expected.items():
+        rows = [{"video": name, "caption": said[0] if len(said) == 1 else list(said)}
+                for name, said in captions.items()]
+        text(folder / f"{split}.json", json.dumps(rows))
+    return expected

@@ -140,7 +140,7 @@ def shards(folder, videos, suffix):
         for first in range(0, videos, 2):
             members = []
             for n in numbers[first:first + 2]:
-                about = json.dumps({"caption": sentence(n), "key": f"{n:08d}", "status": "success", "error_message": None})
+                about = json.dumps({"caption": sentence(n), "key": f"{n:08d}", "status": "success"})
                 members += [(f"{n:08d}{suffix}", _media(suffix, n % 8, 8, 8)), (f"{n:08d}.json", about.encode()),
                             (f"{n:08d}.txt", sentence(n).encode())]
             shard(folder / split / f"{first // 2:05d}.tar", members)
@@ -149,11 +149,11 @@ def shards(folder, videos, suffix):
     return expected
 
 
-@miniature("TarShards", "video2dataset")
+@miniature("TarShards", "tar shards of videos")
 def shards_of_videos(folder, videos):
     return shards(folder, videos, ".mp4")
 
 
-@miniature("TarShards", "img2dataset")
+@miniature("TarShards", "tar shards of pictures")
 def shards_of_images(folder, videos):
     return shards(folder, videos, ".jpg")

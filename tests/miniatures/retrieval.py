@@ -29,7 +29,8 @@ def frozen(folder, videos, cut, splits):
     text(folder / "annotation/MSR_VTT.json", json.dumps({"annotations": annotations, "images": [], "type": "captions"}))
     lists = folder / "high-quality/structured-symlinks"
     for split, name in splits.items():
-        text(lists / f"{name}_list_{cut}.txt", "\n".join(f"video{n}" for n in numbers[split]) + "\n" * (split == "train"))
+        names = "\n".join(f"video{n}" for n in numbers[split])
+        text(lists / f"{name}_list_{cut}.txt", names + "\n" * (split == "train"))
     msrvtt_clips(folder / "videos/all", everyone)
     return {split: {f"video{n}": sentences(n, 3) for n in numbers[split]} for split in splits}
 
@@ -58,7 +59,8 @@ def official(numbers, splits):
     videos = [{"video_id": f"video{n}", "id": n, "category": 3, "url": "https://example.org/x", "start time": 1.0,
                "end time": 9.0, "split": split} for split, part in zip(splits, numbers) for n in sorted(part)]
     everyone = [n for part in numbers for n in part]
-    said = [{"sen_id": 3 * n + k, "video_id": f"video{n}", "caption": sentence(n, k)} for n in everyone for k in range(3)]
+    said = [{"sen_id": 3 * n + k, "video_id": f"video{n}", "caption": sentence(n, k)}
+            for n in everyone for k in range(3)]
     return {"info": {}, "videos": videos, "sentences": said}
 
 
