@@ -1,60 +1,51 @@
-"""decord, frame after frame from the start: its own seeking gives wrong frames on open GOPs, B-frames in avi, and more.
+"""decord, where its seeking is proven right; PyAV for the rest (decord returns wrong frames there without a word).
 
-Imported when it is first used, after torch: the other order has crashed for users.
+decord seeks to a key frame by its time of decoding. That finds the right one if the container calls exactly the IDR
+pictures key frames and none is decoded before the one in front of it is shown. Imported when it is first used, after
+torch: the other order has crashed for users.
 """
-from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import islice, pairwise
 
 import numpy as np
 
-from data_loader.readers import READERS, BrokenVideo
+from data_loader.readers import READERS, BrokenVideo, Choose, av_reader, chosen
+from data_loader.readers.h264 import Plan, prove
+from data_loader.readers.source import Source, cut
 from parse_config import ConfigError
 
 
 @READERS.register("decord")
-def read(path: str, choose: Callable[[int], Sequence[int]], start: float | None = None, end: float | None = None,
-         ) -> tuple[np.ndarray, list[int]]:
-    """See `data_loader.readers`. What decord cannot open (AV1, GIF, ...) is a BrokenVideo that names the reader av."""
+def read(path: str, choose: Choose, start: float | None = None, end: float | None = None) -> av_reader.Pictures:
+    """See `data_loader.readers`. Raises ConfigError if decord is not installed."""
     try:
         import decord
     except ImportError:
-        raise ConfigError("video_params.reader: decord is not installed; pip install it, or use reader 'av'") from None
-    with open(path, "rb"):
-        pass
-    try:
-        video = decord.VideoReader(path, num_threads=1)
-        length = _decodable(video)
-        first, last = _cut(video, length, start, end)
-        if last <= first:
-            raise BrokenVideo(path, f"has no frame between {start} and {end} seconds")
-        indices = [first + i for i in choose(last - first)]
-        return _sequential(video, indices), [i - first for i in indices]
-    except (RuntimeError, decord.DECORDError, IndexError, ValueError) as error:
-        if isinstance(error, BrokenVideo):
-            raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BrokenVideo(path, f"decord: {reason} (reader 'av' may decode it)") from None
+        raise ConfigError("reader 'decord': decord is not installed; pip install decord, or use reader 'av'") from None
+    with suppress(BrokenVideo), Source(path, quick=True) as source:
+        plan = prove(source)
+        if plan and _seekable(plan) and not _turned(source):
+            first, last = cut(source.seconds(plan.stamps), start, end)
+            indices = chosen(choose, last - first) if last > first else []
+            if indices and 0 <= min(indices) <= max(indices) < last - first:
+                with suppress(RuntimeError, IndexError, decord.DECORDError):
+                    return _seek(decord, path, len(plan.stamps), [first + i for i in indices]), indices
+    return av_reader.read(path, choose, start, end)
 
 
-def _decodable(video) -> int:
-    """len() can promise more frames than come; then they are counted."""
-    length = len(video)
-    video.seek(0)
-    return length
+def _seekable(plan: Plan) -> bool:
+    return plan.keyed and None not in plan.times and all(
+        plan.times[after] > plan.stamps[before] for before, after in pairwise(plan.starts))
 
 
-def _cut(video, length: int, start: float | None, end: float | None) -> tuple[int, int]:
-    if start is None and end is None:
-        return 0, length
-    times = video.get_frame_timestamp(range(length))[:, 0]
-    inside = np.flatnonzero((times - times[0] >= (start or 0) - 1e-6)
-                            & (times - times[0] < (np.inf if end is None else end) - 1e-6))
-    return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
+def _turned(source: Source) -> bool:
+    return any(frame.rotation for frame in islice(source.frames(), 1))
 
 
-def _sequential(video, indices: Sequence[int]) -> np.ndarray:
-    wanted, found = set(indices), {}
-    for i in range(max(indices) + 1):
-        frame = video.next()
-        if i in wanted:
-            found[i] = frame.asnumpy()
-    return np.stack([found[i] for i in indices])
+def _seek(decord, path: str, length: int, places: list[int]) -> list[np.ndarray]:
+    video = decord.VideoReader(path, num_threads=1)
+    if len(video) != length:
+        raise IndexError
+    once = sorted(set(places))
+    pictures = dict(zip(once, video.get_batch(once).asnumpy()))
+    return [pictures[place] for place in places]

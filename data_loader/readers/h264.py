@@ -1,0 +1,152 @@
+"""Proof, without decoding, that frames of an H.264 file can be found by their time stamps and decoded alone.
+
+What is shown for every packet of the file (ITU-T H.264, 7.3 and 7.4): it holds exactly one whole picture, it has a
+time of its own, and nothing about the sequence changes on the way. Then
+- packets and frames correspond one to one, and the n-th frame is the packet with the n-th time;
+- an IDR picture is a place to start: nothing after it refers to anything before it, in decoding and in showing;
+- a picture that no other refers to (nal_ref_idc 0) need not be decoded.
+Whatever is not shown - other codecs, Annex B streams, interlaced ones, edit lists, damage - gets no plan.
+"""
+from bisect import bisect_left
+from typing import NamedTuple
+
+from data_loader.readers.source import Source
+
+HIGH = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244}  # profiles that tell the chroma format
+
+
+class Plan(NamedTuple):
+    """`order[n]`: number of the packet of the n-th frame shown; `stamps[n]`: its time. By packets in the order of
+    decoding: `starts`, the numbers of the IDR pictures; `skips`, whether no other picture refers to it; `times`, of
+    decoding. `keyed`: whether the container's key frames are exactly the starts."""
+    order: list[int]
+    stamps: list[int]
+    starts: list[int]
+    skips: list[bool]
+    times: list[int | None]
+    keyed: bool
+
+
+class _Bits:
+    """Reads a header bit by bit."""
+
+    def __init__(self, data: bytes):
+        clean = data.replace(b"\0\0\3", b"\0\0")
+        self.bits, self.at = "".join(f"{byte:08b}" for byte in clean), 0
+
+    def take(self, count: int) -> int:
+        self.at += count
+        return int(self.bits[self.at - count:self.at], 2)
+
+    def golomb(self) -> int:
+        zeros = self.bits.index("1", self.at) - self.at
+        self.at += zeros
+        return self.take(zeros + 1) - 1
+
+
+def _plain(sequence: bytes) -> bool:
+    """Whether a sequence parameter set promises whole frames, none left out on purpose, in an order that it tells."""
+    bits = _Bits(sequence[1:64])
+    profile = bits.take(8)
+    bits.take(16), bits.golomb()
+    if profile in HIGH:
+        if bits.golomb() == 3:
+            bits.take(1)
+        bits.golomb(), bits.golomb(), bits.take(1)
+        if bits.take(1):  # scaling lists of its own
+            return False
+    bits.golomb()
+    count_type = bits.golomb()
+    if count_type == 1:
+        return False
+    if count_type == 0:
+        bits.golomb()
+    bits.golomb()
+    gaps = bits.take(1)
+    bits.golomb(), bits.golomb()
+    return not gaps and bits.take(1) == 1
+
+
+def _parameter_sets(extra: bytes) -> tuple[int, set[bytes]]:
+    """Bytes of a unit's length, and the parameter sets, of an avcC record; (0, empty) of anything not plain."""
+    if extra[:1] != b"\1":
+        return 0, set()
+    found, at = [], 5
+    try:
+        for mask in (31, 255):
+            count, at = extra[at] & mask, at + 1
+            for _ in range(count):
+                length = int.from_bytes(extra[at:at + 2], "big")
+                found.append(extra[at + 2:at + 2 + length])
+                at += 2 + length
+        sequences = [one for one in found if one[0] & 31 == 7]
+        plain = at <= len(extra) and len(sequences) == 1 and _plain(sequences[0])
+    except (IndexError, ValueError):  # cut short
+        plain = False
+    return ((extra[4] & 3) + 1, set(found)) if plain else (0, set())
+
+
+def _picture(data: memoryview, width: int, known: set[bytes]) -> tuple[bool, bool] | None:
+    """(is an IDR picture, nothing refers to it) of a packet that holds exactly one whole picture; else None."""
+    at, size, types, refers = 0, len(data), set(), 0
+    while at + width + 2 <= size:
+        length = int.from_bytes(data[at:at + width], "big")
+        head, unit = data[at + width], at + width
+        kind = head & 31
+        at = unit + length
+        if length < 2 or head & 128 or 2 <= kind <= 4 or kind in (7, 8) and bytes(data[unit:at]) not in known:
+            return None
+        if kind in (1, 5):
+            first = data[unit + 1] >> 7  # first_mb_in_slice is 0
+            if bool(first) == bool(types):
+                return None
+            types.add(kind)
+            refers |= head >> 5
+    return (5 in types, not refers) if at == size and len(types) == 1 else None
+
+
+def prove(source: Source) -> Plan | None:
+    """The plan of a file that can be read at any place, or None."""
+    width, known = _parameter_sets(source.decoder.extradata or b"") if source.decoder.name == "h264" else (0, set())
+    if not width:
+        return None
+    pts, starts, skips, times, keyed = [], [], [], [], True
+    for packet in source.packets():
+        seen = _picture(memoryview(packet), width, known)
+        if seen is None or packet.pts is None or packet.is_corrupt or packet.is_discard \
+                or packet.has_sidedata("new_extradata"):
+            return None
+        if seen[0]:
+            starts.append(len(pts))
+        keyed &= seen[0] == packet.is_keyframe
+        pts.append(packet.pts)
+        skips.append(seen[1])
+        times.append(packet.dts)
+    if source.damage or not starts or starts[0] != 0 or len(set(pts)) != len(pts):
+        return None
+    order = sorted(range(len(pts)), key=pts.__getitem__)
+    if not _in_order(order, starts) or _depth(pts, starts) > source.decoder.reorder_depth:
+        return None
+    return Plan(order, [pts[n] for n in order], starts, skips, times, keyed)
+
+
+def _in_order(order: list[int], starts: list[int]) -> bool:
+    """Whether each start is shown after all that is decoded before it, and before all that is decoded after it."""
+    last, heads = -1, set(starts)
+    for place, number in enumerate(order):
+        if place in heads and (number != place or last >= place):
+            return False
+        last = max(last, number)
+    return True
+
+
+def _depth(pts: list[int], starts: list[int]) -> int:
+    """How many frames a decoder must hold back to show them in order."""
+    depth, heads, later = 0, set(starts), []
+    for number, stamp in enumerate(pts):
+        if number in heads:
+            later = []
+        place = bisect_left(later, stamp)
+        later.insert(place, stamp)
+        depth = max(depth, len(later) - 1 - place)
+    return depth
