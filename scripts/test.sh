@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# The tests, complete on a fresh machine: test.sh [pytest's arguments]
+set -euo pipefail
+bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+VENV=${VENV:-.venv}
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+"$VENV/bin/ruff" check .
+exec "$VENV/bin/python" -m pytest -n 2 --dist loadfile --timeout 300 "$@"
