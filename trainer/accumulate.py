@@ -6,9 +6,10 @@ together and its gradient with respect to them, (3) encode each micro-batch agai
 that gradient back. Activations of one micro-batch at a time are in memory; the price is one more forward pass.
 
 The random numbers of (1) are replayed in (3), so that masks and dropout are the same. "Equal to the big batch" means:
-to `losses(cat of encode(micro-batch))` with the whole graph kept, each micro-batch drawing its masks and dropout in turn.
+to `losses(cat of encode(micro-batch))` with the whole graph kept, each micro-batch drawing its masks and dropout in
+turn.
 """
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,22 +20,25 @@ from trainer.precision import Precision
 
 
 def forward_backward(objective: nn.Module, batches: Sequence[Mapping[str, Any]], precision: Precision,
-                     ) -> dict[str, Tensor]:
+                     see: Callable[[dict[str, Tensor]], None] = lambda parts: None) -> dict[str, Tensor]:
     """Add the gradient of `objective` on all of `batches` together to the parameters' .grad; -> its detached parts.
 
     `objective` is an objective or what `distributed.wrap` made of it, `batches` the micro-batches of one step (one is
     plain forward and backward). With fp16 the gradients are scaled: `precision.scaler` unscales and steps. Every
-    process must give as many rows in all. The objective's `losses` may hold no parameters.
+    process must give as many rows in all. The objective's `losses` may hold no parameters. `see` is called with the
+    parts before the backward pass is queued.
     """
     if len(batches) > 1:
-        return _cached(objective, batches, precision)
+        return _cached(objective, batches, precision, see)
     with precision.autocast():
         parts = objective(batches[0])
+    see(parts)
     precision.scaler.scale(parts["loss"]).backward()
     return {name: part.detach() for name, part in parts.items()}
 
 
-def _cached(objective: nn.Module, batches: Sequence[Mapping[str, Any]], precision: Precision) -> dict[str, Tensor]:
+def _cached(objective: nn.Module, batches: Sequence[Mapping[str, Any]], precision: Precision,
+            see: Callable[[dict[str, Tensor]], None]) -> dict[str, Tensor]:
     draws, caches = [], []
     for batch in batches:
         draws.append(_random_state(precision.device))
@@ -43,6 +47,7 @@ def _cached(objective: nn.Module, batches: Sequence[Mapping[str, Any]], precisio
     outputs = {name: torch.cat([cache[name] for cache in caches]).requires_grad_() for name in caches[0]}
     with precision.autocast():
         parts = unwrap(objective).losses(outputs)
+    see(parts)
     precision.scaler.scale(parts["loss"]).backward()
     rows = {name: [len(cache[name]) for cache in caches] for name in outputs}
     grads = {name: output.grad.split(rows[name]) for name, output in outputs.items()}

@@ -6,8 +6,8 @@ process and no group.
 import functools
 import logging
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -89,6 +89,16 @@ def gather_objects(thing: Any) -> list[Any]:
     return things
 
 
+def smallest(number: int) -> int:
+    """The smallest of the processes' numbers, on all."""
+    return _agreed(number, dist.ReduceOp.MIN)
+
+
+def largest(number: int) -> int:
+    """The largest of the processes' numbers, on all."""
+    return _agreed(number, dist.ReduceOp.MAX)
+
+
 def wrap(module: nn.Module, how: str = "ddp") -> nn.Module:
     """The module whose gradients are averaged over processes; call it in place of `module`. Alone: `module` itself.
 
@@ -113,6 +123,22 @@ def without_sync(module: nn.Module, active: bool = True) -> AbstractContextManag
     return module.no_sync() if active and isinstance(module, DistributedDataParallel) else nullcontext()
 
 
+@contextmanager
+def whole(module: nn.Module) -> Iterator[None]:
+    """Within the block a module sharded by FSDP2 keeps its parameters whole, so that processes may run it unequally
+    often; it must have run once before. Else nothing."""
+    parts = [part for part in module.modules() if hasattr(part, "set_reshard_after_forward")]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for number, part in enumerate(parts):
+            part.set_reshard_after_forward(number > 0, recurse=False)
+            part.reshard()
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -126,6 +152,14 @@ class _Gather(torch.autograd.Function):
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         return grad[rank() * ctx.rows:(rank() + 1) * ctx.rows]
+
+
+def _agreed(number: int, how: Any) -> int:
+    if world() == 1:
+        return number
+    agreed = torch.tensor(number)  # on the CPU, beside what a GPU does
+    dist.all_reduce(agreed, how)
+    return int(agreed)
 
 
 def _ddp(module: nn.Module) -> nn.Module:

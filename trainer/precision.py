@@ -22,7 +22,8 @@ class Precision:
         if name not in NAMES:
             raise ConfigError(f"trainer.precision: {name!r} is given; known: {', '.join(NAMES)}")
         self.name, self.device = name, torch.device(device)
-        if name == "bf16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        cuda = self.device.type == "cuda"
+        if name == "bf16" and cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise ConfigError("trainer.precision: this GPU has no bf16; take fp16")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=name == "fp16")
         if self.device.type == "cuda":

@@ -1,0 +1,138 @@
+"""Where a run lies, where it goes on from, and its stages.
+
+A run is save_dir/name/<MMDD_HHMMSS>/; with stages each lies in a folder of its own therein, as stage1_NAME/.
+"""
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from parse_config import SECTIONS, Config, ConfigError, lay
+from trainer import checkpoint
+from trainer.distributed import gather_objects, rank
+from trainer.settings import settings
+
+log = logging.getLogger(__name__)
+
+
+class Stage(NamedTuple):
+    """One stage of a run (a run without stages is one): its resolved config, its folder, the checkpoint to go on from
+    and the one of the stage before, each None if there is none. `number` counts from 0."""
+    number: int
+    config: Config
+    folder: Path
+    resume: Path | None = None
+    before: Path | None = None
+
+
+def stages(config: Config, resume: str | None = None) -> list[Stage]:
+    """The stages that remain of a run, in a new folder or in that of `resume` (a checkpoint, "auto" or None).
+
+    "auto" is the newest run of this name that has a whole checkpoint; a new run if there is none. Process 0 decides.
+    Raises FileNotFoundError, UserError.
+    """
+    blocks = [_resolve(config, number) for number in range(len(config.blocks("stages")))] or [config]
+    folder, first, start = _from_main(lambda: _place(config, blocks, resume))
+    many = bool(config.blocks("stages"))
+    folders = [folder / _name(block, number) if many else folder for number, block in enumerate(blocks)]
+    found = []
+    for number in range(first, len(blocks)):
+        goes_on = start if number == first else None
+        run = start.parent.parent if goes_on and many else folder
+        before = run / folders[number - 1].name / checkpoint.LATEST if number else None
+        found.append(Stage(number, _after(blocks[number], before), folders[number], goes_on, before))
+    return found
+
+
+def finished(progress: Mapping[str, Any], epoch: int, config: Config) -> bool:
+    """Whether a stage of which `epoch` epochs are done has nothing left to do (or was stopped early)."""
+    chosen = settings(config)
+    return epoch >= chosen.epochs or bool(chosen.early_stop and progress["stale"] >= chosen.early_stop)
+
+
+def _resolve(config: Config, number: int) -> Config:
+    """Stage `number` laid over the top."""
+    over = config["stages"][number]
+    unknown = set(over) - (set(SECTIONS) - {"stages", "base"})
+    if unknown:
+        raise ConfigError(f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(SECTIONS))}")
+    return Config(lay({key: value for key, value in config.plain().items() if key != "stages"}, over.plain()))
+
+
+def _after(config: Config, before: Path | None) -> Config:
+    """`config`, its model starting from the weights of the stage before."""
+    if before is None:
+        return config
+    return Config(lay(config.plain(), {"arch": {"args": {"load_checkpoint": str(before)}}}))
+
+
+def _name(config: Config, number: int) -> str:
+    return f"stage{number + 1}_{config.get('name', '')}".rstrip("_")
+
+
+def _from_main(function: Callable[[], Any]) -> Any:
+    """What process 0 finds, or the error that it meets, on every process."""
+    found = error = None
+    if rank() == 0:
+        try:
+            found = function()
+        except (ValueError, OSError) as caught:
+            error = caught
+    found, error = gather_objects((found, error))[0]
+    if error is not None:
+        raise error
+    return found
+
+
+def _place(config: Config, blocks: list[Config], resume: str | None) -> tuple[Path, int, Path | None]:
+    """(run folder, first stage to run, its checkpoint)."""
+    home = Path(settings(config).save_dir) / config.need("name")
+    many = bool(config.blocks("stages"))
+    found = _newest(home) if resume == "auto" else Path(resume) if resume else None
+    if resume == "auto" and found is None:
+        log.info("-r auto: no checkpoint under %s, a new run begins", home)
+    if found is None:
+        return _new(home), 0, None
+    state = checkpoint.read(found)
+    stage, progress = state["trainer"]["stage"], state["trainer"]
+    if stage >= len(blocks):
+        raise ConfigError(f"{found}: is of stage {stage + 1}, and the config has {len(blocks)}")
+    if many and finished(progress, state["epoch"], blocks[stage]) and stage + 1 < len(blocks):
+        return found.parent.parent, stage + 1, None
+    folder = found.parent
+    if found.name != checkpoint.LATEST and _step(folder / checkpoint.LATEST) > state["step"]:
+        folder = _new(home)
+        log.warning("%s is not the newest of its run: going on in a new folder, %s", found, folder)
+        return folder, stage, found
+    return folder.parent if many else folder, stage, found
+
+
+def _newest(home: Path) -> Path | None:
+    """The newest run's newest whole checkpoint."""
+    for run in sorted(home.glob("*/"), key=_written, reverse=True):
+        for path in sorted(run.rglob("checkpoint-*.pth"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            if checkpoint.complete(path):
+                return path
+            log.warning("%s is not whole, the one before is taken", path)
+    return None
+
+
+def _written(run: Path) -> int:
+    return max((path.stat().st_mtime_ns for path in run.rglob("checkpoint-*.pth")), default=0)
+
+
+def _step(path: Path) -> int:
+    return checkpoint.read(path)["step"] if checkpoint.complete(path) else -1
+
+
+def _new(home: Path) -> Path:
+    """A folder that was not there."""
+    stamp, count = time.strftime("%m%d_%H%M%S"), 0
+    while True:
+        folder = home / (f"{stamp}_{count}" if count else stamp)
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            count += 1
