@@ -34,6 +34,6 @@ class Batches:
             order = draws.permutation(self.count, self.seed, epoch) if self.shuffle else torch.arange(self.count)
             order = order[:len(self) * size * self.world].view(-1, self.world, size)[:, self.rank].flatten()
         else:
-            order = torch.arange(self.rank, self.count, self.world)
+            order = torch.arange(self.count)[self.rank::self.world]
         for step in range(self.start, len(self)):
             yield [(index, epoch) for index in order[step * size:(step + 1) * size].tolist()]

@@ -15,7 +15,8 @@ class VideoSettings:
     """How a file becomes a clip.
 
     num_frames, input_res: what the model sees (frames; pixels a side).
-    reader: auto, decord or av. deadline: seconds after which a decoder that does not return makes a broken file.
+    reader: auto, decord or av. deadline: seconds after which a decoder that does not return makes a broken file; with
+        0 it may take for ever, and needs no process of its own.
     loading: strict (a broken file stops the run) or skip (train: another sample takes its place; val/test: the video
         leaves the gallery, and the result says so). Default: skip for train, strict for val and test.
     center_crop: side of the test transform's crop before it is brought to input_res; default input_res * 256 / 224.
@@ -49,9 +50,9 @@ def video_settings(params: Mapping[str, Any] | None, split: str, reader: str | N
     if reader in READERS_ELSEWHERE:
         log.warning("%s: reader %r is read as 'auto'", where, reader)
         reader = "auto"
-    for name in ("num_frames", "input_res", "deadline"):
-        if getattr(made, name) <= 0:
-            raise ConfigError(f"{where}.{name}: {getattr(made, name)!r} is given, a number above 0 is needed")
+    for name, least in (("num_frames", 1), ("input_res", 1), ("deadline", 0)):
+        if getattr(made, name) < least:
+            raise ConfigError(f"{where}.{name}: {getattr(made, name)!r} is given, {least} or more is needed")
     return replace(made, reader=reader, loading=_loading(made.loading, split, where))
 
 

@@ -1,6 +1,7 @@
 """Reading processes: how they start, what signals mean to them, and what the main process says when one dies."""
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,12 +18,19 @@ def worker_options(workers: int) -> dict[str, Any]:
 
 
 def start_worker(number: int) -> None:
-    """A signal to the whole job is the main process's to answer: it still needs batches while it saves. A second
-    SIGTERM ends a worker, as does the main process's end."""
+    """A signal to the whole job is the main process's to answer: it still needs batches while it saves. A worker ends
+    when the main process says so, or is gone (torch looks for that)."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def checked(batches: Iterator[Any]) -> Iterator[dict[str, Any]]:
@@ -30,10 +38,10 @@ def checked(batches: Iterator[Any]) -> Iterator[dict[str, Any]]:
     while True:
         try:
             batch = next(batches, None)
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
                 raise
-            raise UserError(f"{error} A data worker died: too little memory or /dev/shm is the usual cause; lower "
+            raise UserError(f"a data worker died ({error}): too little memory or /dev/shm is the usual cause; lower "
                             "num_workers or batch_size") from error
         if batch is None:
             return
