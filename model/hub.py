@@ -25,13 +25,13 @@ def reachable(seconds: float = 5.0) -> bool:
     return True
 
 
-def absent(where: str, name: str, repository: str, files: str) -> ConfigError:
+def absent(where: str, name: str, repository: str, remedy: str) -> ConfigError:
     """The error for a model that can be had neither from the hub, nor from its cache, nor from a path.
 
-    `where`: the setting's JSON path; `repository`: on the hub; `files`: what of it is needed, and how to name it.
+    `where`: the setting's JSON path; `repository`: on the hub; `remedy`: what to do with the folder once it is here.
     """
     hub = f"the hub ({constants.ENDPOINT}) does not have it" if reachable() else \
         f"the hub ({constants.ENDPOINT}) cannot be reached and {constants.HF_HUB_CACHE} does not hold it"
     return ConfigError(f"{where}: {name!r} is no local path and {hub}; where there is a network, run "
                        f"'hf download {repository} --local-dir {repository.split('/')[-1]}', copy that folder here "
-                       f"and set {where} to {files}; or set it to false to start from random weights")
+                       f"and {remedy}")

@@ -4,27 +4,42 @@ B clips or captions, T frames, N patches a frame, D encoder width, E joint width
 released checkpoints: video_model, text_model, vid_proj, text_proj.
 """
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
-from model import ARCHS
-from model.text.hugging_face import build_text_model, make_tokenize, pool
+from model import ARCHS, share
+from model.text.hugging_face import (
+    DEFAULT,
+    build_text_model,
+    load_tokenizer,
+    pool,
+    set_checkpointing,
+    tokenize,
+)
 from model.video.build import build_video_model
+from model.weights import load_weights
 from parse_config import ConfigError, check_args, plain
 
 Captions = Mapping[str, Tensor] | Sequence[str]
+HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # where huggingface_hub looks
 
 
 @ARCHS.register("MILES")
 @ARCHS.register("FrozenInTime")
-class MILES(nn.Module):
+class MILES(nn.Module, PyTorchModelHubMixin):
     """Video tower, text tower and a projection of each into the joint space.
 
-    `projection`: "minimal" (one linear layer each, ReLU before the text's) or "" (none). `pretrained=False` starts
+    `projection`: "minimal" (one linear layer each, ReLU before the text's) or "" (none). `load_temporal_fix` (also in
+    `video_params`): see `stretch_time`; `strict=False` loads what fits of `load_checkpoint`. `pretrained=False` starts
     neither tower from other weights, whatever the sections say: for a caller that loads a checkpoint next.
-    `read`, attached by the caller, turns a list of paths into video_BTCHW for `encode_video`.
+
+    Attributes: `settings` (the arguments, plain), `preprocessing` (`video_params` of a data set: clips as the model
+    wants them), `facts` (for the model card), `read` (attached by the caller: paths -> video_BTCHW).
     """
 
     def __init__(self, video_params: Mapping[str, Any], text_params: Mapping[str, Any], projection: str = "minimal",
@@ -39,8 +54,13 @@ class MILES(nn.Module):
         self.text_model = build_text_model(**{**text_params, **({} if fresh else {"pretrained": False})})
         widths = self.video_model.embed_dim, self.text_model.config.hidden_size
         self.vid_proj, self.text_proj = _projections(projection, *widths, projection_dim)
+        self.preprocessing = {"num_frames": self.video_model.num_frames, "input_res": self.video_model.img_size[0]}
+        self.facts: dict[str, str] = {}
         self.read: Callable[[Sequence[str]], Tensor] | None = None
-        self._tokenize: Callable[[list[str]], dict[str, Tensor]] | None = None
+        self._tokenizer = None
+        if load_checkpoint:
+            load_weights(self, load_checkpoint, strict=strict,
+                         temporal_fix=video_params.get("load_temporal_fix", load_temporal_fix))
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """{"video": video_BTCHW, "text": tokens} -> (t_BE, v_BE), not normalised."""
@@ -70,14 +90,18 @@ class MILES(nn.Module):
         """Tokens -> last hidden states (B, L, D)."""
         return self.text_model(**tokens).last_hidden_state
 
-    def tokenize(self, captions: list[str]) -> dict[str, Tensor]:
+    def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Captions -> {"input_ids", "attention_mask"}, padded to the longest, cut at what the text model can take."""
-        if self._tokenize is None:
-            params = self.settings["text_params"]
-            limit = getattr(self.text_model.config, "max_position_embeddings", 512)
-            self._tokenize = make_tokenize(params.get("model", "distilbert-base-uncased"),
-                                           params.get("max_length") or limit)
-        return self._tokenize(captions)
+        longest = self.settings["text_params"].get("max_length") or \
+            getattr(self.text_model.config, "max_position_embeddings", 512)
+        return tokenize(self.tokenizer, captions, longest)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The text model's own, read when it is first needed."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.settings["text_params"].get("model", DEFAULT))
+        return self._tokenizer
 
     def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:
         """(frames, rows, columns) of patches of a clip."""
@@ -86,15 +110,25 @@ class MILES(nn.Module):
     def set_gradient_checkpointing(self, on: bool = True):
         """Recompute the towers' blocks in the backward pass instead of keeping their activations."""
         self.video_model.set_gradient_checkpointing(on)
-        if on:
-            self.text_model.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
-            self.text_model.gradient_checkpointing_disable()
+        set_checkpointing(self.text_model, on)
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    def _save_pretrained(self, save_directory: Path):
+        share.save(self, Path(save_directory))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **changes: Any) -> "MILES":
+        """A model in eval mode from a folder (`save_pretrained`, scripts/export.py) or a hub id.
+
+        `changes` lie over the folder's arguments (`video_params={"num_frames": 8}`); revision, cache_dir, token,
+        force_download and local_files_only are huggingface_hub's. Raises ConfigError, FileNotFoundError.
+        """
+        where = {key: changes.pop(key) for key in HUB if key in changes}
+        return share.load(cls, share.locate(pretrained_model_name_or_path, **where), changes)
 
     def _encode_paths(self, paths: Sequence[str]) -> Tensor:
         if self.read is None:

@@ -3,55 +3,81 @@
 B captions, L tokens, D width.
 """
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, DistilBertConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    DistilBertConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar
 
 from model import hub
+from model.weights.report import Report
 from parse_config import ConfigError
 
 log = logging.getLogger(__name__)
+disable_progress_bar()
 
+DEFAULT = "distilbert-base-uncased"
 WHERE = "arch.args.text_params.model"
 # Names whose configuration is the library's default: their shape needs no hub.
 DEFAULTS = {"distilbert-base-uncased": DistilBertConfig, "distilbert/distilbert-base-uncased": DistilBertConfig,
             "bert-base-uncased": BertConfig, "google-bert/bert-base-uncased": BertConfig}
 
 
-def build_text_model(model: str = "distilbert-base-uncased", pretrained: bool = True, pooling: str = "cls",
+def build_text_model(model: str = DEFAULT, pretrained: bool = True, pooling: str = "cls",
                      max_length: int | None = None) -> PreTrainedModel:
     """`text_params` -> the transformers model of that hub name or folder, without a pooler (nothing would train it).
 
     `pretrained=False` takes the shape alone. `pooling` ("cls", "mean") and `max_length` (tokens; None: what the model
-    can take) are for `pool` and `make_tokenize`. Raises ConfigError if the model is neither here nor on the hub.
+    can take) are for `pool` and `tokenize`. Raises ConfigError if the model is neither here nor on the hub, or if
+    weights are missing in it.
     """
     if pooling not in ("cls", "mean"):
         raise ConfigError(f"arch.args.text_params.pooling: {pooling!r} is given, cls or mean is needed")
     if pretrained:
-        network = _load(AutoModel.from_pretrained, model)
+        network = _pretrained(model)
+    elif model in DEFAULTS and not Path(model).is_dir():
+        network = AutoModel.from_config(DEFAULTS[model]())
     else:
-        config = DEFAULTS[model]() if model in DEFAULTS and not Path(model).is_dir() else \
-            _load(AutoConfig.from_pretrained, model)
-        network = AutoModel.from_config(config)
+        network = AutoModel.from_config(_load(AutoConfig.from_pretrained, model))
     if getattr(network, "pooler", None) is not None:
         network.pooler = None
     return network.train()
 
 
-def make_tokenize(model: str, max_length: int) -> Callable[[list[str]], dict[str, Tensor]]:
-    """Hub name or folder -> function: captions -> {"input_ids", "attention_mask"} (B, L), cut at `max_length`."""
-    tokenizer = _load(AutoTokenizer.from_pretrained, model)
-    limit = min(max_length, tokenizer.model_max_length)
-    names = ["input_ids", "attention_mask"]
+def _pretrained(model: str) -> PreTrainedModel:
+    network, info = _load(AutoModel.from_pretrained, model, output_loading_info=True)
+    report = Report(f"{model} (text)", remedy=f"{WHERE} must be a model whose encoder AutoModel loads whole")
+    poolers = {name for name in info["missing_keys"] if name.startswith("pooler.")}
+    report.absent = dict.fromkeys(sorted(set(info["missing_keys"]) - poolers), "")
+    report.misshapen = {str(entry[0]): "" for entry in sorted(info["mismatched_keys"])}
+    report.left_out = dict.fromkeys(sorted(info["unexpected_keys"]), "not of the encoder")
+    report.missing = dict.fromkeys(sorted(poolers), "dropped: nothing uses it")
+    report.loaded = {f"text_model.{name}": "" for name in network.state_dict() if name not in info["missing_keys"]}
+    log.info("%s", report.table())
+    report.check(strict=True)
+    return network
 
-    def tokenize(captions: list[str]) -> dict[str, Tensor]:
-        tokens = tokenizer(list(captions), return_tensors="pt", padding=True, truncation=True, max_length=limit)
-        return {name: tokens[name] for name in names}
-    tokenize.tokenizer = tokenizer
-    return tokenize
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub name or folder. Raises ConfigError if it is neither here nor on the hub."""
+    return _load(AutoTokenizer.from_pretrained, model)
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_length: int) -> dict[str, Tensor]:
+    """Captions -> {"input_ids", "attention_mask"} (B, L), padded to the longest, cut at `max_length` tokens."""
+    tokens = tokenizer(list(captions), return_tensors="pt", padding=True, truncation=True,
+                       max_length=min(max_length, tokenizer.model_max_length))
+    return {name: tokens[name] for name in ("input_ids", "attention_mask")}
 
 
 def pool(hidden_BLD: Tensor, tokens: Mapping[str, Tensor], how: str) -> Tensor:
@@ -62,18 +88,22 @@ def pool(hidden_BLD: Tensor, tokens: Mapping[str, Tensor], how: str) -> Tensor:
     return (hidden_BLD * weight_BL1).sum(1) / weight_BL1.sum(1).clamp(min=1)
 
 
-def _load(function: Callable, model: str):
+def set_checkpointing(network: PreTrainedModel, on: bool):
+    """Recompute the layers in the backward pass; transformers 5.2x renamed the method."""
+    word = "activation" if hasattr(network, "activation_checkpointing_enable") else "gradient"
+    if on:
+        getattr(network, f"{word}_checkpointing_enable")({"use_reentrant": False})
+    else:
+        getattr(network, f"{word}_checkpointing_disable")()
+
+
+def _load(function: Callable, model: str, **options: Any) -> Any:
     """`function(model)` from a folder, else from the hub or its cache."""
     local = Path(model).is_dir()
     try:
-        return function(model, local_files_only=local or not hub.reachable())
+        return function(model, local_files_only=local or not hub.reachable(), **options)
     except (OSError, ValueError, ImportError) as error:
         if local:
             raise ConfigError(f"{WHERE}: {model}: {error}") from None
         log.debug("%s", error)
-        raise hub.absent(WHERE, model, model, "its path") from None
-
-
-def vocabulary(text_model: torch.nn.Module) -> int:
-    """How many words the model's embedding has."""
-    return text_model.get_input_embeddings().num_embeddings
+        raise hub.absent(WHERE, model, model, f"set {WHERE} to its path") from None

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from model.video import VIDEO_ENCODERS
+from model.weights.image import init_from_image
 from parse_config import ConfigError, check_args
 
 OTHERS = ("model", "arch_config", "pretrained", "load_temporal_fix")  # of video_params, not of the encoder
@@ -13,7 +14,8 @@ OTHERS = ("model", "arch_config", "pretrained", "load_temporal_fix")  # of video
 def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) -> nn.Module:
     """{"model", "arch_config", "pretrained", any argument of the encoder} -> encoder.
 
-    `arch_config` names one of the encoder's `sizes`; arguments beside it lie over it. Raises ConfigError.
+    `arch_config` names one of the encoder's `sizes`; arguments beside it lie over it. `pretrained` (true, a timm name
+    or a path) is followed unless the argument `pretrained` is False. Raises ConfigError.
     """
     where = getattr(video_params, "where", "") or "arch.args.video_params"
     encoder = VIDEO_ENCODERS.get(video_params.get("model", "SpaceTimeTransformer"), f"{where}.model")
@@ -23,4 +25,7 @@ def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) 
         raise ConfigError(f"{where}.arch_config: {name!r} is no size of {encoder.__name__}; known: {', '.join(sizes)}")
     args = {key: value for key, value in video_params.items() if key not in OTHERS}
     check_args(encoder, args, where)
-    return encoder(**{**sizes.get(name, {}), **args})
+    network = encoder(**{**sizes.get(name, {}), **args})
+    if pretrained and video_params.get("pretrained", False):
+        init_from_image(network, video_params["pretrained"], f"{where}.pretrained")
+    return network

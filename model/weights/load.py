@@ -28,14 +28,16 @@ VIDEO = "video_model."
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, temporal_fix: str = "zeros",
-                 strict: bool = True, teacher: bool = False) -> Report:
-    """Load a file, folder or checkpoint already read into `model` (MILES), and log a table of what was done.
+                 strict: bool = True, teacher: bool = False, name: str = "") -> Report:
+    """Load a file, folder or checkpoint already read (then `name` is what messages call it) into `model` (MILES), and
+    log a table of what was done.
 
     `temporal_fix`: see `stretch_time`; `teacher`: take the snapshot's video tower and projection instead of the
     student's. Raises FileNotFoundError, ConfigError (nothing is loaded then).
     """
-    checkpoint = source if isinstance(source, Mapping) else read_checkpoint(source)
-    report = Report("a checkpoint" if checkpoint is source else str(source))
+    read = isinstance(source, Mapping)
+    checkpoint = source if read else read_checkpoint(source)
+    report = Report(name or ("a checkpoint" if read else str(source)))
     state = clean(teachers(checkpoint) if teacher else checkpoint["state_dict"])
     state = _rename(state, model, report)
     _fill_time(state, model, report)
@@ -124,7 +126,8 @@ def _reshape(state: dict[str, Tensor], model: nn.Module, report: Report, checkpo
 def _grid(checkpoint: Mapping[str, Any]) -> tuple[int, int] | None:
     """(rows, columns) of patches as the file's own config says, for frames that are no squares."""
     config = checkpoint.get("config") or {}
-    params = config.get("arch", config.get("_config", {}).get("arch", {})).get("args", {}).get("video_params", {})
+    arch = config.get("arch") or (config.get("_config") or {}).get("arch") or {}
+    params = arch.get("args", {}).get("video_params", {})
     size, patch = params.get("img_size"), params.get("patch_size", 16)
     return (size[0] // patch, size[1] // patch) if isinstance(size, list | tuple) else None
 

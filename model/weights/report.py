@@ -13,6 +13,8 @@ class Report:
     `unknown`: in the file and neither in the model nor on the known list; `misshapen`: of another shape.
     """
     source: str
+    remedy: str = ("Let arch.args describe the model in the file, or set arch.args.strict to false to load only what "
+                   "fits")
     loaded: dict[str, str] = field(default_factory=dict)
     changed: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -38,8 +40,7 @@ class Report:
         wrong = [f"{len(names)} {what} ({_few(names)})" for what, names in
                  (("missing", self.absent), ("of another shape", self.misshapen), ("unknown", self.unknown)) if names]
         if wrong:
-            raise ConfigError(f"{self.source} does not fit the model: {'; '.join(wrong)}. Let arch.args describe the "
-                              f"model in the file, or set arch.args.strict to false to load only what fits")
+            raise ConfigError(f"{self.source} does not fit the model: {'; '.join(wrong)}. {self.remedy}")
 
 
 def pattern(name: str) -> str:

@@ -1,0 +1,115 @@
+"""A model as a folder that stands alone, to keep, give away or put on the hub:
+
+    model.safetensors         weights, by the released names
+    config.json               {"arch": {"type", "args"}}: what builds it
+    preprocessor_config.json  `video_params` of a data set: frames and pixels as the model saw them
+    text/                     the text model's configuration and its tokenizer
+    README.md                 model card
+"""
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from safetensors.torch import save_file
+from torch import nn
+
+from model import hub
+from model.weights import load_weights
+from parse_config import ConfigError, lay
+
+CONFIG, WEIGHTS, PREPROCESSING, TEXT = "config.json", "model.safetensors", "preprocessor_config.json", "text"
+
+
+def save(model: nn.Module, folder: Path):
+    """Write `model` (MILES) into `folder`, which exists. Raises ConfigError if its tokenizer cannot be had."""
+    arch = lay({"type": "MILES", "args": model.settings}, {"args": {
+        "video_params": {"pretrained": False}, "text_params": {"model": TEXT, "pretrained": False}}})
+    tokenizer = model.tokenizer
+    # Copies: safetensors refuses tensors that share memory.
+    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()},
+              folder / WEIGHTS, metadata={"format": "pt"})
+    write_json(folder / CONFIG, {"arch": arch})
+    write_json(folder / PREPROCESSING, model.preprocessing)
+    tokenizer.save_pretrained(folder / TEXT)
+    model.text_model.config.save_pretrained(folder / TEXT)
+    (folder / "README.md").write_text(card(model), encoding="utf-8")
+
+
+def load(cls: type[nn.Module], folder: Path, changes: Mapping[str, Any]) -> nn.Module:
+    """A model in eval mode from a folder that `save` wrote; `changes` are laid over its arguments.
+
+    Raises ConfigError, FileNotFoundError.
+    """
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder}: holds no {CONFIG}; scripts/export.py makes such a folder of a checkpoint")
+    arch = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("arch")
+    if not arch:
+        raise ConfigError(f"{folder / CONFIG}: has no arch; scripts/export.py makes such a folder of a checkpoint")
+    local = {"text_params": {"model": str(folder / TEXT)}} if (folder / TEXT).is_dir() else {}
+    model = cls(**lay(lay(arch["args"], local), changes), pretrained=False)
+    load_weights(model, folder, temporal_fix=model.settings["video_params"].get("load_temporal_fix", "zeros"))
+    if (folder / PREPROCESSING).is_file():
+        saved = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+        if saved["input_res"] != model.preprocessing["input_res"]:
+            saved.pop("center_crop", None)
+        model.preprocessing = {**saved, **model.preprocessing}
+    return model.eval()
+
+
+def locate(source: str | Path, **where: Any) -> Path:
+    """A folder as it is, or a hub id -> the folder it was downloaded to. Raises ConfigError, FileNotFoundError.
+
+    `where`: revision, cache_dir, token, ... of huggingface_hub.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        validate_repo_id(str(source))
+        offline = where.get("local_files_only") or not hub.reachable()
+        return Path(snapshot_download(str(source), **{**where, "local_files_only": offline}))
+    except HFValidationError:
+        raise FileNotFoundError(f"{source}: no such folder (looked for {Path(source).absolute()})") from None
+    except (OSError, ValueError):
+        raise hub.absent("from_pretrained", str(source), str(source), "give its path") from None
+
+
+def card(model: nn.Module) -> str:
+    """The model card: what it is, how it is used, what it was made from (`model.facts`: heading -> text)."""
+    video, clip = model.video_model, model.preprocessing
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    facts = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in model.facts.items())
+    return f"""---
+library_name: pytorch
+pipeline_tag: feature-extraction
+tags: [video-text-retrieval, miles, model_hub_mixin, pytorch_model_hub_mixin]
+---
+# MILES: video and text in one space
+
+A dual encoder for text-to-video retrieval after *MILES: Visual BERT Pre-training with Injected Language Semantics for
+Video-text Retrieval* (ECCV 2022, arXiv 2204.12408): {count:.1f}M parameters; space-time transformer of width
+{video.embed_dim}, {len(video.blocks)} blocks, patches of {video.patch_size} px; text model
+`{model.text_model.config.model_type}`; embeddings of {model.settings["projection_dim"]} numbers.
+
+## Use
+
+With the project's code beside this folder:
+
+```python
+import torch.nn.functional as F
+from test import load
+model = load("this-folder")
+texts, videos = model.encode_text(["a dog runs"]), model.encode_video(["a.mp4", "b.mp4"])
+print(F.normalize(texts) @ F.normalize(videos).T)
+```
+
+Clips: {clip["num_frames"]} frames (the middle one of each of as many equal segments), {clip["input_res"]} px; all
+settings in `{PREPROCESSING}`. Weights alone: `safetensors.torch.load_file("{WEIGHTS}")`.
+{facts}"""
+
+
+def write_json(path: Path, content: Any):
+    """Indented JSON with a newline at its end."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
