@@ -57,7 +57,6 @@ def work(rank, world, port, folder, out):
     assert (distributed.rank(), distributed.world()) == (rank, world)
     assert distributed.gather_objects(rank) == list(range(world))
     assert distributed.main_only(lambda: "here")() == ("here" if rank == 0 else None)
-    assert float(distributed.mean(torch.tensor(float(rank)))) == (world - 1) / 2
     big, masks, per = tiny.batch(8, dtype=torch.float64), unequal_masks(), 8 // world
     found = {}
     for name, how, micro in CASES:

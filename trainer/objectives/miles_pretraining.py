@@ -13,7 +13,7 @@ from model.mask import MASKS
 from model.teacher import TEACHERS
 from parse_config import ConfigError
 from trainer.distributed import gather
-from trainer.objectives import OBJECTIVES
+from trainer.objectives import OBJECTIVES, Objective
 
 BLOCK = {"type": "TubeBlock", "args": {"ratio": 0.5}}
 EMA = {"type": "EMA", "args": {"momentum": 0.996}}
@@ -21,25 +21,21 @@ REGRESSION = {"type": "CosineRegression", "args": {}}
 
 
 @OBJECTIVES.register("MILESPretraining")
-class MILESPretraining(nn.Module):
+class MILESPretraining(Objective):
     """`contrast_view`: the captions meet the "masked" clips (the same pass) or the "full" ones (a second pass).
     `target_space`: the hidden features are compared after `vid_proj` ("joint") or before it ("encoder")."""
 
     def __init__(self, model: nn.Module, loss: nn.Module, mask: Mapping[str, Any] = BLOCK,
                  teacher: Mapping[str, Any] = EMA, mvm_loss: Mapping[str, Any] = REGRESSION, mvm_weight: float = 1.0,
                  contrast_view: str = "masked", target_space: str = "joint"):
-        super().__init__()
-        self.model, self.contrast, self.mvm_weight = model, loss, mvm_weight
+        super().__init__(model)
+        self.contrast, self.mvm_weight = loss, mvm_weight
         self.mask, self.reconstruct = MASKS.build(mask), LOSSES.build(mvm_loss)
         self.teacher = TEACHERS.build(teacher, student=model)
         self.mask_token_D = nn.Parameter(torch.zeros(model.video_model.embed_dim))
         nn.init.trunc_normal_(self.mask_token_D, std=0.02)
         self.view = _choice("contrast_view", contrast_view, {"masked": _same_pass, "full": _clean_pass})
         self.space = _choice("target_space", target_space, {"joint": _joint, "encoder": _encoder})
-
-    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """{"video": video_BTCHW, "text": tokens} -> {"loss", "loss_vt", "loss_mvm"}."""
-        return self.losses(self.encode(batch))
 
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the losses need of this process's clips."""
