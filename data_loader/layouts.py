@@ -2,6 +2,7 @@
 
 All text may have a byte order mark, CRLF ends, and no final newline.
 """
+import contextlib
 import csv
 import json
 import os
@@ -16,6 +17,7 @@ from data_loader.find import find_all
 from parse_config import UserError
 
 CHUNK = 1 << 18  # rows
+AS_TEXT = {"dtype": object, "keep_default_na": False, "encoding": "utf-8-sig", "encoding_errors": "replace"}
 
 
 def places(folders: Iterable[str | os.PathLike]) -> list[Path]:
@@ -95,23 +97,39 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
 
     Raises ValueError that names the columns found if one is absent.
     """
-    how = {"dtype": object, "keep_default_na": False, "encoding": "utf-8-sig"}
-    found = pd.read_csv(path, nrows=0, **how).columns.tolist()
-    absent = [column for column in columns if column not in found]
-    if absent:
-        raise UserError(f"{path}: has no column {' and no '.join(map(repr, absent))}; the columns found, with a comma "
-                        f"between two of them, are {', '.join(map(repr, found))}")
-    with pd.read_csv(path, usecols=list(columns), chunksize=CHUNK, **how) as chunks:
-        yield from chunks
+    with _in_our_words(path):
+        found = pd.read_csv(path, nrows=0, **AS_TEXT).columns.tolist()
+        absent = [column for column in columns if column not in found]
+        if absent:
+            raise UserError(f"{path}: has no column {' and no '.join(map(repr, absent))}; its columns, with commas "
+                            f"between them, are {', '.join(map(repr, found))}")
+        with pd.read_csv(path, usecols=list(columns), chunksize=CHUNK, **AS_TEXT) as chunks:
+            yield from chunks
 
 
 def read_tabs(path: Path, columns: Sequence[str], quoting: int, skip: int = 0) -> Iterator[pd.DataFrame]:
     """Chunks of the first columns of a tab-separated file without a header, called `columns`, all as text; the first
     `skip` rows are left out. quoting: csv.QUOTE_NONE where quotation marks are plain characters, else QUOTE_MINIMAL."""
-    with pd.read_csv(path, sep="\t", names=list(columns), usecols=range(len(columns)), skiprows=skip, quoting=quoting,
-                     header=None, dtype=object, keep_default_na=False, encoding="utf-8-sig",
-                     chunksize=CHUNK) as chunks:
+    with _in_our_words(path), pd.read_csv(path, sep="\t", names=list(columns), usecols=range(len(columns)), header=None,
+                                          skiprows=skip, quoting=quoting, chunksize=CHUNK, **AS_TEXT) as chunks:
         yield from chunks
+
+
+@contextlib.contextmanager
+def _in_our_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path}: is no such table ({' '.join(str(error).split())}); fetch the file again") from None
+
+
+def header_rows(table: Path) -> int:
+    """1 if the first line of a tab-separated file of (caption, file, ...) is a header, 0 if not: files have digits."""
+    with open(table, encoding="utf-8-sig", newline="") as file:
+        first = next(csv.reader(file, delimiter="\t"), [])
+    if len(first) < 2:
+        raise UserError(f"{table}: the first line has no tab; columns caption and file, with a tab between, are needed")
+    return int(not any(letter.isdigit() for letter in first[1]))
 
 
 def words(caption: str | Sequence[str]) -> str:
@@ -127,12 +145,3 @@ def captions_of(names: Iterable[str], captions: Mapping[str, Any], source: Path)
         raise UserError(f"{source}: no captions for {len(absent)} of {len(chosen)} listed videos, {absent[0]!r} first; "
                         "lists and captions must come from one release")
     return chosen
-
-
-def header_rows(table: Path) -> int:
-    """1 if the first line of a tab-separated file of (caption, file, ...) is a header, 0 if not: files have digits."""
-    with open(table, encoding="utf-8-sig", newline="") as file:
-        first = next(csv.reader(file, delimiter="\t"), [])
-    if len(first) < 2:
-        raise UserError(f"{table}: the first line has no tab; columns caption and file, with a tab between, are needed")
-    return int(not any(letter.isdigit() for letter in first[1]))

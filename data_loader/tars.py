@@ -1,8 +1,9 @@
 """What is in a tar shard, by webdataset's rules: samples as places in the file, read without the samples themselves."""
 import json
+import multiprocessing
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from data_loader.find import KNOWN
@@ -67,7 +68,7 @@ def samples(shard: str) -> tuple[list[Sample], list[str]]:
     def wrong(error: Exception) -> bool:
         problems.append(f"{shard}: {error.args[0]}")
         return True
-    with open(shard, "rb") as file:
+    with open(shard, "rb", buffering=0) as file:
         for sample in webdataset().tariterators.group_by_keys(_members(file, shard, problems), handler=wrong):
             media = [name for name in sample if f".{name.rpartition('.')[2]}" in KNOWN]
             if media:
@@ -76,3 +77,14 @@ def samples(shard: str) -> tuple[list[Sample], list[str]]:
             else:
                 problems.append(f"{shard}: {sample['__key__']} has no video or picture")
     return found, problems
+
+
+def list_shards(shards: Sequence[str]) -> Iterator[tuple[list[Sample], list[str]]]:
+    """`samples` of each shard, in order; many shards by as many processes as there are cores."""
+    webdataset()  # an error here rather than in a process
+    workers = min(len(shards) // 4, len(os.sched_getaffinity(0)))
+    if workers < 2:
+        yield from map(samples, shards)
+        return
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        yield from pool.imap(samples, shards)

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from data_loader.base import TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -22,12 +21,11 @@ FILES = {
 FOLDER = {"train": "training", "val": "validation"}
 
 
-def _colliding(codes: np.ndarray, urls: Sequence[str]) -> np.ndarray:
-    """bool (rows,): another URL has the same crc32, so that nobody knows whose picture the file is."""
+def _colliding(codes: np.ndarray, urls: np.ndarray) -> np.ndarray:
+    """The crc32 that several URLs have, so that nobody knows whose picture the file is. urls: their 64-bit hashes."""
     order = np.argsort(codes, kind="stable")
-    same = codes[order[1:]] == codes[order[:-1]]
-    pairs = [(order[i], order[i + 1]) for i in np.flatnonzero(same)]
-    return np.isin(codes, codes[[a for a, b in pairs if urls[a] != urls[b]]])
+    codes, urls = codes[order], urls[order]
+    return np.unique(codes[1:][(codes[1:] == codes[:-1]) & (urls[1:] != urls[:-1])])
 
 
 @DATASETS.register("ConceptualCaptions3M")
@@ -39,11 +37,11 @@ class ConceptualCaptions3M(TextVideoDataset):
         part = "train" if self.train else "val"
         name, self.files = locate(f"CC3M, split {self.split}", self.folders, FILES[part])
         self.root = FOLDER[part]
-        named = "as listed" if name == "MCQ" else "row_crc32" if self._by_row() else "crc32"
+        named = "as listed" if name == "MCQ" else "row_crc32" if self._names_with_rows() else "crc32"
         self.layout = f"{name} ({self.files[0].name}), files named {named}"
         return self.files
 
-    def _by_row(self) -> bool:
+    def _names_with_rows(self) -> bool:
         folder = os.path.join(self.data_dir, self.root)
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"{folder}: no such folder; it holds the pictures of CC3M, split {self.split}")
@@ -57,18 +55,31 @@ class ConceptualCaptions3M(TextVideoDataset):
             for rows in read_tabs(table, ["caption", "file"], csv.QUOTE_MINIMAL, header_rows(table)):
                 yield self._chunk(rows["file"].tolist(), rows["caption"].tolist())
             return
-        frozen = self.layout.startswith("Frozen")
-        rows = pd.concat(read_columns(table, ["thumbnailUrl", "caption"]) if frozen
-                         else read_tabs(table, ["caption", "thumbnailUrl"], csv.QUOTE_NONE), ignore_index=True)
-        urls, captions = rows["thumbnailUrl"].tolist(), rows["caption"].tolist()
-        codes = np.fromiter((zlib.crc32(url.encode()) for url in urls), np.uint32, len(urls))
-        if self.layout.endswith("row_crc32"):
-            yield self._chunk([f"{row}_{code}" for row, code in enumerate(codes.tolist())], captions)
-            return
-        kept = ~_colliding(codes, urls)
-        self.layout += f"; {int((~kept).sum())} rows of colliding crc32 dropped" if not kept.all() else ""
-        yield self._chunk([str(code) for code in codes[kept].tolist()],
-                          [caption for caption, keep in zip(captions, kept.tolist()) if keep])
+        yield from self._by_row() if self.layout.endswith("row_crc32") else self._by_url()
+
+    def _rows(self) -> Iterator[tuple[list[str], list[str]]]:
+        """(URLs, captions), chunk by chunk."""
+        chunks = read_columns(self.files[0], ["thumbnailUrl", "caption"]) if self.layout.startswith("Frozen") \
+            else read_tabs(self.files[0], ["caption", "thumbnailUrl"], csv.QUOTE_NONE)
+        yield from ((rows["thumbnailUrl"].tolist(), rows["caption"].tolist()) for rows in chunks)
+
+    def _by_row(self) -> Iterator[Chunk]:
+        row = 0
+        for urls, captions in self._rows():
+            yield self._chunk([f"{row + i}_{zlib.crc32(url.encode())}" for i, url in enumerate(urls)], captions)
+            row += len(urls)
+
+    def _by_url(self) -> Iterator[Chunk]:
+        hashes = [np.array([(zlib.crc32(url.encode()), hash(url)) for url in urls], np.int64).reshape(-1, 2)
+                  for urls, _ in self._rows()]
+        shared = set(_colliding(*np.concatenate(hashes).T).tolist())
+        dropped = 0
+        for urls, captions in self._rows():
+            rows = [(code, caption) for url, caption in zip(urls, captions)
+                    if (code := zlib.crc32(url.encode())) not in shared]
+            dropped += len(urls) - len(rows)
+            yield self._chunk([str(code) for code, _ in rows], [caption for _, caption in rows])
+        self.layout += f"; {dropped} rows of colliding crc32 dropped" if dropped else ""
 
     def _chunk(self, files: list[str], captions: list[str]) -> Chunk:
         return {"id": files, "path": [f"{self.root}/{file}" for file in files], "caption": captions}

@@ -19,7 +19,7 @@ from data_loader.datasets import DATASETS
 from data_loader.find import IMAGE
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.table import Chunk
-from data_loader.tars import read_bytes, samples, webdataset
+from data_loader.tars import list_shards, read_bytes, webdataset
 from parse_config import UserError
 
 PLACE = re.compile(r"(.*)\[(\d+)\+(\d+)\]/([^/]*)", re.DOTALL)  # shard[first byte+bytes]/name
@@ -53,8 +53,8 @@ class TarShards(TextVideoDataset):
 
     def columns(self) -> Iterator[Chunk]:
         kinds, faults = set(), []
-        for shard in self.sources():
-            found, wrong = samples(str(shard))
+        shards = self.sources()
+        for shard, (found, wrong) in zip(shards, list_shards([str(shard) for shard in shards])):
             faults += wrong
             suffixes = [f".{sample.extension.rpartition('.')[2]}" for sample in found]
             kinds |= {"pictures" if suffix in IMAGE else "videos" for suffix in suffixes}
