@@ -97,3 +97,28 @@ def tiles(source: Matrix | Product, order_C: torch.Tensor | None = None,
         for k in wanted(band) if wanted else range(-(-videos // width)):
             columns = slice(k * width, min((k + 1) * width, videos))
             yield rows, columns, tile(columns)
+
+
+def log_sums(source: Matrix | Product, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """log sum exp(similarity / temperature): of each caption over the videos (C), of each video over the captions."""
+    sums_C, sums_V = (torch.full((n,), -torch.inf, dtype=source.dtype, device=source.device) for n in source.shape)
+    with exact(source.device):
+        for rows, columns, tile_RK in tiles(source):
+            logits_RK = tile_RK / temperature
+            sums_C[rows] = torch.logaddexp(sums_C[rows], logits_RK.logsumexp(1))
+            sums_V[columns] = torch.logaddexp(sums_V[columns], logits_RK.logsumexp(0))
+    return sums_C, sums_V
+
+
+def top(source: Matrix | Product, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k (at most V) best videos of each caption, best first: similarities and indices, both (C, k)."""
+    k = min(k, source.shape[1])
+    best_Ck = torch.full((source.shape[0], k), -torch.inf, dtype=source.dtype, device=source.device)
+    where_Ck = torch.zeros(best_Ck.shape, dtype=torch.long, device=source.device)
+    with exact(source.device):
+        for rows, columns, tile_RK in tiles(source):
+            score_Rk, place_Rk = tile_RK.topk(min(k, tile_RK.shape[1]))
+            both = torch.cat([best_Ck[rows], score_Rk], 1)
+            best_Ck[rows], keep_Rk = both.topk(k)
+            where_Ck[rows] = torch.cat([where_Ck[rows], place_Rk + columns.start], 1).gather(1, keep_Rk)
+    return best_Ck, where_Ck

@@ -1,0 +1,67 @@
+"""The exam: a model and a data set -> R@K, MedR, MeanR in both directions. Used by test.py and between epochs."""
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from parse_config import ConfigError, check_args
+from trainer.evaluation.embed import PROMPTS, Embeddings, embed
+from trainer.evaluation.score import STANDARD, score
+from trainer.precision import Precision
+
+__all__ = ["Embeddings", "Evaluation", "embed", "evaluate", "evaluation", "score"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The "evaluation" section of a config.
+
+    rows: beside the raw one, of "dsl", "qbnorm" or {"type": ..., "args": {...}}. stride: of sliding windows, makes the
+    row "tta". prompts: templates for class names. precision: fp32, tf32, bf16, fp16. resamples: of the bootstrap.
+    bank: captions of the training split that QB-Norm uses at most (None: all). data_loader: what test.py reads, in
+    place of the config's data_loader; one or several.
+    """
+    rows: Sequence = ()
+    stride: int | None = None
+    prompts: Sequence = PROMPTS
+    precision: str = "fp32"
+    resamples: int = 1000
+    bank: int | None = None
+    data_loader: Any = None
+
+    def __post_init__(self):
+        if self.stride is not None and self.stride < 1:
+            raise ConfigError(f"evaluation.stride: {self.stride} is given, 1 or more is needed (test.py -s STRIDE)")
+        if isinstance(self.rows, str) or isinstance(self.prompts, str) or not self.prompts:
+            raise ConfigError("evaluation.rows and evaluation.prompts are lists; prompts has at least one entry")
+        wrong = [prompt for prompt in self.prompts if prompt.count("{}") != 1]
+        if wrong:
+            raise ConfigError(f"evaluation.prompts: {wrong[0]!r} needs one {{}}, where the class name goes")
+
+    @property
+    def all_rows(self) -> list:
+        """The rows asked for, with the sliding windows' if there is a stride."""
+        return [*(["tta"] if self.stride and "tta" not in self.rows else []), *self.rows]
+
+
+def evaluation(config: Mapping[str, Any]) -> Evaluation:
+    """The checked "evaluation" section of a whole config."""
+    section = config.get("evaluation") or {}
+    check_args(Evaluation, section, "evaluation")
+    return Evaluation(**section)
+
+
+def evaluate(model: nn.Module, loader: Any, device: torch.device | str, *, settings: Evaluation | None = None,
+             bank: Sequence[str] = (), metrics: Sequence[str] = STANDARD, precision: Precision | None = None,
+             progress: bool = False) -> dict[str, Any]:
+    """results.json's numbers (docs/results.md) of `model` on the loader's data set; its mode and random state stay.
+
+    Every process must call it and gets the same. Videos and captions are embedded once each, whatever the number of
+    processes; similarities are float32 whatever the precision of the forward pass.
+    """
+    settings = settings or Evaluation()
+    found = embed(model, loader, device, stride=settings.stride, bank=bank, prompts=settings.prompts,
+                  precision=precision, progress=progress)
+    return score(found, device, rows=settings.all_rows, metrics=metrics, resamples=settings.resamples)
