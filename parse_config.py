@@ -14,6 +14,8 @@ import os
 import pkgutil
 import re
 import sys
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -257,8 +259,9 @@ def check_args(function: Callable[..., Any], args: Mapping[str, Any], where: str
 
 
 def _check_type(value: Any, annotation: Any, where: str):
-    words = {part.strip() for part in getattr(annotation, "__name__", str(annotation)).split("|")} \
-        if not hasattr(annotation, "__args__") else {getattr(part, "__name__", "?") for part in annotation.__args__}
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    parts = typing.get_args(annotation) if union else str(getattr(annotation, "__name__", annotation)).split("|")
+    words = {str(getattr(part, "__name__", part)).strip() for part in parts}
     words = {"None" if word == "NoneType" else word for word in words}
     if not words or not words <= {"int", "float", "str", "bool", "None"}:
         return

@@ -162,6 +162,9 @@ class _Watched:
             self.error = error
             raise
 
+    def flush(self):
+        self.file.flush()
+
 
 def _save(state: Mapping[str, Any], file: BinaryIO):
     watched = _Watched(file)

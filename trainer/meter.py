@@ -94,8 +94,8 @@ class Watch:
         if bad:
             name = next((name for name in bad if name != "loss"), bad[0])
             raise NonFiniteLoss(f"{name} is {found[name]} at {where}: stopped before the update; lower "
-                                "optimizer.args.lr, set trainer.clip_grad_norm, or take precision bf16 or fp32; -r goes "
-                                "on from the last checkpoint")
+                                "optimizer.args.lr, set trainer.clip_grad_norm, or take precision bf16 or fp32; -r "
+                                "goes on from the last checkpoint")
 
     def norm(self, value: Tensor, where: str):
         """The gradient's norm, before the update; not for fp16, whose scaler expects infinite ones."""

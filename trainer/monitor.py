@@ -30,5 +30,7 @@ class Monitor:
 
     def better(self, values: Mapping[str, float], best: float | None) -> bool:
         """Whether the value is better than `best` (any finite one is better than none)."""
+        if self.name not in values:
+            raise ConfigError(f"trainer.monitor: {self.name!r} was not measured; there are {', '.join(values)}")
         value = values[self.name]
         return value == value and (best is None or self.sign * value > self.sign * best)

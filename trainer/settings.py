@@ -46,8 +46,8 @@ class Settings:
             if value is not None and value < least:
                 raise ConfigError(f"trainer.{name}: {value} is given, {least} or more is needed")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
-            raise ConfigError(f"trainer.clip_grad_norm: {self.clip_grad_norm} is given, a number above 0 is needed; null "
-                              "is no clipping")
+            raise ConfigError(f"trainer.clip_grad_norm: {self.clip_grad_norm} is given, a number above 0 is needed; "
+                              "null is no clipping")
 
 
 def settings(config: Mapping[str, Any]) -> Settings:

@@ -1,0 +1,83 @@
+"""Train: JSON -> data, model, objective -> loop -> checkpoints, log.jsonl, TensorBoard.
+
+    python train.py -c configs/pretrain_webvid_4f.json [-r auto|CHECKPOINT] [key.path=value ...]
+    torchrun --nproc_per_node=8 train.py -c ...
+
+Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 ended by SIGTERM or SIGUSR1 after saving.
+"""
+import logging
+from typing import Any
+
+from torch import nn
+
+from data_loader import LOADERS
+from model import ARCHS
+from model.loss import LOSSES
+from parse_config import Config, UserError, command, command_line, lay
+from trainer import checkpoint, distributed, seeds
+from trainer.log import console
+from trainer.objectives import OBJECTIVES
+from trainer.run import Stage, stages
+from trainer.settings import settings
+from trainer.trainer import Trainer
+
+log = logging.getLogger("train")
+
+CONTRASTIVE = {"type": "Contrastive", "args": {}}
+
+
+def main(config: Config, resume: str | None = None, device: str | None = None):
+    """Run every stage that remains. `resume`: a checkpoint, or "auto" for the newest of this name."""
+    place = distributed.start(device)
+    try:
+        console()
+        for stage in stages(config, resume):
+            chosen = settings(stage.config)
+            seeds.seed(chosen.seed, stage.number)
+            model = build_model(stage)
+            given = {"tokenize": model.tokenize, "rank": distributed.rank(), "world": distributed.world(),
+                     "seed": seeds.mix(chosen.seed, stage.number)}
+            loaders = [LOADERS.build(block, **given) for block in stage.config.blocks("data_loader")]
+            valid_loader = build_valid_loader(stage.config, given)
+            objective = OBJECTIVES.build(stage.config.get("objective") or CONTRASTIVE, model=model,
+                                         loss=LOSSES.build(stage.config.need("loss")))
+            if stage.before and not stage.resume:
+                checkpoint.carry(checkpoint.read(stage.before), objective)
+            Trainer(objective, loaders, stage, place, valid_loader).run()
+    finally:
+        distributed.stop()
+
+
+def build_model(stage: Stage) -> nn.Module:
+    """The architecture with the weights it starts from, or bare where a checkpoint comes next."""
+    arch = stage.config.need("arch")
+    if not stage.resume:
+        return ARCHS.build(arch)
+    bare = {"args": {"load_checkpoint": ""}} if "load_checkpoint" in arch.get("args", {}) else {}
+    return ARCHS.build(Config(lay(arch.plain(), bare), arch.where), pretrained=False)
+
+
+def build_valid_loader(config: Config, given: dict[str, Any]) -> Any:
+    """`valid_loader`, or the first training data set's "val" split where there is one; None if it is set to null."""
+    if "valid_loader" in config:
+        block = config["valid_loader"]
+        if block and block["args"].get("split") == "test":
+            log.warning("validation is on the test split: what is chosen by it is chosen on the test set")
+        return LOADERS.build(block, **given) if block else None
+    block = lay(config.blocks("data_loader")[0].plain(), {"args": {"split": "val", "shuffle": False}})
+    try:
+        return LOADERS.build(block, **given)
+    except (UserError, FileNotFoundError) as error:
+        log.warning("no validation: %s (give a valid_loader, or null)", error)
+        return None
+
+
+@command
+def cli(argv: list[str] | None = None):
+    """The command line."""
+    arguments, config = command_line(__doc__, argv)
+    main(config, arguments.resume, arguments.device)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,191 @@
+"""The loop: batches -> step -> numbers -> checkpoints, from wherever it was."""
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer import checkpoint, pictures, seeds
+from trainer.accumulate import forward_backward
+from trainer.distributed import gather_objects, largest, rank, wrap
+from trainer.feed import Batches, Feed
+from trainer.log import RunLog
+from trainer.meter import Watch
+from trainer.monitor import Monitor
+from trainer.optim import CONSTANT, OPTIMIZERS, SCHEDULES, set_lr
+from trainer.precision import Precision
+from trainer.report import Report, momentum
+from trainer.run import Stage, finished
+from trainer.settings import settings
+from trainer.signals import EXIT, Stop, name
+from trainer.state import State
+from trainer.summary import summary, titles
+from trainer.validation import Values, validate
+from trainer.versions import describe
+
+log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains `objective` on `loaders` in turn, as the stage's config says, and keeps the run in the stage's folder.
+
+    Made, it stands where `stage.resume` was saved. Raises UserError for a checkpoint that does not fit.
+    """
+
+    def __init__(self, objective: nn.Module, loaders: Sequence[Any], stage: Stage, device: torch.device,
+                 valid_loader: Any = None):
+        self.stage, self.valid_loader, self.settings = stage, valid_loader, settings(stage.config)
+        chosen = self.settings
+        self.monitor = Monitor(chosen.monitor, valid_loader is not None)
+        self.precision = Precision(chosen.precision, device)
+        self.feed = Feed(loaders, device, chosen.accumulate, chosen.max_samples_per_epoch)
+        self.steps = chosen.epochs * self.feed.steps
+        self.schedule = SCHEDULES.build(stage.config.get("lr_scheduler") or CONSTANT)
+        self.objective = prepare(objective, chosen.gradient_checkpointing, chosen.compile).to(device)
+        self.wrapped = wrap(self.objective, chosen.parallel)
+        self.optimizer = OPTIMIZERS.build(stage.config.need("optimizer"), module=self.objective)
+        self.state = State(stage, self.feed, self.objective, self.optimizer, self.precision.scaler, titles(loaders))
+        self.watch, self.stop = Watch(device), Stop()
+        if stage.resume:
+            self.state.load(stage.resume)
+
+    def run(self) -> Values:
+        """Train until the last epoch or an early stop; the last epoch's values.
+
+        A signal ends it with SystemExit(75) after a checkpoint. Raises NonFiniteLoss before the update it would spoil.
+        """
+        if self._finished():
+            log.info("%s: all %d epochs are done", self.stage.folder, self.state.progress.epoch)
+            return {}
+        describe(self.stage.folder, self.stage.config)
+        log.info("run folder: %s", self.stage.folder)
+        for line in summary(self.objective, self.optimizer, self.feed, self.settings, self.valid_loader):
+            log.info(line)
+        values: Values = {}
+        with self.stop, RunLog(self.stage.folder, self.state.step, self.stage.config, self.settings.wandb) as self.files:
+            self.files.line("start", step=self.state.step, resumed=str(self.stage.resume or ""))
+            self.report = Report(self.files, self.state, self.steps, self.settings.log_every)
+            if self.settings.init_val and self.valid_loader is not None and self.state.step == 0:
+                self.report.validated(self._validate())
+            while not self._finished():
+                self._train()
+                values = self._end_epoch()
+        return values
+
+    def _finished(self) -> bool:
+        return finished({"stale": self.state.progress.stale}, self.state.progress.epoch, self.stage.config)
+
+    def _train(self):
+        """What remains of this epoch."""
+        self.report.begin(self.settings.epochs)
+        source = self.feed.epoch(self.state.progress.epoch, self.state.progress.position)
+        try:
+            while (item := self._next(source)) is not None:
+                self._step(*item)
+        finally:
+            source.close()
+            self.report.end()
+
+    def _next(self, source: Iterator[tuple[int, Batches]]) -> tuple[int, Batches] | None:
+        """The next step's batches, None at the end of the epoch; after a signal to any process all save and leave."""
+        item = None
+        try:
+            item = next(source, None)
+        except (RuntimeError, ValueError):
+            if not self.stop.number:  # the signal may have ended the data workers too
+                raise
+        self.stop.watch()
+        number = largest(self.stop.number)
+        if number:
+            self._save()
+            log.warning("%s: saved at step %d of %d; -r auto goes on", name(number), self.state.step, self.steps)
+            raise SystemExit(EXIT)
+        return item
+
+    def _step(self, loader: int, batches: Batches):
+        """One optimizer step; all that it draws belongs to (seed, stage, step, process)."""
+        step = self.state.step
+        draws = (self.settings.seed, self.stage.number, step, rank())
+        where = f"step {step + 1} (epoch {self.state.progress.epoch + 1}, {self.state.loaders[loader]})"
+        seeds.seed(*draws)
+        lr = set_lr(self.optimizer, self.schedule(step, self.steps, self.feed.steps))
+        forward_backward(self.wrapped, batches, self.precision, self.watch.see)
+        self.watch.check(where)
+        norm = self._update(where)
+        self.objective.after_step(step + 1, self.steps)
+        first = self.state.progress.position == 0
+        self.state.progress.position += 1
+        self.report.add(loader, self.watch.names, self.watch.values_K)
+        if self.report.due():
+            self.watch.check_norm(where)
+            self.report.numbers(lr=lr, grad_norm=float(norm), **momentum(self.objective, step + 1, self.steps))
+        if first and rank() == 0:
+            seeds.seed(*draws)
+            self.files.picture(step, "clips", pictures.masked_clips(self.objective, batches[0]["video"]))
+        if self.settings.save_every and self.state.step % self.settings.save_every == 0:
+            self._save()
+
+    def _update(self, where: str) -> torch.Tensor:
+        """Clip, look, step; the gradient's norm before clipping."""
+        scaler = self.precision.scaler
+        scaler.unscale_(self.optimizer)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in trained])
+        if self.settings.clip_grad_norm:
+            nn.utils.clip_grads_with_norm_(trained, self.settings.clip_grad_norm, norm)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        if not scaler.is_enabled():
+            self.watch.norm(norm, where)
+        scaler.step(self.optimizer)
+        scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _end_epoch(self) -> Values:
+        """Validate, judge, tell, keep."""
+        progress, validated = self.state.progress, {}
+        self._note_failures()
+        means = self.state.meter.means()
+        if self.valid_loader is not None:
+            self._save()  # an exam that fails costs no epoch
+            validated = self._validate()
+        values = {**means, **validated}
+        self.report.epoch(means, validated, self.optimizer.param_groups[0]["lr"])
+        better = bool(self.monitor.name) and self.monitor.better(values, progress.best)
+        progress.stale = 0 if better or not self.monitor.name else progress.stale + 1
+        if better:
+            progress.best = values[self.monitor.name]
+        self.state.end_epoch()
+        keep = [f"checkpoint-epoch{progress.epoch}.pth"] if progress.epoch % self.settings.save_period == 0 else []
+        self._save([*keep, *([checkpoint.BEST] if better else [])])
+        if rank() == 0:
+            checkpoint.prune(self.stage.folder, self.settings.keep_last)
+        if self._finished() and progress.epoch < self.settings.epochs:
+            log.info("%s has not become better for %d epochs: the end", self.monitor.name, progress.stale)
+        return values
+
+    def _validate(self) -> Values:
+        return validate(self.wrapped, self.valid_loader, self.precision, self.settings.seed, rank())
+
+    def _save(self, also: Sequence[str] = ()):
+        self.watch.check_norm(f"step {self.state.step}")
+        self._note_failures()
+        self.state.save(also)
+
+    def _note_failures(self):
+        """Unreadable files that any process met since the last time."""
+        failures = [tuple(each) for part in gather_objects(self.feed.failures) for each in part]
+        self.feed.failures = []
+        self.files.bad_files(failures, self.state.progress.epoch + 1)
+        self.state.progress.bad_files += len(failures)
+
+
+def prepare(objective: nn.Module, checkpointing: bool, compiled: bool) -> nn.Module:
+    """Gradient checkpointing in the model; every tower (the teacher's too) through torch.compile, in place."""
+    if checkpointing:
+        objective.model.set_gradient_checkpointing(True)
+    for path, part in objective.named_modules() if compiled else ():
+        if path.rpartition(".")[2] in ("video_model", "text_model"):
+            part.compile()
+    return objective
