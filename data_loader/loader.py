@@ -9,7 +9,7 @@ from data_loader import LOADERS
 from data_loader.batches import Batches
 from data_loader.collate import Collate, Guarded, Windows, as_it_is
 from data_loader.datasets import DATASETS
-from data_loader.workers import checked, worker_options
+from data_loader.workers import batches, worker_options
 from parse_config import ConfigError
 
 Batch = dict[str, Any]
@@ -65,11 +65,11 @@ class TextVideoDataLoader:
         is strict, UserError if nothing can be read or a worker died.
         """
         self._batches.begin(epoch, start)
-        yield from checked(iter(self._loader))
+        yield from batches(self._loader)
 
     def windows(self, stride: int) -> Iterator[Batch]:
         """This process's videos in order, {"video": float32 (W, T, C, H, W) or None if unreadable, "meta": dict}: all
         sliding windows of each, as `TextVideoDataset.windows` makes them."""
         views = Guarded(Windows(self.dataset, stride))
         own = range(self.rank, len(self.dataset), self.world)
-        yield from checked(iter(DataLoader(views, batch_size=None, sampler=own, collate_fn=as_it_is, **self._options)))
+        yield from batches(DataLoader(views, batch_size=None, sampler=own, collate_fn=as_it_is, **self._options))
