@@ -56,7 +56,8 @@ def _cached(objective: nn.Module, batches: Sequence[Mapping[str, Any]], precisio
         with without_sync(objective, i < len(batches) - 1):
             with precision.autocast():
                 again = objective(batch, dict)
-            torch.autograd.backward(list(again.values()), [grads[name][i] for name in again])
+            learning = [name for name, output in again.items() if output.requires_grad]  # not that of a frozen tower
+            torch.autograd.backward([again[name] for name in learning], [grads[name][i] for name in learning])
     return {name: part.detach() for name, part in parts.items()}
 
 

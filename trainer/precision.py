@@ -1,5 +1,5 @@
 """fp32, tf32, bf16, fp16: what the encoders compute in. Parameters stay float32; losses compute in float32 or wider
-whatever is chosen (see model/loss/precise.py)."""
+whatever is chosen (`model.loss.full_precision`)."""
 from contextlib import AbstractContextManager, nullcontext
 
 import torch

@@ -1,16 +1,17 @@
 """The max-margin ranking loss of the family, for fine-tuning. B pairs, E joint width."""
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.loss import LOSSES, full_precision
+from model.loss import LOSSES, ContrastiveLoss, full_precision
 
 
 @LOSSES.register("MaxMarginRankingLoss")
-class MaxMarginRankingLoss(nn.Module):
+class MaxMarginRankingLoss(ContrastiveLoss):
     """Mean of max(0, margin - cos(pair) + cos(other)) over all others of each row and of each column.
 
-    `fix_norm` leaves the pairs themselves, whose term is the constant margin, out of the mean.
+    `fix_norm` leaves the pairs themselves, whose term is the constant margin, out of the mean. One pair alone has no
+    others: 0 then.
     """
 
     def __init__(self, margin: float = 0.2, fix_norm: bool = True):
@@ -23,7 +24,6 @@ class MaxMarginRankingLoss(nn.Module):
         sims_BB = F.normalize(t_BE, dim=-1) @ F.normalize(v_BE, dim=-1).T
         pair_B = sims_BB.diagonal()
         terms_BB = F.relu(self.margin - pair_B[:, None] + sims_BB) + F.relu(self.margin - pair_B[None] + sims_BB)
-        weight_BB = torch.ones_like(sims_BB)
-        if self.fix_norm:
-            weight_BB = 1 - torch.eye(len(sims_BB), dtype=sims_BB.dtype, device=sims_BB.device)
+        pairs_BB = torch.eye(len(sims_BB), dtype=sims_BB.dtype, device=sims_BB.device)
+        weight_BB = 1 - pairs_BB if self.fix_norm else torch.ones_like(pairs_BB)
         return (terms_BB * weight_BB).sum() / (2 * weight_BB.sum()).clamp(min=1)

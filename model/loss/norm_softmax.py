@@ -1,13 +1,13 @@
 """The family's contrastive loss: InfoNCE in both directions (Frozen in Time, arXiv 2104.00650). B pairs, E width."""
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from model.loss import LOSSES, full_precision
+from model.loss import LOSSES, ContrastiveLoss, full_precision
 from parse_config import ConfigError
 
 
 @LOSSES.register("NormSoftmaxLoss")
-class NormSoftmaxLoss(nn.Module):
+class NormSoftmaxLoss(ContrastiveLoss):
     """-(mean log-softmax of the pairs over rows + the same over columns) of cosine / `temperature`: the sum, not
     the mean, of both directions."""
 

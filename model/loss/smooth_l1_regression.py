@@ -1,0 +1,26 @@
+"""Masked visual modeling on features as they are, length included; for ablations.
+
+B clips, T frames, N patches a frame, E width of the features.
+"""
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.loss import LOSSES, ReconstructionLoss, full_precision, hidden_sums
+from parse_config import ConfigError
+
+
+@LOSSES.register("SmoothL1Regression")
+class SmoothL1Regression(ReconstructionLoss):
+    """Smooth L1 distance of the features, averaged over their width; quadratic below `beta`."""
+
+    def __init__(self, beta: float = 1.0):
+        super().__init__()
+        if beta < 0:
+            raise ConfigError(f"mvm_loss.args.beta: {beta} is given, 0 or more is needed")
+        self.beta = beta
+
+    @full_precision
+    def forward(self, pred_BTNE: Tensor, target_BTNE: Tensor, mask_BTN: Tensor) -> Tensor:
+        """-> sums_12."""
+        apart_BTNE = F.smooth_l1_loss(pred_BTNE, target_BTNE.detach(), reduction="none", beta=self.beta)
+        return hidden_sums(apart_BTNE.mean(-1), mask_BTN)
