@@ -35,10 +35,11 @@ def _members(file: BinaryIO, shard: str, problems: list[str]) -> Iterator[dict[s
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                if member.isreg() and member.offset_data + member.size <= size:
-                    yield {"fname": member.name, "data": (member.offset_data, member.size), "__url__": shard}
-                elif member.isreg():
+                if member.offset_data + member.size > size:
                     problems.append(f"{shard}: ends within {member.name}")
+                    return
+                if member.isreg():
+                    yield {"fname": member.name, "data": (member.offset_data, member.size), "__url__": shard}
     except (tarfile.TarError, EOFError) as error:
         problems.append(f"{shard}: {error or 'is empty'}")
 
