@@ -1,7 +1,8 @@
 """Which rows of a table take part: the share asked for, less what is missing on disk; and what a protocol expects."""
+import itertools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from data_loader import draws
 from data_loader.find import find, find_all
 from data_loader.protocols import PROTOCOLS
-from data_loader.strings import Lazy, Strings
+from data_loader.strings import Lazy
 from data_loader.table import Table
 from parse_config import ConfigError, UserError
 
@@ -29,7 +30,8 @@ class Gallery:
         self.table, self.root, self.name = table, root, name
         self.rows = torch.arange(len(table))
         self.missing: list[str] = []
-        self._found: Strings | None = None
+        self._looked = False
+        self._elsewhere: dict[int, str] = {}  # row -> path, where it is not the listed one
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,19 +55,24 @@ class Gallery:
 
     def look(self, strict: bool) -> None:
         """Look for every file, listing each folder once. FileNotFoundError if all are missing, or any and `strict`."""
-        names = [self.table.path[row] for row in self.rows.tolist()]
-        paths = find_all(self.root, names)
-        self.missing = [name for name, path in zip(names, paths) if path is None]
+        there = torch.ones(len(self), dtype=torch.bool)
+        paths = find_all(self.root, (self.table.path[row] for row in self._each_row()))
+        for index, (row, path) in enumerate(zip(self._each_row(), paths)):
+            listed = self.table.path[row]
+            if path is None:
+                there[index] = False
+                self.missing.append(listed)
+            elif path != os.path.join(self.root, listed):
+                self._elsewhere[row] = path
         if self.missing:
             few = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
-            text = f"{self.name}: {len(self.missing)} of {len(names)} videos are not in {self.root}: {few}"
-            if len(self.missing) == len(names):
+            text = f"{self.name}: {len(self.missing)} of {len(self)} videos are not in {self.root}: {few}"
+            if len(self.missing) == len(self):
                 raise FileNotFoundError(text)
             if strict:
                 raise FileNotFoundError(text + '; video_params.loading "skip" goes on without them')
             log.warning("%s", text)
-        self.rows = self.rows[torch.tensor([path is not None for path in paths], dtype=torch.bool)]
-        self._found = Strings.of(path for path in paths if path is not None)
+        self.rows, self._looked = self.rows[there], True
 
     def count(self, protocol: str | None, strict: bool) -> dict[str, Any]:
         """What is there beside what the protocol (without one: the annotations) lists; ConfigError if they differ and
@@ -84,7 +91,8 @@ class Gallery:
 
     def path(self, index: int) -> str | None:
         """Where the file of video `index` is; None if it is not there."""
-        return find(self.root, self.table.path[int(self.rows[index])]) if self._found is None else self._found[index]
+        listed = self.paths[index]
+        return listed if self._looked or os.path.isfile(listed) else find("", listed)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -94,8 +102,14 @@ class Gallery:
     @property
     def paths(self) -> Sequence[str]:
         """Path of each video: found, or, where nobody looked, as listed."""
-        listed = Lazy(len(self), lambda i: os.path.join(self.root, self.table.path[int(self.rows[i])]))
-        return listed if self._found is None else self._found
+        return Lazy(len(self), self._path)
+
+    def _path(self, index: int) -> str:
+        row = int(self.rows[index])
+        return self._elsewhere.get(row) or os.path.join(self.root, self.table.path[row])
+
+    def _each_row(self) -> Iterator[int]:
+        return itertools.chain.from_iterable(part.tolist() for part in self.rows.split(1 << 16))
 
     @cached_property
     def owner(self) -> torch.Tensor:
