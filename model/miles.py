@@ -3,6 +3,7 @@
 B clips or captions, T frames, N patches a frame, D encoder width, E joint width. Names of parameters are those of the
 released checkpoints: video_model, text_model, vid_proj, text_proj.
 """
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,7 @@ class MILES(nn.Module, PyTorchModelHubMixin):
     def encode_text(self, text: Captions) -> Tensor:
         """Tokens -> t_BE, not normalised; a list of captions -> the same without gradient."""
         if not isinstance(text, Mapping):
-            with torch.no_grad():
-                return self.encode_text({name: ids.to(self.device) for name, ids in self.tokenize(list(text)).items()})
+            return self._in_parts(self._encode_captions, [text] if isinstance(text, str) else list(text))
         return self.text_proj(pool(self.text_features(text), text, self.settings["text_params"].get("pooling", "cls")))
 
     def text_features(self, tokens: Mapping[str, Tensor]) -> Tensor:
@@ -134,9 +134,17 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         if self.read is None:
             raise ValueError("encode_video got paths, and nothing that reads them is attached: set model.read to a "
                              "function paths -> video_BTCHW, or load the model with test.load")
-        paths = [paths] if isinstance(paths, str) else list(paths)
-        with torch.no_grad():
-            return self.encode_video(self.read(paths).to(self.device))[0]
+        return self._in_parts(lambda part: self.encode_video(self.read(part).to(self.device))[0],
+                              [paths] if isinstance(paths, str | os.PathLike) else list(paths))
+
+    def _encode_captions(self, captions: Sequence[str]) -> Tensor:
+        return self.encode_text({name: ids.to(self.device) for name, ids in self.tokenize(captions).items()})
+
+    @torch.no_grad()
+    def _in_parts(self, encode: Callable[[Sequence], Tensor], things: Sequence) -> Tensor:
+        """On the CPU one at a time, as the evaluator does: so an embedding does not depend on its company."""
+        size = 1 if self.device.type == "cpu" else 64
+        return torch.cat([encode(things[start:start + size]) for start in range(0, len(things), size)])
 
 
 def _projections(kind: str, video_width: int, text_width: int, width: int) -> tuple[nn.Module, nn.Module]:
