@@ -44,7 +44,8 @@ def locate(what: str, folders: Iterable[str | os.PathLike],
         found = [next((place / file for place in around if (place / file).is_file()), None) for file in files]
         if None not in found:
             return name, found
-    looked = "; ".join(f"{name}: {', '.join(files)}" for name, files in layouts.items())
+    looked = "; ".join(name if [*files] == [name] else f"{name}: {', '.join(files)}"
+                       for name, files in layouts.items())
     raise FileNotFoundError(f"{' and '.join(dict.fromkeys(map(str, folders)))}: no annotations of {what} here nor in a "
                             f"folder below; looked for {looked or 'nothing, no layout has that split'}")
 
