@@ -1,4 +1,4 @@
-"""Evaluation protocols by name, with the counts that a complete gallery has (verified on the published files)."""
+"""Evaluation protocols by name, with the counts that a complete gallery has, of the published files."""
 from typing import NamedTuple
 
 

@@ -49,16 +49,16 @@ def read_bytes(file: BinaryIO, place: tuple[int, int] | None) -> bytes:
     return os.pread(file.fileno(), place[1], place[0]) if place else b""
 
 
-def _caption(file: BinaryIO, sample: Mapping[str, Any], problems: list[str]) -> list[str]:
-    """The caption in key.txt, else that in key.json, as a list of one or none."""
+def _captions(file: BinaryIO, sample: Mapping[str, Any], problems: list[str]) -> list[str]:
+    """The one caption in key.txt; without it, those that key.json has as "captions" (a list) or "caption"."""
     said = read_bytes(file, sample.get("txt")).decode("utf-8", "replace").strip()
     if not said and "json" in sample:
         try:
             about = json.loads(read_bytes(file, sample["json"]))
-            said = about.get("caption") if isinstance(about, dict) else None
+            said = (about.get("captions") or about.get("caption")) if isinstance(about, dict) else None
         except ValueError as error:
             problems.append(f"{sample['__url__']}: {sample['__key__']}.json: {error}")
-    return [said] if isinstance(said, str) and said else []
+    return [caption for caption in (said if isinstance(said, list) else [said]) if isinstance(caption, str) and caption]
 
 
 def samples(shard: str) -> tuple[list[Sample], list[str]]:
@@ -73,7 +73,7 @@ def samples(shard: str) -> tuple[list[Sample], list[str]]:
         for sample in webdataset().tariterators.group_by_keys(_members(file, shard, problems), handler=wrong):
             media = [name for name in sample if f".{name.rpartition('.')[2]}" in KNOWN]
             if media:
-                captions = _caption(file, sample, problems)
+                captions = _captions(file, sample, problems)
                 found.append(Sample(sample["__key__"], media[0], *sample[media[0]], captions))
             else:
                 problems.append(f"{shard}: {sample['__key__']} has no video or picture")

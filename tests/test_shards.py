@@ -28,7 +28,7 @@ def members(number, suffix="mp4", **more):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """13 videos in 4 shards of 5, 5, 2 and 1, under train/."""
-    top = tmp_path_factory.mktemp("shards")
+    top = tmp_path_factory.mktemp("shards") / "odd [a] {b,c} ::"
     for place, numbers in enumerate((range(5), range(5, 10), range(10, 12), range(12, 13))):
         shard(top / f"train/{place:05d}.tar", [member for number in numbers for member in members(number)])
     return top
@@ -116,11 +116,11 @@ def test_pictures_in_an_evaluation(tmp_path):
 
 def test_captions_of_the_json(tmp_path):
     clip = _media(".mp4", 0, 8, 8)
-    about = [json.dumps({"caption": "from the json"}), json.dumps({"caption": None}), "[1]", "{broken"]
+    about = [json.dumps({"captions": ["one", "two"]}), json.dumps({"caption": None}), "[1]", "{broken"]
     samples = [[(f"{i}.mp4", clip), (f"{i}.json", said.encode())] for i, said in enumerate(about)]
     shard(tmp_path / "00000.tar", sum(samples, []) + [("4.mp4", clip), ("4.txt", b"\xff from the text \n")])
     dataset = load(tmp_path, "train")
-    assert list(dataset.captions) == ["from the json", "\ufffd from the text"]
+    assert list(dataset.captions) == ["one", "two", "\ufffd from the text"] and dataset.owner.tolist() == [0, 0, 1]
     assert "1 faulty members left out, the first" in dataset.layout and "3.json" in dataset.layout
     assert len(load(tmp_path, "val", {"loading": "skip"})) == 5
 

@@ -40,11 +40,11 @@ class TarShards(TextVideoDataset):
         return {"shards": self.shards, "loading": self.video.loading}
 
     def sources(self) -> Sequence[Path]:
-        splits = [split for split in ("train", "val", "test") if glob.glob(os.path.join(self.data_dir, split, "*.tar"))]
-        pattern = os.path.join(self.data_dir, self.shards or (f"{self.split}/*.tar" if splits else "*.tar"))
-        names = webdataset().shardlists.expand_urls(pattern)
-        found = sorted({file for name in names for file in (glob.glob(name) if glob.has_magic(name) else [name])})
-        absent = [file for file in found if not os.path.isfile(file)] if found else [pattern]
+        splits = any(glob.glob(f"{split}/*.tar", root_dir=self.data_dir) for split in ("train", "val", "test"))
+        names = webdataset().shardlists.expand_urls(self.shards or (f"{self.split}/*.tar" if splits else "*.tar"))
+        found = sorted({os.path.join(self.data_dir, file) for name in names
+                        for file in (glob.glob(name, root_dir=self.data_dir) if glob.has_magic(name) else [name])})
+        absent = [file for file in found or [os.path.join(self.data_dir, names[0])] if not os.path.isfile(file)]
         if absent:
             raise FileNotFoundError(f"{absent[0]}: no such tar shard; {self.name} misses {len(absent)} of "
                                     f"{max(1, len(found))}")
