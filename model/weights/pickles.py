@@ -7,6 +7,7 @@ that no real callable is within a file's reach.
 """
 import pickle
 import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -15,7 +16,6 @@ from parse_config import ConfigError
 # Standard-library modules whose objects may stand in a checkpoint (as inert ones).
 HARMLESS = {"argparse", "collections", "copyreg", "datetime", "decimal", "enum", "fractions", "functools", "logging",
             "pathlib", "types", "uuid"}
-RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "pathlib._local": "pathlib"}
 
 
 class UnsafeCheckpoint(ConfigError):
@@ -27,7 +27,7 @@ class Named:
     __slots__ = ("name",)
 
     def __init__(self, module: str, name: str):
-        self.name = f"{RENAMED.get(module, module)}.{name}"
+        self.name = f"{'pathlib' if module == 'pathlib._local' else module}.{name}"  # Python 3.13's
 
 
 class Inert:
@@ -65,6 +65,8 @@ class SafeUnpickler(pickle._Unpickler):
         self.calls, self.persistent_load = calls, storage
 
     def find_class(self, module: str, name: str) -> Named:
+        if self.proto < 3:  # such files say Python 2's names
+            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         return Named(module, name)
 
     def load_reduce(self):
