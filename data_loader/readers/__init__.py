@@ -29,5 +29,5 @@ def chosen(choose: Choose, length: int) -> list[int]:
     """The wanted indices of a clip of `length` frames; at least one."""
     indices = [int(index) for index in (choose(length) if callable(choose) else choose)]
     if not indices:
-        raise ValueError("no frame is asked for")
+        raise UserError("no frame is asked for")
     return indices

@@ -6,7 +6,7 @@ import av
 import numpy as np
 
 from data_loader.readers import READERS, BrokenVideo, Choose, chosen
-from data_loader.readers.h264 import Plan, prove
+from data_loader.readers.h264 import Plan, planned
 from data_loader.readers.source import Source, cut
 
 Pictures = tuple[list[np.ndarray], list[int]]
@@ -20,8 +20,7 @@ class NotAsPlanned(Exception):
 @READERS.register("av")
 def read(path: str, choose: Choose, start: float | None = None, end: float | None = None) -> Pictures:
     """See `data_loader.readers`."""
-    with suppress(NotAsPlanned, BrokenVideo), Source(path, end, quick=True) as source:
-        plan = prove(source)
+    with suppress(NotAsPlanned, BrokenVideo), planned(path, end) as (source, plan):
         if plan:
             first, last = cut(source.seconds(plan.stamps), start, end)
             indices = chosen(choose, last - first) if last > first else []

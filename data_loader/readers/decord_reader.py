@@ -5,13 +5,13 @@ pictures key frames and none is decoded before the one in front of it is shown. 
 torch: the other order has crashed for users.
 """
 from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import pairwise
 
 import numpy as np
 
 from data_loader.readers import READERS, BrokenVideo, Choose, av_reader, chosen
-from data_loader.readers.h264 import Plan, prove
-from data_loader.readers.source import Source, cut
+from data_loader.readers.h264 import Plan, planned
+from data_loader.readers.source import cut
 from parse_config import ConfigError
 
 
@@ -22,9 +22,8 @@ def read(path: str, choose: Choose, start: float | None = None, end: float | Non
         import decord
     except ImportError:
         raise ConfigError("reader 'decord': decord is not installed; pip install decord, or use reader 'av'") from None
-    with suppress(BrokenVideo), Source(path, quick=True) as source:
-        plan = prove(source)
-        if plan and _seekable(plan) and not _turned(source):
+    with suppress(BrokenVideo), planned(path) as (source, plan):
+        if plan and _seekable(plan):
             first, last = cut(source.seconds(plan.stamps), start, end)
             indices = chosen(choose, last - first) if last > first else []
             if indices and 0 <= min(indices) <= max(indices) < last - first:
@@ -36,10 +35,6 @@ def read(path: str, choose: Choose, start: float | None = None, end: float | Non
 def _seekable(plan: Plan) -> bool:
     return plan.keyed and None not in plan.times and all(
         plan.times[after] > plan.stamps[before] for before, after in pairwise(plan.starts))
-
-
-def _turned(source: Source) -> bool:
-    return any(frame.rotation for frame in islice(source.frames(), 1))
 
 
 def _seek(decord, path: str, length: int, places: list[int]) -> list[np.ndarray]:

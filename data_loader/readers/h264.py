@@ -8,6 +8,8 @@ time of its own, and nothing about the sequence changes on the way. Then
 Whatever is not shown - other codecs, Annex B streams, interlaced ones, edit lists, damage - gets no plan.
 """
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from data_loader.readers.source import Source
@@ -18,13 +20,15 @@ HIGH = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244}  # pr
 class Plan(NamedTuple):
     """`order[n]`: number of the packet of the n-th frame shown; `stamps[n]`: its time. By packets in the order of
     decoding: `starts`, the numbers of the IDR pictures; `skips`, whether no other picture refers to it; `times`, of
-    decoding. `keyed`: whether the container's key frames are exactly the starts."""
+    decoding. `keyed`: whether the container's key frames are exactly the starts. `depth`: frames that a decoder must
+    hold back to show them in order."""
     order: list[int]
     stamps: list[int]
     starts: list[int]
     skips: list[bool]
     times: list[int | None]
     keyed: bool
+    depth: int
 
 
 class _Bits:
@@ -105,8 +109,22 @@ def _picture(data: memoryview, width: int, known: set[bytes]) -> tuple[bool, boo
     return (5 in types, not refers) if at == size and len(types) == 1 else None
 
 
+@contextmanager
+def planned(path: str, end: float | None = None) -> Iterator[tuple[Source, Plan | None]]:
+    """The open file, and the plan if it can be read at any place. The depth that ffmpeg takes must be enough for it;
+    of an mp4 that is known at once, elsewhere after a look at the first frames. Raises BrokenVideo."""
+    with Source(path, end, quick=True) as source:
+        plan = prove(source)
+        if plan is None or plan.depth <= source.decoder.reorder_depth:
+            yield source, plan
+            return
+    with Source(path, end) as source:
+        plan = prove(source)
+        yield source, plan if plan and plan.depth <= source.decoder.reorder_depth else None
+
+
 def prove(source: Source) -> Plan | None:
-    """The plan of a file that can be read at any place, or None."""
+    """The plan of an open file, or None."""
     width, known = _parameter_sets(source.decoder.extradata or b"") if source.decoder.name == "h264" else (0, set())
     if not width:
         return None
@@ -125,9 +143,9 @@ def prove(source: Source) -> Plan | None:
     if source.damage or not starts or starts[0] != 0 or len(set(pts)) != len(pts):
         return None
     order = sorted(range(len(pts)), key=pts.__getitem__)
-    if not _in_order(order, starts) or _depth(pts, starts) > source.decoder.reorder_depth:
+    if not _in_order(order, starts):
         return None
-    return Plan(order, [pts[n] for n in order], starts, skips, times, keyed)
+    return Plan(order, [pts[n] for n in order], starts, skips, times, keyed, _depth(pts, starts))
 
 
 def _in_order(order: list[int], starts: list[int]) -> bool:
@@ -141,7 +159,6 @@ def _in_order(order: list[int], starts: list[int]) -> bool:
 
 
 def _depth(pts: list[int], starts: list[int]) -> int:
-    """How many frames a decoder must hold back to show them in order."""
     depth, heads, later = 0, set(starts), []
     for number, stamp in enumerate(pts):
         if number in heads:

@@ -43,12 +43,15 @@ class Source:
             container = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
         except av.FFmpegError as error:
             raise BrokenVideo(self.path, _reason(self.path) or f"is no video ({error.strerror})") from None
-        self._containers.append(container)
-        stream = container.streams.best("video")
+        stream, reason = container.streams.best("video"), ""
         if stream is None or stream.disposition & Disposition.attached_pic:
-            raise BrokenVideo(self.path, "has no video stream")
-        if stream.codec_context is None:
-            raise BrokenVideo(self.path, "is in a format that this ffmpeg does not decode")
+            reason = "has no video stream"
+        elif stream.codec_context is None:
+            reason = "is in a format that this ffmpeg does not decode"
+        if reason:
+            container.close()
+            raise BrokenVideo(self.path, reason)
+        self._containers.append(container)
         for other in container.streams:
             if other is not stream:
                 other.discard = Discard.all
@@ -81,17 +84,24 @@ class Source:
             self.damage = self.damage or str(error)
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """The decode from first to last. A packet that cannot be decoded is left out, as ffmpeg does."""
+        """The decode from first to last. Behind a packet that cannot be decoded it goes on at the next key frame: what
+        lies between would be patched together from frames that are not there."""
+        lost = False
         for packet in self.packets():
-            yield from self._decode(packet)
-        yield from self._decode(None)
+            if not lost or packet.is_keyframe:
+                decoded, lost = self._decode(packet)
+                yield from decoded
+                if lost:
+                    yield from self._decode(None)[0]
+                    self.decoder.flush_buffers()
+        yield from self._decode(None)[0]
 
-    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+    def _decode(self, packet: av.Packet | None) -> tuple[list[av.VideoFrame], bool]:
         try:
-            return self.decoder.decode(packet)
+            return self.decoder.decode(packet), False
         except av.FFmpegError as error:
             self.damage = self.damage or str(error)
-            return []
+            return [], True
 
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 (H, W, 3) RGB, upright; all of the first one's size, should the size change on the way."""
