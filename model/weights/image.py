@@ -10,7 +10,7 @@ from model import hub
 from model.weights.load import clean, fit
 from model.weights.read import find, read_checkpoint
 from model.weights.report import Report
-from model.weights.shapes import resize_places
+from model.weights.shapes import is_grid, resize_places
 from parse_config import ConfigError
 
 LEFT_OUT = ("head.", "head_dist.", "fc_norm.", "fc.", "pre_logits.")
@@ -78,6 +78,6 @@ def _fill(state: dict[str, Tensor], encoder: nn.Module, report: Report):
         elif name == "patch_embed.proj.bias" and name not in state:
             state[name], report.missing[name] = torch.zeros_like(own), "zeros: the file's projection has no bias"
     places, grid = state.get("pos_embed"), encoder.patch_grid
-    if places is not None and places.shape[1] != encoder.pos_embed.shape[1]:
+    if places is not None and places.shape[1] != encoder.pos_embed.shape[1] and is_grid(places):
         report.changed["pos_embed"] = f"{places.shape[1] - 1} places -> {grid[0]} x {grid[1]} (bicubic)"
         state["pos_embed"] = resize_places(places, grid)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from model.weights.read import read_checkpoint
-from model.weights.report import Report
-from model.weights.shapes import resize_places, stretch_time
+from model.weights.report import Report, pattern
+from model.weights.shapes import is_grid, resize_places, stretch_time
 from parse_config import ConfigError
 
 log = logging.getLogger(__name__)
@@ -84,11 +84,11 @@ def _rename(state: dict[str, Tensor], model: nn.Module, report: Report) -> dict[
     renamed = {}
     for old, tensor in state.items():
         name = old
-        for pattern, replacement, why in RENAMED:
-            name, hits = re.subn(pattern, replacement, name)
+        for expression, replacement, why in RENAMED:
+            name, hits = re.subn(expression, replacement, name)
             if hits:
-                report.changed[name] = f"was {old} ({why})"
-        why = next((why for pattern, why in LEFT_OUT if re.fullmatch(pattern, name)), "")
+                report.changed[name] = f"was {pattern(old)} ({why})"
+        why = next((why for expression, why in LEFT_OUT if re.fullmatch(expression, name)), "")
         if why and name not in own:
             report.left_out[name] = why
         else:
@@ -116,11 +116,11 @@ def _reshape(state: dict[str, Tensor], model: nn.Module, report: Report, checkpo
     if name in state and name in own and state[name].shape[1] != own[name].shape[1]:
         report.changed[name] = f"{state[name].shape[1]} -> {own[name].shape[1]} frames ({fix})"
         state[name] = stretch_time(state[name], own[name].shape[1], fix)
-    name = f"{VIDEO}pos_embed"
-    if name in state and name in own and state[name].shape[1] != own[name].shape[1]:
+    name, old_grid = f"{VIDEO}pos_embed", _grid(checkpoint)
+    if name in state and name in own and state[name].shape != own[name].shape and is_grid(state[name], old_grid):
         grid = model.video_model.patch_grid
         report.changed[name] = f"{state[name].shape[1] - 1} places -> {grid[0]} x {grid[1]} (bicubic)"
-        state[name] = resize_places(state[name], grid, _grid(checkpoint))
+        state[name] = resize_places(state[name], grid, old_grid)
 
 
 def _grid(checkpoint: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -44,8 +44,8 @@ class Report:
 
 
 def pattern(name: str) -> str:
-    """blocks.11.norm1.weight -> blocks.*.norm1.weight."""
-    return re.sub(r"\.\d+\.", ".*.", name)
+    """blocks.11.norm1.weight -> blocks.*.norm1.*"""
+    return re.sub(r"\.(weight|bias)$", ".*", re.sub(r"(blocks|layer|layers)\.\d+\.", r"\1.*.", name))
 
 
 def _rows(verdict: str, names: Mapping[str, str], short: bool) -> list[str]:

@@ -30,16 +30,19 @@ def stretch_time(embed_1TD: Tensor, frames: int, how: str = "zeros") -> Tensor:
     return stretched_1DT.transpose(1, 2).to(embed_1TD.dtype).contiguous()
 
 
+def is_grid(embed_1ND: Tensor, grid: tuple[int, int] | None = None) -> bool:
+    """Whether the places of a position embedding, CLS first, fill `grid`, or a square."""
+    rows, columns = grid or (math.isqrt(max(embed_1ND.shape[1] - 1, 0)),) * 2
+    return rows * columns == embed_1ND.shape[1] - 1
+
+
 def resize_places(embed_1ND: Tensor, grid: tuple[int, int], old_grid: tuple[int, int] | None = None) -> Tensor:
     """Position embedding, CLS first, for `grid` = (rows, columns) of patches: bicubic, CLS as it is.
 
-    `old_grid` is the file's; None: a square. Raises ConfigError if the number of places is then no square.
+    `old_grid` is the file's; None: a square, see `is_grid`.
     """
-    places = embed_1ND.shape[1] - 1
-    rows, columns = old_grid or (math.isqrt(places),) * 2
-    if rows * columns != places:
-        raise ConfigError(f"a position embedding of {places} places is no {rows} x {columns} grid")
-    old_1DHW = embed_1ND[:, 1:].float().unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+    old_grid = old_grid or (math.isqrt(embed_1ND.shape[1] - 1),) * 2
+    old_1DHW = embed_1ND[:, 1:].float().unflatten(1, old_grid).permute(0, 3, 1, 2)
     new_1DHW = F.interpolate(old_1DHW, grid, mode="bicubic", antialias=True)
     new_1ND = new_1DHW.flatten(2).transpose(1, 2).to(embed_1ND.dtype)
     return torch.cat((embed_1ND[:, :1], new_1ND), dim=1)
