@@ -4,8 +4,10 @@
 process and no group.
 """
 import functools
+import inspect
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -16,16 +18,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from parse_config import ConfigError
+from parse_config import ConfigError, UserError
 
 log = logging.getLogger(__name__)
+
+# That no forward pass sends buffers around; torch is changing the name.
+BUFFERS = "broadcast_buffers"
+if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
+    BUFFERS = "forward_sync_buffers"
 
 
 def start(device: str | torch.device | None = None) -> torch.device:
     """Join the other processes, if there are any -> this process's device.
 
     `device`: "cpu", "cuda", "cuda:1", ...; None is a GPU if there is one. With several processes "cuda" is the GPU
-    that LOCAL_RANK numbers. Raises ValueError for a device that is absent and for half of torchrun's environment.
+    that LOCAL_RANK numbers. Raises UserError for a device that is absent and for half of torchrun's environment.
     """
     processes = _environment("WORLD_SIZE", 1)
     device = _device(device, _environment("LOCAL_RANK", 0) if processes > 1 else None)
@@ -34,7 +41,7 @@ def start(device: str | torch.device | None = None) -> torch.device:
     if processes > 1 and not dist.is_initialized():
         missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
-            raise ValueError(f"WORLD_SIZE is {processes} and {', '.join(missing)} is not set: start it with torchrun "
+            raise UserError(f"WORLD_SIZE is {processes} and {', '.join(missing)} is not set: start it with torchrun "
                              "--nproc_per_node=N, or unset WORLD_SIZE")
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
@@ -143,9 +150,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.rows = len(x)
-        whole = x.new_empty(world() * len(x), *x.shape[1:])
-        dist.all_gather_into_tensor(whole, x.contiguous())
-        return whole
+        rows = x.new_empty(world(), *x.shape)
+        dist.all_gather(list(rows), x.contiguous())
+        return rows.flatten(0, 1)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
@@ -164,11 +171,12 @@ def _agreed(number: int, how: Any) -> int:
 
 def _ddp(module: nn.Module) -> nn.Module:
     # static_graph stays off: it and no_sync, which GradCache needs, exclude each other in the first step.
-    return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(module, gradient_as_bucket_view=True, **{BUFFERS: False})
 
 
 def _fsdp2(module: nn.Module) -> nn.Module:
     from torch.distributed.fsdp import fully_shard  # takes a second to import and is rarely needed
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nobody writes into a tower's output
     blocks = [block for part in module.modules() if isinstance(part, nn.ModuleList) for block in part]
     towers = [tower for part in module.children() for tower in part.children()]
     for part in (*blocks, *towers):
@@ -183,7 +191,7 @@ WRAPPERS = {"ddp": _ddp, "fsdp2": _fsdp2}
 def _environment(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdigit():
-        raise ValueError(f"the environment variable {name} is {text!r}: start it with torchrun, or unset {name}")
+        raise UserError(f"the environment variable {name} is {text!r}: start it with torchrun, or unset {name}")
     return int(text)
 
 
@@ -191,12 +199,12 @@ def _device(wanted: str | torch.device | None, local_rank: int | None) -> torch.
     try:
         device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
-        raise ValueError(f"--device {wanted}: no such device; write cpu, cuda or cuda:N") from None
+        raise UserError(f"--device {wanted}: no such device; write cpu, cuda or cuda:N") from None
     if device.type != "cuda":
         return device
     index = device.index if local_rank is None else local_rank
     there = torch.cuda.device_count()
     if (index or 0) >= there:
-        raise ValueError(f"GPU {index or 0} is asked for and {there} can be seen: start at most one process a GPU "
+        raise UserError(f"GPU {index or 0} is asked for and {there} can be seen: start at most one process a GPU "
                          "(torchrun --nproc_per_node), see CUDA_VISIBLE_DEVICES, or take --device cpu")
     return torch.device("cuda", index or 0)

@@ -125,7 +125,7 @@ def _board(folder: Path, step: int) -> Any:
     except ImportError as error:
         log.warning("no TensorBoard files are written (%s): pip install tensorboard; log.jsonl has all numbers", error)
         return None
-    return SummaryWriter(str(folder), purge_step=step or None)
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
 
 def _wandb(folder: Path, config: Mapping[str, Any], wanted: Any) -> Any:

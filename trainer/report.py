@@ -29,7 +29,7 @@ class Report:
         self.recent, self.bar = Meter(state.loaders), None
         self.began = self.marked = self.said = time.perf_counter()
         self.samples = self.recent_samples = self.taken = 0
-        self.waited = 0.0
+        self.waited = self.seconds = 0.0
 
     def begin(self, epochs: int):
         """The bar of an epoch, from where it stands."""
@@ -73,9 +73,9 @@ class Report:
             log.info("epoch %d, step %d of %d: %s", self.state.progress.epoch + 1, self.state.step, self.steps, text)
 
     def end(self):
-        """The bar goes."""
-        if self.bar is not None:
-            self.bar.close()
+        """The bar goes, the clock stops."""
+        self.bar.close()
+        self.seconds = time.perf_counter() - self.began
 
     def validated(self, values: Mapping[str, float]):
         """What validation found before the first step."""
@@ -85,12 +85,11 @@ class Report:
 
     def epoch(self, means: Mapping[str, float], validated: Mapping[str, float], lr: float):
         """The line of an epoch that is done; every process must call it."""
-        seconds = time.perf_counter() - self.began
-        share = max(gather_objects(self.state.feed.waited / seconds))
+        share = max(gather_objects(self.state.feed.waited / self.seconds))
         number, bad = self.state.progress.epoch + 1, self.state.progress.bad_files
-        rate = self.samples / seconds
+        rate = self.samples / self.seconds
         self.files.line("epoch", epoch=number, step=self.state.step, **means, **validated, lr=lr, samples_per_s=rate,
-                        waiting=share, seconds=seconds, bad_files=bad)
+                        waiting=share, seconds=self.seconds, bad_files=bad)
         self.files.scalars(self.state.step, {f"epoch/{name}": value for name, value in means.items()})
         self.files.scalars(self.state.step, {f"val/{name}": value for name, value in validated.items()})
         self.files.flush()

@@ -3,7 +3,6 @@
 A run is save_dir/name/<MMDD_HHMMSS>/; with stages each lies in a folder of its own therein, as stage1_NAME/.
 """
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from parse_config import SECTIONS, Config, ConfigError, lay
 from trainer import checkpoint
 from trainer.distributed import gather_objects, rank
+from trainer.evaluation.files import new_folder
 from trainer.settings import settings
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def _place(config: Config, blocks: list[Config], resume: str | None) -> tuple[Pa
     if resume == "auto" and found is None:
         log.info("-r auto: no checkpoint under %s, a new run begins", home)
     if found is None:
-        return _new(home), 0, None
+        return new_folder(home), 0, None
     state = checkpoint.read(found)
     stage, progress = state["trainer"]["stage"], state["trainer"]
     if stage >= len(blocks):
@@ -102,7 +102,7 @@ def _place(config: Config, blocks: list[Config], resume: str | None) -> tuple[Pa
         return found.parent.parent, stage + 1, None
     folder = found.parent
     if found.name != checkpoint.LATEST and _step(folder / checkpoint.LATEST) > state["step"]:
-        folder = _new(home)
+        folder = new_folder(home)
         log.warning("%s is not the newest of its run: going on in a new folder, %s", found, folder)
         return folder, stage, found
     return folder.parent if many else folder, stage, found
@@ -124,15 +124,3 @@ def _written(run: Path) -> int:
 
 def _step(path: Path) -> int:
     return checkpoint.read(path)["step"] if checkpoint.complete(path) else -1
-
-
-def _new(home: Path) -> Path:
-    """A folder that was not there."""
-    stamp, count = time.strftime("%m%d_%H%M%S"), 0
-    while True:
-        folder = home / (f"{stamp}_{count}" if count else stamp)
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            count += 1

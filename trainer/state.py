@@ -57,7 +57,8 @@ class State:
             config = self.stage.config.plain()
             content = {"arch": config["arch"]["type"], **tensors, "epoch": self.progress.epoch, "step": self.step,
                        "trainer": place, "monitor_best": self.progress.best, "config": config}
-            checkpoint.write(self.stage.folder / checkpoint.LATEST, content, [self.stage.folder / name for name in also])
+            folder = self.stage.folder
+            checkpoint.write(folder / checkpoint.LATEST, content, [folder / name for name in also])
 
     def load(self, path: Path):
         """Go on from a checkpoint; says what is not as it would have been without the interruption."""
@@ -88,11 +89,11 @@ def differences(place: Mapping[str, Any], feed: Feed) -> list[str]:
     """What makes the rest of the run another than the unbroken one would have been."""
     found = []
     if place["world"] != world() or place["accumulate"] != feed.accumulate:
-        found.append(f"{place['world']} processes x {place['accumulate']} micro-batches -> {world()} x {feed.accumulate}: "
-                     "dropout and masks are drawn otherwise, sums are taken in another order")
+        found.append(f"{place['world']} processes x {place['accumulate']} micro-batches -> {world()} x "
+                     f"{feed.accumulate}: dropout and masks are drawn otherwise, sums are taken in another order")
     if list(place["samples"]) != feed.samples:
-        found.append(f"samples a step {list(place['samples'])} -> {feed.samples}: the data is cut into other steps, and "
-                     "samples of the round that was cut off may be seen twice in this epoch")
+        found.append(f"samples a step {list(place['samples'])} -> {feed.samples}: the data is cut into other steps, "
+                     "and samples of the round that was cut off may be seen twice in this epoch")
     if place["steps_per_epoch"] != feed.steps:
         found.append(f"steps an epoch {place['steps_per_epoch']} -> {feed.steps}: schedules go by the new number")
     return found

@@ -40,11 +40,11 @@ def title(loader: Any) -> str:
 
 
 def titles(loaders: Sequence[Any]) -> list[str]:
-    """A name for each loader, all different."""
+    """A short name for each loader, all different."""
     found: list[str] = []
-    for loader in loaders:
-        name = title(loader)
-        found.append(name if name not in found else f"{name} {len(found)}")
+    for number, loader in enumerate(loaders):
+        name = type(loader.dataset).__name__
+        found.append(name if name not in found else f"{name}_{number + 1}")
     return found
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from trainer import checkpoint, pictures, seeds
 from trainer.accumulate import forward_backward
 from trainer.distributed import gather_objects, largest, rank, wrap
+from trainer.evaluator import evaluation
 from trainer.feed import Batches, Feed
 from trainer.log import RunLog
 from trainer.meter import Watch
@@ -63,7 +64,8 @@ class Trainer:
         for line in summary(self.objective, self.optimizer, self.feed, self.settings, self.valid_loader):
             log.info(line)
         values: Values = {}
-        with self.stop, RunLog(self.stage.folder, self.state.step, self.stage.config, self.settings.wandb) as self.files:
+        files = RunLog(self.stage.folder, self.state.step, self.stage.config, self.settings.wandb)
+        with self.stop, files as self.files:
             self.files.line("start", step=self.state.step, resumed=str(self.stage.resume or ""))
             self.report = Report(self.files, self.state, self.steps, self.settings.log_every)
             if self.settings.init_val and self.valid_loader is not None and self.state.step == 0:
@@ -166,7 +168,8 @@ class Trainer:
         return values
 
     def _validate(self) -> Values:
-        return validate(self.wrapped, self.valid_loader, self.precision, self.settings.seed, rank())
+        return validate(self.objective, self.valid_loader, self.precision, self.settings.seed,
+                        evaluation(self.stage.config))
 
     def _save(self, also: Sequence[str] = ()):
         self.watch.check_norm(f"step {self.state.step}")

@@ -1,13 +1,15 @@
 """The look at held-out clips between epochs: the loss, and the exam with the evaluator's own code."""
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer import seeds
-from trainer.distributed import smallest, whole
-from trainer.evaluator import evaluate
+from trainer.distributed import rank, smallest, whole
+from trainer.evaluator import Evaluation, evaluate
 from trainer.feed import move
 from trainer.meter import Meter
 from trainer.precision import Precision
@@ -16,24 +18,26 @@ Values = dict[str, float]
 VALIDATION = -1  # stands where a training step's number would: masks of validation are the same at every epoch
 
 
-def validate(objective: nn.Module, loader: Any, precision: Precision, seed: int, rank: int) -> Values:
+def validate(objective: nn.Module, loader: Any, precision: Precision, seed: int, exam: Evaluation) -> Values:
     """{"val_loss", its parts as "val_loss_vt", ..., "t2v.R1", ..., "v2t.R1", ...}; every process must call it.
 
-    `objective` as trained (wrapped or not). The loss comes first: a sharded module begins with its outermost part.
+    `exam`: the config's evaluation section, of which the raw row is taken. The loss comes first, because a sharded
+    module begins with its outermost part.
     """
-    inner = getattr(objective, "module", objective)
-    inner.eval()
+    exam = replace(exam, rows=(), stride=None, resamples=0)
+    objective.eval()
     try:
-        values = losses(inner, loader, precision, seed, rank)
-        with whole(inner):
-            results = evaluate(inner.model, loader, precision.device)
+        values = losses(objective, loader, precision, seed)
+        with whole(objective):
+            results = evaluate(objective.model, loader, precision.device, settings=exam, precision=precision,
+                               progress=sys.stderr.isatty())
     finally:
-        inner.train()
+        objective.train()
     return {**values, **flat(results)}
 
 
 @torch.no_grad()
-def losses(objective: nn.Module, loader: Any, precision: Precision, seed: int, rank: int) -> Values:
+def losses(objective: nn.Module, loader: Any, precision: Precision, seed: int) -> Values:
     """Mean losses over the loader's batches, {"val_loss": ..., "val_loss_vt": ...}.
 
     Losses compare the rows of all processes, equally many of each: of every batch the rows that all of them have are
@@ -46,7 +50,7 @@ def losses(objective: nn.Module, loader: Any, precision: Precision, seed: int, r
         if rows < 0:
             break
         if rows:
-            seeds.seed(seed, VALIDATION, number, rank)
+            seeds.seed(seed, VALIDATION, number, rank())
             with precision.autocast():
                 parts = objective(_first(move(batch, precision.device), rows))
             values_K = torch.stack([part.float() for part in parts.values()])
