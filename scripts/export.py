@@ -19,11 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from model.restore import from_checkpoint
+from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
 from parse_config import ConfigError, command, load
-
-CLIP = ("center_crop", "norm_mean", "norm_std")  # of a data set's video_params: what a model's clips look like
 
 
 def main(source: Path, out: Path, layout: str, teacher: bool, config: Mapping[str, Any] | None = None):
@@ -31,9 +29,8 @@ def main(source: Path, out: Path, layout: str, teacher: bool, config: Mapping[st
     if out.exists():
         raise ConfigError(f"{out}: is there already; choose another name, or remove it")
     checkpoint = read_checkpoint(source)
-    config = config or family(checkpoint.get("config") or {})
-    model = from_checkpoint(checkpoint, str(source), config.get("arch"), teacher)
-    model.preprocessing |= preprocessing(config)
+    config = config or described(checkpoint)
+    model = from_checkpoint(checkpoint, str(source), teacher=teacher, config=config)
     model.facts = facts(source, checkpoint, config, teacher)
     out.parent.mkdir(parents=True, exist_ok=True)
     if layout == "authors":
@@ -44,19 +41,6 @@ def main(source: Path, out: Path, layout: str, teacher: bool, config: Mapping[st
         model.save_pretrained(out)
     print(f"{out}: {'teacher' if teacher else 'model'} of {source}, {sum(p.numel() for p in model.parameters()):,} "
           f"parameters, without optimizer")
-
-
-def family(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JSON in a checkpoint's config: as it is in ours, inside a ConfigParser in the family's."""
-    return config if "arch" in config else config.get("_config") or {}
-
-
-def preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config's data set says of a clip beside its size."""
-    loaders = config.get("data_loader") or [{}]
-    first = loaders if isinstance(loaders, Mapping) else loaders[0]
-    params = (first.get("args") or {}).get("video_params") or {}
-    return {key: params[key] for key in CLIP if params.get(key) is not None}
 
 
 def facts(source: Path, checkpoint: Mapping[str, Any], config: Mapping[str, Any], teacher: bool) -> dict[str, str]:
