@@ -1,112 +1,205 @@
-"""Several processes against one: gradients, teachers, sharding. Real gloo processes, float64."""
+"""Several processes against one: gradients, teachers, shards. Real gloo processes, float64."""
+import copy
+import functools
 import os
-import socket
-import sys
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from torch import nn
 
-from tests import tiny
+from model.loss import LOSSES
+from parse_config import ConfigError, UserError
+from tests import processes, tiny
+from trainer import distributed
+from trainer.accumulate import forward_backward
+from trainer.objectives import OBJECTIVES
+from trainer.precision import Precision
+
+ROWS = 12
+FRAMES = 4, 1  # of the steps' clips: images alternate with videos
+TOLERANCE = 1e-10
+FAST = ("none", 1), ("ddp", 1), ("ddp", 2), ("ddp", 3)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def cases(world):
+    """(objective, wrapper, micro-batches); four processes share two cores, and FSDP2 is slow there."""
+    sharded = (("fsdp2", 1), ("fsdp2", 2)) if world == 2 else (("fsdp2", 2),)
+    return [(name, how, micro) for name in OBJECTIVES.names() for how, micro in (*FAST, *sharded)]
 
 
-def objective_of(name, folder, masks=None):
-    from model.loss import LOSSES
-    from tests.test_objectives import Replayed
-    from trainer.objectives import OBJECTIVES
-    model = tiny.miles(folder, time_init="rand")
-    objective = OBJECTIVES.build({"type": name, "args": {}}, model=model,
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.text_folder(tmp_path_factory.mktemp("text"))
+
+
+class Dealt:
+    """A mask that deals out this process's rows of one that hides unequally; anew when they are used up."""
+
+    def __init__(self, first, last):
+        self.first, self.last, self.at = first, last, first
+
+    def __call__(self, batch, grid, device):
+        made = torch.Generator().manual_seed(grid[0])
+        mask = torch.rand(ROWS, grid[0], 16, generator=made) < torch.linspace(0, 0.9, ROWS)[:, None, None]
+        rows = mask[self.at:self.at + batch]
+        self.at = self.at + batch if self.at + batch < self.last else self.first
+        return rows
+
+
+def build(name, folder, first=0, last=ROWS):
+    objective = OBJECTIVES.build({"type": name}, model=tiny.miles(folder, time_init="rand"),
                                  loss=LOSSES.build({"type": "NormSoftmaxLoss"})).double()
-    if masks is not None:
-        objective.mask = Replayed(masks)
+    if hasattr(objective, "mask"):
+        objective.mask = Dealt(first, last)
     return objective
 
 
-def rows(batch, first, last):
-    return {"video": batch["video"][first:last], "text": {k: v[first:last] for k, v in batch["text"].items()}}
-
-
-def unequal_masks():
-    torch.manual_seed(3)
-    return torch.rand(8, 4, 16) < torch.linspace(0.1, 0.9, 8)[:, None, None]
+def cut(frames, first, last, count):
+    """Rows first..last of a step's batch in `count` pieces, unequal ones if need be."""
+    batch = tiny.batch(ROWS, frames, seed=frames, dtype=torch.float64)
+    texts = {name: ids[first:last].tensor_split(count) for name, ids in batch["text"].items()}
+    return [{"video": video, "text": {name: pieces[i] for name, pieces in texts.items()}}
+            for i, video in enumerate(batch["video"][first:last].tensor_split(count))]
 
 
 def whole(tensor):
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
 
 
-CASES = [(name, how, micro) for name in ("Contrastive", "MILESPretraining")
-         for how, micro in (("ddp", 1), ("ddp", 2), ("fsdp2", 1), ("fsdp2", 2))]
-
-
-def work(rank, world, port, folder, out):
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1",
-                      MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    from trainer import distributed
-    from trainer.accumulate import forward_backward
-    from trainer.distributed import unwrap
-    from trainer.precision import Precision
-    distributed.start("cpu")
-    assert (distributed.rank(), distributed.world()) == (rank, world)
-    assert distributed.gather_objects(rank) == list(range(world))
-    assert distributed.main_only(lambda: "here")() == ("here" if rank == 0 else None)
-    big, masks, per = tiny.batch(8, dtype=torch.float64), unequal_masks(), 8 // world
-    found = {}
-    for name, how, micro in CASES:
-        objective = distributed.wrap(objective_of(name, folder), how)
-        plain = unwrap(objective)
-        from tests.test_objectives import Replayed
-        plain.mask = Replayed(masks[rank * per:(rank + 1) * per])
-        mine, size = rows(big, rank * per, (rank + 1) * per), per // micro
-        parts = forward_backward(objective, [rows(mine, i * size, (i + 1) * size) for i in range(micro)], Precision())
-        result = {n: whole(p.grad) for n, p in plain.named_parameters() if p.grad is not None}
-        result["loss"] = parts["loss"]
-        optimizer = torch.optim.SGD([p for p in plain.parameters() if p.requires_grad], lr=0.1)
+def train(objective, wrapped, micro, first=0, last=ROWS):
+    """A step on clips, one on images: [{name: gradient or part}] of each, and {name: parameter} at the end."""
+    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
+    steps = []
+    for step, frames in enumerate(FRAMES, 1):
+        parts = forward_backward(wrapped, cut(frames, first, last, micro), Precision())
+        grads = {name: whole(p.grad) for name, p in objective.named_parameters() if p.requires_grad}
+        steps.append({**grads, **parts})
         optimizer.step()
-        plain.after_step(1, 10)
-        after = {n: whole(p.detach()) for n, p in plain.named_parameters()}
-        found[name, how, micro] = (result, after)
-    torch.save(found, f"{out}/{rank}.pt")
+        optimizer.zero_grad()
+        objective.after_step(step, len(FRAMES))
+    return steps, {name: whole(p.detach()) for name, p in objective.named_parameters()}
+
+
+def mean_over_processes(steps):
+    """What a wrapper would have done."""
+    if distributed.world() > 1:
+        for gradient in steps[0].values():
+            torch.distributed.all_reduce(gradient)
+            gradient /= distributed.world()
+
+
+def work(folder):
+    """All that several processes must show; runs on each of them."""
+    rank, world = distributed.rank(), distributed.world()
+    first, last = rank * ROWS // world, (rank + 1) * ROWS // world
+    found = {"tools": tools(rank, world), "apart": apart(folder) if world == 2 else 0.0}
+    for name, how, micro in cases(world):
+        objective = build(name, folder, first, last)
+        wrapped = objective if how == "none" else distributed.wrap(objective, how)
+        assert distributed.unwrap(wrapped) is objective
+        steps, parameters = train(objective, wrapped, micro, first, last)
+        if how == "none":
+            mean_over_processes(steps)
+            steps, parameters = steps[:1], {}
+        if how == "fsdp2":
+            shards = [p.to_local().numel() for p in objective.parameters()]
+            assert sum(shards) < 0.7 * sum(p.numel() for p in objective.parameters())
+        found[name, how, micro] = steps, parameters
+    return found
+
+
+def tools(rank, world):
+    """The small ones, and `gather` under a loss of its own on each process."""
+    assert distributed.gather_objects({"rank": rank}) == [{"rank": i} for i in range(world)]
+    assert distributed.main_only(lambda: "here")() == ("here" if rank == 0 else None)
+    assert (distributed.smallest(rank), distributed.largest(rank)) == (0, world - 1)
+    assert not distributed.gather(torch.ones(2)).requires_grad
+    x = (torch.arange(6, dtype=torch.float64).view(3, 2) + 10 * rank).requires_grad_()
+    ((rank + 1) * distributed.gather(x).square()).sum().backward()
+    torch.testing.assert_close(x.grad, 2 * x.detach() * sum(range(1, world + 1)))
+    strided = torch.arange(6.0).view(2, 3).T
+    assert torch.equal(distributed.gather(strided), strided.repeat(world, 1))
+    return distributed.gather(torch.tensor([rank])).tolist()
+
+
+def apart(folder):
+    """A whole teacher follows a sharded student; nothing is left over in `whole`."""
+    objective = build("MILESPretraining", folder)
+    model, teacher = objective.model, objective.teacher
+    start = {name: p.clone() for name, p in teacher.named_parameters()}
+    distributed.wrap(OBJECTIVES.build({"type": "Contrastive"}, model=model, loss=objective.contrast), "fsdp2")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.to_local().add_(1)
+    teacher.follow(model, 1, 2)
+    return max(float((p - start[name] - 0.004).abs().max()) for name, p in teacher.named_parameters())
+
+
+@functools.cache
+def alone(name, folder):
+    """One process, the whole batch."""
+    objective = build(name, folder)
+    return train(objective, objective, 1)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_equal_one(world, folder, tmp_path):
+    found = processes.run(work, world, tmp_path, (folder,))
+    assert [each["tools"] for each in found] == [list(range(world))] * world
+    assert max(each["apart"] for each in found) < 1e-12
+    for name, how, micro in cases(world):
+        right, end = alone(name, folder)
+        for rank in range(world):
+            steps, parameters = found[rank][name, how, micro]
+            worst = 0.0
+            for ours, theirs in zip(steps, right, strict=how != "none"):
+                assert ours.keys() == theirs.keys()
+                worst = max(worst, *(float((ours[key] - theirs[key]).abs().max()) for key in theirs))
+            assert worst < TOLERANCE, (name, how, micro, rank, worst)
+            after = max((float((p - end[key]).abs().max()) for key, p in parameters.items()), default=0.0)
+            assert after < TOLERANCE, (name, how, micro, rank, after)  # the teacher's among them
+            for key, p in parameters.items():
+                assert torch.equal(p, found[0][name, how, micro][1][key]), "equal on all processes, bit for bit"
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp2"])
+def test_alone_all_of_it_does_nothing(how, folder, monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert distributed.start("cpu") == torch.device("cpu") and not torch.distributed.is_initialized()
+    assert (distributed.rank(), distributed.world()) == (0, 1)
+    objective, x = build("Contrastive", folder), torch.randn(3, 2)
+    assert distributed.wrap(objective, how) is objective and distributed.unwrap(objective) is objective
+    assert distributed.gather(x) is x and distributed.gather_objects(x) == [x]
+    assert distributed.main_only(lambda: "here")() == "here"
+    assert distributed.smallest(3) == distributed.largest(3) == 3
+    with distributed.without_sync(objective), distributed.whole(objective):
+        distributed.barrier()
     distributed.stop()
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_gradients_equal_those_of_one_process(world, tmp_path):
-    from trainer.accumulate import forward_backward
-    from trainer.precision import Precision
-    folder = tiny.text_folder(tmp_path / "text")
-    if world == 1:
-        work(0, 1, free_port(), folder, tmp_path)
-        for key in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-            os.environ.pop(key)
-    else:
-        mp.spawn(work, (world, free_port(), folder, str(tmp_path)), nprocs=world)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
-    for name in ("Contrastive", "MILESPretraining"):
-        one = objective_of(name, folder, unequal_masks())
-        parts = forward_backward(one, [tiny.batch(8, dtype=torch.float64)], Precision())
-        grads = {n: p.grad.clone() for n, p in one.named_parameters() if p.grad is not None}
-        torch.optim.SGD([p for p in one.parameters() if p.requires_grad], lr=0.1).step()
-        one.after_step(1, 10)
-        for (case, how, micro) in CASES:
-            if case != name:
-                continue
-            for rank in range(world):
-                got, after = found[rank][name, how, micro]
-                assert abs(float(got.pop("loss")) - float(parts["loss"])) < 1e-10
-                assert got.keys() == grads.keys()
-                worst = max(float((got[n] - grads[n]).abs().max()) for n in grads)
-                assert worst < 1e-10, (case, how, micro, rank, worst)
-                for n, p in one.named_parameters():  # the teacher among them
-                    assert float((after[n] - p).abs().max()) < 1e-10, (case, how, micro, n)
+def test_accumulation_alone_equals_the_big_batch(folder):
+    for name, micro in [(name, micro) for name in OBJECTIVES.names() for micro in (2, 3)]:
+        objective = build(name, folder)
+        steps, end = train(objective, copy.copy(objective), micro)
+        for ours, theirs in zip(steps, alone(name, folder)[0], strict=True):
+            assert max(float((ours[key] - theirs[key]).abs().max()) for key in theirs) < TOLERANCE
 
 
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))
+@pytest.mark.parametrize("environment, device, says", [
+    ({"WORLD_SIZE": "2"}, "cpu", "RANK, MASTER_ADDR, MASTER_PORT is not set: start it with torchrun"),
+    ({"WORLD_SIZE": "two"}, "cpu", "WORLD_SIZE is 'two'"),
+    ({}, "gpu", "--device gpu: no such device"),
+    ({}, "cuda:99", "GPU 99 is asked for and"),
+    ({"WORLD_SIZE": "2", "LOCAL_RANK": "99"}, "cuda", "GPU 99 is asked for and")])
+def test_what_cannot_start_says_why(environment, device, says, monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setitem(os.environ, name, value)
+    with pytest.raises(UserError, match=says):
+        distributed.start(device)
+
+
+def test_an_unknown_wrapper_is_refused():
+    with pytest.raises(ConfigError, match="trainer.parallel: 'dp' is given; known: ddp, fsdp2"):
+        distributed.wrap(nn.Linear(1, 1), "dp")

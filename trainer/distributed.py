@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from parse_config import ConfigError, UserError
+from trainer.device import choose
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def start(device: str | torch.device | None = None) -> torch.device:
     that LOCAL_RANK numbers. Raises UserError for a device that is absent and for half of torchrun's environment.
     """
     processes = _environment("WORLD_SIZE", 1)
-    device = _device(device, _environment("LOCAL_RANK", 0) if processes > 1 else None)
+    device = choose(device, _environment("LOCAL_RANK", 0) if processes > 1 else None)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if processes > 1 and not dist.is_initialized():
@@ -193,18 +194,3 @@ def _environment(name: str, default: int) -> int:
     if not text.isdigit():
         raise UserError(f"the environment variable {name} is {text!r}: start it with torchrun, or unset {name}")
     return int(text)
-
-
-def _device(wanted: str | torch.device | None, local_rank: int | None) -> torch.device:
-    try:
-        device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise UserError(f"--device {wanted}: no such device; write cpu, cuda or cuda:N") from None
-    if device.type != "cuda":
-        return device
-    index = device.index if local_rank is None else local_rank
-    there = torch.cuda.device_count()
-    if (index or 0) >= there:
-        raise UserError(f"GPU {index or 0} is asked for and {there} can be seen: start at most one process a GPU "
-                         "(torchrun --nproc_per_node), see CUDA_VISIBLE_DEVICES, or take --device cpu")
-    return torch.device("cuda", index or 0)
