@@ -30,7 +30,7 @@ class Counts(NamedTuple):
         Alone among its fellows it is the mean of the tied places; with m fellows level among k it is the first of m
         among k, (k + 1) / (m + 1).
         """
-        return (self.greater + (self.equal + 1) / (self.own + 1)).numpy()
+        return (self.greater + (self.equal + 1).double() / (self.own + 1)).numpy()
 
 
 def owners(owner: torch.Tensor | np.ndarray | list | None, captions: int, videos: int) -> torch.Tensor:

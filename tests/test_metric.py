@@ -154,6 +154,8 @@ def test_ragged_captions_and_a_video_without_any():
     there, back = count(Matrix(sims), owners([0, 2, 2, 0], 4, 3))
     assert there.ranks().tolist() == [1, 1, 2, 1]
     assert back.ranks().tolist() == [1.0, 1], "two videos have captions: two ranks"
+    assert count(Matrix(np.zeros((4, 2))), owners([0, 0, 1, 0], 4, 2))[1].ranks().tolist() == [5 / 4, 5 / 2]
+    assert count(Matrix(np.zeros((3, 2))), owners([0, 0, 1], 3, 2))[1].ranks()[0] == 4 / 3, "float64"
 
 
 @pytest.mark.parametrize("call, words", [

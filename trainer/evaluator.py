@@ -43,7 +43,12 @@ class Evaluation:
     @property
     def all_rows(self) -> list:
         """The rows asked for, with the sliding windows' if there is a stride."""
-        return [*(["tta"] if self.stride and "tta" not in self.rows else []), *self.rows]
+        return [*(["tta"] if self.stride and "tta" not in self.row_names else []), *self.rows]
+
+    @property
+    def row_names(self) -> list[str]:
+        """Names of the rows asked for."""
+        return [row if isinstance(row, str) else row.get("type") for row in self.rows]
 
 
 def evaluation(config: Mapping[str, Any]) -> Evaluation:

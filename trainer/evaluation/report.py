@@ -36,7 +36,7 @@ def sha256(path: Path) -> str:
 def table(results: Mapping[str, Any], metrics: tuple[str, ...] = ("t2v_metrics", "v2t_metrics"),
           compare: bool = False) -> str:
     """The console's table: the rows, the headline's intervals, and with `compare` what was published."""
-    ways = [way for way in ("t2v", "v2t") if f"{way}_metrics" in metrics and results[way]]
+    ways = [way for way in ("t2v", "v2t") if f"{way}_metrics" in metrics and way in results]
     lines = [_title(results), _line("", "", HEADS)]
     for name, row in results["rows"].items():
         for way in ways:

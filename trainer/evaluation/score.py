@@ -43,7 +43,7 @@ def score(found: Embeddings, device: torch.device | str, *, rows: Sequence[str |
 
 
 def recognition(found: Embeddings, device: torch.device, resamples: int = 1000) -> dict[str, Any]:
-    """Video-to-text over class prompts: top-1 and top-5 of each video's class among all classes."""
+    """Video-to-text over class prompts: top-1 and top-5 of each video's class among all classes; no text-to-video."""
     source = Product(found.video_VE.to(device), found.text_CE.to(device))  # a video asks, the classes answer
     ranks_V = count(source, found.labels_V)[0].ranks()
     values = summarise(ranks_V)
@@ -51,8 +51,8 @@ def recognition(found: Embeddings, device: torch.device, resamples: int = 1000) 
     if found.windows_VE is not None:
         source = Product(found.windows_VE.to(device), found.text_CE.to(device))
         table["tta"] = {"about": ROWS.get("tta").about, "v2t": summarise(count(source, found.labels_V)[0].ranks())}
-    return {**_top(found), "t2v": {}, "v2t": values, "rows": table,
-            "intervals": {"t2v": {}, "v2t": intervals(ranks_V, resamples) if resamples else {}},
+    return {**_top(found), "v2t": values, "rows": table,
+            "intervals": {"v2t": intervals(ranks_V, resamples)} if resamples else {},
             "recognition": {"top1": values["R1"], "top5": values["R5"], "classes": len(found.captions)}}
 
 

@@ -1,0 +1,26 @@
+"""Benches: python scripts/bench.py {step,eval,loader} [--help]
+
+    step      a training step beside the family's way
+    eval      ranking from embeddings beside a full-matrix sort and the bare product
+    loader    clips a second and core, by reader
+Each prints a table and writes results/bench/<bench>_<date>.json with device, versions and git revision.
+"""
+import importlib
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+BENCHES = ("step", "eval", "loader")
+
+
+def main(argv: list[str]):
+    """Hand the arguments to scripts/bench_NAME.py."""
+    if not argv or argv[0] not in BENCHES:
+        sys.stdout.write(__doc__ + "\n")
+        raise SystemExit(0 if argv[:1] in (["-h"], ["--help"]) else 2)
+    importlib.import_module(f"scripts.bench_{argv[0]}").main(argv[1:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
