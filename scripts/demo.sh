@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The whole way once, on a machine with nothing but Python: data, pre-training, evaluation.
+#   demo.sh [key.path=value ...]      settings for train.py and test.py, e.g. trainer.epochs=1
+#   VENV, PYTHON: see setup.sh        DEMO_DIR: where the data is made (default data/demo)
+#   SAVE_DIR: where runs go (default exps)
+# A second run finds the environment and the data, and trains anew in a run folder of its own.
+set -euo pipefail
+bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+VENV=${VENV:-.venv}
+export DEMO_DIR=${DEMO_DIR:-data/demo} SAVE_DIR=${SAVE_DIR:-exps}
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+times=()
+
+# part NAME COMMAND...: run it, remember how long it took
+part() {
+    local name=$1 begin=$SECONDS
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    "$@"
+    times+=("$(printf '%-14s %4d s' "$name" $((SECONDS - begin)))")
+}
+
+part data "$VENV/bin/python" scripts/make_demo_data.py --out "$DEMO_DIR"
+part pre-training "$VENV/bin/python" train.py -c configs/demo.json "$@"
+run=$(ls -td "$SAVE_DIR"/demo/*/ | head -n 1)
+run=${run%/}
+part evaluation "$VENV/bin/python" test.py -c configs/demo.json -r "$run/model_best.pth" -o "$run/test" "$@"
+# Further parts (report, figures) go here: part NAME COMMAND...
+
+printf '\n'
+printf '%s\n' "${times[@]}"
+echo "run: $run (log.jsonl, TensorBoard), numbers: $run/test/results.json"
