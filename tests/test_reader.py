@@ -12,6 +12,7 @@ from data_loader.readers import av_reader, decord_reader
 from data_loader.readers.h264 import planned
 from data_loader.readers.source import Source
 from parse_config import ConfigError
+from scripts import frame_matrix
 from tests import clips
 from tests.clip_files import write
 
@@ -260,3 +261,12 @@ def test_without_decord(folder, monkeypatch):
 
 def test_the_readers_are_known():
     assert {"auto", "av", "decord", "image", "sequential"} <= set(READERS.names())
+
+
+def test_the_matrix_script_finds_no_wrong_frame(folder, capsys):
+    files = [str(folder / name) for name in ("h264-open-gop.mp4", "mpeg4.avi", "page.mp4")]
+    assert frame_matrix.main(files) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "jumps" in rows["h264-open-gop.mp4"] and "from the start" in rows["mpeg4.avi"]
+    assert "web page" in rows["page.mp4"]
+    assert all("ok" in rows[name].split() for name in ("h264-open-gop.mp4", "mpeg4.avi"))

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from data_loader.readers.h264_header import parameter_sets
 from data_loader.readers.source import Source
-
-HIGH = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244}  # profiles that tell the chroma format
 
 
 class Plan(NamedTuple):
@@ -31,76 +30,21 @@ class Plan(NamedTuple):
     depth: int
 
 
-class _Bits:
-    """Reads a header bit by bit."""
-
-    def __init__(self, data: bytes):
-        clean = data.replace(b"\0\0\3", b"\0\0")
-        self.bits, self.at = "".join(f"{byte:08b}" for byte in clean), 0
-
-    def take(self, count: int) -> int:
-        self.at += count
-        return int(self.bits[self.at - count:self.at], 2)
-
-    def golomb(self) -> int:
-        zeros = self.bits.index("1", self.at) - self.at
-        self.at += zeros
-        return self.take(zeros + 1) - 1
-
-
-def _plain(sequence: bytes) -> bool:
-    """Whether a sequence parameter set promises whole frames, none left out on purpose, in an order that it tells."""
-    bits = _Bits(sequence[1:64])
-    profile = bits.take(8)
-    bits.take(16), bits.golomb()
-    if profile in HIGH:
-        if bits.golomb() == 3:
-            bits.take(1)
-        bits.golomb(), bits.golomb(), bits.take(1)
-        if bits.take(1):  # scaling lists of its own
-            return False
-    bits.golomb()
-    count_type = bits.golomb()
-    if count_type == 1:
-        return False
-    if count_type == 0:
-        bits.golomb()
-    bits.golomb()
-    gaps = bits.take(1)
-    bits.golomb(), bits.golomb()
-    return not gaps and bits.take(1) == 1
-
-
-def _parameter_sets(extra: bytes) -> tuple[int, set[bytes]]:
-    """Bytes of a unit's length, and the parameter sets, of an avcC record; (0, empty) of anything not plain."""
-    if extra[:1] != b"\1":
-        return 0, set()
-    found, at = [], 5
-    try:
-        for mask in (31, 255):
-            count, at = extra[at] & mask, at + 1
-            for _ in range(count):
-                length = int.from_bytes(extra[at:at + 2], "big")
-                found.append(extra[at + 2:at + 2 + length])
-                at += 2 + length
-        sequences = [one for one in found if one[0] & 31 == 7]
-        plain = at <= len(extra) and len(sequences) == 1 and _plain(sequences[0])
-    except (IndexError, ValueError):  # cut short
-        plain = False
-    return ((extra[4] & 3) + 1, set(found)) if plain else (0, set())
-
-
 def _picture(data: memoryview, width: int, known: set[bytes]) -> tuple[bool, bool] | None:
     """(is an IDR picture, nothing refers to it) of a packet that holds exactly one whole picture; else None."""
     at, size, types, refers = 0, len(data), set(), 0
-    while at + width + 2 <= size:
+    while at + width < size:
         length = int.from_bytes(data[at:at + width], "big")
         head, unit = data[at + width], at + width
         kind = head & 31
         at = unit + length
-        if length < 2 or head & 128 or 2 <= kind <= 4 or kind in (7, 8) and bytes(data[unit:at]) not in known:
+        if not length or at > size or head & 128 or 2 <= kind <= 4:
+            return None
+        if kind in (7, 8) and bytes(data[unit:at]) not in known:
             return None
         if kind in (1, 5):
+            if length < 2:
+                return None
             first = data[unit + 1] >> 7  # first_mb_in_slice is 0
             if bool(first) == bool(types):
                 return None
@@ -125,7 +69,7 @@ def planned(path: str, end: float | None = None) -> Iterator[tuple[Source, Plan 
 
 def prove(source: Source) -> Plan | None:
     """The plan of an open file, or None."""
-    width, known = _parameter_sets(source.decoder.extradata or b"") if source.decoder.name == "h264" else (0, set())
+    width, known = parameter_sets(source.decoder.extradata or b"") if source.decoder.name == "h264" else (0, set())
     if not width:
         return None
     pts, starts, skips, times, keyed = [], [], [], [], True

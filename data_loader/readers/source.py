@@ -4,7 +4,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.stream import Discard, Disposition
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from data_loader.readers import BrokenVideo
@@ -52,9 +52,6 @@ class Source:
             container.close()
             raise BrokenVideo(self.path, reason)
         self._containers.append(container)
-        for other in container.streams:
-            if other is not stream:
-                other.discard = Discard.all
         return stream
 
     def packets(self) -> Iterator[av.Packet]:
