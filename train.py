@@ -8,6 +8,7 @@ Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 end
 import logging
 from typing import Any
 
+import torch
 from torch import nn
 
 from data_loader import LOADERS
@@ -17,12 +18,17 @@ from parse_config import Config, UserError, command, command_line, lay
 from trainer import checkpoint, distributed, seeds
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
-from trainer.run import Stage, stages
+from trainer.optim import OPTIMIZERS, SCHEDULES
+from trainer.run import Stage, stages, tidy
 from trainer.settings import settings
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
 
+GIVEN = ("tokenize", "rank", "world", "seed")
+SECTIONS = (("arch", ARCHS, ()), ("data_loader", LOADERS, GIVEN), ("valid_loader", LOADERS, GIVEN),
+            ("loss", LOSSES, ()), ("objective", OBJECTIVES, ("model", "loss")), ("lr_scheduler", SCHEDULES, ()),
+            ("optimizer", OPTIMIZERS, ("module",)))
 CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
@@ -31,21 +37,28 @@ def main(config: Config, resume: str | None = None, device: str | None = None):
     place = distributed.start(device)
     try:
         console()
-        for stage in stages(config, resume):
-            chosen = settings(stage.config)
-            seeds.seed(chosen.seed, stage.number)
-            model = build_model(stage)
-            given = {"tokenize": model.tokenize, "rank": distributed.rank(), "world": distributed.world(),
-                     "seed": seeds.mix(chosen.seed, stage.number)}
-            loaders = [LOADERS.build(block, **given) for block in stage.config.blocks("data_loader")]
-            valid_loader = build_valid_loader(stage.config, given)
-            objective = OBJECTIVES.build(stage.config.get("objective") or CONTRASTIVE, model=model,
-                                         loss=LOSSES.build(stage.config.need("loss")))
-            if stage.before and not stage.resume:
-                checkpoint.carry(checkpoint.read(stage.before), objective)
-            Trainer(objective, loaders, stage, place, valid_loader).run()
+        for stage in stages(config, resume, SECTIONS):
+            try:
+                build(stage, place).run()
+            finally:
+                tidy(stage)
     finally:
         distributed.stop()
+
+
+def build(stage: Stage, place: torch.device) -> Trainer:
+    """data -> model -> objective -> loop."""
+    config, seed = stage.config, settings(stage.config).seed
+    seeds.seed(seed, stage.number)
+    model = build_model(stage)
+    given = dict(zip(GIVEN, (model.tokenize, distributed.rank(), distributed.world(), seeds.mix(seed, stage.number))))
+    loaders = [LOADERS.build(block, **given) for block in config.blocks("data_loader")]
+    valid_loader = build_valid_loader(config, given)
+    loss = LOSSES.build(config.need("loss"))
+    objective = OBJECTIVES.build(config.get("objective") or CONTRASTIVE, model=model, loss=loss)
+    if stage.before and not stage.resume:
+        checkpoint.carry(checkpoint.read(stage.before), objective)
+    return Trainer(objective, loaders, stage, place, valid_loader)
 
 
 def build_model(stage: Stage) -> nn.Module:

@@ -148,8 +148,8 @@ def main():
                     home = Path(folder, f"{seed}_{processes}_{workers}")
                     whole, cut, kills = case(home, processes, workers, chosen.kills, seed)
                     wrong += whole != cut
-                    sys.stdout.write(f"{processes} processes, {workers} workers, seed {seed}: unbroken {whole[:16]}, killed "
-                                     f"{kills} times {cut[:16]}: {'equal' if whole == cut else 'DIFFERENT'}\n")
+                    sys.stdout.write(f"{processes} processes, {workers} workers, seed {seed}: unbroken {whole[:16]}, "
+                                     f"killed {kills} times {cut[:16]}: {'equal' if whole == cut else 'DIFFERENT'}\n")
                     sys.stdout.flush()
     sys.exit(wrong)
 

@@ -3,6 +3,7 @@ tests.killing` runs the whole matrix."""
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def test_a_signal_to_all_processes_and_workers_saves_and_resumes_on_another_numb
     while killing.steps(tmp_path / "run") < 5 and time.monotonic() < goal:
         time.sleep(0.01)
     for process in started:
-        for child in open(f"/proc/{process.pid}/task/{process.pid}/children").read().split():
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(child), signal.SIGTERM)
         os.kill(process.pid, signal.SIGTERM)
     said = tmp_path / "run" / killing.SAID

@@ -2,6 +2,7 @@
 import importlib
 
 import torch
+import torch.distributed.fsdp
 import torch.distributed.tensor
 import torch.utils.tensorboard
 from transformers import AutoConfig, AutoModel, AutoTokenizer, DistilBertModel
@@ -13,7 +14,8 @@ from model.teacher import TEACHERS
 from model.video import VIDEO_ENCODERS
 
 torch.set_num_threads(1)
-for _registry in (train.ARCHS, train.LOADERS, train.LOSSES, train.OBJECTIVES, DATASETS, MASKS, TEACHERS, VIDEO_ENCODERS):
+for _registry in (train.ARCHS, train.LOADERS, train.LOSSES, train.OBJECTIVES, DATASETS, MASKS, TEACHERS,
+                  VIDEO_ENCODERS):
     _registry.names()
 for _lazy in (AutoConfig, AutoModel, AutoTokenizer, DistilBertModel):
     importlib.import_module(_lazy.__module__)

@@ -3,17 +3,21 @@
 A run is save_dir/name/<MMDD_HHMMSS>/; with stages each lies in a folder of its own therein, as stage1_NAME/.
 """
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parse_config import SECTIONS, Config, ConfigError, lay
+from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, lay
 from trainer import checkpoint
 from trainer.distributed import gather_objects, rank
 from trainer.evaluation.files import new_folder
+from trainer.monitor import Monitor
 from trainer.settings import settings
 
 log = logging.getLogger(__name__)
+
+
+Sections = Sequence[tuple[str, Registry, Sequence[str]]]  # name in the config, what it names, what the program gives
 
 
 class Stage(NamedTuple):
@@ -26,13 +30,16 @@ class Stage(NamedTuple):
     before: Path | None = None
 
 
-def stages(config: Config, resume: str | None = None) -> list[Stage]:
+def stages(config: Config, resume: str | None = None, sections: Sections = ()) -> list[Stage]:
     """The stages that remain of a run, in a new folder or in that of `resume` (a checkpoint, "auto" or None).
 
     "auto" is the newest run of this name that has a whole checkpoint; a new run if there is none. Process 0 decides.
-    Raises FileNotFoundError, UserError.
+    `sections` of all stages are checked first, so that none fails by a slip after the others' days. Raises
+    FileNotFoundError, UserError.
     """
     blocks = [_resolve(config, number) for number in range(len(config.blocks("stages")))] or [config]
+    for block in blocks:
+        _check(block, sections)
     folder, first, start = _from_main(lambda: _place(config, blocks, resume))
     many = bool(config.blocks("stages"))
     folders = [folder / _name(block, number) if many else folder for number, block in enumerate(blocks)]
@@ -43,6 +50,13 @@ def stages(config: Config, resume: str | None = None) -> list[Stage]:
         before = run / folders[number - 1].name / checkpoint.LATEST if number else None
         found.append(Stage(number, _after(blocks[number], before), folders[number], goes_on, before))
     return found
+
+
+def tidy(stage: Stage):
+    """Remove the stage's folder, and the run's, if nothing was written: a mistake leaves nothing behind."""
+    for folder in (stage.folder, stage.folder.parent) if rank() == 0 else ():
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def finished(progress: Mapping[str, Any], epoch: int, config: Config) -> bool:
@@ -58,6 +72,16 @@ def _resolve(config: Config, number: int) -> Config:
     if unknown:
         raise ConfigError(f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(SECTIONS))}")
     return Config(lay({key: value for key, value in config.plain().items() if key != "stages"}, over.plain()))
+
+
+def _check(config: Config, sections: Sections):
+    """Types and arguments, as far as they are known without building."""
+    chosen = settings(config)
+    Monitor(chosen.monitor, True)
+    for name, registry, given in sections:
+        for block in config.blocks(name):
+            entry = registry.get(block.need("type"), f"{block.where}.type")
+            check_args(entry, block.get("args") or {}, f"{block.where}.args", given)
 
 
 def _after(config: Config, before: Path | None) -> Config:

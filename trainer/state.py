@@ -5,15 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from parse_config import ConfigError, plain
 from trainer import checkpoint
 from trainer.distributed import rank, world
 from trainer.feed import Feed
 from trainer.meter import Meter
 from trainer.run import Stage
+from trainer.step import Step
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +27,11 @@ class Progress:
 
 
 class State:
-    """One stage's objective (unwrapped), optimizer, scaler, place in the data and running means."""
+    """One stage's objective, optimizer, scaler, place in the data and running means."""
 
-    def __init__(self, stage: Stage, feed: Feed, objective: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any,
-                 loaders: Sequence[str]):
-        self.stage, self.feed, self.objective, self.optimizer, self.scaler = stage, feed, objective, optimizer, scaler
+    def __init__(self, stage: Stage, feed: Feed, parts: Step, loaders: Sequence[str]):
+        self.stage, self.feed = stage, feed
+        self.parts = parts.objective, parts.optimizer, parts.precision.scaler
         self.loaders, self.progress, self.meter = list(loaders), Progress(), Meter(loaders)
 
     @property
@@ -48,7 +46,7 @@ class State:
 
     def save(self, also: Sequence[str] = ()):
         """checkpoint-latest.pth, and the same under other names; every process must call it."""
-        tensors = checkpoint.collect(self.objective, self.optimizer, self.scaler)
+        tensors = checkpoint.collect(*self.parts)
         place = {**asdict(self.progress), "stage": self.stage.number, "world": world(), "samples": self.feed.samples,
                  "accumulate": self.feed.accumulate, "steps_per_epoch": self.feed.steps, "meter": self.meter.state(),
                  "loaders": [{"name": name, "batches": taken} for name, taken
@@ -63,7 +61,7 @@ class State:
     def load(self, path: Path):
         """Go on from a checkpoint; says what is not as it would have been without the interruption."""
         saved = checkpoint.read(path)
-        checkpoint.restore(saved, self.objective, self.optimizer, self.scaler, path)
+        checkpoint.restore(saved, *self.parts, path)
         place = saved["trainer"]
         self.progress = Progress(**{name: place[name] for name in asdict(self.progress)})
         if len(place["samples"]) != len(self.loaders):

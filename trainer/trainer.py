@@ -6,21 +6,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer import checkpoint, pictures, seeds
-from trainer.accumulate import forward_backward
-from trainer.distributed import gather_objects, largest, rank, wrap
+from trainer import checkpoint, pictures
+from trainer.distributed import gather_objects, largest, rank
 from trainer.evaluator import evaluation
 from trainer.feed import Batches, Feed
 from trainer.log import RunLog
-from trainer.meter import Watch
 from trainer.monitor import Monitor
-from trainer.optim import CONSTANT, OPTIMIZERS, SCHEDULES, set_lr
-from trainer.precision import Precision
 from trainer.report import Report, momentum
 from trainer.run import Stage, finished
 from trainer.settings import settings
 from trainer.signals import EXIT, Stop, name
 from trainer.state import State
+from trainer.step import Step
 from trainer.summary import summary, titles
 from trainer.validation import Values, validate
 from trainer.versions import describe
@@ -39,15 +36,11 @@ class Trainer:
         self.stage, self.valid_loader, self.settings = stage, valid_loader, settings(stage.config)
         chosen = self.settings
         self.monitor = Monitor(chosen.monitor, valid_loader is not None)
-        self.precision = Precision(chosen.precision, device)
         self.feed = Feed(loaders, device, chosen.accumulate, chosen.max_samples_per_epoch)
         self.steps = chosen.epochs * self.feed.steps
-        self.schedule = SCHEDULES.build(stage.config.get("lr_scheduler") or CONSTANT)
-        self.objective = prepare(objective, chosen.gradient_checkpointing, chosen.compile).to(device)
-        self.wrapped = wrap(self.objective, chosen.parallel)
-        self.optimizer = OPTIMIZERS.build(stage.config.need("optimizer"), module=self.objective)
-        self.state = State(stage, self.feed, self.objective, self.optimizer, self.precision.scaler, titles(loaders))
-        self.watch, self.stop = Watch(device), Stop()
+        self.step = Step(objective, stage.config, device, stage.number)
+        self.state = State(stage, self.feed, self.step, titles(loaders))
+        self.stop = Stop()
         if stage.resume:
             self.state.load(stage.resume)
 
@@ -61,7 +54,7 @@ class Trainer:
             return {}
         describe(self.stage.folder, self.stage.config)
         log.info("run folder: %s", self.stage.folder)
-        for line in summary(self.objective, self.optimizer, self.feed, self.settings, self.valid_loader):
+        for line in summary(self.step.objective, self.step.optimizer, self.feed, self.settings, self.valid_loader):
             log.info(line)
         values: Values = {}
         files = RunLog(self.stage.folder, self.state.step, self.stage.config, self.settings.wandb)
@@ -106,43 +99,21 @@ class Trainer:
         return item
 
     def _step(self, loader: int, batches: Batches):
-        """One optimizer step; all that it draws belongs to (seed, stage, step, process)."""
-        step = self.state.step
-        draws = (self.settings.seed, self.stage.number, step, rank())
+        """One optimizer step, told and kept."""
+        step, watch = self.state.step, self.step.watch
         where = f"step {step + 1} (epoch {self.state.progress.epoch + 1}, {self.state.loaders[loader]})"
-        seeds.seed(*draws)
-        lr = set_lr(self.optimizer, self.schedule(step, self.steps, self.feed.steps))
-        forward_backward(self.wrapped, batches, self.precision, self.watch.see)
-        self.watch.check(where)
-        norm = self._update(where)
-        self.objective.after_step(step + 1, self.steps)
+        lr, norm = self.step.take(batches, step, self.steps, self.feed.steps, where)
         first = self.state.progress.position == 0
         self.state.progress.position += 1
-        self.report.add(loader, self.watch.names, self.watch.values_K)
+        self.report.add(loader, watch.names, watch.values_K)
         if self.report.due():
-            self.watch.check_norm(where)
-            self.report.numbers(lr=lr, grad_norm=float(norm), **momentum(self.objective, step + 1, self.steps))
+            watch.check_norm(where)
+            self.report.numbers(lr=lr, grad_norm=float(norm), **momentum(self.step.objective, step + 1, self.steps))
         if first and rank() == 0:
-            seeds.seed(*draws)
-            self.files.picture(step, "clips", pictures.masked_clips(self.objective, batches[0]["video"]))
+            self.step.draw(step)
+            self.files.picture(step, "clips", pictures.masked_clips(self.step.objective, batches[0]["video"]))
         if self.settings.save_every and self.state.step % self.settings.save_every == 0:
             self._save()
-
-    def _update(self, where: str) -> torch.Tensor:
-        """Clip, look, step; the gradient's norm before clipping."""
-        scaler = self.precision.scaler
-        scaler.unscale_(self.optimizer)
-        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in trained])
-        if self.settings.clip_grad_norm:
-            nn.utils.clip_grads_with_norm_(trained, self.settings.clip_grad_norm, norm)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        if not scaler.is_enabled():
-            self.watch.norm(norm, where)
-        scaler.step(self.optimizer)
-        scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
 
     def _end_epoch(self) -> Values:
         """Validate, judge, tell, keep."""
@@ -153,7 +124,7 @@ class Trainer:
             self._save()  # an exam that fails costs no epoch
             validated = self._validate()
         values = {**means, **validated}
-        self.report.epoch(means, validated, self.optimizer.param_groups[0]["lr"])
+        self.report.epoch(means, validated, self.step.optimizer.param_groups[0]["lr"])
         better = bool(self.monitor.name) and self.monitor.better(values, progress.best)
         progress.stale = 0 if better or not self.monitor.name else progress.stale + 1
         if better:
@@ -168,11 +139,11 @@ class Trainer:
         return values
 
     def _validate(self) -> Values:
-        return validate(self.objective, self.valid_loader, self.precision, self.settings.seed,
+        return validate(self.step.objective, self.valid_loader, self.step.precision, self.settings.seed,
                         evaluation(self.stage.config))
 
     def _save(self, also: Sequence[str] = ()):
-        self.watch.check_norm(f"step {self.state.step}")
+        self.step.watch.check_norm(f"step {self.state.step}")
         self._note_failures()
         self.state.save(also)
 
@@ -182,13 +153,3 @@ class Trainer:
         self.feed.failures = []
         self.files.bad_files(failures, self.state.progress.epoch + 1)
         self.state.progress.bad_files += len(failures)
-
-
-def prepare(objective: nn.Module, checkpointing: bool, compiled: bool) -> nn.Module:
-    """Gradient checkpointing in the model; every tower (the teacher's too) through torch.compile, in place."""
-    if checkpointing:
-        objective.model.set_gradient_checkpointing(True)
-    for path, part in objective.named_modules() if compiled else ():
-        if path.rpartition(".")[2] in ("video_model", "text_model"):
-            part.compile()
-    return objective
