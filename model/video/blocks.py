@@ -54,15 +54,15 @@ class SpaceTimeBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Each frame cut into patches, each patch projected to D."""
+    """Each frame cut into patches, each patch projected to D: video_BTCHW -> patch_BTND."""
 
     def __init__(self, patch_size: int, in_chans: int, embed_dim: int):
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, video_BTCHW: Tensor) -> Tensor:
-        frames = video_BTCHW.shape[1]
-        return self.proj(video_BTCHW.flatten(0, 1)).flatten(2).transpose(1, 2).unflatten(0, (-1, frames))  # BTND
+        patch_XDN = self.proj(video_BTCHW.flatten(0, 1)).flatten(2)  # X = B * T
+        return patch_XDN.transpose(1, 2).unflatten(0, video_BTCHW.shape[:2])
 
 
 def make_drop_path(rate: float) -> nn.Module:

@@ -85,7 +85,7 @@ class SpaceTimeTransformer(nn.Module):
         if mask_BTN is not None:
             patch_BTND = torch.where(mask_BTN[..., None], mask_token_D.to(patch_BTND.dtype), patch_BTND)
         patch_BTND = patch_BTND + self.pos_embed[:, None, 1:] + self.temporal_embed[:, :frames, None]
-        cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(len(patch_BTND), -1, -1)
+        cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(patch_BTND.shape[0], -1, -1)
         x_BSD = self.pos_drop(torch.cat((cls_B1D.to(patch_BTND.dtype), patch_BTND.flatten(1, 2)), dim=1))
         if hasattr(self, "norm_pre"):
             x_BSD = self.norm_pre(x_BSD)
