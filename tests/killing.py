@@ -111,7 +111,7 @@ def make(home: Path, processes: int, workers: int) -> Path:
     data = tiny_run.write_data(home.parent / "data", train=24, val=5) if not (home.parent / "data").is_dir() else \
         home.parent / "data"
     home.mkdir()
-    batch = {1: 2, 2: 1}[processes]
+    batch = 2 if processes == 1 else 1
     loaders = [tiny_run.loader(data, 2 * batch, workers=workers), tiny_run.loader(data, batch, workers=workers)]
     valid = tiny_run.loader(data, 2, split="val")
     content = tiny_run.config(home, loaders, {"epochs": 2, "save_every": 3, "max_samples_per_epoch": 36},

@@ -36,8 +36,9 @@ class Parts:
             self.optimizer.zero_grad()
 
     def collect(self):
-        return {"arch": "Small", **checkpoint.collect(self.objective, self.optimizer, self.scaler), "epoch": 1, "step": 2,
-                "trainer": {"stage": 0}, "monitor_best": None, "config": {"name": "x"}}
+        tensors = checkpoint.collect(self.objective, self.optimizer, self.scaler)
+        return {"arch": "Small", **tensors, "epoch": 1, "step": 2, "trainer": {"stage": 0}, "monitor_best": None,
+                "config": {"name": "x"}}
 
     def restore(self, path):
         checkpoint.restore(checkpoint.read(path), self.objective, self.optimizer, self.scaler, path)
