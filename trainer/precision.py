@@ -13,8 +13,8 @@ NAMES = ("fp32", "tf32", *HALF)
 class Precision:
     """One of `NAMES` on one device.
 
-    `autocast()` is the context of a forward pass (nothing for fp32 and tf32). Enter it anew for each pass, and never
-    around passes with and without gradient together: it remembers casts, and one made without gradient has none later.
+    `autocast()` is the context of a forward pass (nothing for fp32 and tf32). Enter it anew for each pass, with or
+    without gradient, and leave it before the backward pass: it keeps its casts of the weights from pass to pass.
     `scaler` is torch's GradScaler, which scales for fp16 alone and else hands everything through.
     """
 
