@@ -17,13 +17,14 @@ from data_loader.reader import READERS, BrokenVideo, count_frames, read_clip, re
 from tests import clips
 from tests.test_reader import NAMES
 
+PARENT = os.getpid()
 HOLDER = ctypes.PyDLL(None)  # calls through it keep Python's lock
 
 
 @READERS.register("test-ill")
 def ill(path, choose, start=None, end=None):
     """Does what the file's name says, in the end reads it."""
-    assert os.getpid() != int(os.environ["TEST_PARENT"]), "decoding in the process that must live"
+    assert os.getpid() != PARENT, "decoding in the process that must live"
     what = os.path.basename(path)
     if what == "hang.mp4":
         HOLDER.sleep(1000)
@@ -38,9 +39,8 @@ def ill(path, choose, start=None, end=None):
 
 
 @pytest.fixture
-def paths(tmp_path, monkeypatch):
+def paths(tmp_path):
     """One clip under names that say what becomes of its reader."""
-    monkeypatch.setenv("TEST_PARENT", str(os.getpid()))
     clips.make("h264.mp4", tmp_path)
     for name in ("hang", "doze", "crash", "fail"):
         (tmp_path / f"{name}.mp4").write_bytes((tmp_path / "h264.mp4").read_bytes())

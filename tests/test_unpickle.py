@@ -216,7 +216,8 @@ def test_torchscript_and_other_archives_are_refused(tmp_path):
 @pytest.mark.parametrize("data, message", [
     (b"<!DOCTYPE html><html>", "a web page"), (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     (b"", "damaged"), (b"\x80\x02K\x01.", "none that torch.save wrote|damaged"), (b"PK\x03\x04 cut off", "damaged"),
-    (pickle.dumps({"a": 1}), "none that torch.save wrote|damaged"), (random.Random(0).randbytes(64) + b"x", "damaged|no checkpoint"),
+    (pickle.dumps({"a": 1}), "none that torch.save wrote|damaged"),
+    (random.Random(0).randbytes(64) + b"x", "damaged|no checkpoint"),
 ])
 def test_files_that_are_no_checkpoints(tmp_path, data, message):
     (tmp_path / "x.pth").write_bytes(data)
