@@ -40,7 +40,7 @@ def main(config: Config, given: argparse.Namespace):
     try:
         console()
         chosen, folder = evaluation(config), Path(given.output) if given.output else None
-        if folder and (folder / "results.json").exists():
+        if folder and distributed.rank() == 0 and (folder / "results.json").exists():
             raise UserError(f"{folder}/results.json: is there already and stays as it is; choose another folder")
         if given.metrics_from:
             found, made_by = files.load_embeddings(given.metrics_from)
@@ -100,15 +100,9 @@ def finish(config: Config, given: argparse.Namespace, folder: Path | None, chose
     if distributed.rank():
         return folder
     folder = folder or files.new_folder(Path(settings(config).save_dir) / config.need("name"))
-    place = folder / name
-    place.mkdir(parents=True, exist_ok=True)
-    if given.save_embeddings:
-        files.save_embeddings(place / "embeddings", found, identity)
-    if given.save_ranks:
-        files.save_ranks(place / "ranks.jsonl", found, device)
-    files.write_json(place / "results.json", {**results, **identity})
-    print(report.table(results, metrics, given.compare))
-    print(f"written: {place / 'results.json'}")
+    written = files.keep(folder / name, found, results, identity, given.save_embeddings,
+                         device if given.save_ranks else None)
+    print(report.table(results, metrics, given.compare), f"written: {written}", sep="\n")
     return folder
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-BLOCKS = {"cpu": (512, 1024), "cuda": (2048, 4096)}   # captions x videos of a tile
+BLOCKS = {"cpu": (1024, 1024), "cuda": (2048, 4096)}   # captions x videos of a tile
 
 
 class Matrix:

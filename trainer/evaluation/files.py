@@ -34,6 +34,18 @@ def new_folder(home: Path) -> Path:
     raise AssertionError
 
 
+def keep(folder: Path, found: Embeddings, results: Mapping[str, Any], identity: Mapping[str, Any],
+         embeddings: bool = False, ranks_on: torch.device | None = None) -> Path:
+    """Write results.json, with `embeddings` those too, with `ranks_on` (a device) ranks.jsonl; -> the first's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if embeddings:
+        save_embeddings(folder / "embeddings", found, identity)
+    if ranks_on:
+        save_ranks(folder / "ranks.jsonl", found, ranks_on)
+    write_json(folder / "results.json", {**results, **identity})
+    return folder / "results.json"
+
+
 def write_json(path: Path, content: Mapping[str, Any]):
     """All of it or nothing; UserError if the file is there."""
     if path.exists():
