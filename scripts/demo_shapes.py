@@ -88,15 +88,21 @@ def all_things() -> list[Thing]:
 
 
 def plan(motion: str, frames: int, rng: np.random.Generator, scale: float = 1.0) -> Path:
-    """Draw where an object with this motion is at each frame; always inside the picture."""
+    """Draw where an object with this motion is at each frame; always inside the picture.
+
+    One that moves goes nearly from border to border; one that does not is not far from the middle.
+    """
     time = np.linspace(0.0, 1.0, frames)
-    radius = np.full(frames, scale * rng.uniform(0.15, 0.21))
+    radius = np.full(frames, scale * (rng.uniform(0.18, 0.22) if motion in DIRECTIONS else rng.uniform(0.25, 0.32)))
     if motion in ("grow", "shrink"):
-        small, large = scale * rng.uniform(0.06, 0.09), scale * rng.uniform(0.22, 0.28)
+        small, large = scale * rng.uniform(0.07, 0.10), scale * rng.uniform(0.32, 0.38)
         radius = np.linspace(small, large, frames)[:: 1 if motion == "grow" else -1]
-    margin = 1.15 * radius.max()
-    way = np.array(DIRECTIONS.get(motion, (0, 0))) * min(rng.uniform(0.4, 0.55), 1 - 2 * margin)
-    middle = margin + np.abs(way) / 2 + rng.random(2) * (1 - 2 * margin - np.abs(way))
+    room = 1 - 2.3 * radius.max()
+    way = np.array(DIRECTIONS.get(motion, (0, 0))) * room * rng.uniform(0.9, 1.0)
+    slack = room - np.abs(way)
+    if motion not in DIRECTIONS and scale == 1.0:
+        slack = np.minimum(slack, 0.2)
+    middle = 0.5 + (rng.random(2) - 0.5) * slack
     spin = rng.choice([-1, 1]) * rng.uniform(0.6, 1.0) * np.pi if motion == "turn" else 0.0
     opacity = np.ones(frames)
     if motion == "blink":
@@ -109,7 +115,7 @@ def plan_apart(things: tuple[Thing, ...], frames: int, rng: np.random.Generator,
     """Plan several objects so that they do not cover each other; of `tries` draws the one that leaves most room."""
     best, room = [], -np.inf
     for _ in range(tries if len(things) > 1 else 1):
-        paths = [plan(thing.motion, frames, rng, 1.0 if len(things) == 1 else 0.75) for thing in things]
+        paths = [plan(thing.motion, frames, rng, 1.0 if len(things) == 1 else 0.65) for thing in things]
         gaps = [
             (np.hypot(*(a.centre - b.centre).T) - a.radius - b.radius).min()
             for i, a in enumerate(paths) for b in paths[:i]

@@ -99,7 +99,7 @@ def test_the_config_takes_the_data(data, monkeypatch):
     model = ARCHS.build(config["arch"])
     loader = LOADERS.build(config["data_loader"], tokenize=model.tokenize)
     batch = next(iter(loader.epoch(0)))
-    assert batch["video"].shape == (4, 4, 3, 64, 64)
+    assert batch["video"].shape == (4, 4, 3, 32, 32)
     text_BE, video_BE = model(batch)
     assert text_BE.shape == video_BE.shape
     words = model.tokenize(list(loader.dataset.captions))["input_ids"]
