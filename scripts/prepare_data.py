@@ -1,11 +1,13 @@
 """Copy a data set with its videos re-encoded for training: a short side of 256 pixels and a keyframe every 12 frames.
 
     python scripts/prepare_data.py data/MSRVTT data/MSRVTT_256 [--side 256] [--keyframe 12] [--crf 20] [--workers 8]
+    python scripts/prepare_data.py data/MSRVTT data/MSRVTT_256 --shards 1000 --dataset MSRVTT --split train
 
 Works on any folder: videos become H.264 mp4 files of the same stem, pictures are made smaller, everything else
 (annotations) is copied; the copy is used by pointing data_dir at it. The source is only read. What is done stays done:
 the same command goes on where it was stopped. manifest.json holds settings, counts, failures and a hash that training
-and evaluation write into their logs.
+and evaluation write into their logs. --shards also packs a split of the copy into tar files of so many videos
+(OUT/shards/SPLIT/00000.tar, read by the data set TarShards).
 """
 import argparse
 import errno
@@ -28,6 +30,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from data_loader.datasets import DATASETS
 from data_loader.find import IMAGE, VIDEO
 from data_loader.readers import BrokenVideo
 from data_loader.readers.image_reader import is_image
@@ -162,7 +165,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--keyframe", type=int, default=12, help="frames between keyframes")
     parser.add_argument("--crf", type=int, default=20, help="x264's quality, lower is better and larger")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    return parser.parse_args(argv)
+    parser.add_argument("--shards", type=int, metavar="VIDEOS", help="also pack into tar files of so many videos")
+    parser.add_argument("--dataset", help="with --shards: the data set's name, as in dataset_name")
+    parser.add_argument("--split", default="train", help="with --shards")
+    given = parser.parse_args(argv)
+    if given.shards and not given.dataset:
+        raise ConfigError(f"--shards: needs --dataset, one of {', '.join(DATASETS.names())}")
+    return given
 
 
 @command
@@ -184,6 +193,31 @@ def main(argv: list[str] | None = None):
         work = partial(rewrite, source=source, out=out, settings=settings)
         done = list(tqdm(pool.map(work, jobs, chunksize=4), total=len(jobs), unit="file"))
     manifest(out, content, jobs, done)
+    if given.shards:
+        pack(out, given.dataset, given.split, given.shards)
+
+
+def pack(out: Path, name: str, split: str, videos: int):
+    """Write the readable videos of a split, with their captions, into tar files of `videos` each."""
+    import webdataset
+    data = DATASETS.build({"type": name, "args": {"data_dir": str(out), "split": split, "check_files": True,
+                                                  "video_params": {"loading": "skip"}}})
+    folder, table = out / "shards" / split, data.gallery.table
+    if any(table.cut(row) != (None, None) for row in data.gallery.rows.tolist()):
+        raise ConfigError(f"--shards: {name} cuts its videos in time, which tar shards cannot say; use {out}")
+    if folder.exists():
+        raise ConfigError(f"{folder}: is there already; remove it to pack anew")
+    part = folder.with_name(f"{split}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    with webdataset.ShardWriter(str(part / "%05d.tar"), maxcount=videos, verbose=0) as write:
+        for index in tqdm(range(len(data)), unit="video"):
+            path = Path(data.gallery.path(index))
+            captions = [table.caption[i] for i in table.captions(int(data.gallery.rows[index]))]
+            write.write({"__key__": f"{index:08d}", path.suffix.lstrip(".").lower() or "jpg": path.read_bytes(),
+                         "json": {"id": data.ids[index], "captions": captions}})
+    part.rename(folder)
+    print(f"{folder}: {len(data)} videos in tar files of {videos}")
 
 
 def manifest(out: Path, settings: dict, jobs: list[tuple[str, str, str]], done: list[Done]):

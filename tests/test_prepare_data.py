@@ -87,3 +87,18 @@ def test_it_goes_on_where_it_stopped_and_refuses_a_mixture(source, tmp_path):
     assert other.returncode == 2 and "give those settings or another folder" in other.stderr
     assert run(source, source / "inside").returncode == 2
     assert run(tmp_path / "nowhere", copy).returncode == 2
+
+
+def test_a_split_as_tar_shards(source, tmp_path):
+    copy = tmp_path / "copy"
+    said = run(source, copy, "--side", 100, "--shards", 2, "--dataset", "JsonlDataset", "--split", "test")
+    assert said.returncode == 0, said.stderr
+    folder = copy / "shards" / "test"
+    assert sorted(p.name for p in folder.iterdir()) == ["00000.tar", "00001.tar"]
+    args = {"data_dir": str(folder), "split": "test", "video_params": {"input_res": 32}}
+    shards = DATASETS.build({"type": "TarShards", "args": args})
+    plain = DATASETS.build({"type": "JsonlDataset", "args": {**args, "data_dir": str(copy)}})
+    assert list(shards.captions) == list(plain.captions) == ["a.avi", "b.mp4", "small.mp4"]
+    for index in range(3):
+        assert (shards[index]["video"] == plain[index]["video"]).all()
+    assert run(source, copy, "--side", 100, "--shards", 2).returncode == 2
