@@ -14,8 +14,8 @@ COLOUR_WORDS = {
     "purple": ("purple", "violet"), "orange": ("orange",), "cyan": ("cyan", "turquoise"), "white": ("white", "snowy"),
 }  # fmt: skip
 MOTION_WORDS = {
-    "left": ("moves to the left", "slides left", "drifts from right to left"),
-    "right": ("moves to the right", "slides right", "drifts from left to right"),
+    "left": ("moves to the left", "slides left", "drifts leftwards"),
+    "right": ("moves to the right", "slides right", "drifts rightwards"),
     "up": ("moves up", "rises to the top", "climbs upwards"),
     "down": ("moves down", "falls to the bottom", "sinks downwards"),
     "grow": ("grows", "becomes larger", "gets bigger and bigger"),
