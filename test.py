@@ -30,7 +30,7 @@ from trainer.settings import settings
 
 # Intel's library then gives the same bits with any number of threads, so that 1, 2 and 3 processes agree on a CPU. It
 # reads this at its first product.
-os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
+os.environ.setdefault("MKL_CBWR", f"{torch.backends.cpu.get_cpu_capability()},STRICT")
 CLIP = ("num_frames", "input_res", "center_crop", "norm_mean", "norm_std")  # of video_params: what clips look like
 
 
