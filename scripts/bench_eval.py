@@ -7,6 +7,7 @@ same tiles as ours with nothing done to them. Times are the best of --repeat. Me
 """
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from model.tiles import Product, exact, tiles
 from trainer.versions import versions
 
 ROOT = Path(__file__).resolve().parent.parent
+MARK = Path("/proc/self/clear_refs")
 
 
 def family(text_CE: torch.Tensor, video_VE: torch.Tensor, way: str) -> np.ndarray:
@@ -65,13 +67,15 @@ def best(function: Callable, repeat: int, device: torch.device) -> float:
 
 
 def peak(function: Callable, device: torch.device) -> float:
-    """GiB that a call takes at most, beyond what is there before it."""
+    """GiB that a call takes at most, beyond what is there before it; NaN where the system does not tell."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return (torch.cuda.max_memory_allocated() - before) / 2 ** 30
-    Path("/proc/self/clear_refs").write_text("5")  # the process's high-water mark starts anew
+    if not os.access(MARK, os.W_OK):
+        return float("nan")
+    MARK.write_text("5")  # the process's high-water mark starts anew
     before = _status("VmRSS")
     function()
     return (_status("VmHWM") - before) / 2 ** 20

@@ -44,7 +44,8 @@ def embed(model: nn.Module, loader: Any, device: torch.device | str, *, stride: 
     Videos that could not be read (loading "skip") leave the gallery with their captions; `about` says how many.
     """
     dataset = loader.dataset
-    with Encoder(model, torch.device(device), precision, progress) as encode:
+    rows = getattr(loader, "batch_size", 64)
+    with Encoder(model, torch.device(device), precision, progress, rows) as encode:
         video_VE, gone = encode.videos(loader)
         windows_VE, gone_too = encode.windows(loader, stride) if stride else (None, {})
         gone = {**gone, **gone_too}
