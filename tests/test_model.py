@@ -310,3 +310,13 @@ def test_paths_need_a_reader(folder):
     wanted = model.encode_video(torch.stack(list(clips.values())))[0]
     torch.testing.assert_close(v_BE, wanted.detach())
     assert not v_BE.requires_grad and torch.equal(model.encode_video("b.mp4"), v_BE[1:])
+
+
+def test_drop_path_only_when_training():
+    torch.manual_seed(0)
+    encoder = SpaceTimeTransformer(**{**SIZES, "num_frames": 2}, drop_path_rate=0.5)
+    clip = torch.randn(2, 2, 3, 32, 32)
+    assert not torch.equal(encoder(clip)[0], encoder(clip)[0])
+    encoder.eval()
+    assert torch.equal(encoder(clip)[0], encoder(clip)[0])
+    assert [getattr(block.drop_path, "drop_prob", 0.0) for block in encoder.blocks] == [0, 0.25, 0.5]
