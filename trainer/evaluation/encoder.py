@@ -22,7 +22,10 @@ Gone = dict[int, str]  # number of a video that could not be read -> its path
 
 
 class Encoder:
-    """`with Encoder(...) as encode:`; results are float32 on the CPU, on every process. `rows`: most at once on a GPU."""
+    """`with Encoder(...) as encode:`; results are float32 on the CPU, on every process.
+
+    `rows`: most at once on a GPU.
+    """
 
     def __init__(self, model: nn.Module, device: torch.device, precision: Precision | None = None,
                  progress: bool = False, rows: int = 64):
