@@ -2,10 +2,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from model.video import VIDEO_ENCODERS
-from model.weights.image import init_from_image
+from model.weights.image import init_from_image, locate
 from parse_config import ConfigError, check_args
 
 OTHERS = ("model", "arch_config", "pretrained", "load_temporal_fix")  # of video_params, not of the encoder
@@ -25,7 +26,11 @@ def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) 
         raise ConfigError(f"{where}.arch_config: {name!r} is no size of {encoder.__name__}; known: {', '.join(sizes)}")
     args = {key: value for key, value in video_params.items() if key not in OTHERS}
     check_args(encoder, args, where)
-    network = encoder(**{**sizes.get(name, {}), **args})
-    if pretrained and video_params.get("pretrained", False):
-        init_from_image(network, video_params["pretrained"], f"{where}.pretrained")
+    args = {**sizes.get(name, {}), **args}
+    if not (pretrained and video_params.get("pretrained", False)):
+        return encoder(**args)
+    with torch.device("meta"):  # weights that are absent are missed before a large network is made
+        path = locate(encoder(**args), video_params["pretrained"], f"{where}.pretrained")
+    network = encoder(**args)
+    init_from_image(network, path, f"{where}.pretrained")
     return network

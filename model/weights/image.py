@@ -18,24 +18,19 @@ REMEDY = "It must hold a plain ViT, as timm saves it, of the size that arch.args
 WHERE = "arch.args.video_params.pretrained"
 
 
-def init_from_image(encoder: nn.Module, pretrained: bool | str, where: str = WHERE) -> Report:
-    """Load an image ViT into `encoder` (SpaceTimeTransformer) and log a table.
+def init_from_image(encoder: nn.Module, pretrained: bool | str | Path, where: str = WHERE) -> Report:
+    """Load an image ViT into `encoder` (SpaceTimeTransformer) and log a table; `pretrained`: see `locate`.
 
-    `pretrained`: True for the encoder's own choice (`encoder.image_weights`), a timm name, or a file or folder that
-    timm saved. The temporal layers stay as `time_init` made them, or become the spatial ones ("copy"); norm3 becomes
-    norm1. Raises ConfigError, FileNotFoundError.
+    The temporal layers stay as `time_init` made them, or become the spatial ones ("copy"); norm3 becomes norm1. Raises
+    ConfigError, FileNotFoundError.
     """
-    name = getattr(encoder, "image_weights", None) if pretrained is True else pretrained
-    if not name:
-        raise ConfigError(f"{where}: true stands for no weights known to fit this encoder's size; give a timm name, a "
-                          f"path, or false")
-    path = locate(name, where)
-    report = Report(str(name), remedy=REMEDY)
+    path = locate(encoder, pretrained, where)
+    report = Report(str(path), remedy=REMEDY)
     state = clean(read_checkpoint(path)["state_dict"])
     if any("timeattn." in key for key in state):
-        raise ConfigError(f"{where}: {name} holds a video encoder, no image ViT; give it as arch.args.load_checkpoint")
+        raise ConfigError(f"{where}: {path} holds a video encoder, no image ViT; give it as arch.args.load_checkpoint")
     if "norm_pre.weight" in state and not hasattr(encoder, "norm_pre"):
-        raise ConfigError(f"{where}: {name} normalises before the blocks (CLIP); arch.args.video_params.arch_config "
+        raise ConfigError(f"{where}: {path} normalises before the blocks (CLIP); arch.args.video_params.arch_config "
                           f"base_patch16_clip_224_temporal has that (pre_norm, act, norm_eps), this encoder has not")
     for key in [key for key in state if key.startswith(LEFT_OUT)]:
         report.left_out[key] = "classifier, nothing uses it"
@@ -45,8 +40,15 @@ def init_from_image(encoder: nn.Module, pretrained: bool | str, where: str = WHE
     return report
 
 
-def locate(name: str, where: str = WHERE) -> Path:
-    """A path, or a timm name -> the file, from the hub or its cache; FileNotFoundError, ConfigError."""
+def locate(encoder: nn.Module, pretrained: bool | str | Path, where: str = WHERE) -> Path:
+    """True (the encoder's own choice, `image_weights`), a timm name, or a file or folder that timm saved -> the file.
+
+    Names come from the hub or its cache. Raises ConfigError, FileNotFoundError.
+    """
+    name = str(getattr(encoder, "image_weights", None) or "") if pretrained is True else str(pretrained)
+    if not name:
+        raise ConfigError(f"{where}: true stands for no weights known to fit this encoder's size; give a timm name, a "
+                          f"path, or false")
     if Path(name).exists():
         return find(name)
     if "/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors"):
