@@ -90,7 +90,7 @@ def all_things() -> list[Thing]:
 def plan(motion: str, frames: int, rng: np.random.Generator, scale: float = 1.0) -> Path:
     """Draw where an object with this motion is at each frame; always inside the picture.
 
-    One that moves goes nearly from border to border; one that does not is not far from the middle.
+    A lone one goes nearly from border to border, or stays, not far from the middle line.
     """
     time = np.linspace(0.0, 1.0, frames)
     radius = np.full(frames, scale * (rng.uniform(0.18, 0.22) if motion in DIRECTIONS else rng.uniform(0.25, 0.32)))
@@ -100,8 +100,8 @@ def plan(motion: str, frames: int, rng: np.random.Generator, scale: float = 1.0)
     room = 1 - 2.3 * radius.max()
     way = np.array(DIRECTIONS.get(motion, (0, 0))) * room * rng.uniform(0.9, 1.0)
     slack = room - np.abs(way)
-    if motion not in DIRECTIONS and scale == 1.0:
-        slack = np.minimum(slack, 0.2)
+    if scale == 1.0:
+        slack = np.minimum(slack, 0.15)
     middle = 0.5 + (rng.random(2) - 0.5) * slack
     spin = rng.choice([-1, 1]) * rng.uniform(0.6, 1.0) * np.pi if motion == "turn" else 0.0
     opacity = np.ones(frames)
