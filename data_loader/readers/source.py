@@ -1,5 +1,6 @@
 """An open video file: its packets as often as wanted, its decoder, its frames from first to last, their pictures."""
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 import av
@@ -69,16 +70,17 @@ class Source:
 
     def _demux(self, stream) -> Iterator[av.Packet]:
         limit = None
-        try:
-            for packet in stream.container.demux(stream):
-                if self.end is not None and packet.dts is not None:
-                    limit = packet.dts + (self.end + SLACK) / stream.time_base if limit is None else limit
-                    if packet.dts > limit:
-                        return
-                if packet.size:
-                    yield packet
-        except av.FFmpegError as error:
-            self.damage = self.damage or str(error)
+        with closing(stream.container.demux(stream)) as packets:  # PyAV leaks if it is dropped half way, not closed
+            try:
+                for packet in packets:
+                    if self.end is not None and packet.dts is not None:
+                        limit = packet.dts + (self.end + SLACK) / stream.time_base if limit is None else limit
+                        if packet.dts > limit:
+                            return
+                    if packet.size:
+                        yield packet
+            except av.FFmpegError as error:
+                self.damage = self.damage or str(error)
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """The decode from first to last. Behind a packet that cannot be decoded it goes on at the next key frame: what
