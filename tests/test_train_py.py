@@ -154,6 +154,11 @@ def test_stages_follow_each_other_and_are_resumed_in_the_right_one(home, tmp_pat
     assert killing.digest(folder / "stage2_4f/checkpoint-latest.pth") == digest(tmp_path, two)
 
 
+    # by its own config, which knows no stages
+    train.cli(["-r", str(folder / "stage2_4f/checkpoint-latest.pth"), "-d", "cpu", "trainer.epochs=3"])
+    assert torch.load(folder / "stage2_4f/checkpoint-latest.pth")["trainer"]["epoch"] == 3
+
+
 def digest(tmp_path, state):
     torch.save(state, tmp_path / "state.pth")
     return killing.digest(tmp_path / "state.pth")
@@ -192,6 +197,13 @@ def test_every_setting_of_the_step_trains_and_resumes_exactly(tmp_path, content,
     run(tmp_path, content, "-r", "auto", "trainer.epochs=2", "trainer.save_dir=" + str(tmp_path / "cut"), *settings)
     cut, = tmp_path.glob("cut/tiny/*")
     assert killing.digest(whole / "checkpoint-latest.pth") == killing.digest(cut / "checkpoint-latest.pth")
+
+
+def test_compile_takes_every_tower_in_place(tmp_path, content, monkeypatch):
+    names = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: names.append(type(self).__name__))
+    run(tmp_path, content, "trainer.compile=true")
+    assert sorted(names) == ["DistilBertModel", "SpaceTimeTransformer", "SpaceTimeTransformer"]
 
 
 def test_shards_write_the_checkpoint_that_one_process_goes_on_from(tmp_path, content, home):

@@ -41,12 +41,13 @@ def stages(config: Config, resume: str | None = None, sections: Sections = ()) -
     for block in blocks:
         _check(block, sections)
     folder, first, start = _from_main(lambda: _place(config, blocks, resume))
-    many = bool(config.blocks("stages"))
-    folders = [folder / _name(block, number) if many else folder for number, block in enumerate(blocks)]
+    if not config.blocks("stages"):
+        return [Stage(first, config, folder, start)]
+    folders = [folder / _name(block, number) for number, block in enumerate(blocks)]
     found = []
     for number in range(first, len(blocks)):
         goes_on = start if number == first else None
-        run = start.parent.parent if goes_on and many else folder
+        run = start.parent.parent if goes_on else folder
         before = run / folders[number - 1].name / checkpoint.LATEST if number else None
         found.append(Stage(number, _after(blocks[number], before), folders[number], goes_on, before))
     return found
@@ -120,7 +121,7 @@ def _place(config: Config, blocks: list[Config], resume: str | None) -> tuple[Pa
         return new_folder(home), 0, None
     state = checkpoint.read(found)
     stage, progress = state["trainer"]["stage"], state["trainer"]
-    if stage >= len(blocks):
+    if many and stage >= len(blocks):
         raise ConfigError(f"{found}: is of stage {stage + 1}, and the config has {len(blocks)}")
     if many and finished(progress, state["epoch"], blocks[stage]) and stage + 1 < len(blocks):
         return found.parent.parent, stage + 1, None
@@ -135,15 +136,20 @@ def _place(config: Config, blocks: list[Config], resume: str | None) -> tuple[Pa
 def _newest(home: Path) -> Path | None:
     """The newest run's newest whole checkpoint."""
     for run in sorted(home.glob("*/"), key=_written, reverse=True):
-        for path in sorted(run.rglob("checkpoint-*.pth"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        for path in sorted(run.rglob("checkpoint-*.pth"), key=_age, reverse=True):
             if checkpoint.complete(path):
                 return path
             log.warning("%s is not whole, the one before is taken", path)
     return None
 
 
-def _written(run: Path) -> int:
-    return max((path.stat().st_mtime_ns for path in run.rglob("checkpoint-*.pth")), default=0)
+def _written(run: Path) -> tuple[int, bool]:
+    return max(map(_age, run.rglob("checkpoint-*.pth")), default=(0, False))
+
+
+def _age(path: Path) -> tuple[int, bool]:
+    """For sorting: when it was written, the latest after what is the same file."""
+    return path.stat().st_mtime_ns, path.name == checkpoint.LATEST
 
 
 def _step(path: Path) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from trainer import seeds
 from trainer.accumulate import forward_backward
-from trainer.distributed import rank, wrap
+from trainer.distributed import rank, world, wrap
 from trainer.feed import Batches
 from trainer.meter import Watch
 from trainer.optim import CONSTANT, OPTIMIZERS, SCHEDULES, set_lr
@@ -29,12 +29,15 @@ class Step:
         self.objective = prepare(objective, chosen.gradient_checkpointing, chosen.compile).to(device)
         self.wrapped = wrap(self.objective, chosen.parallel)
         self.optimizer = OPTIMIZERS.build(config.need("optimizer"), module=self.objective)
+        self.rehearsed = self.wrapped is self.objective or world() < 3
 
     def take(self, batches: Batches, step: int, steps: int, steps_per_epoch: int, where: str) -> tuple[float, Tensor]:
         """The step after `step` of `steps` finished ones -> (learning rate, norm of the gradient before clipping).
 
         The losses stand in `watch`. Raises NonFiniteLoss, which names `where`, before the update.
         """
+        if not self.rehearsed:
+            self._rehearse(batches)
         self.draw(step)
         lr = set_lr(self.optimizer, self.schedule(step, steps, steps_per_epoch))
         forward_backward(self.wrapped, batches, self.precision, self.watch.see)
@@ -46,6 +49,13 @@ class Step:
     def draw(self, step: int):
         """Put torch's generators where this process's draws of the step after `step` begin."""
         seeds.seed(self.seed, self.number, step, rank())
+
+    def _rehearse(self, batches: Batches):
+        """A pass that is thrown away. DDP arranges its buffers by the first backward pass, and the sum over three
+        processes or more depends on the arrangement in its last bits: a resumed run must not begin with another."""
+        forward_backward(self.wrapped, batches, self.precision)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.rehearsed = True
 
     def _update(self, where: str) -> Tensor:
         """Clip, look, update."""
