@@ -22,30 +22,24 @@ from data_loader.readers import READERS, BrokenVideo, Choose
 def read(reader: str, path: str, choose: Choose, start: float | None, end: float | None, deadline: float,
          ) -> tuple[np.ndarray, list[int]]:
     """READERS[reader](path, choose, start, end) in the child: uint8 (T, H, W, 3) and the indices."""
-    until = time.monotonic() + deadline
-    request = (reader, path, None if callable(choose) else list(choose), start, end, deadline)
+    global _idle
     with _lock:
-        child = _ready(reader, request)
+        until = time.monotonic() + deadline
+        child = _asked(reader, (reader, path, None if callable(choose) else list(choose), start, end, deadline))
         try:
-            return child.answer(choose, until)
+            error, pictures, indices = child.answer(choose, until)
         except TimeoutError:
-            _end(child)
+            child.end()
             raise BrokenVideo(path, f"the decoder did not return within {deadline:g} s") from None
         except (EOFError, ConnectionError):
-            raise BrokenVideo(path, f"the decoder crashed ({_end(child)})") from None
-        except _Told as told:
-            raise told.error from None
+            raise BrokenVideo(path, f"the decoder crashed ({child.end()})") from None
         except BaseException:  # `choose` failed, or the run is being stopped: the child still waits for an answer
-            _end(child)
+            child.end()
             raise
-
-
-class _Told(Exception):
-    """Carries an error that was raised in the child."""
-
-    def __init__(self, error: Exception):
-        super().__init__(error)
-        self.error = error
+        _idle = child
+    if error:
+        raise error
+    return pictures, indices
 
 
 class _Child:
@@ -62,64 +56,59 @@ class _Child:
             decoding.serve(theirs)
         theirs.close()
 
-    def answer(self, choose: Choose, until: float) -> tuple[np.ndarray, list[int]]:
+    def answer(self, choose: Choose, until: float) -> tuple[Exception | None, np.ndarray | None, list[int]]:
+        """(error of the reader or None, pictures, indices). Raises TimeoutError, EOFError, ConnectionError."""
         kind, value = decoding.receive(self.socket, until)
         while kind == "choose":
             decoding.send(self.socket, [int(index) for index in choose(value)])
             kind, value = decoding.receive(self.socket, until)
         if kind == "error":
-            raise _Told(value)
+            return value, None, []
         shape, indices = value
         pictures = np.empty(shape, np.uint8)
         decoding.fill(self.socket, memoryview(pictures).cast("B"), until)
-        return pictures, indices
+        return None, pictures, indices
+
+    def end(self) -> str:
+        """Kill the process if it has not ended by itself; the signal that ended it."""
+        self.socket.close()
+        with contextlib.suppress(ChildProcessError):  # somebody has waited for it already
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if not pid:
+                os.kill(self.pid, signal.SIGKILL)
+            for _ in range(200):  # the kernel may hold on to a process that waits for a dead disk: not for ever
+                if pid:
+                    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "it ended itself"
+                time.sleep(0.005)
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return "no trace of it"
 
 
 _lock = threading.Lock()
-_child: _Child | None = None
+_idle: _Child | None = None  # taken out while it reads, so that one that is interrupted is never used again
 
 
-def _ready(reader: str, request: tuple) -> _Child:
-    """A child that has the request: the one there is; a new one if that has died idle or does not know the reader."""
-    global _child
-    if _child is not None:
-        try:
-            if reader in _child.readers:
-                decoding.send(_child.socket, request)
-                return _child
-        except ConnectionError:
-            pass
-        _end(_child)
-    _child = _Child()
-    decoding.send(_child.socket, request)
-    return _child
-
-
-def _end(child: _Child) -> str:
-    """Kill the child; the words say how it had ended before, if it had."""
-    global _child
-    _child = None
-    child.socket.close()
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child.pid, signal.SIGKILL)  # no effect on one that has ended
-    ends: list[int] = []
-    reaper = threading.Thread(target=_reap, args=(child.pid, ends), daemon=True)
-    reaper.start()
-    reaper.join(1.0)  # the kernel may hold on to a process that waits for a dead disk
-    return signal.Signals(os.WTERMSIG(ends[0])).name if ends and os.WIFSIGNALED(ends[0]) else "no signal"
-
-
-def _reap(pid: int, ends: list[int]):
-    with contextlib.suppress(ChildProcessError):
-        ends.append(os.waitpid(pid, 0)[1])
+def _asked(reader: str, request: tuple) -> _Child:
+    """A child that has the request: the idle one; a new one if that has died or does not know the reader."""
+    global _idle
+    child, _idle = _idle, None
+    if child is not None and reader in child.readers:
+        with contextlib.suppress(ConnectionError):
+            decoding.send(child.socket, request)
+            return child
+    if child is not None:
+        child.end()
+    child = _Child()
+    decoding.send(child.socket, request)
+    return child
 
 
 def _forget():
     """A process forked from ours shares neither our child nor our lock."""
-    global _lock, _child
-    if _child is not None:
-        _child.socket.close()
-    _lock, _child = threading.Lock(), None
+    global _lock, _idle
+    if _idle is not None:
+        _idle.socket.close()
+    _lock, _idle = threading.Lock(), None
 
 
 os.register_at_fork(after_in_child=_forget)
