@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from data_loader.reader import READERS, BrokenVideo, count_frames, read_clip, read_frames
-from data_loader.readers import av_reader, decord_reader
+from data_loader.readers import av_reader, decord_reader, source
 from data_loader.readers.h264 import planned
-from data_loader.readers.source import Source
 from parse_config import ConfigError
 from scripts import frame_matrix
 from tests import clips
@@ -111,14 +110,14 @@ class Counting:
 
 
 def test_only_what_is_needed_is_decoded(folder):
-    with planned(str(folder / "h264.mp4")) as (source, plan):
-        source.decoder = Counting(source.decoder)
-        av_reader.jump(source, plan, {2, 26})
-        assert source.decoder.count <= 6
-    with Source(str(folder / "mpeg4.avi")) as source:
-        source.decoder = Counting(source.decoder)
-        av_reader._walk(source, {3}, stop=True)
-        assert source.decoder.count <= 6
+    with planned(str(folder / "h264.mp4")) as (clip, plan):
+        clip.decoder = Counting(clip.decoder)
+        av_reader.jump(clip, plan, {2, 26})
+        assert clip.decoder.count <= 6
+    with source.Source(str(folder / "mpeg4.avi")) as clip:
+        clip.decoder = Counting(clip.decoder)
+        av_reader._walk(clip, {3}, stop=True)
+        assert clip.decoder.count <= 6
 
 
 def test_damage_that_only_the_decoder_sees(folder, tmp_path):
@@ -129,12 +128,26 @@ def test_damage_that_only_the_decoder_sees(folder, tmp_path):
     data[packet.pos + 6:packet.pos + packet.size] = b"\xff" * (packet.size - 6)
     path = tmp_path / "nonsense.mp4"
     path.write_bytes(data)
-    with planned(str(path)) as (source, plan), pytest.raises(av_reader.NotAsPlanned):
-        av_reader.jump(source, plan, {20})
+    with planned(str(path)) as (clip, plan), pytest.raises(av_reader.NotAsPlanned):
+        av_reader.jump(clip, plan, {20})
     length = count_frames(path)
     whole = [drawn(picture) for picture in pictures(read_frames(path, range(length)))]
     assert length < 40 and whole[:12] == list(range(12)) and whole[-16:] == list(range(24, 40))
     assert drawn(pictures(read_frames(path, [5]))[0]) == 5
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mpeg4.avi"])
+def test_files_too_large_to_hold_are_read_again(folder, name, monkeypatch):
+    expected = truth(folder / name)
+    monkeypatch.setattr(source, "HOLD", 1000)
+    for choose in ([39, 0, 17], lambda length: [length - 1, 0, 17]):
+        frames, indices = READERS.get("av")(str(folder / name), choose)
+        assert indices == [39, 0, 17] and all(np.array_equal(mine, expected[i]) for mine, i in zip(frames, indices))
+
+
+def test_what_lies_far_behind_the_end_is_not_read(folder):
+    with source.Source(str(folder / "gif.gif"), end=0.5) as clip:
+        assert 5 <= len(list(clip.packets())) <= 27  # of 40
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264-vfr.mp4", "mpeg4.avi", "h264.ts", "gif.gif", "h264-edit-list.mp4"])
