@@ -6,12 +6,13 @@ import numpy as np
 from demo_shapes import ROUND, Thing, all_things
 
 SHAPE_WORDS = {
-    "circle": ("circle", "disc"), "ring": ("ring", "hoop"), "square": ("square", "box"),
-    "triangle": ("triangle",), "star": ("star",), "cross": ("cross", "plus sign"),
+    "ring": ("ring", "hoop"), "square": ("square", "box"), "bar": ("bar", "plank"),
+    "triangle": ("triangle", "wedge"), "cross": ("cross", "plus sign"),
 }  # fmt: skip
 COLOUR_WORDS = {
     "red": ("red", "crimson"), "green": ("green",), "blue": ("blue", "navy"), "yellow": ("yellow",),
     "purple": ("purple", "violet"), "orange": ("orange",), "cyan": ("cyan", "turquoise"), "white": ("white", "snowy"),
+    "pink": ("pink", "rosy"), "grey": ("grey", "ashen"),
 }  # fmt: skip
 MOTION_WORDS = {
     "left": ("moves to the left", "slides left", "drifts leftwards"),

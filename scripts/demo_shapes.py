@@ -11,9 +11,10 @@ import numpy as np
 COLOURS = {
     "red": (225, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 235), "yellow": (240, 225, 50),
     "purple": (150, 50, 190), "orange": (245, 135, 25), "cyan": (60, 215, 225), "white": (245, 245, 245),
+    "pink": (250, 140, 190), "grey": (135, 135, 135),
 }  # fmt: skip
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "turn", "blink")
-ROUND = ("circle", "ring")  # a turn of these cannot be seen
+ROUND = ("ring",)  # its turn cannot be seen
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
@@ -36,15 +37,7 @@ class Path:
     opacity: np.ndarray
 
 
-def regular(corners: int, inner: float | None = None) -> np.ndarray:
-    """Corners (n, 2) of a polygon on the unit circle, the first on top; with `inner` a star."""
-    count = corners if inner is None else 2 * corners
-    angle = 2 * np.pi * np.arange(count) / count
-    radius = np.where(np.arange(count) % 2 == 1, 1.0 if inner is None else inner, 1.0)
-    return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)
-
-
-def cross(arm: float = 0.36) -> np.ndarray:
+def cross(arm: float) -> np.ndarray:
     """Corners (12, 2) of a cross with arms `arm` half-wide."""
     quarter = np.array([(arm, -1.0), (arm, -arm), (1.0, -arm)])
     turns = [np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) for a in np.pi / 2 * np.arange(4)]
@@ -64,18 +57,17 @@ def polygon_distance(point_P2: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return np.where(inside, -distance, distance)
 
 
-def disc_distance(point_P2: np.ndarray) -> np.ndarray:
-    """Signed distance to the unit disc (scaled to the area of the other shapes)."""
-    return np.hypot(point_P2[:, 0], point_P2[:, 1]) - 0.9
+def box(width: float, height: float) -> np.ndarray:
+    """Corners (4, 2) of a rectangle; half its width and height are given."""
+    return np.array([(-width, -height), (width, -height), (width, height), (-width, height)])
 
 
 SHAPES = {
-    "circle": disc_distance,
-    "ring": lambda p: np.abs(disc_distance(p) + 0.18) - 0.18,
-    "square": lambda p: polygon_distance(p, np.array([(-0.82, -0.82), (0.82, -0.82), (0.82, 0.82), (-0.82, 0.82)])),
-    "triangle": lambda p: polygon_distance(p, 1.15 * regular(3)),
-    "star": lambda p: polygon_distance(p, 1.15 * regular(5, inner=0.42)),
-    "cross": lambda p: polygon_distance(p, cross()),
+    "ring": lambda p: np.abs(np.hypot(p[:, 0], p[:, 1]) - 0.78) - 0.2,
+    "square": lambda p: polygon_distance(p, box(0.82, 0.82)),
+    "bar": lambda p: polygon_distance(p, box(1.1, 0.3)),
+    "triangle": lambda p: polygon_distance(p, np.array([(0, -1.1), (1.05, 0.75), (-1.05, 0.75)])),
+    "cross": lambda p: polygon_distance(p, cross(0.3)),
 }
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from demo_captions import Combination, deal_one, deal_two, describe
 from demo_shapes import draw
 
-VERSION = 2  # of the pictures and words: raise it when they change, so that old data is not taken for new
+VERSION = 3  # of the pictures and words: raise it when they change, so that old data is not taken for new
 SPLITS = ("train", "val", "test")
 SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 
