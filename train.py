@@ -15,11 +15,11 @@ from data_loader import LOADERS
 from model import ARCHS
 from model.loss import LOSSES
 from parse_config import Config, UserError, command, command_line, lay
-from trainer import checkpoint, distributed, seeds
+from trainer import checkpoint, claim, distributed, seeds
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
-from trainer.run import Stage, stages, tidy
+from trainer.run import Stage, stages
 from trainer.settings import settings
 from trainer.trainer import Trainer
 
@@ -38,11 +38,9 @@ def main(config: Config, resume: str | None = None, device: str | None = None):
     try:
         console()
         for stage in stages(config, resume, SECTIONS):
-            try:
-                build(stage, place).run()
-            finally:
-                tidy(stage)
+            build(stage, place).run()
     finally:
+        claim.release()
         distributed.stop()
 
 

@@ -83,6 +83,22 @@ def kill_after(home: Path, started: list, count: int, pause: float) -> bool:
     return all(alive)
 
 
+def _hold(folder: str, pipe):
+    from trainer.claim import claim
+    claim(Path(folder))
+    pipe.send("held")
+    time.sleep(300)
+
+
+def hold(folder: Path):
+    """A process that holds a run's folder."""
+    ours, theirs = CONTEXT.Pipe()
+    made = CONTEXT.Process(target=_hold, args=(str(folder), theirs), daemon=True)
+    made.start()
+    assert ours.recv() == "held"
+    return made
+
+
 def latest(home: Path, stage: str = "") -> Path:
     """The newest run's last checkpoint."""
     return max(home.glob(f"exps/tiny/*/{stage}checkpoint-latest.pth"), key=lambda path: path.stat().st_mtime_ns)

@@ -1,5 +1,6 @@
 """train.py as a user starts it: one line for a mistake, folders of their own, stages, python and torchrun."""
 import json
+import threading
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 import train
 from parse_config import Config
 from tests import killing, tiny_run
+from trainer import claim
 from trainer.run import stages
 from trainer.settings import settings
 
@@ -76,7 +78,7 @@ def test_each_run_has_its_folder_and_what_made_it(tmp_path, content):
     folders = list(tmp_path.glob("exps/tiny/*"))
     assert len(folders) == 2
     for folder in folders:
-        there = {path.name for path in folder.iterdir() if not path.name.startswith("events.")}
+        there = {path.name for path in folder.iterdir() if not path.name.startswith(("events.", "."))}
         assert there == {"config.json", "versions.json", "log.jsonl", "checkpoint-latest.pth", "checkpoint-epoch1.pth"}
         assert json.loads((folder / "config.json").read_text())["trainer"]["log_every"] == 7
         versions = json.loads((folder / "versions.json").read_text())
@@ -117,6 +119,19 @@ def test_validation_split(tmp_path, content, caplog, home):
     assert "validation is on the test split" in caplog.text
 
 
+def test_two_jobs_do_not_write_in_one_folder(tmp_path, content, capsys, monkeypatch):
+    """A lock is a process's own: the other job must be another process."""
+    run(tmp_path, content)
+    folder, = tmp_path.glob("exps/tiny/*")
+    other = killing.hold(folder)
+    monkeypatch.setattr(claim, "WAIT", 0.3)
+    assert "another process is still writing there" in refused(capsys, tmp_path, content, "-r", "auto")
+    monkeypatch.setattr(claim, "WAIT", 60)
+    threading.Timer(0.5, other.kill).start()
+    run(tmp_path, content, "-r", "auto", "trainer.epochs=2")
+    assert len(tiny_run.lines(folder, "epoch")) == 2
+
+
 def curriculum(home, tmp_path):
     clips = tiny_run.write_data(tmp_path / "clips", ".mp4", train=6)
     made = tiny_run.config(home, None, {"save_dir": str(tmp_path / "exps"), "save_every": 1}, valid_loader=None)
@@ -131,7 +146,7 @@ def test_stages_follow_each_other_and_are_resumed_in_the_right_one(home, tmp_pat
     content = curriculum(home, tmp_path)
     run(tmp_path, content)
     folder, = tmp_path.glob("exps/tiny/*")
-    assert {path.name for path in folder.iterdir()} == {"stage1_1f", "stage2_4f"}
+    assert {path.name for path in folder.iterdir()} == {".lock", "stage1_1f", "stage2_4f"}
     one, two = (torch.load(folder / name / "checkpoint-latest.pth") for name in ("stage1_1f", "stage2_4f"))
     time_embedding = "video_model.temporal_embed"
     assert (one["state_dict"][time_embedding].shape[1], two["state_dict"][time_embedding].shape[1]) == (1, 4)

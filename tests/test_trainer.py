@@ -256,6 +256,16 @@ def test_the_summary_says_what_the_numbers_are(folder, caplog):
 def test_a_slow_loader_is_named():
     assert report.slow(0.612) == "61 % of the time waiting for data: raise num_workers or prepare the data"
     assert report.duration(3723.4) == "1:02:03"
+    values = {"lr": 3e-5, "samples_per_s": 812.3, "waiting": 0.05}
+    said = report.brief({"loss": 2.5, "loss_vt": 1.25, "loss/WebVid": 3.0}, values, "1:02:03")
+    assert said == "loss 2.5 vt 1.25 lr 3.0e-05 812/s wait 5% left 1:02:03"
+
+
+def test_without_a_terminal_there_are_lines(folder, caplog, monkeypatch):
+    monkeypatch.setattr(report, "QUIET", 0.0)
+    caplog.set_level(logging.INFO)
+    trainer(folder, epochs=1).run()
+    assert "epoch 1, step 2 of 4: loss " in caplog.text and " left" in caplog.text
 
 
 def test_masked_clips_hide_what_the_mask_says():

@@ -18,6 +18,7 @@ from trainer.summary import used
 log = logging.getLogger(__name__)
 
 SLOW = 0.25  # share of the time waiting for data from which on it is said
+BAR = "{desc} {n_fmt}/{total_fmt}|{bar}|{postfix}"
 QUIET = 30.0  # seconds between lines where there is no terminal for a bar
 
 
@@ -35,7 +36,7 @@ class Report:
         """The bar of an epoch, from where it stands."""
         progress, feed = self.state.progress, self.state.feed
         self.bar = tqdm(total=feed.steps, initial=progress.position, desc=f"epoch {progress.epoch + 1}/{epochs}",
-                        disable=True if rank() else None, file=sys.stderr, dynamic_ncols=True)
+                        disable=True if rank() else None, file=sys.stderr, dynamic_ncols=True, bar_format=BAR)
         self.recent = Meter(self.state.loaders)
         self.began = self.marked = time.perf_counter()
         self.samples = self.recent_samples = self.taken = 0
@@ -66,11 +67,12 @@ class Report:
         self.waited = self.state.feed.waited
         self.files.line("step", epoch=self.state.progress.epoch + 1, step=self.state.step, **values)
         self.files.scalars(self.state.step, {f"train/{name}": value for name, value in values.items()})
-        text = f"{self._text(means, values)}, {duration(self._left())} left"
-        self.bar.set_postfix_str(text, refresh=False)
+        left = duration(self._left())
+        self.bar.set_postfix_str(brief(means, values, left), refresh=False)
         if self.bar.disable and now - self.said > QUIET:
             self.said = now
-            log.info("epoch %d, step %d of %d: %s", self.state.progress.epoch + 1, self.state.step, self.steps, text)
+            log.info("epoch %d, step %d of %d: %s, %s left", self.state.progress.epoch + 1, self.state.step, self.steps,
+                     self._text(means, values), left)
 
     def end(self):
         """The bar goes, the clock stops."""
@@ -107,6 +109,13 @@ class Report:
     def _left(self) -> float:
         """Seconds, by the epoch's mean speed."""
         return (time.perf_counter() - self.began) / max(1, self.taken) * (self.steps - self.state.step)
+
+
+def brief(means: Mapping[str, float], values: Mapping[str, float], left: str) -> str:
+    """What fits beside a bar in 80 columns: losses, learning rate, samples/s, share of waiting, time left."""
+    parts = [f"{name.removeprefix('loss_')} {value:.3g}" for name, value in means.items() if "/" not in name]
+    return " ".join([*parts, f"lr {values['lr']:.1e} {values['samples_per_s']:.0f}/s",
+                     f"wait {100 * values['waiting']:.0f}% left {left}"])
 
 
 def slow(share: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, lay
 from trainer import checkpoint
+from trainer.claim import claim
 from trainer.distributed import gather_objects, rank
 from trainer.evaluation.files import new_folder
 from trainer.monitor import Monitor
@@ -30,6 +31,14 @@ class Stage(NamedTuple):
     before: Path | None = None
 
 
+class Place(NamedTuple):
+    """The run's folder, the folder of the run that it goes on from, the first stage to run, its checkpoint or None."""
+    folder: Path
+    source: Path
+    stage: int
+    start: Path | None
+
+
 def stages(config: Config, resume: str | None = None, sections: Sections = ()) -> list[Stage]:
     """The stages that remain of a run, in a new folder or in that of `resume` (a checkpoint, "auto" or None).
 
@@ -40,24 +49,17 @@ def stages(config: Config, resume: str | None = None, sections: Sections = ()) -
     blocks = [_resolve(config, number) for number in range(len(config.blocks("stages")))] or [config]
     for block in blocks:
         _check(block, sections)
-    folder, first, start = _from_main(lambda: _place(config, blocks, resume))
+    place = _from_main(lambda: _place(config, blocks, resume))
     if not config.blocks("stages"):
-        return [Stage(first, config, folder, start)]
-    folders = [folder / _name(block, number) for number, block in enumerate(blocks)]
+        return [Stage(place.stage, config, place.folder, place.start)]
+    names = [_name(block, number) for number, block in enumerate(blocks)]
     found = []
-    for number in range(first, len(blocks)):
-        goes_on = start if number == first else None
-        run = start.parent.parent if goes_on else folder
-        before = run / folders[number - 1].name / checkpoint.LATEST if number else None
-        found.append(Stage(number, _after(blocks[number], before), folders[number], goes_on, before))
+    for number in range(place.stage, len(blocks)):
+        first = number == place.stage
+        before = (place.source if first else place.folder) / names[number - 1] / checkpoint.LATEST if number else None
+        found.append(Stage(number, _after(blocks[number], before), place.folder / names[number],
+                           place.start if first else None, before))
     return found
-
-
-def tidy(stage: Stage):
-    """Remove the stage's folder, and the run's, if nothing was written: a mistake leaves nothing behind."""
-    for folder in (stage.folder, stage.folder.parent) if rank() == 0 else ():
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def finished(progress: Mapping[str, Any], epoch: int, config: Config) -> bool:
@@ -110,27 +112,40 @@ def _from_main(function: Callable[[], Any]) -> Any:
     return found
 
 
-def _place(config: Config, blocks: list[Config], resume: str | None) -> tuple[Path, int, Path | None]:
-    """(run folder, first stage to run, its checkpoint)."""
-    home = Path(settings(config).save_dir) / config.need("name")
-    many = bool(config.blocks("stages"))
+def _place(config: Config, blocks: list[Config], resume: str | None) -> Place:
+    """Where to run; process 0 holds the folder from here on."""
+    home, many = Path(settings(config).save_dir) / config.need("name"), bool(config.blocks("stages"))
     found = _newest(home) if resume == "auto" else Path(resume) if resume else None
-    if resume == "auto" and found is None:
-        log.info("-r auto: no checkpoint under %s, a new run begins", home)
     if found is None:
-        return new_folder(home), 0, None
-    state = checkpoint.read(found)
+        if resume:
+            log.info("-r auto: no checkpoint under %s, a new run begins", home)
+        folder = _new(home)
+        return Place(folder, folder, 0, None)
+    written = _age(found) if found.is_file() else None
+    state, run = checkpoint.read(found), found.parent.parent if many else found.parent
+    claim(run)
+    if (resume == "auto" and _newest(home) != found) or _age(found) != written:
+        return _place(config, blocks, resume)  # whoever held it has saved once more
     stage, progress = state["trainer"]["stage"], state["trainer"]
     if many and stage >= len(blocks):
         raise ConfigError(f"{found}: is of stage {stage + 1}, and the config has {len(blocks)}")
+    start = found
     if many and finished(progress, state["epoch"], blocks[stage]) and stage + 1 < len(blocks):
-        return found.parent.parent, stage + 1, None
-    folder = found.parent
-    if found.name != checkpoint.LATEST and _step(folder / checkpoint.LATEST) > state["step"]:
-        folder = new_folder(home)
+        stage, start = stage + 1, None
+    if start is None:
+        later = checkpoint.complete(run / _name(blocks[stage], stage) / checkpoint.LATEST)
+    else:
+        later = found.name != checkpoint.LATEST and _step(found.with_name(checkpoint.LATEST)) > state["step"]
+    folder = _new(home) if later else run
+    if later:
         log.warning("%s is not the newest of its run: going on in a new folder, %s", found, folder)
-        return folder, stage, found
-    return folder.parent if many else folder, stage, found
+    return Place(folder, run, stage, start)
+
+
+def _new(home: Path) -> Path:
+    folder = new_folder(home)
+    claim(folder)
+    return folder
 
 
 def _newest(home: Path) -> Path | None:
