@@ -28,15 +28,17 @@ need_file() { [ -f "$1" ] || missing "the file $1 (set $2 to where it is)" "$3";
 # a path that the caller gave from another folder
 absolute() { case "$1" in /* | "") printf %s "$1" ;; *) if [ -e "$CALLED_FROM/$1" ]; then printf %s "$CALLED_FROM/$1"; else printf %s "$1"; fi ;; esac; }
 
-# launch train.py|test.py ARGUMENTS...
+# launch train.py|test.py ARGUMENTS...   SIGTERM and SIGUSR1 reach all processes, which have a minute to save
 launch() {
+    local signals=(--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=60)
     if [ "$GPUS" -eq 1 ] && [ "$NODES" -eq 1 ]; then
         exec "$PYTHON" "$@"
     fi
     if [ "$NODES" -eq 1 ]; then
-        exec "$PYTHON" -m torch.distributed.run --standalone --nproc_per_node="$GPUS" "$@"
+        exec "$PYTHON" -m torch.distributed.run "${signals[@]}" --standalone --nproc_per_node="$GPUS" "$@"
     fi
     : "${MASTER_ADDR:?set MASTER_ADDR to the first node}" "${NODE_RANK:?set NODE_RANK to this node, from 0}"
-    exec "$PYTHON" -m torch.distributed.run --nnodes="$NODES" --node_rank="$NODE_RANK" --nproc_per_node="$GPUS" \
+    exec "$PYTHON" -m torch.distributed.run "${signals[@]}" --nnodes="$NODES" --node_rank="$NODE_RANK" \
+        --nproc_per_node="$GPUS" \
         --rdzv_backend=c10d --rdzv_id="${SLURM_JOB_ID:-miles}" --rdzv_endpoint="$MASTER_ADDR:${MASTER_PORT:-29500}" "$@"
 }
