@@ -70,7 +70,8 @@ class State:
         self.progress.position = position(place, self.feed)
         self.meter.load(place["meter"], self.feed.device)
         log.info("going on from %s: epoch %d, step %d", path, self.progress.epoch + 1, self.step)
-        for change in [*changes(saved["config"], self.stage.config.plain()), *differences(place, self.feed)]:
+        found = [*changes(saved["config"], self.stage.config.plain()), *differences(place, self.feed)]
+        for change in found if rank() == 0 else ():
             log.warning("since the checkpoint: %s", change)
 
 

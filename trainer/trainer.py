@@ -94,7 +94,8 @@ class Trainer:
         number = largest(self.stop.number)
         if number:
             self._save()
-            log.warning("%s: saved at step %d of %d; -r auto goes on", name(number), self.state.step, self.steps)
+            if rank() == 0:
+                log.warning("%s: saved at step %d of %d; -r auto goes on", name(number), self.state.step, self.steps)
             raise SystemExit(EXIT)
         return item
 
