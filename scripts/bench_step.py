@@ -81,8 +81,8 @@ def batch_of(rows: int, frames: int, pixels: int, device: torch.device) -> dict:
             "text": {"input_ids": ids, "attention_mask": torch.ones_like(ids)}}
 
 
-def measure(objective, batch: dict, precision: Precision, fused: bool, steps: int) -> dict[str, float]:
-    """Median seconds a step, operations a step, peak memory in GiB (GPU only)."""
+def measure(objective, batch: dict, precision: Precision, fused: bool, steps: int) -> dict[str, float | None]:
+    """Median seconds a step, operations a step, peak memory in GiB (None where there is no GPU)."""
     device = batch["video"].device
     optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], 1e-5, eps=1e-6,
                                   weight_decay=0.0, fused=fused and device.type == "cuda")
@@ -107,7 +107,7 @@ def measure(objective, batch: dict, precision: Precision, fused: bool, steps: in
         begun = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - begun)
-    peak = torch.cuda.max_memory_allocated() / 2 ** 30 if device.type == "cuda" else float("nan")
+    peak = torch.cuda.max_memory_allocated() / 2 ** 30 if device.type == "cuda" else None
     return {"seconds": statistics.median(seconds), "flops": counter.get_total_flops(), "peak_gib": peak}
 
 
@@ -167,14 +167,15 @@ def show(rows: list[dict], rate: float, given: argparse.Namespace, device: torch
     for row in rows:
         base = next(r for r in rows if r["step"] == row["step"])
         print(f"{row['step']:<18}{row['way']:<8}{row['seconds']:>9.3f}{row['clips_per_s']:>9.2f}"
-              f"{row['flops'] / 1e12:>8.3f}{row['of_matrix_rate']:>9.1%}{row['peak_gib']:>10.2f}"
+              f"{row['flops'] / 1e12:>8.3f}{row['of_matrix_rate']:>9.1%}"
+              f"{row['peak_gib'] or '-':>10.4}"
               f"{base['seconds'] / row['seconds']:>9.2f}x")
     now = datetime.now(timezone.utc)
     path = Path(__file__).resolve().parent.parent / "results/bench" / f"step_{now:%Y%m%d_%H%M%S}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"bench": "step", "date": f"{now:%Y-%m-%d %H:%M}", "device": name, "settings": vars(given),
                "matrix_flops_per_s": rate, "rows": rows, "versions": versions()}
-    path.write_text(json.dumps(content, indent=2, allow_nan=True) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n")
     print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
 
