@@ -28,8 +28,20 @@ need_file() { [ -f "$1" ] || missing "the file $1 (set $2 to where it is)" "$3";
 # a path that the caller gave from another folder
 absolute() { case "$1" in /* | "") printf %s "$1" ;; *) if [ -e "$CALLED_FROM/$1" ]; then printf %s "$CALLED_FROM/$1"; else printf %s "$1"; fi ;; esac; }
 
+# choose KIND [CONFIG ...]: sets and checks $config, which must be given, and $CHECKPOINT (default MILES.pth)
+choose() {
+    [ $# -ge 2 ] || missing "which config" "bash $0 CONFIG, one of: $(echo configs/"$1"_*.json)"
+    config=$(absolute "$2")
+    need_file "$config" "the first argument" "one of: $(echo configs/"$1"_*.json)"
+    CHECKPOINT=$(absolute "${CHECKPOINT:-MILES.pth}")
+    need_file "$CHECKPOINT" CHECKPOINT "a checkpoint of train.py, or the authors' weights: https://github.com/TencentARC/MCQ, MILES.md"
+    export CHECKPOINT
+}
+
 # launch train.py|test.py ARGUMENTS...   SIGTERM and SIGUSR1 reach all processes, which have a minute to save
 launch() {
+    "$PYTHON" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' ||
+        missing "torch for $PYTHON" "bash scripts/setup.sh makes .venv with all that is needed; or set PYTHON"
     local signals=(--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --shutdown-timeout=60)
     if [ "$GPUS" -eq 1 ] && [ "$NODES" -eq 1 ]; then
         exec "$PYTHON" "$@"

@@ -266,7 +266,7 @@ def test_the_table_names_protocol_rows_and_what_is_published():
     assert "MILES zero-shot   t2v      26.10    47.20    56.90" in text and "not measured here" in text
     assert "dsl: dual softmax" in text and "v2t" not in report.table(results, ("t2v_metrics",))
     loader.dataset.protocol = None
-    assert "no row of the paper" in report.table(evaluate(model, loader, "cpu"), compare=True)
+    assert "the paper has no row" in report.table(evaluate(model, loader, "cpu"), compare=True)
 
 
 def test_published_rows():

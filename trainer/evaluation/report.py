@@ -62,7 +62,7 @@ def _title(results: Mapping[str, Any]) -> str:
 def _published(protocol: str | None) -> list[str]:
     rows, note = published(protocol)
     if not rows:
-        return [f"published: no row of the paper is of protocol {protocol}"]
+        return [f"published: the paper has no row for {protocol or 'a data set without a protocol'}"]
     lines = ["published by the authors (arXiv 2204.12408), not measured here:"]
     lines += [_line(name, "t2v", [_number(numbers.get(column)) for column in COLUMNS]) for name, numbers in rows]
     return lines + ([f"note: {note}"] if note else [])
