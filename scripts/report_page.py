@@ -1,0 +1,78 @@
+"""Parts -> one HTML file that needs nothing else. What comes from captions, paths and configs is text, never markup."""
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from scripts import report_curves, report_tables
+from scripts.report_clips import Clips
+from scripts.report_gallery import gallery, said
+from scripts.report_read import Exam, Run
+from scripts.report_tables import text
+
+TEMPLATE = Path(__file__).with_name("report.html")
+
+
+def page(run: Run, limit: int, figures: str = "") -> str:
+    """The whole page."""
+    name = run.config.get("name") or run.folder.resolve().name
+    parts = {"title": text(name), "folder": text(run.folder), "missing": missing(run), "results": results(run),
+             "curves": curves(run), "figures": figures, "galleries": "".join(one(exam, number, limit) for number, exam
+                                                                            in enumerate(run.exams) if exam.ranks),
+             "throughput": throughput(run), "settings": report_tables.settings(run),
+             "versions": report_tables.made_by(run)}
+    template = TEMPLATE.read_text(encoding="utf-8")
+    script = re.search(r"<script>(.*?)</script>", template, re.S)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Template(template).substitute(parts, script_hash=f"sha256-{digest}")
+
+
+def missing(run: Run) -> str:
+    """What is not there and which command makes it; "" if all is there."""
+    rows = "".join(f"<li>{text(what)}: <code>{text(command)}</code></li>" for what, command in run.missing)
+    return f'<section class="missing"><h2>What is missing</h2><ul>{rows}</ul></section>' if rows else ""
+
+
+def results(run: Run) -> str:
+    """A table for each exam."""
+    return "".join(f"{heading(exam)}<p>{report_tables.examined(exam)}</p>{report_tables.metrics(exam)}"
+                   f"{report_tables.identity(exam)}" for exam in run.exams) or '<p class="note">No exam.</p>'
+
+
+def heading(exam: Exam) -> str:
+    """Of an exam in a folder of its own."""
+    return f"<h3>{text(exam.name)}</h3>" if exam.name else ""
+
+
+def curves(run: Run) -> str:
+    """The charts of each stage."""
+    made = ""
+    for log in run.logs:
+        figures = report_curves.charts(log)
+        made += f"<h3>{text(log.stage)}</h3>" if log.stage else ""
+        made += f'<div class="charts">{"".join(figures)}</div>' if figures else '<p class="note">No step was logged.</p>'
+        made += f'<p class="note">{log.torn} torn lines of log.jsonl are left out.</p>' if log.torn else ""
+    return made or '<p class="note">No log.jsonl.</p>'
+
+
+def throughput(run: Run) -> str:
+    """Of each stage."""
+    return "".join((f"<h3>{text(log.stage)}</h3>" if log.stage else "") + report_tables.throughput(log)
+                   for log in run.logs) or '<p class="note">No log.jsonl.</p>'
+
+
+def one(exam: Exam, number: int, limit: int) -> str:
+    """A gallery: what is said of it, and its data; the page's script draws it."""
+    clips = Clips(exam)
+    data = gallery(exam, limit, clips)
+    notes = "".join(f'<p class="note">{text(line)}</p>' for line in said(data, clips))
+    return (f'{heading(exam)}{notes}<div class="gallery" id="gallery-{number}"></div>'
+            f'<script type="application/json" data-for="gallery-{number}">{embedded(data)}</script>')
+
+
+def embedded(data: Any) -> str:
+    """JSON that cannot end its <script>, nor begin a comment in it."""
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
