@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from parse_config import UserError
 
 PANEL = 128  # pixels a side
+FAINT, FULL = 0.55, 0.85  # how much of the picture the heat covers where it is lowest and highest
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -26,14 +27,20 @@ class Scale:
     colours: str = "inferno"
 
 
-def overlay(picture_HWC: np.ndarray, heat_YX: np.ndarray, scale: Scale, strength: float = 0.7, smooth: bool = True,
-            ) -> np.ndarray:
-    """The heat over the grey picture -> uint8 (H, W, 3). Where the heat is NaN, the dim grey picture alone stays."""
-    colour_HWC = paint(enlarge(heat_YX, picture_HWC.shape[:2], smooth), scale)
+def overlay(picture_HWC: np.ndarray, heat_YX: np.ndarray, scale: Scale, smooth: bool = True) -> np.ndarray:
+    """The heat over the grey picture -> uint8 (H, W, 3): the thicker the higher, from FAINT to FULL. Where the heat is
+    NaN (only with `smooth=False`) the dim grey picture alone stays."""
+    value_HW = enlarge(heat_YX, picture_HWC.shape[:2], smooth)
+    cover_HW1 = (FAINT + (FULL - FAINT) * np.nan_to_num(share(value_HW, scale)))[..., None]
     grey_HW1 = (picture_HWC @ LUMA)[..., None]
-    known_HW1 = ~np.isnan(enlarge(heat_YX, picture_HWC.shape[:2], smooth=False))[..., None]
-    mixed = np.where(known_HW1, (1 - strength) * grey_HW1 + strength * colour_HWC, 0.5 * grey_HW1)
+    mixed = (1 - cover_HW1) * grey_HW1 + cover_HW1 * paint(value_HW, scale)
+    mixed = np.where(np.isnan(value_HW)[..., None], (1 - FAINT) * grey_HW1, mixed)
     return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
+
+
+def share(value: np.ndarray, scale: Scale) -> np.ndarray:
+    """Where values lie between the ends of the scale, from 0 to 1; what lies beyond is at the end."""
+    return np.clip((value - scale.low) / max(scale.high - scale.low, 1e-12), 0, 1)
 
 
 def enlarge(heat_YX: np.ndarray, size: tuple[int, int], smooth: bool = True) -> np.ndarray:
@@ -45,9 +52,8 @@ def enlarge(heat_YX: np.ndarray, size: tuple[int, int], smooth: bool = True) -> 
 
 
 def paint(value_HW: np.ndarray, scale: Scale) -> np.ndarray:
-    """Values -> colours, float (H, W, 3) from 0 to 255; what lies beyond the scale takes its end's colour."""
-    share = (value_HW - scale.low) / max(scale.high - scale.low, 1e-12)
-    return 255 * matplotlib_agg().colormaps[scale.colours](np.nan_to_num(np.clip(share, 0, 1)))[..., :3]
+    """Values -> colours, float (H, W, 3) from 0 to 255; NaN as the lowest."""
+    return 255 * matplotlib_agg().colormaps[scale.colours](np.nan_to_num(share(value_HW, scale)))[..., :3]
 
 
 def save(picture_HWC: np.ndarray, out: str | Path) -> Path:
