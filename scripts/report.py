@@ -1,6 +1,6 @@
 """A run folder -> one HTML file: results beside the published ones, curves, queries with their best videos, figures.
 
-    python scripts/report.py RUN_DIR [-o report.html] [--queries 200]
+    python scripts/report.py RUN_DIR [-o report.html] [--queries 200] [--figures 3]
 
 RUN_DIR: of train.py, with exams in folders therein (test.py -o RUN_DIR/test --save-ranks --save-embeddings), or a
 folder that test.py wrote. The file needs no network and nothing beside it; what is missing in the folder is said in
@@ -19,12 +19,12 @@ from scripts.report_page import page
 from scripts.report_read import read
 
 
-def main(folder: Path, out: Path, queries: int = 200) -> Path:
+def main(folder: Path, out: Path, queries: int = 200, figures: int = 3) -> Path:
     """Write the report of `folder` to `out`."""
     if out.is_dir():
         raise UserError(f"{out}: is a folder; give the file's name, as -o {out / 'report.html'}")
     run = read(folder)
-    made = page(run, queries)
+    made = page(run, queries, figures)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.part")
     part.write_bytes(made.encode("utf-8", "xmlcharrefreplace"))
@@ -42,11 +42,12 @@ def cli(argv: list[str] | None = None):
     parser.add_argument("folder", type=Path, metavar="RUN_DIR")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN_DIR/report.html")
     parser.add_argument("--queries", type=int, default=200, metavar="N", help="shown of each exam (default 200)")
+    parser.add_argument("--figures", type=int, default=3, metavar="N", help="clips that are drawn (default 3, 0: none)")
     given = parser.parse_args(argv)
-    if given.queries < 1:
-        raise UserError(f"--queries {given.queries}: at least 1 is needed")
+    if given.queries < 1 or given.figures < 0:
+        raise UserError(f"--queries {given.queries} --figures {given.figures}: at least 1 and 0 are needed")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    main(given.folder, given.output or given.folder / "report.html", given.queries)
+    main(given.folder, given.output or given.folder / "report.html", given.queries, given.figures)
 
 
 if __name__ == "__main__":

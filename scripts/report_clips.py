@@ -21,7 +21,7 @@ QUALITY = 68
 
 
 class Clips:
-    """The videos of one exam by id. `why`: why none can be shown, "" if they can; `gone`: ids that could not be read."""
+    """The videos of one exam by id. `why`: why none can be shown, "" if they can; `gone`: what could not be read."""
 
     def __init__(self, exam: Exam):
         self.data, self.why, self.gone = None, "", {}
@@ -29,7 +29,8 @@ class Clips:
             self.data = data_set(exam)
         except (UserError, OSError) as error:
             self.why = " ".join(str(error).split())
-        self.places = {} if self.data is None else {name: index for index, name in reversed([*enumerate(self.data.ids)])}
+        ids = [] if self.data is None else self.data.ids
+        self.places = {name: index for index, name in reversed(list(enumerate(ids)))}
 
     def path(self, name: str) -> str | None:
         """Where the video is; None if it is not there."""
@@ -47,7 +48,8 @@ class Clips:
         strip = Image.new("RGB", (width * len(pictures), height))
         for number, picture in enumerate(pictures):
             strip.paste(picture, (number * width, 0))
-        return {"name": name, "src": data_uri(strip, QUALITY), "frames": len(pictures), "ratio": round(width / height, 3)}
+        shape = {"frames": len(pictures), "ratio": round(width / height, 3)}
+        return {"name": name, "src": data_uri(strip, QUALITY), **shape}
 
     def frames(self, name: str) -> list[Image.Image]:
         """FRAMES frames evenly over the clip, fitted into BOX; fewer of a shorter one."""
@@ -70,8 +72,9 @@ def data_set(exam: Exam) -> Any:
     own = [block for block in blocks if _class(block) == exam.results.get("dataset")]
     if not own:
         raise UserError(f"the config in {exam.folder / 'results.json'} has no data set {exam.results.get('dataset')}")
-    changes = {"args": {"split": exam.results.get("split") or "test", "shuffle": False, "num_workers": 0, "batch_size": 1,
-                        "check_files": False, "strict_protocol": False, "video_params": {"loading": "skip"}}}
+    changes = {"args": {"split": exam.results.get("split") or "test", "shuffle": False, "num_workers": 0,
+                        "batch_size": 1, "check_files": False, "strict_protocol": False,
+                        "video_params": {"loading": "skip"}}}
     return LOADERS.build(Config(lay(own[0].plain(), changes), own[0].where)).dataset
 
 
@@ -90,6 +93,6 @@ def data_uri(picture: Image.Image, quality: int = 0) -> str:
     return f"data:image/{'jpeg' if quality else 'png'};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def some(names: Sequence[str], count: int) -> list[str]:
+def some(things: Sequence[Any], count: int) -> list[Any]:
     """`count` of them, evenly over the list; all if there are fewer."""
-    return [names[place] for place in pick(len(names), count)] if len(names) > count > 0 else list(names) if count else []
+    return [things[place] for place in pick(len(things), count)] if len(things) > count > 0 else list(things)[:count]

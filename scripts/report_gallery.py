@@ -1,5 +1,5 @@
 """ranks.jsonl -> the gallery: which queries are shown, their best answers, each thumbnail once."""
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -14,7 +14,8 @@ def chosen(ranks: list[Mapping[str, Any]], limit: int) -> list[int]:
     """Places of the queries that are shown, in the list's order: all, or half hits (rank 1) evenly over the list and
     half the worst misses; where there are fewer of one kind, more of the other."""
     hits = [place for place, row in enumerate(ranks) if row["rank"] <= 1]
-    misses = sorted((place for place, row in enumerate(ranks) if row["rank"] > 1), key=lambda place: -ranks[place]["rank"])
+    misses = [place for place, row in enumerate(ranks) if row["rank"] > 1]
+    misses.sort(key=lambda place: -ranks[place]["rank"])
     worst = min(len(misses), max(limit // 2, limit - len(hits)))
     return sorted([*misses[:worst], *some(hits, limit - worst)])
 
@@ -51,7 +52,7 @@ class Items:
         return self.numbers[name]
 
 
-def query(row: Mapping[str, Any], place: int, of_videos: bool, asked: Items, answer: Callable[[str], int]) -> dict[str, Any]:
+def query(row: Mapping[str, Any], place: int, of_videos: bool, asked: Items, answer: Items) -> dict[str, Any]:
     """One query: its best five, and the right answers (of several the best ranked, or the first)."""
     right = row["right"] if isinstance(row["right"], list) else [row["right"]]
     ranked = [name for name, _ in row["top"] if name in right]
@@ -72,6 +73,6 @@ def said(data: Mapping[str, Any], clips: Clips) -> list[str]:
              + (", the worst." if data["shown_misses"] < data["misses"] else ".")]
     if clips.gone:
         first, why = next(iter(clips.gone.items()))
-        lines.append(f"{len(clips.gone)} of {data['videos']} clips could not be read and are shown by their id, the first: "
-                     f"{first}: {clips.why or why}")
+        lines.append(f"{len(clips.gone)} of {data['videos']} clips could not be read and are shown by their id, the "
+                     f"first: {first}: {clips.why or why}")
     return lines

@@ -9,6 +9,7 @@ from typing import Any
 
 from scripts import report_curves, report_tables
 from scripts.report_clips import Clips
+from scripts.report_figures import figures, note
 from scripts.report_gallery import gallery, said
 from scripts.report_read import Exam, Run
 from scripts.report_tables import text
@@ -16,14 +17,16 @@ from scripts.report_tables import text
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
-def page(run: Run, limit: int, figures: str = "") -> str:
-    """The whole page."""
+def page(run: Run, limit: int = 200, drawn: int = 3) -> str:
+    """The whole page, with `limit` queries of each exam and figures of `drawn` clips."""
+    clips = [Clips(exam) for exam in run.exams]
+    galleries = "".join(one(exam, its, number, limit) for number, (exam, its) in enumerate(zip(run.exams, clips))
+                        if exam.ranks is not None)
     name = run.config.get("name") or run.folder.resolve().name
     parts = {"title": text(name), "folder": text(run.folder), "missing": missing(run), "results": results(run),
-             "curves": curves(run), "figures": figures, "galleries": "".join(one(exam, number, limit) for number, exam
-                                                                            in enumerate(run.exams) if exam.ranks),
-             "throughput": throughput(run), "settings": report_tables.settings(run),
-             "versions": report_tables.made_by(run)}
+             "curves": curves(run), "figures": figures(run, clips, drawn),
+             "galleries": galleries or note("No ranks.jsonl."), "throughput": throughput(run),
+             "settings": report_tables.settings(run), "versions": report_tables.made_by(run)}
     template = TEMPLATE.read_text(encoding="utf-8")
     script = re.search(r"<script>(.*?)</script>", template, re.S)[1]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -39,7 +42,7 @@ def missing(run: Run) -> str:
 def results(run: Run) -> str:
     """A table for each exam."""
     return "".join(f"{heading(exam)}<p>{report_tables.examined(exam)}</p>{report_tables.metrics(exam)}"
-                   f"{report_tables.identity(exam)}" for exam in run.exams) or '<p class="note">No exam.</p>'
+                   f"{report_tables.identity(exam)}" for exam in run.exams) or note("No exam.")
 
 
 def heading(exam: Exam) -> str:
@@ -51,28 +54,28 @@ def curves(run: Run) -> str:
     """The charts of each stage."""
     made = ""
     for log in run.logs:
-        figures = report_curves.charts(log)
+        charts = report_curves.charts(log)
         made += f"<h3>{text(log.stage)}</h3>" if log.stage else ""
-        made += f'<div class="charts">{"".join(figures)}</div>' if figures else '<p class="note">No step was logged.</p>'
-        made += f'<p class="note">{log.torn} torn lines of log.jsonl are left out.</p>' if log.torn else ""
-    return made or '<p class="note">No log.jsonl.</p>'
+        made += f'<div class="charts">{"".join(charts)}</div>' if charts else note("No step was logged.")
+        made += note(f"{log.torn} torn lines of log.jsonl are left out.") if log.torn else ""
+    return made or note("No log.jsonl.")
 
 
 def throughput(run: Run) -> str:
     """Of each stage."""
     return "".join((f"<h3>{text(log.stage)}</h3>" if log.stage else "") + report_tables.throughput(log)
-                   for log in run.logs) or '<p class="note">No log.jsonl.</p>'
+                   for log in run.logs) or note("No log.jsonl.")
 
 
-def one(exam: Exam, number: int, limit: int) -> str:
+def one(exam: Exam, clips: Clips, number: int, limit: int) -> str:
     """A gallery: what is said of it, and its data; the page's script draws it."""
-    clips = Clips(exam)
     data = gallery(exam, limit, clips)
-    notes = "".join(f'<p class="note">{text(line)}</p>' for line in said(data, clips))
+    notes = "".join(note(line) for line in said(data, clips))
     return (f'{heading(exam)}{notes}<div class="gallery" id="gallery-{number}"></div>'
             f'<script type="application/json" data-for="gallery-{number}">{embedded(data)}</script>')
 
 
 def embedded(data: Any) -> str:
     """JSON that cannot end its <script>, nor begin a comment in it."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    written = json.dumps(data, separators=(",", ":"))
+    return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""A run folder -> what its report tells: the log, settings, exams; and what is not there, with the command that makes it.
+"""A run folder -> what its report tells: log, settings, exams; and what is not there, with the command that makes it.
 
 Nothing here needs torch. A folder may be of train.py (log.jsonl, config.json, with exams in folders therein), of one
 stage of it, or of test.py alone (results.json).
@@ -136,7 +136,7 @@ def missing(run: Run, last: Path) -> Iterable[tuple[str, str]]:
     config = f"-c {last / 'config.json'}" if (last / "config.json").is_file() else "-c CONFIG"
     exam = f"python test.py {config} -r {run.checkpoint or 'CHECKPOINT'}"
     if not run.logs:
-        yield "no log.jsonl, so no curves and no throughput: this folder is of test.py alone", "python train.py -c CONFIG"
+        yield "no log.jsonl, so no curves and no throughput; train.py writes one", "python train.py -c CONFIG"
     if not run.exams:
         yield "no results.json, so no table and no gallery", f"{exam} -o {run.folder / 'test'} {SAVED}"
     for one in run.exams:

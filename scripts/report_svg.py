@@ -10,8 +10,9 @@ POINTS = 400  # of a curve; longer ones are means of neighbours
 Curve = Sequence[tuple[float, float | None]]
 
 
-def chart(title: str, curves: Mapping[str, Curve], x_name: str = "step", bounds: tuple[float, float] | None = None) -> str:
-    """<figure> with `curves` {name: [(x, y or None for a gap)]}; a colour a curve, named below where there are several.
+def chart(title: str, curves: Mapping[str, Curve], x_name: str = "step",
+          bounds: tuple[float, float] | None = None) -> str:
+    """<figure> with `curves` {name: [(x, y or None for a gap)]}; a colour a curve, named below if there are several.
 
     `bounds`: of the y axis, if not those of the values. "" if there is no finite value.
     """
@@ -28,9 +29,11 @@ def chart(title: str, curves: Mapping[str, Curve], x_name: str = "step", bounds:
         a, b, c = (math.log10(v) for v in (low, high, y)) if log else (low, high, y)
         across = (x - min(xs)) / ((max(xs) - min(xs)) or 1)
         up = (c - a) / ((b - a) or 1)
-        return (round(LEFT + across * (WIDTH - LEFT - RIGHT), 1), round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1))
+        return (round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
+                round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1))
     lines = "".join(line(curve, place, number) for number, curve in enumerate(shown.values()))
-    keys = "".join(f'<span class="key s{number % 6}">{html.escape(name)}</span>' for number, name in enumerate(shown)) if len(shown) > 1 else ""
+    keys = "".join(f'<span class="key s{number % 6}">{html.escape(name)}</span>' for number, name in enumerate(shown))
+    keys = keys if len(shown) > 1 else ""
     gone = sum(1 for curve in curves.values() for _, y in curve if not good(y))
     note = f'<span class="note">{gone} values were not finite</span>' if gone else ""
     said = f"{title}: {', '.join(shown)} against {x_name}"

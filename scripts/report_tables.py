@@ -17,7 +17,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -
     head = "".join(f'<th scope="col">{cell}</th>' for cell in heads)
     body = "".join(f'<tr{" class=published" if row[0].endswith("(published)") else ""}><th scope="row">{row[0]}</th>'
                    + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    inner = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{inner}</div>'
 
 
 def metrics(exam: Exam) -> str:
@@ -37,7 +38,7 @@ def metrics(exam: Exam) -> str:
         notes.append("Published: by the authors, arXiv 2204.12408, not measured here.")
         notes += [f"Note: {note}."] if note else []
     else:
-        notes.append(f"The paper has no row for {results.get('protocol') or 'a data set without a published protocol'}.")
+        notes.append(f"The paper has no row for {results.get('protocol') or 'a data set without a protocol'}.")
     return made + "".join(f'<p class="note">{text(line)}</p>' for line in notes)
 
 
@@ -61,8 +62,8 @@ def examined(exam: Exam) -> str:
     """One line: what was examined."""
     results = exam.results
     kind = "classes" if "recognition" in results else "captions"
-    return text(f"{results.get('protocol') or results.get('dataset')} {results.get('split')}: {results['num_captions']} "
-                f"{kind}, {results['num_videos']} videos, {results['stamp']}"
+    return text(f"{results.get('protocol') or results.get('dataset')} {results.get('split')}: "
+                f"{results['num_captions']} {kind}, {results['num_videos']} videos, {results['stamp']}"
                 + ("; the test split stands in for validation" if results.get("stands_in_for_validation") else ""))
 
 
@@ -75,7 +76,8 @@ def throughput(log: Log) -> str:
     samples = sum(row["seconds"] * row["samples_per_s"] for row in epochs)
     memory = [row["memory_gib"] for row in log.rows.get("step", []) if good(row.get("memory_gib"))]
     said = (f"{len(epochs)} epochs, {epochs[-1]['step']} steps, {seconds:.0f} s of training, "
-            f"{samples / seconds:.1f} samples a second, {sum(row['bad_files'] for row in epochs)} unreadable files replaced"
+            f"{samples / seconds:.1f} samples a second, "
+            f"{sum(row['bad_files'] for row in epochs)} unreadable files replaced"
             + (f", {max(memory):.2f} GiB at most" if memory else ""))
     names = ["epoch", "step", "seconds", "samples_per_s", "waiting", "lr", "loss", "val_loss", "t2v.R1"]
     heads = ["epoch", "step", "seconds", "samples/s", "waiting", "learning rate", "loss", "validation loss", "t2v R@1"]
@@ -104,7 +106,8 @@ def identity(exam: Exam) -> str:
     """What was examined by what, folded."""
     results = exam.results
     rows = [["checkpoint", (results.get("checkpoint") or {}).get("path")],
-            ["its SHA-256", (results.get("checkpoint") or {}).get("sha256")], ["data's hash", results.get("manifest_hash")],
+            ["its SHA-256", (results.get("checkpoint") or {}).get("sha256")],
+            ["data's hash", results.get("manifest_hash")],
             ["date", results.get("date")], ["device", results.get("device")], ["processes", results.get("processes")],
             ["git revision", results.get("git_revision")], ["frames", results.get("num_frames")],
             ["pixels", results.get("input_res")]]

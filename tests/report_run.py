@@ -7,8 +7,8 @@ import train
 from tests import tiny_run
 from tests.miniatures import media, text
 
-HOSTILE = ('</script><script>window.hacked = 1</script>', '<img src="http://pictures.invalid/a.png" onerror="hacked=2">',
-           '<!-- <script> a dog & "a cat" \\u003c/script>', "the dog's café &amp; \u2028 \U0001f436 runs")
+HOSTILE = ('</script><script>window.hacked = 1</script>', '<img src="http://pictures.invalid/" onerror="hacked=2">',
+           '<!-- <script> a dog & "a cat" \\u003c/script>', "the dog's caf\u00e9 &amp; \u2028 \U0001f436 runs")
 NAME = 'a "<b>odd</b>" & name.mp4'
 
 
