@@ -1,4 +1,5 @@
-"""Evaluation protocols by name, with the counts that a complete gallery has, of the published files."""
+"""Evaluation protocols by name, with the counts that a complete gallery has: of the published files, parsed, except
+where a comment says otherwise."""
 from typing import NamedTuple
 
 
@@ -19,6 +20,7 @@ COUNTS = {
     "msvd-paragraph": {"test": (670, 670), "val": (100, 100), "train": (1200, 48_774)},  # a video's captions joined
     "lsmdc-1000": {"test": (1000, 1000)},
     "didemo-paragraph": {"test": (1004, 1004), "val": (1065, 1065), "train": (8392, 8392)},
+    # of these two and of LSMDC no file was parsed: the counts are those that others give
     "ucf101-split1": {"test": (3783, 3783), "train": (9537, 9537)},
     "hmdb51-split1": {"test": (1530, 1530), "train": (3570, 3570)},
 }

@@ -73,7 +73,7 @@ def test_about_gives_a_command_that_exists(path):
 
 @pytest.mark.parametrize("script, says", [
     ("pretrain_cc3m_webvid_1f.sh", "CC3M_DIR"), ("pretrain_webvid_4f.sh", "WEBVID_DIR"),
-    ("pretrain_curriculum.sh", "CC3M_DIR"), ("test_retrieval_MILES.sh", "MILES.pth"),
+    ("pretrain_curriculum.sh", "CC3M_DIR"), ("test_retrieval_MILES.sh", "MILES.md"),
     ("test_retrieval.sh", "configs/zero_msvd.json"), ("finetune.sh", "configs/finetune_didemo.json")])
 def test_recipes_say_what_is_missing_from_any_folder(script, says, tmp_path, monkeypatch):
     for name in ("CC3M_DIR", "WEBVID_DIR"):
