@@ -22,9 +22,10 @@ class ClipReader:
         self.transform = build_transform(False, **self.video.transform)
 
     def __call__(self, paths: Sequence[str | os.PathLike]) -> torch.Tensor:
-        return torch.stack([self._clip(path) for path in paths])
+        return torch.stack([self.clip(path) for path in paths])
 
-    def _clip(self, path: str | os.PathLike) -> torch.Tensor:
+    def clip(self, path: str | os.PathLike, start: float | None = None, end: float | None = None) -> torch.Tensor:
+        """float32 video_TCHW of the frames that begin between `start` and `end` (seconds), or of all."""
         clip_TCHW, _ = read_clip(path, lambda length: pick(length, self.video.num_frames), reader=self.video.reader,
-                                 deadline=self.video.deadline)
+                                 start=start, end=end, deadline=self.video.deadline)
         return self.transform(clip_TCHW, None)
