@@ -14,6 +14,7 @@ from torch import Tensor
 from data_loader.clips import ClipReader
 from data_loader.frames import pick
 from data_loader.reader import read_clip, read_frames
+from data_loader.readers.image_reader import is_image
 from data_loader.times import frame_seconds
 from data_loader.transforms import build_transform
 from model.miles import MILES
@@ -47,7 +48,7 @@ def clips(model: MILES, given: Tensor | File | Sequence[File], panel: int = PANE
 
 
 def _from_file(model: MILES, path: File, panel: int) -> Clip:
-    """An image is one frame; a video is `num_frames`, the middle of each segment."""
+    """One frame of a file that has one, an image above all; else `num_frames`, the middle of each segment."""
     reader = reader_of(model)
     frame_TCHW, indices = read_clip(path, lambda length: [0] if length == 1 else pick(length, reader.video.num_frames),
                                     reader=reader.video.reader, deadline=reader.video.deadline)
@@ -82,7 +83,7 @@ def _clip(reader: ClipReader, path: File, frame_TCHW: Tensor, indices: Sequence[
           seconds: Sequence[float] | None = None) -> Clip:
     view = build_transform(False, input_res=panel, center_crop=panel, norm_mean=(0,) * 3, norm_std=(1,) * 3)
     seconds = frame_seconds(path) if seconds is None else seconds
-    titles = [f"{seconds[min(i, len(seconds) - 1)]:.2f} s" if len(seconds) > 1 else "image" for i in indices]
+    titles = ["image" if is_image(os.fspath(path)) else f"{seconds[min(i, len(seconds) - 1)]:.2f} s" for i in indices]
     return Clip(Path(path).name, reader.transform(frame_TCHW, None)[None], _pictures(view(frame_TCHW, None)), titles)
 
 

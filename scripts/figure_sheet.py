@@ -111,8 +111,8 @@ class _Page:
     def bar(self, x: int, top: int, bottom: int, scale: Scale):
         box = [x / self.width, 1 - bottom / self.height, 12 / self.width, (bottom - top) / self.height]
         axes = self.figure.add_axes(box)
-        axes.imshow(np.linspace(1, 0, 256)[:, None], aspect="auto", cmap=scale.colours,
-                    extent=(0, 1, scale.low, scale.high))
+        high = scale.high if scale.high > scale.low else scale.low + 1  # all values are one
+        axes.imshow(np.linspace(1, 0, 256)[:, None], aspect="auto", cmap=scale.colours, extent=(0, 1, scale.low, high))
         axes.set_xticks([])
         axes.yaxis.tick_right()
         axes.yaxis.set_label_position("right")

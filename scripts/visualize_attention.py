@@ -48,7 +48,7 @@ def attention_maps(model: MILES, clip: Clip, block: int = -1, heads: str | int =
     heat_HTYX = (attention_HTYX * (1 + attention_HTYX[0].numel())).numpy()
     if heads == "mean":
         return {"mean of heads": heat_HTYX.mean(0)}
-    if heads != "each" and not 0 <= int(heads) < len(heat_HTYX):
+    if heads != "each" and not (str(heads).isdigit() and int(heads) < len(heat_HTYX)):
         raise UserError(f"head {heads} is asked of {len(heat_HTYX)}: 0 to {len(heat_HTYX) - 1}, mean or each")
     chosen = range(len(heat_HTYX)) if heads == "each" else [int(heads)]
     return {f"head {i}": heat_HTYX[i] for i in chosen}
