@@ -44,7 +44,7 @@ def attention(given: argparse.Namespace, common: dict) -> list[Path]:
 def alignment(given: argparse.Namespace, common: dict) -> list[Path]:
     """The PNG."""
     return [alignment_figure(given.resume, given.videos, given.text, given.out, word=given.word,
-                             title=given.title or None, **common)]
+                             relative=given.relative, title=given.title or None, **common)]
 
 
 def masking(given: argparse.Namespace, common: dict) -> list[Path]:
@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--most", type=int, default=240, metavar="FRAMES", help="at most so many (240)")
     kind["alignment"].add_argument("--text", required=True)
     kind["alignment"].add_argument("--word", nargs="+", action="extend", help="these words of the text alone")
+    kind["alignment"].add_argument("--relative", action="store_true", help="less the mean over the text's words")
     kind["masking"].add_argument("--seed", type=int, default=0, help="of the mask (0)")
     return made
 

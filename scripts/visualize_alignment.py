@@ -5,7 +5,6 @@ W words, T frames, N = Y * X patches a frame (rows, columns), E joint width.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +17,7 @@ from scripts.figure_sheet import Block, Row, draw
 from scripts.figures import PANEL, Scale, overlay, save
 
 LABEL = "cosine, word with patch"
+RELATIVE = "cosine - mean over words"
 
 
 @torch.no_grad()
@@ -41,25 +41,24 @@ def choose(words: Sequence[str], wanted: str | Sequence[str] | None) -> list[int
 
 def alignment_figure(model: MILES | File | Sequence[MILES | File], clip: Tensor | File | Sequence[File], text: str,
                      out_png: File, word: str | Sequence[str] | None = None, names: Sequence[str] | None = None, *,
-                     panel: int = PANEL, title: str | None = None, device: str = "cpu") -> Path:
+                     relative: bool = False, panel: int = PANEL, title: str | None = None, device: str = "cpu") -> Path:
     """Write a PNG: for each clip a row of its frames and a row for each word of `text` (or for `word` alone), several
-    models side by side under their `names`; one colour scale a clip. `clip`: files, or video_BTCHW."""
+    models side by side under their `names`; one colour scale a clip. `clip`: files, or video_BTCHW.
+
+    `relative`: less the mean over the words of the text, place by place: what a word has and the others have not.
+    """
     made = models(model, device)
     blocks = []
     for views in zip(*[clips(one, clip, panel) for one in made]):
         found = [word_similarity(one, view.video_BTCHW, text) for one, view in zip(made, views)]
         words = found[0][0]
         chosen = choose(words, word)
-        heats = [cosine_WTYX.numpy()[chosen] for _, cosine_WTYX in found]
-        scale = scale_of(heats)
+        heats = [(cosine_WTYX - relative * cosine_WTYX.mean(0)).numpy()[chosen] for _, cosine_WTYX in found]
+        scale = Scale(min(float(heat.min()) for heat in heats), max(float(heat.max()) for heat in heats),
+                      RELATIVE if relative else LABEL)
         rows = [Row("frame", [list(zip(view.picture_TPPC, view.titles)) for view in views], heat=False)]
         for i, place in enumerate(chosen):
             rows.append(Row("", [[(overlay(picture, heat, scale), words[place]) for picture, heat in
                                   zip(view.picture_TPPC, heat_WTYX[i])] for view, heat_WTYX in zip(views, heats)]))
         blocks.append(Block(views[0].name, rows, scale))
     return save(draw(blocks, names or (), f'"{text}"' if title is None else title), out_png)
-
-
-def scale_of(heats: Sequence[np.ndarray]) -> Scale:
-    """From the lowest to the highest similarity of a clip, over all its words and models."""
-    return Scale(min(float(heat.min()) for heat in heats), max(float(heat.max()) for heat in heats), LABEL)

@@ -142,16 +142,19 @@ def test_each_head_any_block_and_two_checkpoints(place, capsys):
     np.testing.assert_array_equal(second[:, :SIDE], overlay(picture, heats[1]["head 0"][2], scale))
 
 
-def test_alignment_drawn_is_alignment_computed(place, capsys):
+@pytest.mark.parametrize("more", [(), ("--relative",)])
+def test_alignment_drawn_is_alignment_computed(place, capsys, more):
     out, = run(capsys, "alignment", "-r", place / "a.pth", place / "h264.mp4", "--text", "a red dog", "--word", "dog",
-               "red", "-o", place / "w.png", "--panel", SIDE)
+               "red", "-o", place / "w.png", "--panel", SIDE, *more)
     model = load(place / "a.pth")
     clip = clips(model, place / "h264.mp4", SIDE)[0]
-    heat = word_similarity(model, clip.video_BTCHW, "a red dog")[1].numpy()[1:]
+    heat = word_similarity(model, clip.video_BTCHW, "a red dog")[1].numpy()
+    heat = (heat - sum(heat) / 3 if more else heat)[1:]
     for w in range(2):
         for t in range(4):
             wanted = overlay(clip.picture_TPPC[t], heat[w, t], Scale(heat.min(), heat.max(), ""))
-            np.testing.assert_array_equal(panel(out, HEAD + LINE + w * (SIDE + LINE + GAP), t), wanted)
+            seen = panel(out, HEAD + LINE + w * (SIDE + LINE + GAP), t)
+            assert np.abs(seen.astype(int) - wanted).max() <= bool(more)
 
 
 def test_masking_drawn_is_masking_computed(place, capsys):
