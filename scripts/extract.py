@@ -1,9 +1,9 @@
 """Features of videos, pictures or texts, for search or for anything else.
 
-    python scripts/extract.py -r CKPT FOLDER OUT [--segments 8]         every video and picture under a folder
-    python scripts/extract.py -r CKPT CONFIG.json OUT [--split test]    a data set, or with --texts its captions
-    python scripts/extract.py -r CKPT captions.txt OUT --texts          a text a line; or "text" of each line of a .jsonl
-    torchrun --nproc_per_node=8 scripts/extract.py ...                  any number of processes
+    python scripts/extract.py -r CKPT FOLDER OUT [--segments 8]        every video and picture under a folder
+    python scripts/extract.py -r CKPT CONFIG.json OUT [--split test]   a data set, or with --texts its captions
+    python scripts/extract.py -r CKPT captions.txt OUT --texts         a text a line; or "text" of a .jsonl's lines
+    torchrun --nproc_per_node=8 scripts/extract.py ...                 any number of processes
 
 OUT gets shards of features (as encode_video and encode_text give them, not normalised), ids.jsonl, bad_files.jsonl,
 manifest.json; see scripts/features.py. Whatever ends it, the same command goes on; another checkpoint or other options
@@ -14,30 +14,24 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
 from model.miles import MILES
 from parse_config import ConfigError, UserError, command, plain
 from scripts import extract_rows
-from scripts.extract_clips import Clips, Part, plan, read_clips, read_texts
+from scripts.extract_run import encoder, fill, on_main, parts, width
 from scripts.extract_store import Store
 from scripts.features import FILES, Row, digest, fingerprint
 from test import load
 from trainer import claim, distributed
 from trainer.distributed import gather_objects, rank, world
-from trainer.feed import move
 from trainer.log import console
-from trainer.precision import NAMES, Precision
+from trainer.precision import NAMES
 
 
 def main(given: argparse.Namespace):
@@ -83,71 +77,6 @@ def begin(store: Store, model: MILES, sets: list[Any], given: argparse.Namespace
         on_main(lambda: store.begin(identity, rows))
 
 
-def parts(store: Store, model: MILES, sets: list[Any], shards: list[int], given: argparse.Namespace) -> Iterator[Part]:
-    """The rows of `shards`, read."""
-    batches = plan(shards, len(store.rows), store.shard_rows, given.batch)
-    if given.texts:
-        return read_texts(store.rows, batches, store.shard_rows)
-    clips = Clips(store.rows, model.read, sets, bool(given.segments))
-    return read_clips(clips, batches, store.shard_rows, given.workers)
-
-
-def fill(store: Store, encode: Callable[[Any], Tensor], parts: Iterator[Part], shards: int):
-    """Encode and write, shard after shard."""
-    features: dict[int, np.ndarray] = {}
-    bad: dict[int, str] = {}
-    with tqdm(total=shards, desc="shards", disable=bool(rank()), leave=False) as bar:
-        for part in parts:
-            if part.numbers:
-                x_BE = encode(part.clips).float().cpu()
-                if not x_BE.isfinite().all():
-                    raise UserError("the features are not finite; try --precision fp32, or another checkpoint")
-                features.update(zip(part.numbers, x_BE.numpy()))
-            bad.update(part.bad)
-            if part.last:
-                store.put(part.shard, features, bad)
-                features, bad = {}, {}
-                bar.update()
-
-
-def encoder(model: MILES, given: argparse.Namespace) -> Callable[[Any], Tensor]:
-    """Clips or texts -> x_BE. On the CPU one at a time, so that no feature depends on its company (see
-    trainer/evaluation/encoder.py)."""
-    precision = Precision(given.precision, model.device)
-
-    @torch.no_grad()
-    def encode(things: Any) -> Tensor:
-        size = 1 if model.device.type == "cpu" else len(things)
-        with precision.autocast():
-            return torch.cat([one(things[start:start + size]) for start in range(0, len(things), size)])
-
-    def one(things: Any) -> Tensor:
-        return model.encode_text(move(model.tokenize(things), model.device)) if given.texts else \
-            model.encode_video(things.to(model.device, non_blocking=True))[0]
-    return encode
-
-
-def width(model: MILES) -> int:
-    """Of the joint space."""
-    return model.settings["projection_dim"] if model.settings["projection"] else model.video_model.embed_dim
-
-
-def on_main(work: Callable[[], Any]) -> Any:
-    """What `work` gives on process 0, on all processes; if it raises a user's mistake, all end and only 0 says it."""
-    result, error = None, None
-    if rank() == 0:
-        try:
-            result = work()
-        except (UserError, OSError) as mistake:
-            error = mistake
-    result, failed = gather_objects((result, error is not None))[0]
-    if error:
-        raise error
-    if failed:
-        raise SystemExit(2)
-    return result
-
-
 def tell(store: Store, rows: int, bad: int, there: int, seconds: float):
     """The last line."""
     if rank() == 0:
@@ -155,7 +84,7 @@ def tell(store: Store, rows: int, bad: int, there: int, seconds: float):
         print(f"{store.folder}: {rows} rows of {store.width} in {store.shards} shards, {bad} could not be read"
               f"{' (bad_files.jsonl)' if bad else ''}; {seconds:.1f} s{before}")
         if not rows:
-            raise UserError(f"{store.folder}: none of the {bad} could be read, the first reasons are in bad_files.jsonl")
+            raise UserError(f"{store.folder}: none of the {bad} could be read, see bad_files.jsonl")
 
 
 def positive(number: type) -> Callable[[str], Any]:
@@ -181,7 +110,8 @@ def cli(argv: list[str] | None = None):
     parser.add_argument("--split", default="test", help="of a config's data set (default: test)")
     parser.add_argument("--segments", type=positive(float), metavar="SECONDS", help="cut videos into pieces so long")
     parser.add_argument("--files", choices=FILES, default=FILES[0], help="kind of the shards (default: safetensors)")
-    parser.add_argument("--shard", type=positive(int), default=500, metavar="ROWS", help="of a shard: what a kill costs")
+    parser.add_argument("--shard", type=positive(int), default=500, metavar="ROWS",
+                        help="of a shard: what a kill costs at most (default: 500)")
     parser.add_argument("--batch", type=positive(int), default=32, help="clips a batch on a GPU")
     parser.add_argument("--workers", type=int, default=min(8, len(os.sched_getaffinity(0))),
                         help="reading processes (default: a core each, 8 at most; 0: none)")

@@ -79,7 +79,7 @@ class Store:
             listed = json.loads(self.path(shard).with_suffix(".json").read_text(encoding="utf-8"))["bad"]
             numbers = range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, len(self.rows)))
             assert len(load(self.path(shard))) + len(listed) == len(numbers), f"{self.path(shard)}: is not whole"
-            bad.update({number: reason for number, reason in listed})
+            bad.update(dict(listed))
         public = [{key: value for key, value in row.items() if key not in PLACE} for row in self.rows]
         write_lines(self.folder / "ids.jsonl", (row for number, row in enumerate(public) if number not in bad))
         write_lines(self.folder / "bad_files.jsonl", ({**public[number], "reason": bad[number]} for number in bad))
