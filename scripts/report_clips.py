@@ -16,7 +16,7 @@ from scripts.report_read import Exam
 
 log = logging.getLogger(__name__)
 BOX = (128, 96)  # pixels that a frame is fitted into; smaller ones stay as they are
-FRAMES = 3
+FRAMES = 4
 QUALITY = 68
 
 

@@ -17,7 +17,9 @@ from scripts.visualize import alignment_figure, attention_figure, masking_figure
 from test import load
 
 log = logging.getLogger(__name__)
-WORDS = 5  # of a caption, in the alignment's figure
+WORDS = 4  # of a caption, in the alignment's figure
+PLAIN = ("a an and are as at be by clip each for from has have her his how in into is it its of on or our out s see "
+         "that the their then there these they this to up very video was we were while who with")  # mean little alone
 QUALITY = 88
 ABOUT = {"attention": "Where CLS looks: self-attention of CLS in the last block, mean over the heads, over each frame.",
          "alignment": "What a word is like: the cosine of its feature with every patch feature.",
@@ -39,7 +41,7 @@ def figures(run: Run, clips: Sequence[Clips], count: int, device: str = "cpu") -
     except (UserError, OSError) as error:
         return note(f"{run.checkpoint}: {error}")
     made = "".join(drawn(*each) for each in wanted(model, run.checkpoint, subjects, device))
-    return f'<p class="note">By {text(run.checkpoint)}.</p>{made}'
+    return f'<p class="note">By {text(run.checkpoint)}.</p><div class="figures">{made}</div>'
 
 
 def chosen(exam: Exam, clips: Clips, count: int) -> list[Subject]:
@@ -73,9 +75,10 @@ def wanted(model: MILES, checkpoint: Path, subjects: list[Subject], device: str
 
 
 def words(model: MILES, caption: str) -> list[str]:
-    """The longest WORDS of a caption: of a short one all."""
+    """The longest WORDS of a caption, without those that mean little by themselves unless there are no others."""
     found = list(dict.fromkeys(encode_words(model, caption)[0]))
-    return sorted(found, key=len, reverse=True)[:WORDS] if len(found) > WORDS else found
+    telling = [word for word in found if word.lower() not in PLAIN.split() and word.isalnum()] or found
+    return sorted(telling, key=len, reverse=True)[:WORDS]
 
 
 def drawn(kind: str, about: str, write: Callable[[Path], Path]) -> str:

@@ -4,6 +4,7 @@ Nothing here needs torch. A folder may be of train.py (log.jsonl, config.json, w
 stage of it, or of test.py alone (results.json).
 """
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,8 +69,10 @@ def read(folder: Path) -> Run:
 
 
 def results_in(folder: Path) -> list[Path]:
-    """Every results.json of test.py, up to two folders down."""
-    return [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{depth}results.json"))]
+    """Every results.json of test.py, up to two folders down, but for those of other runs."""
+    found = [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{depth}results.json"))]
+    others = {path.parent for path in folder.glob("*/log.jsonl") if not path.parent.name.startswith("stage")}
+    return [path for path in found if not others & {path.parent, path.parent.parent}]
 
 
 def read_log(path: Path, stage: str = "") -> Log:
@@ -133,15 +136,17 @@ def checkpoint(folder: Path, exams: list[Exam]) -> Path | None:
 
 def missing(run: Run, last: Path) -> Iterable[tuple[str, str]]:
     """What the report would show if it were there."""
-    config = f"-c {last / 'config.json'}" if (last / "config.json").is_file() else "-c CONFIG"
-    exam = f"python test.py {config} -r {run.checkpoint or 'CHECKPOINT'}"
+    config = shlex.join(["-c", str(last / "config.json")]) if (last / "config.json").is_file() else "-c CONFIG"
+    exam = f"python test.py {config} {shlex.join(['-r', str(run.checkpoint or 'CHECKPOINT')])}"
+
+    def examine(name: str) -> str:
+        return f"{exam} {shlex.join(['-o', str(run.folder / name)])} {SAVED}"
     if not run.logs:
         yield "no log.jsonl, so no curves and no throughput; train.py writes one", "python train.py -c CONFIG"
     if not run.exams:
-        yield "no results.json, so no table and no gallery", f"{exam} -o {run.folder / 'test'} {SAVED}"
+        yield "no results.json, so no table and no gallery", examine("test")
     for one in run.exams:
         if one.ranks is None:
-            yield (f"no ranks.jsonl in {one.folder}, so no gallery of it",
-                   f"{exam} -o {run.folder / 'test_with_ranks'} {SAVED}")
+            yield f"no ranks.jsonl in {one.folder}, so no gallery of it", examine("test_with_ranks")
     if run.checkpoint is None:
         yield "no checkpoint, so no figures", f"python train.py {config}"

@@ -24,6 +24,7 @@ def chart(title: str, curves: Mapping[str, Curve], x_name: str = "step",
     log = min(ys) > 0 and max(ys) / min(ys) > 200
     low, high = bounds or padded(min(ys), max(ys), log)
     x_ticks, y_ticks = ticks(min(xs), max(xs), whole=True), (decades if log else ticks)(low, high)
+    y_ticks = [ys[0]] if min(ys) == max(ys) and not bounds else y_ticks
 
     def place(x: float, y: float) -> tuple[float, float]:
         a, b, c = (math.log10(v) for v in (low, high, y)) if log else (low, high, y)
@@ -84,9 +85,10 @@ def axes(x_ticks: Sequence[float], y_ticks: Sequence[float], place, low: float, 
 
 
 def number(value: float) -> str:
-    """Short: 0.25, 1500, 12k, 3e-05."""
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e7):
-        return f"{value:.0e}" if f"{value:.0e}" == f"{value:.1e}".replace(".0", "") else f"{value:.1e}"
+    """Short: 0.25, 1500, 12k, 3e-5, 2.5e-5."""
+    if value and (abs(value) < 1e-4 or abs(value) >= 1e7):
+        digits, power = f"{value:.3e}".split("e")
+        return f"{float(digits):g}e{int(power)}"
     return f"{value / 1000:g}k" if abs(value) >= 1e4 and value % 100 == 0 else f"{value:.6g}"
 
 

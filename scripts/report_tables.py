@@ -9,6 +9,10 @@ from scripts.report_svg import good, number
 from trainer.evaluation.published import published
 from trainer.evaluation.report import COLUMNS, HEADS
 
+EPOCH = (("epoch", "epoch", str), ("step", "step", str), ("seconds", "seconds", "{:.1f}".format),
+         ("samples_per_s", "samples/s", "{:.1f}".format), ("waiting", "waiting for data", "{:.1%}".format),
+         ("lr", "learning rate", lambda value: number(float(f"{value:.3g}"))), ("loss", "loss", "{:.4f}".format),
+         ("val_loss", "validation loss", "{:.4f}".format), ("t2v.R1", "t2v R@1", "{:.2f}".format))
 WAYS = {"t2v": "text to video", "v2t": "video to text"}
 
 
@@ -79,9 +83,8 @@ def throughput(log: Log) -> str:
             f"{samples / seconds:.1f} samples a second, "
             f"{sum(row['bad_files'] for row in epochs)} unreadable files replaced"
             + (f", {max(memory):.2f} GiB at most" if memory else ""))
-    names = ["epoch", "step", "seconds", "samples_per_s", "waiting", "lr", "loss", "val_loss", "t2v.R1"]
-    heads = ["epoch", "step", "seconds", "samples/s", "waiting", "learning rate", "loss", "validation loss", "t2v R@1"]
-    rows = [[number(float(f"{row[name]:.4g}")) if good(row.get(name)) else "" for name in names] for row in epochs]
+    rows = [[how(row[name]) if good(row.get(name)) else "" for name, _, how in EPOCH] for row in epochs]
+    heads = [head for _, head, _ in EPOCH]
     return f"<p>{text(said)}.</p><details><summary>Every epoch</summary>{table(heads, rows)}</details>"
 
 
