@@ -8,6 +8,7 @@ import numpy as np
 from scripts.figures import Scale, matplotlib_agg
 
 TOP, HEAD, TITLE, LINE, LEFT, GAP, BAR = 6, 18, 18, 15, 22, 4, 74  # pixels
+LETTER = 7  # pixels of a title's letter, about
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def draw(blocks: Sequence[Block], headings: Sequence[str] = (), title: str = "")
 
 def sheet_size(blocks: Sequence[Block], headings: Sequence[str] = (), title: str = "") -> tuple[int, int]:
     """(width, height) of the sheet in pixels."""
-    width = max(right for block in blocks for _, right in _spans([block])) + BAR
+    longest = max(len(text) for text in (title, *(block.title for block in blocks)))
+    width = max(max(right for _, right in _spans(blocks)) + BAR, LETTER * longest + 2 * LEFT)
     height = sum(TITLE * bool(block.title) + sum(row_height(row) for row in block.rows) for block in blocks)
     return width, TOP + HEAD * (bool(title) + bool(headings)) + height + GAP
 
@@ -90,7 +92,7 @@ def _draw_block(page: "_Page", block: Block, down: int) -> int:
             heat_top = down + titled
         down = below
     if heat_top is not None:
-        page.bar(page.width - BAR + 10, heat_top, down - GAP, block.scale)
+        page.bar(_spans([block])[-1][1] + 10, heat_top, down - GAP, block.scale)
     return down
 
 
