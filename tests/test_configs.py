@@ -66,7 +66,7 @@ def test_every_name_and_argument_is_known(path):
 def test_about_gives_a_command_that_exists(path):
     about = load(path)["about"]
     words = about.split("  -- ")[0].split()
-    script = next(word for word in words if word.endswith(".sh"))
+    script = next(word for word in words if word.endswith((".sh", ".py")))
     assert (ROOT / script).is_file() and "  -- " in about or script == "scripts/demo.sh"
     assert not [word for word in words if word.endswith(".json") and not (ROOT / word).is_file()]
 

@@ -54,7 +54,8 @@ RECIPES: dict[str, Train | Zero] = {
     "zero_ucf101.json": Zero("UCF101_DIR", "ucf101-split1", "4 of 3783 videos, 4 of 3783 captions"),
     "zero_hmdb51.json": Zero("HMDB51_DIR", "hmdb51-split1", "4 of 1530 videos, 4 of 1530 captions"),
 }
-ELSEWHERE = {"demo.json": "tests/test_readme.py"}  # scripts/demo.sh makes its data itself
+ELSEWHERE = {"demo.json": ("scripts/demo.sh", "tests/test_readme.py"),  # its data are made by the script itself
+             "ablation.json": ("scripts/ablation.py", "tests/test_ablation.py")}
 TRAINED = [name for name, recipe in RECIPES.items() if isinstance(recipe, Train)]
 EXAMINED = [name for name, recipe in RECIPES.items() if isinstance(recipe, Zero)]
 DATA = {"CC3M_DIR": "ConceptualCaptions3M", "WEBVID_DIR": "WebVid", "MSRVTT_DIR": "MSRVTT", "MSVD_DIR": "MSVD",
@@ -65,8 +66,8 @@ def test_every_config_is_run_by_a_test():
     untested = set(CONFIGS) - set(RECIPES) - set(ELSEWHERE)
     assert not untested, f"configs without an entry in RECIPES: {sorted(untested)}"
     assert set(RECIPES) | set(ELSEWHERE) == set(CONFIGS), "an entry whose config is gone"
-    for config, test in ELSEWHERE.items():
-        assert f"scripts/{config.removesuffix('.json')}.sh" in (ROOT / test).read_text()
+    for script, test in ELSEWHERE.values():
+        assert (ROOT / script).is_file() and Path(script).stem in (ROOT / test).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -99,16 +100,8 @@ def data(home: Path, variable: str) -> Path:
 
 
 def small(home: Path, config: str) -> list[str]:
-    """Settings that make the model tiny and the run two steps (a stage) of two clips."""
-    video = {"arch_config": '""', "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2,
-             "pretrained": "false"}
-    changes = [f"arch.args.video_params.{key}={value}" for key, value in video.items()]
-    changes += [f"arch.args.text_params.model={home / 'text'}", "arch.args.projection_dim=16"]
-    for under in ("stages.",) if "curriculum" in config else ("",):
-        changes += [f"{under}data_loader.args.{key}" for key in (
-            "batch_size=2", "num_workers=0", "video_params.input_res=32", "video_params.deadline=0")]
-        changes += [f"{under}trainer.epochs=1", f"{under}trainer.max_samples_per_epoch=4"]
-    return [*changes, "trainer.log_every=1"]
+    """Settings that make the model tiny and the run two steps (a stage)."""
+    return tiny.settings(home / "text", "stages." if "curriculum" in config else "")
 
 
 def raw(config: str) -> dict[str, Any]:

@@ -44,13 +44,8 @@ def test_two_nodes_a_signal_and_the_queue(tmp_path):
         (tmp_path / "bin" / name).chmod(0o755)
     args, _ = miniatures.build("WebVid", tmp_path / "WebVid")
     torch.save({"state_dict": tiny.miles(tiny.text_folder(tmp_path / "text")).state_dict()}, tmp_path / "stage1.pth")
-    settings = [f"arch.args.video_params.{word}" for word in (
-        "arch_config=\"\"", "img_size=32", "patch_size=8", "embed_dim=24", "depth=2", "num_heads=2")]
-    settings += [f"data_loader.args.{word}" for word in (
-        "batch_size=1", "num_workers=0", "video_params.input_res=32", "video_params.deadline=0")]
-    settings += [f"arch.args.text_params.model={tmp_path / 'text'}", "arch.args.projection_dim=16",
-                 "trainer.precision=fp32", "trainer.epochs=100000", "trainer.log_every=1", "valid_loader=null",
-                 "trainer.save_period=100000", "trainer.save_every=0"]
+    settings = [*tiny.settings(tmp_path / "text"), "data_loader.args.batch_size=1", "trainer.epochs=100000",
+                "trainer.save_period=100000", "trainer.save_every=0", "trainer.precision=fp32", "valid_loader=null"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

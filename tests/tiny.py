@@ -7,15 +7,17 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "the", "red", "blue"
          "jumps", "left", "right", "video", "of", "person", "is", "##s"]
 
 
-def text_folder(folder: Path, dropout: float = 0.0) -> str:
-    """Save a tiny DistilBertModel and its WordPiece tokenizer in `folder`; returns its path."""
+def text_folder(folder: Path, dropout: float = 0.0, words: list[str] = WORDS, std: float = 0.02) -> str:
+    """Save a tiny DistilBertModel and its WordPiece tokenizer of `words` in `folder`; returns its path.
+
+    std: of its weights; with 0.02 all captions are nearly the same to it until it has learnt.
+    """
     from transformers import BertTokenizerFast, DistilBertConfig, DistilBertModel
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(folder)
     torch.manual_seed(0)
-    config = DistilBertConfig(vocab_size=len(WORDS), dim=32, hidden_dim=64, n_layers=2, n_heads=2, dropout=dropout,
-                              attention_dropout=dropout, max_position_embeddings=32)
+    config = DistilBertConfig(vocab_size=len(words), dim=32, hidden_dim=64, n_layers=2, n_heads=2, dropout=dropout,
+                              attention_dropout=dropout, max_position_embeddings=32, initializer_range=std)
     DistilBertModel(config).save_pretrained(folder)
     return str(folder)
 
@@ -25,6 +27,19 @@ def arch(folder: str, **video) -> dict:
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_frames": 4, **video}
     return {"type": "MILES", "args": {"video_params": {"model": "SpaceTimeTransformer", **sizes},
                                       "text_params": {"model": folder}, "projection_dim": 16}}
+
+
+def settings(folder: str | Path, under: str = "") -> list[str]:
+    """What, at the end of any recipe's command, makes its model tiny and its run two steps of two clips.
+
+    `folder`: of `text_folder`; `under`: "stages." for a config whose stages hold the loaders."""
+    video = {"arch_config": '""', "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2,
+             "pretrained": "false"}
+    loader = {"batch_size": 2, "num_workers": 0, "video_params.input_res": 32, "video_params.deadline": 0}
+    return [*(f"arch.args.video_params.{key}={value}" for key, value in video.items()),
+            f"arch.args.text_params.model={folder}", "arch.args.projection_dim=16",
+            *(f"{under}data_loader.args.{key}={value}" for key, value in loader.items()),
+            f"{under}trainer.epochs=1", f"{under}trainer.max_samples_per_epoch=4", "trainer.log_every=1"]
 
 
 def miles(folder: str, seed: int = 0, **video):
