@@ -57,9 +57,9 @@ def cli(argv: list[str] | None = None):
     parser.add_argument("--json", action="store_true", help="print the answers as JSON")
     parser.add_argument("--serve", action="store_true", help="a page at http://127.0.0.1:PORT/")
     parser.add_argument("--port", type=int, default=8000, help="of --serve (default: 8000; 0: any)")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
     if sum((given.text is not None, given.video is not None, given.serve)) != 1:
-        raise ConfigError('one thing is needed: a text in quotes, --video FILE or --serve')
+        raise ConfigError("one thing is needed: a text in quotes, --video FILE or --serve")
     if given.text is not None and not given.text.strip():
         raise ConfigError("the text is empty; say what to look for")
     if given.k < 1:

@@ -15,7 +15,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from parse_config import UserError
 from scripts.search_files import Files, span
@@ -75,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if self.headers.get("Host", "") not in self.server.names:
                 raise Bad(403, "open it by its own address")
-            address = urlsplit(self.path)
+            address = split(self.path)
             first, _, rest = address.path.removeprefix("/").partition("/")
             routes = {"": self.page, "api": self.api, "picture": self.picture, "preview": self.picture,
                       "video": self.video}
@@ -162,6 +162,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         """Quiet."""
+
+
+def split(path: str) -> SplitResult:
+    """What a request asks for, in parts. Raises Bad."""
+    try:
+        return urlsplit(path)
+    except ValueError:
+        raise Bad(400, "this is no address") from None
 
 
 def number(text: str) -> int:
