@@ -22,6 +22,7 @@ from scripts.visualize_alignment import alignment_figure
 from scripts.visualize_attention import attention_figure
 from scripts.visualize_masking import masking_figure
 from scripts.visualize_movie import attention_movie
+from trainer import device
 
 __all__ = ["alignment_figure", "attention_figure", "attention_movie", "masking_figure"]
 CHECKPOINTS = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -62,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("videos", nargs="*", metavar="VIDEO", help="videos or images")
         each.add_argument("-r", "--resume", nargs="+", action="extend", required=True, metavar="CKPT")
         each.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: exps/figures/KIND.png")
-        each.add_argument("-d", "--device", default="cpu", help="default: cpu")
+        each.add_argument("-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
         each.add_argument("--names", nargs="+", metavar="NAME", help="one for each checkpoint, printed above it")
         each.add_argument("--panel", type=int, default=PANEL, metavar="PIXELS", help=f"a picture's side ({PANEL})")
         each.add_argument("--title", default="", help="printed above all")
@@ -92,9 +93,11 @@ def sort_out(given: argparse.Namespace):
     if given.names and len(given.names) != len(given.resume):
         raise UserError(f"--names: {len(given.names)} for {len(given.resume)} checkpoints ({', '.join(given.names)}); "
                         "give one for each, in the order of -r, and no VIDEO behind them")
-    if not given.panel >= 16:
-        raise UserError(f"--panel {given.panel}: 16 or more pixels are needed")
+    for name, least in (("panel", 16), ("fps", 0.01), ("most", 1), ("window", 0)):
+        if getattr(given, name, least) < least:
+            raise UserError(f"--{name} {getattr(given, name)}: {least} or more is needed")
     given.out = given.out or OUT / f"{given.kind}.png"
+    given.device = str(device.choose(given.device))
 
 
 def is_checkpoint(path: str) -> bool:

@@ -181,7 +181,8 @@ def test_an_image_is_one_frame_and_an_exported_folder_a_checkpoint(place, capsys
     for kind, more in (("attention", ()), ("alignment", ("--text", "a dog")), ("masking", ())):
         out, = run(capsys, kind, "-r", place / "folder", place / "still.jpg", "-o", place / "s.png", "--panel", SIDE,
                    *more)
-        assert Image.open(out).size[0] == LEFT + SIDE + BAR
+        frames = np.asarray(Image.open(out))[BELOW - SIDE + HEAD:][:10]  # a strip of the row of frames
+        assert (frames[:, LEFT:LEFT + SIDE] < 255).any() and (frames[:, LEFT + SIDE:] == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
@@ -234,6 +235,8 @@ def test_mistakes_end_in_one_line(place, capsys):
     assert "0 to 1, or -1" in refused(capsys, "attention", *base, "--block", 7)
     assert "mean or each" in refused(capsys, "attention", *base, "--heads", "all")
     assert "16 or more" in refused(capsys, "attention", *base, "--panel", 3)
+    assert "--most 0: 1 or more" in refused(capsys, "attention", *base, "--animate", "gif", "--most", 0)
+    assert "GPU 99" in refused(capsys, "masking", *base, "-d", "cuda:99")
     assert "gone.mp4" in refused(capsys, "attention", "-r", place / "a.pth", place / "gone.mp4")
     assert "gone.pth" in refused(capsys, "attention", "-r", place / "gone.pth", place / "h264-8.mp4")
     assert "h264-8.mp4" in refused(capsys, "attention", "-r", place / "h264-8.mp4", place / "h264-8.mp4")
