@@ -182,7 +182,7 @@ def test_an_image_is_one_frame_and_an_exported_folder_a_checkpoint(place, capsys
         out, = run(capsys, kind, "-r", place / "folder", place / "still.jpg", "-o", place / "s.png", "--panel", SIDE,
                    *more)
         frames = np.asarray(Image.open(out))[BELOW - SIDE + HEAD:][:10]  # a strip of the row of frames
-        assert (frames[:, LEFT:LEFT + SIDE] < 255).any() and (frames[:, LEFT + SIDE:] == 255).all()
+        assert (frames[:, LEFT:LEFT + SIDE] < 255).any() and (frames[:, LEFT + SIDE:][:, :2 * GAP] == 255).all()
 
 
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
