@@ -9,6 +9,7 @@ anywhere but the page's own origin, which are also stopped) fails the test at it
 `page.problems`. Chromium is that of the system; nothing is downloaded. Where there is none, tests are skipped with the
 command that installs it, or fail if the environment says BROWSER_TESTS=required, as .ci/run does.
 """
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -40,6 +41,23 @@ def lacking(what: str):
     pytest.skip(what)
 
 
+def open_files() -> set[int]:
+    """Numbers of this process's open files, without that of the look itself."""
+    return {number for number in map(int, os.listdir("/dev/fd")) if os.path.exists(f"/dev/fd/{number}")}
+
+
+def leave_to_the_parent():
+    """In a forked child: close the browser's pipes. Playwright's process ends when nobody can write to it any more, so
+    a child that lives on (a decoder, a loader's worker) would let the fixture wait for ever."""
+    for number in OWN_FILES:
+        with contextlib.suppress(OSError):
+            os.close(number)
+
+
+OWN_FILES: set[int] = set()  # of the running browser
+os.register_at_fork(after_in_child=leave_to_the_parent)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser for one file of tests; it does not outlive it, for its event loop would be in other tests' way."""
@@ -50,10 +68,13 @@ def browser() -> Iterator[Any]:
         from playwright.sync_api import sync_playwright
     except ImportError:
         lacking("playwright is not installed: pip install playwright")
+    before = open_files()
     with sync_playwright() as player:
         running = player.chromium.launch(executable_path=path, args=list(FLAGS), timeout=PATIENCE)
+        OWN_FILES.update(open_files() - before)
         yield running
         running.close()
+        OWN_FILES.clear()
 
 
 @pytest.fixture

@@ -43,6 +43,15 @@ def test_the_scheme_is_what_was_asked_for(open_page, tmp_path, dark):
     assert page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") is dark
 
 
+def test_a_forked_child_does_not_hold_the_browser(browser):
+    """It would keep Playwright's process alive, and the end of the tests waiting."""
+    assert len(tool.OWN_FILES) >= 3 and tool.open_files() >= tool.OWN_FILES
+    pid = os.fork()
+    if pid == 0:
+        os._exit(len(tool.OWN_FILES & tool.open_files()))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 @pytest.mark.parametrize("url, mine", [
     ("http://127.0.0.1:8000/clip/3", True), ("http://127.0.0.1:8001/", False), ("https://127.0.0.1:8000/", False),
     ("data:image/png;base64,AA", True), ("http://127.0.0.1:8000.other.invalid/", False)])
