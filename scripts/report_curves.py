@@ -23,7 +23,7 @@ def charts(log: Log) -> list[str]:
     others = [name for name in names if not name.startswith("loss")]
     order = [name for name in TITLES if name in others] + [name for name in others if name not in TITLES]
     made = [loss(part, names, steps, epochs) for part in parts]
-    made += [chart(TITLES.get(name, name), {name: curve(steps, name)}) for name in order[:3]]
+    made += [chart(TITLES.get(name, name), {name: curve(steps, name)}, linear=name == "lr") for name in order[:3]]
     made += list(recalls(epochs))
     made += [chart(TITLES.get(name, name), {name: curve(steps, name)}) for name in order[3:]]
     return [figure for figure in made if figure]

@@ -22,7 +22,8 @@ PLAIN = ("a an and are as at be by clip each for from has have her his how in in
          "that the their then there these they this to up very video was we were while who with")  # mean little alone
 QUALITY = 88
 ABOUT = {"attention": "Where CLS looks: self-attention of CLS in the last block, mean over the heads, over each frame.",
-         "alignment": "What a word is like: the cosine of its feature with every patch feature.",
+         "alignment": "Where a word is: the cosine of its feature with every patch feature, less the mean over the "
+                      "caption's words.",
          "masking": "Masked visual modeling: the clip, what the model sees of it, and the error of each hidden place."}
 Subject = tuple[str, str]  # path of a clip, its caption
 
@@ -68,10 +69,10 @@ def wanted(model: MILES, checkpoint: Path, subjects: list[Subject], device: str
     paths = [path for path, _ in subjects]
     names = ", ".join(Path(path).name for path in paths)
     yield "attention", names, lambda out: attention_figure(model, paths, out, device=device)
+    yield "masking", names, lambda out: masking_figure(checkpoint, paths, out, device=device)
     for path, caption in subjects:
         yield "alignment", f'{Path(path).name}, "{caption}"', lambda out, path=path, caption=caption: alignment_figure(
-            model, [path], caption, out, word=words(model, caption), device=device)
-    yield "masking", names, lambda out: masking_figure(checkpoint, paths, out, device=device)
+            model, [path], caption, out, word=words(model, caption), relative=True, device=device)
 
 
 def words(model: MILES, caption: str) -> list[str]:

@@ -11,17 +11,18 @@ Curve = Sequence[tuple[float, float | None]]
 
 
 def chart(title: str, curves: Mapping[str, Curve], x_name: str = "step",
-          bounds: tuple[float, float] | None = None) -> str:
+          bounds: tuple[float, float] | None = None, linear: bool = False) -> str:
     """<figure> with `curves` {name: [(x, y or None for a gap)]}; a colour a curve, named below if there are several.
 
-    `bounds`: of the y axis, if not those of the values. "" if there is no finite value.
+    `bounds`: of the y axis, if not those of the values. The axis is logarithmic for values that differ by a factor
+    of 200, unless `linear`. "" if there is no finite value.
     """
     shown = {name: thin(curve) for name, curve in curves.items() if any(good(y) for _, y in curve)}
     if not shown:
         return ""
     xs = [x for curve in shown.values() for x, _ in curve]
     ys = [y for curve in shown.values() for _, y in curve if good(y)]
-    log = min(ys) > 0 and max(ys) / min(ys) > 200
+    log = not (linear or bounds) and min(ys) > 0 and max(ys) / min(ys) > 200
     low, high = bounds or padded(min(ys), max(ys), log)
     x_ticks, y_ticks = ticks(min(xs), max(xs), whole=True), (decades if log else ticks)(low, high)
     y_ticks = [ys[0]] if min(ys) == max(ys) and not bounds else y_ticks

@@ -61,6 +61,8 @@ def test_gaps_logarithms_and_long_curves():
     assert re.findall("[ML]", re.search(r'<path d="(.*?)"', gap)[1]) == ["M", "M", "L"] and "2 values were not" in gap
     assert report_svg.chart("t", {"a": [(0, None)], "b": []}) == ""
     grown = report_svg.chart("t", {"a": [(i, 10.0 ** -i) for i in range(5)]})
+    linear = report_svg.chart("t", {"a": [(i, 10.0 ** -i) for i in range(5)]}, linear=True)
+    assert "logarithmic" not in linear
     ys = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", grown)]
     assert "logarithmic" in grown and [b - a for a, b in zip(ys, ys[1:])] == pytest.approx([ys[1] - ys[0]] * 4, abs=0.2)
     long = [(i, float(i % 7)) for i in range(1000)]

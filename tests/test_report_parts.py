@@ -85,7 +85,7 @@ def test_json_in_the_page_is_the_same_json(words):
 def test_figures_of_the_model(run):
     html = page(read(run), drawn=2)
     figures = re.findall(r'<img alt="(\w+): [^"]*" src="data:image/jpeg;base64,[^"]{2000,}">', html)
-    assert figures == ["attention", "alignment", "alignment", "masking"] and read(run).missing == []
+    assert figures == ["attention", "masking", "alignment", "alignment"] and read(run).missing == []
 
 
 def test_words_that_a_figure_shows(monkeypatch):
