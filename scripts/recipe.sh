@@ -53,20 +53,20 @@ source_of() {
     esac
 }
 
-# need_data CONFIG [key.path=value ...]: every folder that the config, or else its base, names as ${NAME_DIR:-default};
-# a data_dir among the settings is the caller's own affair
+# need_data CONFIG [key.path=value ...]: every folder that the config names as ${NAME_DIR:-default}, or, if it names no
+# folder, its base; a folder written plainly, and a data_dir among the settings, is the caller's own affair
 need_data() {
     case " ${*:2} " in *data_dir=*) return 0 ;; esac
-    local found name default
-    found=$(sed -nE 's/.*"data_dir": *"\$\{([A-Z0-9_]+):-([^}]*)\}".*/\1 \2/p' "$1" | sort -u)
-    if [ -z "$found" ]; then
-        found=$(sed -nE 's/.*"base": *"([^"]+)".*/\1/p' "$1")
-        [ ! -f "$(dirname "$1")/$found" ] || [ -z "$found" ] || need_data "$(dirname "$1")/$found"
+    local base name default
+    if ! grep -q '"data_dir"' "$1"; then
+        base=$(sed -nE 's/.*"base": *"([^"]+)".*/\1/p' "$1")
+        case "$base" in /*) ;; *) base=$(dirname "$1")/$base ;; esac
+        [ ! -f "$base" ] || need_data "$base"
         return 0
     fi
     while read -r name default; do
-        need_folder "${!name:-$default}" "$name" "$(source_of "$name")"
-    done <<<"$found"
+        [ -z "$name" ] || need_folder "${!name:-$default}" "$name" "$(source_of "$name")"
+    done < <(sed -nE 's/.*"data_dir": *"\$\{([A-Z0-9_]+):-([^}]*)\}".*/\1 \2/p' "$1" | sort -u)
 }
 
 # choose KIND [CONFIG ...]: sets and checks $config, which must be given, and $CHECKPOINT (default MILES.pth)

@@ -36,7 +36,11 @@ def variables(monkeypatch):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=IDS)
 def test_every_name_and_argument_is_known(path):
-    whole = load(path)
+    check_config(load(path))
+
+
+def check_config(whole: Config):
+    """Every section of every stage names what exists, with arguments that it takes."""
     for stage in whole.blocks("stages") or ({},):
         config = Config(lay({k: v for k, v in whole.plain().items() if k != "stages"}, stage))
         settings(config)

@@ -128,9 +128,9 @@ def test_half_precision_reaches_no_loss(name):
 
 
 def test_a_loss_of_the_wrong_kind_is_refused():
-    with pytest.raises(ConfigError, match="loss.type: CosineRegression is no ContrastiveLoss; known: MaxMargin"):
+    with pytest.raises(ConfigError, match="loss.type: CosineRegression is no ContrastiveLoss; known: .*MaxMargin"):
         of_kind(build("CosineRegression"), ContrastiveLoss, "loss.type")
-    with pytest.raises(ConfigError, match="known: CosineRegression, SmoothL1Regression"):
+    with pytest.raises(ConfigError, match="known: .*CosineRegression.*SmoothL1Regression"):
         of_kind(build("NormSoftmaxLoss"), ReconstructionLoss, "objective.args.mvm_loss.type")
     with pytest.raises(ConfigError, match="temperature"):
         build("NormSoftmaxLoss", temperature=0)

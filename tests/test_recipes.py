@@ -231,7 +231,8 @@ def test_a_data_set_of_ones_own_by_a_config_of_a_few_lines(home, python, tmp_pat
     """As finetune.sh is told to: base, dataset_name, data_dir."""
     args, _ = miniatures.build("JsonlDataset", tmp_path / "mine", videos=VIDEOS)
     over = {"args": {"dataset_name": "JsonlDataset", "data_dir": args["data_dir"], "cut": None}}
-    config = {"base": str(ROOT / "configs/finetune_msrvtt.json"), "name": "mine", "data_loader": over}
+    base = os.path.relpath(ROOT / "configs/finetune_msrvtt.json", tmp_path)
+    config = {"base": base, "name": "mine", "data_loader": over}
     miniatures.text(tmp_path / "mine.json", json.dumps(config))
     done = bash(home, ["scripts/finetune.sh", str(tmp_path / "mine.json")], small(home, "finetune_msrvtt.json"),
                 PYTHON=python, CHECKPOINT="../MILES.pth", SAVE_DIR=tmp_path / "exps", MSRVTT_DIR="nowhere")
