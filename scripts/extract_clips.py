@@ -1,17 +1,23 @@
 """Rows -> batches of what the model encodes. B clips, T frames, C channels, H height, W width."""
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_loader.clips import ClipReader
-from data_loader.collate import Collate, Guarded
+from data_loader.collate import Collate
 from data_loader.frames import pick
 from data_loader.reader import BrokenVideo
+from data_loader.spans import read_spans
 from data_loader.transforms import build_transform
 from data_loader.workers import batches, worker_options
+from parse_config import UserError
 from scripts.features import Row
+
+TOGETHER = 8  # segments of one video read at once: their frames are in memory at once, as large as they are
 
 
 class Part(NamedTuple):
@@ -28,15 +34,40 @@ class Clips(Dataset):
     """Row -> a sample for `Collate`: the clip of its file, cut by its seconds, or "video" None.
 
     A row of a data set that is read whole is read by that (it may lie in a tar file), at test's frames and transform.
+    Segments of one video that come together are read together, where nothing is wrong with any of them.
     """
 
     def __init__(self, rows: list[Row], read: ClipReader, sets: list[Any], segmented: bool):
         self.rows, self.read, self.sets = rows, read, [] if segmented else sets
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
+    def __getitems__(self, numbers: list[int]) -> list[Any]:
+        """What torch's loader asks for a batch; a user's mistake comes back as a sample, for `batches` to raise."""
+        found: dict[int, torch.Tensor] = {}
+        for _, same in groupby(numbers, lambda number: self.rows[number].get("path")):
+            video = list(same)
+            for start in range(0, len(video), TOGETHER):
+                found |= self._together(video[start:start + TOGETHER])
+        try:
+            return [self._sample(number, found.get(number)) for number in numbers]
+        except UserError as error:
+            return [error]
+
+    def _together(self, numbers: list[int]) -> dict[int, torch.Tensor]:
+        """{number: clip} of the rows of one file, if they are segments and all of them can be read; else {}."""
+        rows, video = [self.rows[number] for number in numbers], self.read.video
+        if self.sets or len(rows) == 1 or video.reader not in ("auto", "av") or any(
+                None in (row["start"], row["end"]) or "reason" in row for row in rows):
+            return {}
+        with suppress(BrokenVideo, OSError):  # then each by itself, to find out which of them it is
+            clips = read_spans(rows[0]["path"], [(row["start"], row["end"]) for row in rows], video.num_frames,
+                               video.deadline)
+            return {number: self.read.transform(clip_TCHW, None) for number, clip_TCHW in zip(numbers, clips)}
+        return {}
+
+    def _sample(self, number: int, video: torch.Tensor | None) -> dict[str, Any]:
         row, failures = self.rows[number], []
         try:
-            video = self._clip(row)
+            video = self._clip(row) if video is None else video
         except BrokenVideo as error:
             video, failures = None, [(error.path, error.reason)]
         except OSError as error:
@@ -62,7 +93,7 @@ def plan(shards: list[int], rows: int, shard_rows: int, batch: int) -> list[list
 def read_clips(clips: Clips, parts: list[list[int]], shard_rows: int, workers: int) -> Iterator[Part]:
     """The clips of `parts`, in order, read by `workers` processes."""
     shape = (clips.read.video.num_frames, 3, clips.read.video.input_res, clips.read.video.input_res)
-    loader = DataLoader(Guarded(clips), batch_sampler=parts, collate_fn=Collate(None, shape), **worker_options(workers))
+    loader = DataLoader(clips, batch_sampler=parts, collate_fn=Collate(None, shape), **worker_options(workers))
     for place, batch in enumerate(batches(loader)):
         yield Part(parts[place][0] // shard_rows, [meta["index"] for meta in batch["meta"]], batch["video"],
                    [(meta["index"], meta["failures"][-1][1]) for meta in batch["unreadable"]],

@@ -7,7 +7,7 @@ manifest.json. Similarity is the cosine: inner product of features of length 1. 
 
     flat   up to 100,000      every row is compared: exact
     hnsw   up to 1,000,000    a graph of neighbours: quick, and about 1.3 times the memory of the features
-    ivf    above              cells: less memory, trained in minutes; the kind to take on a GPU
+    ivf    above              cells: less memory, longer to train; the kind to take on a GPU
 
 An approximate index looks at more and more (efSearch, nprobe) until its recall@10 reaches --recall: of the 10 rows that
 the flat index finds, the share that it finds too, for rows as queries (themselves left out), or for --queries, features

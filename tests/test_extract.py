@@ -15,6 +15,7 @@ from data_loader.reader import read_clip
 from data_loader.seconds import duration, segments
 from parse_config import UserError
 from scripts import extract, extract_store
+from scripts.extract_clips import Clips
 from scripts.features import Features, load, read_lines
 from test import load as load_model
 from tests import tiny, tiny_run
@@ -205,6 +206,21 @@ def test_what_is_given_wrong_is_said_in_a_line(home, tmp_path, capsys):
             extract.cli(["-r", str(home / "ckpt.pth"), *changed, "-d", "cpu"])
         assert said in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_a_part_of_a_video_that_cannot_be_read_is_listed_alone(home, tmp_path, monkeypatch):
+    """A file whose packets promise more than can be decoded."""
+    write(tmp_path / "a.mp4", length=40, rate=10, options=x264())
+    rows = [{"id": "a", "path": str(tmp_path / "a.mp4"), "start": start, "end": start + 1} for start in range(6)]
+    read = load_model(home / "ckpt.pth").read
+    samples = Clips(rows, read, [], True).__getitems__(list(range(6)))
+    assert [sample["video"] is None for sample in samples] == [False] * 4 + [True] * 2
+    assert "no frame between 5 and 6 s" in samples[5]["meta"]["failures"][0][1]
+    alone = [Clips(rows, read, [], True).__getitems__([number])[0]["video"] for number in range(4)]
+    asked = []
+    monkeypatch.setattr(Clips, "_clip", lambda self, row: asked.append(row))
+    together = Clips(rows, read, [], True).__getitems__([0, 1, 2, 3])
+    assert not asked and all(torch.equal(one, sample["video"]) for one, sample in zip(alone, together))
 
 
 @pytest.mark.parametrize(("name", "how"), [("long.mp4", {"options": x264()}), ("long.avi", {"codec": "mpeg4"}),
