@@ -14,6 +14,7 @@ import os
 import pkgutil
 import re
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -180,7 +181,7 @@ class Registry:
     def __init__(self, kind: str, package: str = ""):
         self.kind, self.package = kind, package
         self._entries: dict[str, Callable[..., Any]] = {}
-        self._discovered = not package
+        self._discovered, self._lock = not package, threading.RLock()  # another thread must not see half of them
 
     def register(self, name: str) -> Callable:
         """Decorator: enter a class or function under `name`; a name can be taken once."""
@@ -194,10 +195,11 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        if not self._discovered:
-            self._discovered = True
-            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
-                importlib.import_module(f"{self.package}.{module.name}")
+        with self._lock:
+            if not self._discovered:
+                self._discovered = True
+                for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+                    importlib.import_module(f"{self.package}.{module.name}")
         return sorted(self._entries)
 
     def get(self, name: str, where: str = "") -> Callable[..., Any]:

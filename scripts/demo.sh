@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole way once, on a machine with nothing but Python: data, pre-training, evaluation.
+# The whole way once, on a machine with nothing but Python: data, pre-training, evaluation, figures, report.
 #   demo.sh [key.path=value ...]      settings for train.py and test.py, e.g. trainer.epochs=1
 #   VENV, PYTHON: see setup.sh        DEMO_DIR: where the data is made (default data/demo)
 #   SAVE_DIR: where runs go (default exps)
@@ -25,9 +25,14 @@ part data "$VENV/bin/python" scripts/make_demo_data.py --out "$DEMO_DIR"
 part pre-training "$VENV/bin/python" train.py -c configs/demo.json "$@"
 run=$(ls -td "$SAVE_DIR"/demo/*/ | head -n 1)
 run=${run%/}
-part evaluation "$VENV/bin/python" test.py -c configs/demo.json -r "$run/model_best.pth" -o "$run/test" "$@"
-# Further parts (report, figures) go here: part NAME COMMAND...
+part evaluation "$VENV/bin/python" test.py -c configs/demo.json -r "$run/model_best.pth" -o "$run/test" --save-ranks --save-embeddings "$@"
+clips=("$DEMO_DIR"/videos/test/0000{0,4}.mp4)
+part attention "$VENV/bin/python" scripts/visualize.py attention -r "$run/model_best.pth" "${clips[@]}" -o "$run/attention.png"
+part masking "$VENV/bin/python" scripts/visualize.py masking -r "$run/model_best.pth" "${clips[@]}" -o "$run/masking.png"
+part report "$VENV/bin/python" scripts/report.py "$run"
 
 printf '\n'
 printf '%s\n' "${times[@]}"
-echo "run: $run (log.jsonl, TensorBoard), numbers: $run/test/results.json"
+echo "run:     $run (log.jsonl, TensorBoard), numbers: $run/test/results.json"
+echo "figures: $run/attention.png, $run/masking.png"
+echo "report:  $run/report.html (open it in a browser)"

@@ -59,5 +59,11 @@ def test_the_demo_from_data_to_table(tmp_path):
     assert said.returncode == 0, said.stdout[-2000:] + said.stderr[-2000:]
     results = json.loads(next((tmp_path / "exps/demo").glob("*/test/results.json")).read_text())
     assert results["num_captions"] == results["num_videos"] == 240 and 0 < results["t2v"]["R10"] <= 100
-    checkpoint = next((tmp_path / "exps/demo").glob("*/model_best.pth"))
+    run = next((tmp_path / "exps/demo").iterdir())
+    checkpoint = run / "model_best.pth"
+    for name in ("attention.png", "masking.png"):
+        assert (run / name).read_bytes().startswith(b"\x89PNG") and f"/{name}" in said.stdout
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "data:image/jpeg;base64" in page and "report.html" in said.stdout
+    assert len((run / "test/ranks.jsonl").read_text().splitlines()) == 480 and (run / "test/embeddings").is_dir()
     assert torch.load(checkpoint, weights_only=True)["step"] == 2
