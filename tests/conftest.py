@@ -1,4 +1,18 @@
 """Fixtures that every test may ask for."""
+import logging
+
+import pytest
+
 from tests.browser import browser, open_page
+from trainer.log import _Console
 
 __all__ = ["browser", "open_page"]
+
+
+@pytest.fixture(autouse=True)
+def quiet_root():
+    """A test that turns the console on in this process must not add lines to what the next one hears."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Console)]:
+        root.removeHandler(handler)
+    root.setLevel(logging.WARNING)
