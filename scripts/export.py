@@ -7,7 +7,6 @@
 CKPT: of train.py, MILES, Frozen in Time or MCQ. OUT must not be there yet.
 """
 import argparse
-import hashlib
 import json
 import logging
 import sys
@@ -22,6 +21,7 @@ import torch
 from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
 from parse_config import ConfigError, command, load
+from trainer.evaluation.report import sha256
 
 
 def main(source: Path, out: Path, layout: str, teacher: bool, config: Mapping[str, Any] | None = None):
@@ -65,9 +65,7 @@ def digest(path: Path) -> str:
     """SHA-256 of a file; of a folder, nothing."""
     if path.is_dir():
         return "a folder"
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
-            hashlib.sha256(file.read()).hexdigest()
+    return sha256(path)
 
 
 @command

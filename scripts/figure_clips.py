@@ -15,7 +15,7 @@ from data_loader.clips import ClipReader
 from data_loader.frames import pick
 from data_loader.reader import read_clip, read_frames
 from data_loader.readers.image_reader import is_image
-from data_loader.times import frame_seconds
+from data_loader.seconds import frame_seconds
 from data_loader.transforms import build_transform
 from model.miles import MILES
 from parse_config import UserError

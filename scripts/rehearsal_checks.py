@@ -2,7 +2,6 @@
 
 C captions, V videos, E joint width.
 """
-import hashlib
 import json
 import math
 import re
@@ -15,6 +14,7 @@ import test as program
 from model.weights import read_checkpoint
 from scripts import export_onnx
 from trainer.evaluation.files import load_embeddings
+from trainer.evaluation.report import sha256
 
 MOST = 3.2  # learning rates that AdamW moves a weight by in one step, at most: (1 - 0.9) / sqrt(1 - 0.999)
 
@@ -75,7 +75,7 @@ def begins_at(checkpoint: Path, start: Path) -> str:
 def examined(path: Path, checkpoint: Path) -> str:
     """results.json: of this checkpoint, of MSR-VTT's 1k-A, four of its thousand videos."""
     results = json.loads(path.read_text())
-    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    digest = sha256(checkpoint)
     need(results["checkpoint"]["sha256"] == digest, f"{path}: is not of {checkpoint}")
     need((results["protocol"], results["stamp"]) == ("msrvtt-1k-A", "4 of 1000 videos, 4 of 1000 captions"),
          f"{path}: {results['protocol']}, {results['stamp']}")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_loader.find import IMAGE, VIDEO
 from data_loader.frames import pick
-from data_loader.reader import READERS, BrokenVideo, read_clip
+from data_loader.reader import BrokenVideo, read_clip
 from scripts.features import Row
 
 TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm", ".ogv": "video/ogg",
@@ -26,7 +26,6 @@ class Files:
 
     def __init__(self, rows: list[Row]):
         self.rows = rows
-        READERS.names()  # they are looked for now: the first look is not for several threads at once
         self.picture = functools.lru_cache(2000)(self._picture)
         self.preview = functools.lru_cache(100)(self._preview)
 

@@ -1,7 +1,9 @@
 """The config: bases, overrides, freezing, and what each mistake says."""
+import importlib
 import json
 import logging
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -173,3 +175,16 @@ def test_command_ends_with_one_line(capsys):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and capsys.readouterr().err == "error: a: b c\n"
+
+
+def test_every_thread_sees_the_whole_registry(tmp_path, monkeypatch):
+    package = tmp_path / "slow_things"
+    package.mkdir()
+    (package / "__init__.py").write_text("from parse_config import Registry\nTHINGS = Registry('thing', __name__)\n")
+    for name in ("a", "b"):
+        (package / f"{name}.py").write_text("import time\nfrom slow_things import THINGS\ntime.sleep(0.1)\n"
+                                            f"THINGS.register('{name}')(dict)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    things = importlib.import_module("slow_things").THINGS
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: things.names(), range(4))) == [["a", "b"]] * 4

@@ -5,11 +5,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import BertTokenizerFast
 
 from data_loader.frames import windows
 from data_loader.reader import read_frames
-from data_loader.times import frame_seconds
+from data_loader.seconds import frame_seconds
 from model.loss import LOSSES, ReconstructionLoss
 from model.restore import restore
 from model.text.words import encode_words
@@ -27,9 +26,7 @@ TEXT = "The red dogs, they run: a cat's left"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tiny.text_folder(tmp_path_factory.mktemp("text"))
-    BertTokenizerFast(vocab={word: i for i, word in enumerate(tiny.WORDS)}).save_pretrained(made)  # with its words
-    return made
+    return tiny.text_folder(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
