@@ -3,6 +3,7 @@
 Standard library only. The config is read once: base files are laid under it, the command line over it, `${VAR}` and
 `${VAR:-default}` are expanded, keys of the Frozen-in-Time family that mean nothing here are dropped with a warning.
 """
+
 import argparse
 import difflib
 import functools
@@ -23,8 +24,23 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-SECTIONS = ("about", "arch", "base", "data_loader", "evaluation", "loss", "lr_scheduler", "metrics", "name",
-            "objective", "optimizer", "seed", "stages", "trainer", "valid_loader")
+SECTIONS = (
+    "about",
+    "arch",
+    "base",
+    "data_loader",
+    "evaluation",
+    "loss",
+    "lr_scheduler",
+    "metrics",
+    "name",
+    "objective",
+    "optimizer",
+    "seed",
+    "stages",
+    "trainer",
+    "valid_loader",
+)
 
 # Keys of that family which mean nothing here -> what replaces them. "*" stands for one entry of a list, or for none.
 FAMILY = {
@@ -63,7 +79,9 @@ class Config(Mapping):
 
     def __init__(self, data: Mapping[str, Any], where: str = ""):
         object.__setattr__(self, "where", where)
-        object.__setattr__(self, "_data", {key: _freeze(value, _join(where, key)) for key, value in data.items()})
+        object.__setattr__(
+            self, "_data", {key: _freeze(value, _join(where, key)) for key, value in data.items()}
+        )
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._data:
@@ -88,7 +106,9 @@ class Config(Mapping):
     def need(self, key: str) -> Any:
         """The value of `key`, or a ConfigError that says that the section or key is missing."""
         if key not in self._data:
-            raise ConfigError(f"{_join(self.where, key)}: is missing; present: {_words(self._data)}")
+            raise ConfigError(
+                f"{_join(self.where, key)}: is missing; present: {_words(self._data)}"
+            )
         return self._data[key]
 
     def blocks(self, key: str) -> tuple["Config", ...]:
@@ -115,7 +135,11 @@ def lay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     laid = plain(under)
     for key, value in over.items():
         below = laid.get(key)
-        laid[key] = lay(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else plain(value)
+        laid[key] = (
+            lay(below, value)
+            if isinstance(value, Mapping) and isinstance(below, Mapping)
+            else plain(value)
+        )
     return laid
 
 
@@ -128,32 +152,44 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"command line: {override!r} is no setting; write key.path=value, as trainer.epochs=3")
+            raise ConfigError(
+                f"command line: {override!r} is no setting; write key.path=value, as trainer.epochs=3"
+            )
         _set(data, key.split("."), _parse(value), key)
     _drop_family(data)
     _check_names(data, SECTIONS, "")
     return Config(_expand(data, ""))
 
 
-def command_line(description: str, argv: list[str] | None = None,
-                 options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
-                 ) -> tuple[argparse.Namespace, Config]:
+def command_line(
+    description: str,
+    argv: list[str] | None = None,
+    options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> tuple[argparse.Namespace, Config]:
     """-c -r -d --lr --bs and key.path=value as in the family, plus what `options` adds -> (arguments, config).
 
     Without -c the config.json beside the checkpoint of -r is taken.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("-c", "--config", help="JSON file of the run")
-    parser.add_argument("-r", "--resume", help="checkpoint to go on from or to test; train.py also takes 'auto'")
-    parser.add_argument("-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument(
+        "-r", "--resume", help="checkpoint to go on from or to test; train.py also takes 'auto'"
+    )
+    parser.add_argument(
+        "-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
+    )
     parser.add_argument("--lr", "--learning_rate", type=float, help="optimizer.args.lr")
-    parser.add_argument("--bs", "--batch_size", type=int, help="data_loader.args.batch_size, of every loader")
+    parser.add_argument(
+        "--bs", "--batch_size", type=int, help="data_loader.args.batch_size, of every loader"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="any other setting")
     options(parser)
     arguments = parser.parse_intermixed_args(argv)
     beside = Path(arguments.resume or "").parent / "config.json"
     if not arguments.config and not (arguments.resume and beside.is_file()):
-        raise ConfigError("command line: -c CONFIG is missing, and no config.json lies beside a checkpoint given by -r")
+        raise ConfigError(
+            "command line: -c CONFIG is missing, and no config.json lies beside a checkpoint given by -r"
+        )
     overrides = list(arguments.overrides)
     overrides += [f"optimizer.args.lr={arguments.lr}"] if arguments.lr is not None else []
     overrides += [f"data_loader.args.batch_size={arguments.bs}"] if arguments.bs is not None else []
@@ -162,6 +198,7 @@ def command_line(description: str, argv: list[str] | None = None,
 
 def command(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2."""
+
     @functools.wraps(main)
     def run(*args, **kwargs):
         try:
@@ -171,6 +208,7 @@ def command(main: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
             raise SystemExit(2) from None
+
     return run
 
 
@@ -181,16 +219,23 @@ class Registry:
     def __init__(self, kind: str, package: str = ""):
         self.kind, self.package = kind, package
         self._entries: dict[str, Callable[..., Any]] = {}
-        self._discovered, self._lock = not package, threading.RLock()  # another thread must not see half of them
+        self._discovered, self._lock = (
+            not package,
+            threading.RLock(),
+        )  # another thread must not see half of them
 
     def register(self, name: str) -> Callable:
         """Decorator: enter a class or function under `name`; a name can be taken once."""
+
         def enter(entry):
             taken = self._entries.get(name, entry)
-            assert (taken.__module__, taken.__qualname__) == (entry.__module__, entry.__qualname__), \
-                f"{self.kind} {name!r} is registered by {taken.__module__} and {entry.__module__}"
+            assert (taken.__module__, taken.__qualname__) == (
+                entry.__module__,
+                entry.__qualname__,
+            ), f"{self.kind} {name!r} is registered by {taken.__module__} and {entry.__module__}"
             self._entries[name] = entry
             return entry
+
         return enter
 
     def names(self) -> list[str]:
@@ -206,8 +251,10 @@ class Registry:
         """The thing called `name`; ConfigError naming `where`, the nearest and all known names if there is none."""
         known = self.names()
         if name not in self._entries:
-            raise ConfigError(f"{where or self.kind}: {name!r} is no {self.kind}{_nearest(name, known)}; "
-                              f"known: {_words(known)}")
+            raise ConfigError(
+                f"{where or self.kind}: {name!r} is no {self.kind}{_nearest(name, known)}; "
+                f"known: {_words(known)}"
+            )
         return self._entries[name]
 
     def build(self, spec: Mapping[str, Any], **given: Any) -> Any:
@@ -218,33 +265,52 @@ class Registry:
         """
         where = getattr(spec, "where", "")
         if not isinstance(spec, Mapping) or "type" not in spec:
-            raise ConfigError(f'{where or self.kind}: write {{"type": ..., "args": {{...}}}}, not {plain(spec)!r}; '
-                              f"types: {_words(self.names())}")
+            raise ConfigError(
+                f'{where or self.kind}: write {{"type": ..., "args": {{...}}}}, not {plain(spec)!r}; '
+                f"types: {_words(self.names())}"
+            )
         _check_names(spec, ("type", "args"), where or self.kind)
         entry = self.get(spec["type"], _join(where, "type"))
         args = spec.get("args") or {}
         taken, _ = parameters(entry)
         given = {key: value for key, value in given.items() if key in taken}
-        check_args(entry, args, _join(where, "args") if where else f"{self.kind} {spec['type']}: args", given)
+        check_args(
+            entry,
+            args,
+            _join(where, "args") if where else f"{self.kind} {spec['type']}: args",
+            given,
+        )
         return entry(**args, **given)
 
 
 def parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], set[str]]:
     """({name: parameter}, required names) of a function or class; `**more` of a constructor means its parents' too."""
-    makers = [cls.__init__ for cls in function.__mro__ if "__init__" in vars(cls) and cls is not object] \
-        if inspect.isclass(function) else [function]
+    makers = (
+        [cls.__init__ for cls in function.__mro__ if "__init__" in vars(cls) and cls is not object]
+        if inspect.isclass(function)
+        else [function]
+    )
     found: dict[str, inspect.Parameter] = {}
     for maker in makers:
-        own = list(inspect.signature(maker).parameters.values())[1 if inspect.isclass(function) else 0:]
+        own = list(inspect.signature(maker).parameters.values())[
+            1 if inspect.isclass(function) else 0 :
+        ]
         for parameter in own:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 found.setdefault(parameter.name, parameter)
         if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in own):
             break
-    return found, {name for name, parameter in found.items() if parameter.default is parameter.empty}
+    return found, {
+        name for name, parameter in found.items() if parameter.default is parameter.empty
+    }
 
 
-def check_args(function: Callable[..., Any], args: Mapping[str, Any], where: str = "", given: Iterable[str] = ()):
+def check_args(
+    function: Callable[..., Any],
+    args: Mapping[str, Any],
+    where: str = "",
+    given: Iterable[str] = (),
+):
     """ConfigError if `args` (from JSON) do not fit `function`: unknown, missing, or of another plain type.
 
     `given` names the parameters that the program itself supplies: they are neither known nor missing in the JSON.
@@ -262,14 +328,20 @@ def check_args(function: Callable[..., Any], args: Mapping[str, Any], where: str
 
 def _check_type(value: Any, annotation: Any, where: str):
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    parts = typing.get_args(annotation) if union else str(getattr(annotation, "__name__", annotation)).split("|")
+    parts = (
+        typing.get_args(annotation)
+        if union
+        else str(getattr(annotation, "__name__", annotation)).split("|")
+    )
     words = {str(getattr(part, "__name__", part)).strip() for part in parts}
     words = {"None" if word == "NoneType" else word for word in words}
     if not words or not words <= {"int", "float", "str", "bool", "None"}:
         return
     kind = "None" if value is None else type(value).__name__
     if kind not in words and not (kind == "int" and "float" in words):
-        raise ConfigError(f"{where}: {plain(value)!r} is given, {' or '.join(sorted(words))} is needed")
+        raise ConfigError(
+            f"{where}: {plain(value)!r} is given, {' or '.join(sorted(words))} is needed"
+        )
 
 
 def _check_names(names: Iterable[str], known: Iterable[str], where: str):
@@ -278,7 +350,9 @@ def _check_names(names: Iterable[str], known: Iterable[str], where: str):
     known = list(known)
     for name in names:
         if name not in known:
-            raise ConfigError(f"{_join(where, name)}: unknown key{_nearest(name, known)}; known: {_words(known)}")
+            raise ConfigError(
+                f"{_join(where, name)}: unknown key{_nearest(name, known)}; known: {_words(known)}"
+            )
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -316,12 +390,17 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         keys = [key for key, _ in items]
         doubled.extend(key for key in keys if keys.count(key) > 1)
         return dict(items)
+
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise ConfigError(
+            f"{path}: line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise ConfigError(
+            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from None
     if doubled:
         raise ConfigError(f"{path}: key {doubled[0]!r} stands twice in one object; remove one")
     if not isinstance(data, dict):
@@ -363,7 +442,9 @@ def _drop_family(data: dict[str, Any]):
     for pattern, remedy in FAMILY.items():
         keys = [key for key in pattern.split(".") if key != "*"]
         if _drop(data, keys):
-            log.warning("config: %s has no meaning here and is ignored; instead: %s", ".".join(keys), remedy)
+            log.warning(
+                "config: %s has no meaning here and is ignored; instead: %s", ".".join(keys), remedy
+            )
 
 
 def _drop(data: Any, keys: list[str]) -> bool:
@@ -376,13 +457,21 @@ def _drop(data: Any, keys: list[str]) -> bool:
 
 def _expand(value: Any, where: str) -> Any:
     if isinstance(value, dict):
-        return {key: _expand(item, _join(where, key)) if key != "about" else item for key, item in value.items()}
+        return {
+            key: _expand(item, _join(where, key)) if key != "about" else item
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [_expand(item, _join(where, i)) for i, item in enumerate(value)]
 
     def variable(match):
         name, default = match.groups()
         if os.environ.get(name, default) is None:
-            raise ConfigError(f"{where}: the environment variable {name} is not set; export {name}=... first")
+            raise ConfigError(
+                f"{where}: the environment variable {name} is not set; export {name}=... first"
+            )
         return os.environ.get(name) or default or ""
-    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value) if isinstance(value, str) else value
+
+    return (
+        re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value) if isinstance(value, str) else value
+    )

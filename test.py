@@ -6,6 +6,7 @@
 
 Exit status: 0 done, 2 a mistake in what was given (one line says which).
 """
+
 import argparse
 import os
 import sys
@@ -31,7 +32,13 @@ from trainer.settings import settings
 # Intel's library then gives the same bits with any number of threads, so that 1, 2 and 3 processes agree on a CPU. It
 # reads this at its first product.
 os.environ.setdefault("MKL_CBWR", f"{torch.backends.cpu.get_cpu_capability()},STRICT")
-CLIP = ("num_frames", "input_res", "center_crop", "norm_mean", "norm_std")  # of video_params: what clips look like
+CLIP = (
+    "num_frames",
+    "input_res",
+    "center_crop",
+    "norm_mean",
+    "norm_std",
+)  # of video_params: what clips look like
 
 
 def main(config: Config, given: argparse.Namespace):
@@ -41,22 +48,42 @@ def main(config: Config, given: argparse.Namespace):
         console()
         chosen, folder = evaluation(config), Path(given.output) if given.output else None
         if folder and distributed.rank() == 0 and (folder / "results.json").exists():
-            raise UserError(f"{folder}/results.json: is there already and stays as it is; choose another folder")
+            raise UserError(
+                f"{folder}/results.json: is there already and stays as it is; choose another folder"
+            )
         if given.metrics_from:
             found, made_by = files.load_embeddings(given.metrics_from)
             here = report.identity(config, None, device)
-            finish(config, given, folder, chosen, found, {**here, **made_by, "metrics_from": given.metrics_from,
-                                                          "date": here["date"]}, device)
+            finish(
+                config,
+                given,
+                folder,
+                chosen,
+                found,
+                {**here, **made_by, "metrics_from": given.metrics_from, "date": here["date"]},
+                device,
+            )
             return
         model = build_model(config, given.pretrained_only).to(device)
         identity = report.identity(config, config["arch"]["args"].get("load_checkpoint"), device)
         blocks = loaders(config, given.split)
         for block in blocks:
             options = {"rank": distributed.rank(), "world": distributed.world()}
-            found = embed(model, LOADERS.build(block, **options), device, stride=chosen.stride,
-                          bank=bank(chosen, block, options), prompts=chosen.prompts, progress=True,
-                          precision=Precision(chosen.precision, device))
-            name = f"{block['args'].get('dataset_name', block['type'])}_{given.split}" if len(blocks) > 1 else ""
+            found = embed(
+                model,
+                LOADERS.build(block, **options),
+                device,
+                stride=chosen.stride,
+                bank=bank(chosen, block, options),
+                prompts=chosen.prompts,
+                progress=True,
+                precision=Precision(chosen.precision, device),
+            )
+            name = (
+                f"{block['args'].get('dataset_name', block['type'])}_{given.split}"
+                if len(blocks) > 1
+                else ""
+            )
             folder = finish(config, given, folder, chosen, found, identity, device, name)
     finally:
         distributed.stop()
@@ -67,19 +94,28 @@ def build_model(config: Config, pretrained_only: bool) -> torch.nn.Module:
     arch = config.need("arch")
     checkpoint = arch.need("args").get("load_checkpoint")
     if not checkpoint and not pretrained_only:
-        raise ConfigError("no checkpoint is given: add -r CHECKPOINT or arch.args.load_checkpoint=...; to examine the "
-                          "ImageNet and text weights alone, add --pretrained-only")
+        raise ConfigError(
+            "no checkpoint is given: add -r CHECKPOINT or arch.args.load_checkpoint=...; to examine the "
+            "ImageNet and text weights alone, add --pretrained-only"
+        )
     if checkpoint and pretrained_only:
-        raise ConfigError(f"--pretrained-only: but the checkpoint {checkpoint} is given too; leave one out")
+        raise ConfigError(
+            f"--pretrained-only: but the checkpoint {checkpoint} is given too; leave one out"
+        )
     return ARCHS.build(arch).eval()
 
 
 def loaders(config: Config, split: str) -> list[Config]:
     """The loaders' blocks, of evaluation.data_loader or else data_loader, reading `split`."""
-    blocks = (config.get("evaluation") or Config({})).blocks("data_loader") or config.blocks("data_loader")
+    blocks = (config.get("evaluation") or Config({})).blocks("data_loader") or config.blocks(
+        "data_loader"
+    )
     if not blocks:
         raise ConfigError("data_loader: is missing; it says which data set is examined")
-    return [Config(lay(block.plain(), {"args": {"split": split, "shuffle": False}}), block.where) for block in blocks]
+    return [
+        Config(lay(block.plain(), {"args": {"split": split, "shuffle": False}}), block.where)
+        for block in blocks
+    ]
 
 
 def bank(chosen: Evaluation, block: Config, options: dict[str, Any]) -> list[str]:
@@ -87,21 +123,39 @@ def bank(chosen: Evaluation, block: Config, options: dict[str, Any]) -> list[str
     if "qbnorm" not in chosen.row_names:
         return []
     over = {"args": {"split": "train", "num_workers": 0, "check_files": False, "batch_size": 1}}
-    captions = LOADERS.build(Config(lay(block.plain(), over), block.where), **options).dataset.captions
+    captions = LOADERS.build(
+        Config(lay(block.plain(), over), block.where), **options
+    ).dataset.captions
     step = max(1, -(-len(captions) // chosen.bank)) if chosen.bank else 1
     return [captions[i] for i in range(0, len(captions), step)]
 
 
-def finish(config: Config, given: argparse.Namespace, folder: Path | None, chosen: Evaluation, found: Embeddings,
-           identity: dict[str, Any], device: torch.device, name: str = "") -> Path | None:
+def finish(
+    config: Config,
+    given: argparse.Namespace,
+    folder: Path | None,
+    chosen: Evaluation,
+    found: Embeddings,
+    identity: dict[str, Any],
+    device: torch.device,
+    name: str = "",
+) -> Path | None:
     """Score, print, write; -> the run's folder."""
     metrics = tuple(config.get("metrics") or ("t2v_metrics", "v2t_metrics"))
-    results = score(found, device, rows=chosen.all_rows, metrics=metrics, resamples=chosen.resamples)
+    results = score(
+        found, device, rows=chosen.all_rows, metrics=metrics, resamples=chosen.resamples
+    )
     if distributed.rank():
         return folder
     folder = folder or files.new_folder(Path(settings(config).save_dir) / config.need("name"))
-    written = files.keep(folder / name, found, results, identity, given.save_embeddings,
-                         device if given.save_ranks else None)
+    written = files.keep(
+        folder / name,
+        found,
+        results,
+        identity,
+        given.save_embeddings,
+        device if given.save_ranks else None,
+    )
     print(report.table(results, metrics, given.compare), f"written: {written}", sep="\n")
     return folder
 
@@ -115,7 +169,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> MILES:
     model, path = restore(path), Path(path)
     config = {} if path.is_dir() else read_checkpoint(path).get("config") or {}
     loader = config.get("_config", config).get("data_loader") or {}
-    params = (loader if isinstance(loader, dict) else loader[0]).get("args", {}).get("video_params", {})
+    params = (
+        (loader if isinstance(loader, dict) else loader[0]).get("args", {}).get("video_params", {})
+    )
     params = {key: params[key] for key in CLIP if params.get(key) is not None}
     model.read = ClipReader({**params, **model.preprocessing})
     return model.to(device)
@@ -123,15 +179,33 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> MILES:
 
 def options(parser: argparse.ArgumentParser):
     """What test.py takes beside what train.py takes."""
-    parser.add_argument("-s", "--sliding_window_stride", type=int, default=-1, metavar="STRIDE",
-                        help="add the row tta: windows of this stride averaged")
+    parser.add_argument(
+        "-s",
+        "--sliding_window_stride",
+        type=int,
+        default=-1,
+        metavar="STRIDE",
+        help="add the row tta: windows of this stride averaged",
+    )
     parser.add_argument("--split", default="test", help="default: test")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="default: save_dir/name/<MMDD_HHMMSS>")
-    parser.add_argument("--save-embeddings", action="store_true", help="embeddings.safetensors and ids.json")
-    parser.add_argument("--save-ranks", action="store_true", help="ranks.jsonl: of each query its rank and top 10")
-    parser.add_argument("--metrics-from", metavar="FOLDER", help="the folder that --save-embeddings wrote; no model")
-    parser.add_argument("--compare", action="store_true", help="the paper's rows for the protocol, beside ours")
-    parser.add_argument("--pretrained-only", action="store_true", help="examine a model without any checkpoint")
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", help="default: save_dir/name/<MMDD_HHMMSS>"
+    )
+    parser.add_argument(
+        "--save-embeddings", action="store_true", help="embeddings.safetensors and ids.json"
+    )
+    parser.add_argument(
+        "--save-ranks", action="store_true", help="ranks.jsonl: of each query its rank and top 10"
+    )
+    parser.add_argument(
+        "--metrics-from", metavar="FOLDER", help="the folder that --save-embeddings wrote; no model"
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="the paper's rows for the protocol, beside ours"
+    )
+    parser.add_argument(
+        "--pretrained-only", action="store_true", help="examine a model without any checkpoint"
+    )
 
 
 @command
@@ -145,8 +219,14 @@ def cli(argv: list[str] | None = None):
     if known.metrics_from and not known.config:
         argv += ["-c", str(Path(known.metrics_from) / "config.json")]
     given, config = command_line(__doc__, argv, options)
-    over: dict[str, Any] = {"arch": {"args": {"load_checkpoint": given.resume}}} if given.resume else {}
-    over |= {"evaluation": {"stride": given.sliding_window_stride}} if given.sliding_window_stride > 0 else {}
+    over: dict[str, Any] = (
+        {"arch": {"args": {"load_checkpoint": given.resume}}} if given.resume else {}
+    )
+    over |= (
+        {"evaluation": {"stride": given.sliding_window_stride}}
+        if given.sliding_window_stride > 0
+        else {}
+    )
     main(Config(lay(config.plain(), over)), given)
 
 

@@ -5,6 +5,7 @@
 
 Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 ended by SIGTERM or SIGUSR1 after saving.
 """
+
 import logging
 from typing import Any
 
@@ -26,9 +27,15 @@ from trainer.trainer import Trainer
 log = logging.getLogger("train")
 
 GIVEN = ("tokenize", "rank", "world", "seed")
-SECTIONS = (("arch", ARCHS, ()), ("data_loader", LOADERS, GIVEN), ("valid_loader", LOADERS, GIVEN),
-            ("loss", LOSSES, ()), ("objective", OBJECTIVES, ("model", "loss")), ("lr_scheduler", SCHEDULES, ()),
-            ("optimizer", OPTIMIZERS, ("module",)))
+SECTIONS = (
+    ("arch", ARCHS, ()),
+    ("data_loader", LOADERS, GIVEN),
+    ("valid_loader", LOADERS, GIVEN),
+    ("loss", LOSSES, ()),
+    ("objective", OBJECTIVES, ("model", "loss")),
+    ("lr_scheduler", SCHEDULES, ()),
+    ("optimizer", OPTIMIZERS, ("module",)),
+)
 CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
@@ -49,7 +56,17 @@ def build(stage: Stage, place: torch.device) -> Trainer:
     config, seed = stage.config, settings(stage.config).seed
     seeds.seed(seed, stage.number)
     model = build_model(stage)
-    given = dict(zip(GIVEN, (model.tokenize, distributed.rank(), distributed.world(), seeds.mix(seed, stage.number))))
+    given = dict(
+        zip(
+            GIVEN,
+            (
+                model.tokenize,
+                distributed.rank(),
+                distributed.world(),
+                seeds.mix(seed, stage.number),
+            ),
+        )
+    )
     loaders = [LOADERS.build(block, **given) for block in config.blocks("data_loader")]
     valid_loader = build_valid_loader(config, given)
     loss = LOSSES.build(config.need("loss"))
@@ -73,9 +90,13 @@ def build_valid_loader(config: Config, given: dict[str, Any]) -> Any:
     if "valid_loader" in config:
         block = config["valid_loader"]
         if block and block["args"].get("split") == "test":
-            log.warning("validation is on the test split: what is chosen by it is chosen on the test set")
+            log.warning(
+                "validation is on the test split: what is chosen by it is chosen on the test set"
+            )
         return LOADERS.build(block, **given) if block else None
-    block = lay(config.blocks("data_loader")[0].plain(), {"args": {"split": "val", "shuffle": False}})
+    block = lay(
+        config.blocks("data_loader")[0].plain(), {"args": {"split": "val", "shuffle": False}}
+    )
     try:
         return LOADERS.build(block, **given)
     except (UserError, FileNotFoundError) as error:

@@ -1,4 +1,5 @@
 """What UCF101 and HMDB51 share: a folder of clips for each class, and the class's name in words as caption."""
+
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ def in_words(name: str) -> str:
 
 class ActionDataset(TextVideoDataset):
     """classes: the names in words; labels: int64 (videos,), each video's place in classes."""
+
     classes: Sequence[str] = ()
     roots: Sequence[str] = ("",)  # where the class folders may lie under data_dir
 
@@ -31,17 +33,29 @@ class ActionDataset(TextVideoDataset):
         root = max(self.roots, key=lambda root: len(self.folders_of_clips(root) & set(classes)))
         for name in names:
             folder, _, file = name.partition("/")
-            yield Item(f"{folder}/{os.path.splitext(file)[0]}", os.path.join(root, name), [in_words(folder)])
+            yield Item(
+                f"{folder}/{os.path.splitext(file)[0]}",
+                os.path.join(root, name),
+                [in_words(folder)],
+            )
 
     def folders_of_clips(self, root: str) -> set[str]:
         """Names of the folders in data_dir/root."""
         top = os.path.join(self.data_dir, root)
-        return {entry.name for entry in os.scandir(top) if entry.is_dir()} if os.path.isdir(top) else set()
+        return (
+            {entry.name for entry in os.scandir(top) if entry.is_dir()}
+            if os.path.isdir(top)
+            else set()
+        )
 
     def listing(self) -> tuple[list[str], list[str]]:
         """("Class/file.avi" of every clip in the class folders, the folders' names), both sorted."""
         root = max(self.roots, key=lambda root: len(self.folders_of_clips(root)))
         top = os.path.join(self.data_dir, root)
-        names = sorted(f"{folder}/{file}" for folder in self.folders_of_clips(root)
-                       for file in os.listdir(os.path.join(top, folder)) if file.lower().endswith(KNOWN))
+        names = sorted(
+            f"{folder}/{file}"
+            for folder in self.folders_of_clips(root)
+            for file in os.listdir(os.path.join(top, folder))
+            if file.lower().endswith(KNOWN)
+        )
         return names, sorted({name.partition("/")[0] for name in names})

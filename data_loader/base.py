@@ -2,6 +2,7 @@
 
 T frames, C channels, H height, W width; the letter before them: W windows (only in `windows`).
 """
+
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -35,26 +36,48 @@ class TextVideoDataset(Annotations, Dataset):
     strict_protocol: refuse a gallery that has not the counts of its protocol.
     """
 
-    def __init__(self, data_dir: str, split: str = "train", cut: str | None = None, subsample: float = 1.0,
-                 video_params: Mapping | None = None, text_params: Mapping | None = None,
-                 metadata_dir: str | None = None, reader: str | None = None, cache_dir: str | None = None,
-                 check_files: bool | None = None, strict_protocol: bool = False, *, seed: int = 0):
+    def __init__(
+        self,
+        data_dir: str,
+        split: str = "train",
+        cut: str | None = None,
+        subsample: float = 1.0,
+        video_params: Mapping | None = None,
+        text_params: Mapping | None = None,
+        metadata_dir: str | None = None,
+        reader: str | None = None,
+        cache_dir: str | None = None,
+        check_files: bool | None = None,
+        strict_protocol: bool = False,
+        *,
+        seed: int = 0,
+    ):
         self.data_dir, self.split, self.cut, self.seed = data_dir, split, cut, seed
         self.train = split == "train"
         self.name = " ".join(word for word in (type(self).__name__, cut, split) if word)
         self.video = video_settings(video_params, split, reader)
         check_text(text_params)
-        self.folders = [folder for folder in (metadata_dir, data_dir) if folder]  # where annotations are looked for
+        self.folders = [
+            folder for folder in (metadata_dir, data_dir) if folder
+        ]  # where annotations are looked for
         self.gallery = Gallery(self.parse(cache_dir), data_dir, self.name)
         self.gallery.take(subsample, need_captions=self.train)
         if check_files or (check_files is None and (not self.train or len(self) <= LARGE)):
             self.gallery.look(self.video.loading == "strict")
         self.counts = self.gallery.count(self.protocol, strict_protocol)
         self.transform = build_transform(self.train, **self.video.transform)
-        log.info("%s: %d videos, %d captions%s", self.name, len(self), self.counts["num_captions"],
-                 f"; layout: {self.layout}" if self.layout else "")
+        log.info(
+            "%s: %d videos, %d captions%s",
+            self.name,
+            len(self),
+            self.counts["num_captions"],
+            f"; layout: {self.layout}" if self.layout else "",
+        )
         if self.validates_on_test:
-            log.warning("%s: there is no such split, the test split stands in: do not choose models by it", self.name)
+            log.warning(
+                "%s: there is no such split, the test split stands in: do not choose models by it",
+                self.name,
+            )
 
     def __len__(self) -> int:
         return len(self.gallery)
@@ -81,9 +104,11 @@ class TextVideoDataset(Annotations, Dataset):
                     raise
                 failures.append((error.path, error.reason))
         if self.train:
-            raise UserError(f"{self.name}: {TRIES} videos in a row could not be read, the last one {failures[-1][0]}: "
-                            f"{failures[-1][1]}; scripts/check_data.py says which are there, check_files true leaves "
-                            "out the missing")
+            raise UserError(
+                f"{self.name}: {TRIES} videos in a row could not be read, the last one {failures[-1][0]}: "
+                f"{failures[-1][1]}; scripts/check_data.py says which are there, check_files true leaves "
+                "out the missing"
+            )
         return sample
 
     def windows(self, index: int, stride: int) -> torch.Tensor:
@@ -95,18 +120,31 @@ class TextVideoDataset(Annotations, Dataset):
             chosen[:] = frames.windows(length, self.video.num_frames, stride)
             wanted[:] = sorted({place for window in chosen for place in window})
             return wanted
+
         clip_TCHW = self.transform(self._read(index, choose)[0], None)
         where = {place: number for number, place in enumerate(wanted)}
         return torch.stack([clip_TCHW[[where[place] for place in window]] for window in chosen])
 
-    def _caption(self, index: int, numbers: tuple[int, ...], failures: list[tuple[str, str]]) -> dict[str, Any]:
+    def _caption(
+        self, index: int, numbers: tuple[int, ...], failures: list[tuple[str, str]]
+    ) -> dict[str, Any]:
         """The sample of video `index` without its clip."""
         table, row = self.gallery.table, int(self.gallery.rows[index])
         places = table.captions(row)
         caption = draws.mix(*numbers, 1) % len(places) if self.train else 0
-        meta = {"index": index, "id": table.id[row], "path": self.paths[index], "frames": [], "caption": caption,
-                "failures": failures}
-        return {"video": None, "text": table.caption[places[caption]] if places else "", "meta": meta}
+        meta = {
+            "index": index,
+            "id": table.id[row],
+            "path": self.paths[index],
+            "frames": [],
+            "caption": caption,
+            "failures": failures,
+        }
+        return {
+            "video": None,
+            "text": table.caption[places[caption]] if places else "",
+            "meta": meta,
+        }
 
     def _clip(self, sample: dict[str, Any], numbers: tuple[int, ...]) -> None:
         """Read, transform and enter the clip of `sample`."""
@@ -114,16 +152,26 @@ class TextVideoDataset(Annotations, Dataset):
 
         def choose(length: int) -> list[int]:
             return frames.pick(length, self.video.num_frames, how, draws.generator(*numbers, 2))
+
         clip_TCHW, meta["frames"] = self._read(meta["index"], choose)
         sample["video"] = self.transform(clip_TCHW, draws.generator(*numbers, 3))
 
-    def _read(self, index: int, choose: Callable[[int], list[int]]) -> tuple[torch.Tensor, list[int]]:
+    def _read(
+        self, index: int, choose: Callable[[int], list[int]]
+    ) -> tuple[torch.Tensor, list[int]]:
         path = self.gallery.path(index)
         if path is None:
             raise BrokenVideo(self.paths[index], "no such file, nor with another extension")
         start, end = self.gallery.table.cut(int(self.gallery.rows[index]))
         try:
-            return read_clip(path, choose, reader=self.video.reader, start=start, end=end, deadline=self.video.deadline)
+            return read_clip(
+                path,
+                choose,
+                reader=self.video.reader,
+                start=start,
+                end=end,
+                deadline=self.video.deadline,
+            )
         except OSError as error:  # unreadable, or gone since it was found
             raise BrokenVideo(path, error.strerror or str(error)) from error
 

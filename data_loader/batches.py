@@ -1,4 +1,5 @@
 """Who reads what, in which order: the indices of each batch on each process."""
+
 from collections.abc import Iterator
 
 import torch
@@ -14,7 +15,16 @@ class Batches:
     steps. Otherwise: indices rank, rank + world, ... in order, nothing padded, nothing left out.
     """
 
-    def __init__(self, count: int, batch_size: int, rank: int, world: int, train: bool, shuffle: bool, seed: int):
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        rank: int,
+        world: int,
+        train: bool,
+        shuffle: bool,
+        seed: int,
+    ):
         self.count, self.batch_size, self.rank, self.world = count, batch_size, rank, world
         self.train, self.shuffle, self.seed = train, shuffle, seed
         self.begin(0, 0)
@@ -31,9 +41,17 @@ class Batches:
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, size = self.epoch, self.batch_size
         if self.train:
-            order = draws.permutation(self.count, self.seed, epoch) if self.shuffle else torch.arange(self.count)
-            order = order[:len(self) * size * self.world].view(-1, self.world, size)[:, self.rank].flatten()
+            order = (
+                draws.permutation(self.count, self.seed, epoch)
+                if self.shuffle
+                else torch.arange(self.count)
+            )
+            order = (
+                order[: len(self) * size * self.world]
+                .view(-1, self.world, size)[:, self.rank]
+                .flatten()
+            )
         else:
-            order = torch.arange(self.count)[self.rank::self.world]
+            order = torch.arange(self.count)[self.rank :: self.world]
         for step in range(self.start, len(self)):
-            yield [(index, epoch) for index in order[step * size:(step + 1) * size].tolist()]
+            yield [(index, epoch) for index in order[step * size : (step + 1) * size].tolist()]

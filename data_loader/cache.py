@@ -1,4 +1,5 @@
 """Tables that are parsed once: kept as memory-mapped files, keyed by what they were parsed from."""
+
 import contextlib
 import fcntl
 import hashlib
@@ -24,8 +25,14 @@ def cache_folder(given: str | None = None) -> Path:
     return Path(given or os.environ.get("MILES_CACHE") or os.path.join(home, "miles"))
 
 
-def cached(root: Path, name: str, sources: Sequence[Path], settings: Any, parse: Callable[[], Iterable[Chunk]],
-           notes: Callable[[], dict[str, Any]]) -> Table:
+def cached(
+    root: Path,
+    name: str,
+    sources: Sequence[Path],
+    settings: Any,
+    parse: Callable[[], Iterable[Chunk]],
+    notes: Callable[[], dict[str, Any]],
+) -> Table:
     """The table that `parse` makes of `sources`: mapped if it was made before, else made, kept and mapped.
 
     It is made anew when a source's path, size or time, or `settings` (plain data: version, split, ...) changed; what
@@ -46,12 +53,16 @@ def cached(root: Path, name: str, sources: Sequence[Path], settings: Any, parse:
     except OSError as error:
         if not str(error.filename or root).startswith(str(root)):
             raise
-        raise UserError(f"{root}: the table of {name} could not be kept ({error.strerror or error}); make room, or "
-                        "give another folder as cache_dir or $MILES_CACHE") from error
+        raise UserError(
+            f"{root}: the table of {name} could not be kept ({error.strerror or error}); make room, or "
+            "give another folder as cache_dir or $MILES_CACHE"
+        ) from error
     return Table.open(folder)
 
 
-def _make(folder: Path, parse: Callable[[], Iterable[Chunk]], notes: Callable[[], dict[str, Any]]) -> None:
+def _make(
+    folder: Path, parse: Callable[[], Iterable[Chunk]], notes: Callable[[], dict[str, Any]]
+) -> None:
     """Write beside, then rename: `folder` is complete or absent, even after a crash."""
     log.info("reading the annotations into %s (once)", folder)
     part = Path(tempfile.mkdtemp(prefix=folder.name + ".part-", dir=folder.parent))

@@ -1,4 +1,5 @@
 """Files -> clips as a data set's test split makes them, without a data set. B clips, T frames."""
+
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,8 +25,16 @@ class ClipReader:
     def __call__(self, paths: Sequence[str | os.PathLike]) -> torch.Tensor:
         return torch.stack([self.clip(path) for path in paths])
 
-    def clip(self, path: str | os.PathLike, start: float | None = None, end: float | None = None) -> torch.Tensor:
+    def clip(
+        self, path: str | os.PathLike, start: float | None = None, end: float | None = None
+    ) -> torch.Tensor:
         """float32 video_TCHW of the frames that begin between `start` and `end` (seconds), or of all."""
-        clip_TCHW, _ = read_clip(path, lambda length: pick(length, self.video.num_frames), reader=self.video.reader,
-                                 start=start, end=end, deadline=self.video.deadline)
+        clip_TCHW, _ = read_clip(
+            path,
+            lambda length: pick(length, self.video.num_frames),
+            reader=self.video.reader,
+            start=start,
+            end=end,
+            deadline=self.video.deadline,
+        )
         return self.transform(clip_TCHW, None)

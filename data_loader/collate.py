@@ -1,4 +1,5 @@
 """Samples -> a batch. B clips, T frames, C channels, H height, W width."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,9 @@ class Collate:
     them. B is 0 if no clip of the batch could be read. A sample that is an error comes back instead of the batch.
     """
 
-    def __init__(self, tokenize: Callable[[list[str]], Any] | None, shape: tuple[int, int, int, int]):
+    def __init__(
+        self, tokenize: Callable[[list[str]], Any] | None, shape: tuple[int, int, int, int]
+    ):
         self.tokenize, self.shape = tokenize, shape
 
     def __call__(self, samples: list[Any]) -> dict[str, Any] | Exception:
@@ -38,16 +41,23 @@ class Collate:
         if error is not None:
             return error
         read = [sample for sample in samples if sample["video"] is not None]
-        video = default_collate([sample["video"] for sample in read]) if read else torch.empty(0, *self.shape)
-        return {"video": video, "text": self._text([sample["text"] for sample in read]),
-                "meta": [sample["meta"] for sample in read],
-                "unreadable": [sample["meta"] for sample in samples if sample["video"] is None]}
+        video = (
+            default_collate([sample["video"] for sample in read])
+            if read
+            else torch.empty(0, *self.shape)
+        )
+        return {
+            "video": video,
+            "text": self._text([sample["text"] for sample in read]),
+            "meta": [sample["meta"] for sample in read],
+            "unreadable": [sample["meta"] for sample in samples if sample["video"] is None],
+        }
 
     def _text(self, captions: list[str]) -> Any:
         if self.tokenize is None:
             return captions
         tokens = self.tokenize(captions or [""])
-        return {name: tensor[:len(captions)] for name, tensor in tokens.items()}
+        return {name: tensor[: len(captions)] for name, tensor in tokens.items()}
 
 
 class Windows(Dataset):
@@ -57,7 +67,12 @@ class Windows(Dataset):
         self.dataset, self.stride = dataset, stride
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        meta = {"index": index, "id": self.dataset.ids[index], "path": self.dataset.paths[index], "failures": []}
+        meta = {
+            "index": index,
+            "id": self.dataset.ids[index],
+            "path": self.dataset.paths[index],
+            "failures": [],
+        }
         try:
             return {"video": self.dataset.windows(index, self.stride), "meta": meta}
         except BrokenVideo as error:

@@ -2,6 +2,7 @@
 
 Messages are pickles with their length in front; after ("pictures", (shape, indices)) follow the bytes of the pictures.
 """
+
 import contextlib
 import gc
 import os
@@ -25,14 +26,18 @@ def serve(pipe: socket.socket):
     """The child's whole life; never returns."""
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent; its end of the socket then closes
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C is for the parent; its end of the socket then closes
         for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         gc.freeze()  # leave the parent's objects, and so its memory pages, alone
         while True:
             reader, path, indices, start, end, deadline = receive(pipe)
             signal.setitimer(signal.ITIMER_REAL, deadline + GRACE)
-            kind, value, pictures = _run(reader, path, _asking(pipe) if indices is None else indices, start, end)
+            kind, value, pictures = _run(
+                reader, path, _asking(pipe) if indices is None else indices, start, end
+            )
             send(pipe, (kind, value))
             for picture in pictures:
                 pipe.sendall(picture)
@@ -42,7 +47,9 @@ def serve(pipe: socket.socket):
         os._exit(0)
 
 
-def _run(reader: str, path: str, choose: Choose, start: float | None, end: float | None) -> tuple[str, Any, Any]:
+def _run(
+    reader: str, path: str, choose: Choose, start: float | None, end: float | None
+) -> tuple[str, Any, Any]:
     try:
         pictures, indices = READERS.get(reader)(path, choose, start, end)
         pictures = [np.ascontiguousarray(picture) for picture in pictures]
@@ -59,6 +66,7 @@ def _asking(pipe: socket.socket):
     def choose(length: int) -> list[int]:
         send(pipe, ("choose", length))
         return receive(pipe)
+
     return choose
 
 

@@ -1,4 +1,5 @@
 """Randomness as a pure function of integers: the same numbers give the same draws on any worker, in any order."""
+
 import torch
 
 MASK = (1 << 64) - 1

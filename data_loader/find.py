@@ -1,10 +1,25 @@
 """Names in annotation files -> files on disk: `name`, `name.mp4`, stem + any known extension."""
+
 import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-VIDEO = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".ogv",
-         ".gif")
+VIDEO = (
+    ".mp4",
+    ".avi",
+    ".webm",
+    ".mkv",
+    ".mov",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ts",
+    ".ogv",
+    ".gif",
+)
 IMAGE = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 KNOWN = VIDEO + IMAGE
 EXTENSIONS = KNOWN + tuple(extension.upper() for extension in KNOWN)

@@ -1,4 +1,5 @@
 """Which rows of a table take part: the share asked for, less what is missing on disk; and what a protocol expects."""
+
 import itertools
 import logging
 import os
@@ -40,14 +41,18 @@ class Gallery:
         """Keep the share `subsample` of the videos, the same in each run, 0.1 within 0.2; and, if `need_captions`,
         only videos that have one."""
         if not 0 < subsample <= 1:
-            raise ConfigError(f"subsample: {subsample!r} is given, a share above 0 and up to 1 is needed")
+            raise ConfigError(
+                f"subsample: {subsample!r} is given, a share above 0 and up to 1 is needed"
+            )
         if subsample < 1:
             kept = max(1, round(len(self) * subsample))
             self.rows = draws.permutation(len(self), 0)[:kept].sort().values
         if need_captions and self.table.first is not None:
             told = torch.from_numpy(self.table.counts())[self.rows] > 0
             if not told.all():
-                log.warning("%s: %d videos without a caption are left out", self.name, int((~told).sum()))
+                log.warning(
+                    "%s: %d videos without a caption are left out", self.name, int((~told).sum())
+                )
             self.rows = self.rows[told]
         if not len(self):
             raise UserError(f"{self.name}: there are no videos in the annotations")
@@ -81,13 +86,20 @@ class Gallery:
         expected = tuple(PROTOCOLS[protocol][1:]) if protocol else self.listed
         here = self._size()
         if here != expected:
-            text = (f"{self.name}{f', protocol {protocol}' if protocol else ''}: {here[0]} of {expected[0]} videos, "
-                    f"{here[1]} of {expected[1]} captions")
+            text = (
+                f"{self.name}{f', protocol {protocol}' if protocol else ''}: {here[0]} of {expected[0]} videos, "
+                f"{here[1]} of {expected[1]} captions"
+            )
             if strict:
                 raise ConfigError(text + "; strict_protocol refuses that")
             log.warning("%s", text)
-        return {"num_videos": here[0], "num_captions": here[1], "expected_videos": expected[0],
-                "expected_captions": expected[1], "missing": self.missing}
+        return {
+            "num_videos": here[0],
+            "num_captions": here[1],
+            "expected_videos": expected[0],
+            "expected_captions": expected[1],
+            "missing": self.missing,
+        }
 
     def path(self, index: int) -> str | None:
         """Where the file of video `index` is; None if it is not there."""
@@ -114,14 +126,18 @@ class Gallery:
     @cached_property
     def owner(self) -> torch.Tensor:
         """int64 (captions,): the number of the video that each caption belongs to."""
-        return torch.repeat_interleave(torch.arange(len(self)), torch.from_numpy(self.table.counts())[self.rows])
+        return torch.repeat_interleave(
+            torch.arange(len(self)), torch.from_numpy(self.table.counts())[self.rows]
+        )
 
     @cached_property
     def _places(self) -> torch.Tensor:
         if self.table.first is None:
             return self.rows
         counts = torch.from_numpy(self.table.counts())[self.rows]
-        offset = torch.from_numpy(np.array(self.table.first[:-1]))[self.rows] - (torch.cumsum(counts, 0) - counts)
+        offset = torch.from_numpy(np.array(self.table.first[:-1]))[self.rows] - (
+            torch.cumsum(counts, 0) - counts
+        )
         return torch.arange(len(self.owner)) + offset[self.owner]
 
     @property
@@ -131,4 +147,6 @@ class Gallery:
 
     def _size(self) -> tuple[int, int]:
         one_each = self.table.first is None
-        return len(self), len(self) if one_each else int(self.table.counts()[self.rows.numpy()].sum())
+        return len(self), len(self) if one_each else int(
+            self.table.counts()[self.rows.numpy()].sum()
+        )

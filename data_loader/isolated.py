@@ -5,6 +5,7 @@ gets to run; only killing the process helps. So each process that reads keeps on
 again after a kill, which also works in the workers of a DataLoader. The child reads one clip at a time; pictures come
 back through a socket, straight from the decoder's memory into the result: about half a millisecond a clip in all.
 """
+
 import contextlib
 import os
 import signal
@@ -19,13 +20,21 @@ from data_loader import decoding
 from data_loader.readers import READERS, BrokenVideo, Choose
 
 
-def read(reader: str, path: str, choose: Choose, start: float | None, end: float | None, deadline: float,
-         ) -> tuple[np.ndarray, list[int]]:
+def read(
+    reader: str,
+    path: str,
+    choose: Choose,
+    start: float | None,
+    end: float | None,
+    deadline: float,
+) -> tuple[np.ndarray, list[int]]:
     """READERS[reader](path, choose, start, end) in the child: uint8 (T, H, W, 3) and the indices."""
     global _idle
     with _lock:
         until = time.monotonic() + deadline
-        child = _asked(reader, (reader, path, None if callable(choose) else list(choose), start, end, deadline))
+        child = _asked(
+            reader, (reader, path, None if callable(choose) else list(choose), start, end, deadline)
+        )
         try:
             error, pictures, indices = child.answer(choose, until)
         except TimeoutError:
@@ -33,7 +42,9 @@ def read(reader: str, path: str, choose: Choose, start: float | None, end: float
             raise BrokenVideo(path, f"the decoder did not return within {deadline:g} s") from None
         except (EOFError, ConnectionError):
             raise BrokenVideo(path, f"the decoder crashed ({child.end()})") from None
-        except BaseException:  # `choose` failed, or the run is being stopped: the child still waits for an answer
+        except (
+            BaseException
+        ):  # `choose` failed, or the run is being stopped: the child still waits for an answer
             child.end()
             raise
         _idle = child
@@ -49,14 +60,18 @@ class _Child:
         self.readers = READERS.names()
         self.socket, theirs = socket.socketpair()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child uses nothing of theirs
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of threads: the child uses nothing of theirs
             self.pid = os.fork()
         if self.pid == 0:
             self.socket.close()
             decoding.serve(theirs)
         theirs.close()
 
-    def answer(self, choose: Choose, until: float) -> tuple[Exception | None, np.ndarray | None, list[int]]:
+    def answer(
+        self, choose: Choose, until: float
+    ) -> tuple[Exception | None, np.ndarray | None, list[int]]:
         """(error of the reader or None, pictures, indices). Raises TimeoutError, EOFError, ConnectionError."""
         kind, value = decoding.receive(self.socket, until)
         while kind == "choose":
@@ -76,16 +91,24 @@ class _Child:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if not pid:
                 os.kill(self.pid, signal.SIGKILL)
-            for _ in range(200):  # the kernel may hold on to a process that waits for a dead disk: not for ever
+            for _ in range(
+                200
+            ):  # the kernel may hold on to a process that waits for a dead disk: not for ever
                 if pid:
-                    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "it ended itself"
+                    return (
+                        signal.Signals(os.WTERMSIG(status)).name
+                        if os.WIFSIGNALED(status)
+                        else "it ended itself"
+                    )
                 time.sleep(0.005)
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
         return "no trace of it"
 
 
 _lock = threading.Lock()
-_idle: _Child | None = None  # taken out while it reads, so that one that is interrupted is never used again
+_idle: _Child | None = (
+    None  # taken out while it reads, so that one that is interrupted is never used again
+)
 
 
 def _asked(reader: str, request: tuple) -> _Child:

@@ -2,6 +2,7 @@
 
 All text may have a byte order mark, CRLF ends, and no final newline.
 """
+
 import contextlib
 import csv
 import json
@@ -17,7 +18,12 @@ from data_loader.find import find_all
 from parse_config import UserError
 
 CHUNK = 1 << 18  # rows
-AS_TEXT = {"dtype": object, "keep_default_na": False, "encoding": "utf-8-sig", "encoding_errors": "replace"}
+AS_TEXT = {
+    "dtype": object,
+    "keep_default_na": False,
+    "encoding": "utf-8-sig",
+    "encoding_errors": "replace",
+}
 
 
 def places(folders: Iterable[str | os.PathLike]) -> list[Path]:
@@ -25,7 +31,9 @@ def places(folders: Iterable[str | os.PathLike]) -> list[Path]:
     tops = [Path(folder) for folder in dict.fromkeys(map(os.fspath, folders))]
     absent = [top for top in tops if not top.is_dir()]
     if absent:
-        raise FileNotFoundError(f"{absent[0]}: no such folder; data_dir and metadata_dir say where the data set lies")
+        raise FileNotFoundError(
+            f"{absent[0]}: no such folder; data_dir and metadata_dir say where the data set lies"
+        )
     below = []
     for top in tops:
         with os.scandir(top) as entries:
@@ -33,27 +41,37 @@ def places(folders: Iterable[str | os.PathLike]) -> list[Path]:
     return tops + below
 
 
-def locate(what: str, folders: Iterable[str | os.PathLike],
-           layouts: Mapping[str, Sequence[str]]) -> tuple[str, list[Path]]:
+def locate(
+    what: str, folders: Iterable[str | os.PathLike], layouts: Mapping[str, Sequence[str]]
+) -> tuple[str, list[Path]]:
     """The first of `layouts` (its name -> the files that make it) of which all files are there -> (name, their paths).
 
     Each file is looked for in `places(folders)`. Raises FileNotFoundError that says what was looked for.
     """
     around = places(folders)
     for name, files in layouts.items():
-        found = [next((place / file for place in around if (place / file).is_file()), None) for file in files]
+        found = [
+            next((place / file for place in around if (place / file).is_file()), None)
+            for file in files
+        ]
         if None not in found:
             return name, found
-    looked = "; ".join(name if [*files] == [name] else f"{name}: {', '.join(files)}"
-                       for name, files in layouts.items())
-    raise FileNotFoundError(f"{' and '.join(dict.fromkeys(map(str, folders)))}: no annotations of {what} here nor in a "
-                            f"folder below; looked for {looked or 'nothing, no layout has that split'}")
+    looked = "; ".join(
+        name if [*files] == [name] else f"{name}: {', '.join(files)}"
+        for name, files in layouts.items()
+    )
+    raise FileNotFoundError(
+        f"{' and '.join(dict.fromkeys(map(str, folders)))}: no annotations of {what} here nor in a "
+        f"folder below; looked for {looked or 'nothing, no layout has that split'}"
+    )
 
 
 def media_folder(root: str | os.PathLike, folders: Sequence[str], names: Sequence[str]) -> str:
     """That of `folders` (under root) in which most of the first 200 `names` lie; the first if none lies anywhere."""
+
     def hits(folder: str) -> int:
         return sum(path is not None for path in find_all(os.path.join(root, folder), names[:200]))
+
     return max(folders, key=hits)
 
 
@@ -62,7 +80,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise UserError(
+            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -90,7 +110,9 @@ def read_pickle(path: Path) -> Any:
         with open(path, "rb") as file:
             return _Plain(file, encoding="utf-8", errors="replace").load()
     except (pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError) as error:
-        raise UserError(f"{path}: is no pickle of plain data ({error}); fetch the file again") from None
+        raise UserError(
+            f"{path}: is no pickle of plain data ({error}); fetch the file again"
+        ) from None
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -102,17 +124,33 @@ def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         found = pd.read_csv(path, nrows=0, **AS_TEXT).columns.tolist()
         absent = [column for column in columns if column not in found]
         if absent:
-            raise UserError(f"{path}: has no column {' and no '.join(map(repr, absent))}; its columns, with commas "
-                            f"between them, are {', '.join(map(repr, found))}")
+            raise UserError(
+                f"{path}: has no column {' and no '.join(map(repr, absent))}; its columns, with commas "
+                f"between them, are {', '.join(map(repr, found))}"
+            )
         with pd.read_csv(path, usecols=list(columns), chunksize=CHUNK, **AS_TEXT) as chunks:
             yield from chunks
 
 
-def read_tabs(path: Path, columns: Sequence[str], quoting: int, skip: int = 0) -> Iterator[pd.DataFrame]:
+def read_tabs(
+    path: Path, columns: Sequence[str], quoting: int, skip: int = 0
+) -> Iterator[pd.DataFrame]:
     """Chunks of the first columns of a tab-separated file without a header, called `columns`, all as text; the first
     `skip` rows are left out. quoting: csv.QUOTE_NONE where quotation marks are plain characters, else QUOTE_MINIMAL."""
-    with _in_our_words(path), pd.read_csv(path, sep="\t", names=list(columns), usecols=range(len(columns)), header=None,
-                                          skiprows=skip, quoting=quoting, chunksize=CHUNK, **AS_TEXT) as chunks:
+    with (
+        _in_our_words(path),
+        pd.read_csv(
+            path,
+            sep="\t",
+            names=list(columns),
+            usecols=range(len(columns)),
+            header=None,
+            skiprows=skip,
+            quoting=quoting,
+            chunksize=CHUNK,
+            **AS_TEXT,
+        ) as chunks,
+    ):
         yield from chunks
 
 
@@ -121,7 +159,9 @@ def _in_our_words(path: Path) -> Iterator[None]:
     try:
         yield
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: is no such table ({' '.join(str(error).split())}); fetch the file again") from None
+        raise UserError(
+            f"{path}: is no such table ({' '.join(str(error).split())}); fetch the file again"
+        ) from None
 
 
 def header_rows(table: Path) -> int:
@@ -129,7 +169,9 @@ def header_rows(table: Path) -> int:
     with open(table, encoding="utf-8-sig", newline="") as file:
         first = next(csv.reader(file, delimiter="\t"), [])
     if len(first) < 2:
-        raise UserError(f"{table}: the first line has no tab; columns caption and file, with a tab between, are needed")
+        raise UserError(
+            f"{table}: the first line has no tab; columns caption and file, with a tab between, are needed"
+        )
     return int(not any(letter.isdigit() for letter in first[1]))
 
 
@@ -143,6 +185,8 @@ def captions_of(names: Iterable[str], captions: Mapping[str, Any], source: Path)
     chosen = {name: captions.get(name) for name in names}
     absent = [name for name, said in chosen.items() if not said]
     if absent:
-        raise UserError(f"{source}: no captions for {len(absent)} of {len(chosen)} listed videos, {absent[0]!r} first; "
-                        "lists and captions must come from one release")
+        raise UserError(
+            f"{source}: no captions for {len(absent)} of {len(chosen)} listed videos, {absent[0]!r} first; "
+            "lists and captions must come from one release"
+        )
     return chosen

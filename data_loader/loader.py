@@ -1,4 +1,5 @@
 """Batches: who reads what in which order, on any number of processes and workers. B clips a batch on each process."""
+
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -26,33 +27,72 @@ class TextVideoDataLoader:
     tokenize: list of captions -> dict of tensors, called in the workers.
     """
 
-    def __init__(self, dataset_name: str, data_dir: str, split: str = "train", batch_size: int = 16,
-                 num_workers: int | None = None, shuffle: bool | None = None, cut: str | None = None,
-                 subsample: float = 1.0, video_params: Mapping | None = None, text_params: Mapping | None = None,
-                 metadata_dir: str | None = None, reader: str | None = None, cache_dir: str | None = None,
-                 check_files: bool | None = None, strict_protocol: bool = False,
-                 dataset_params: Mapping | None = None, *, tokenize: Callable[[list[str]], Any] | None = None,
-                 rank: int = 0, world: int = 1, seed: int = 0):
+    def __init__(
+        self,
+        dataset_name: str,
+        data_dir: str,
+        split: str = "train",
+        batch_size: int = 16,
+        num_workers: int | None = None,
+        shuffle: bool | None = None,
+        cut: str | None = None,
+        subsample: float = 1.0,
+        video_params: Mapping | None = None,
+        text_params: Mapping | None = None,
+        metadata_dir: str | None = None,
+        reader: str | None = None,
+        cache_dir: str | None = None,
+        check_files: bool | None = None,
+        strict_protocol: bool = False,
+        dataset_params: Mapping | None = None,
+        *,
+        tokenize: Callable[[list[str]], Any] | None = None,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+    ):
         DATASETS.get(dataset_name, "data_loader.args.dataset_name")
-        common = {"data_dir": data_dir, "split": split, "cut": cut, "subsample": subsample,
-                  "video_params": video_params, "text_params": text_params, "metadata_dir": metadata_dir,
-                  "reader": reader, "cache_dir": cache_dir, "check_files": check_files,
-                  "strict_protocol": strict_protocol}
-        self.dataset = DATASETS.build({"type": dataset_name, "args": {**common, **(dataset_params or {})}}, seed=seed)
+        common = {
+            "data_dir": data_dir,
+            "split": split,
+            "cut": cut,
+            "subsample": subsample,
+            "video_params": video_params,
+            "text_params": text_params,
+            "metadata_dir": metadata_dir,
+            "reader": reader,
+            "cache_dir": cache_dir,
+            "check_files": check_files,
+            "strict_protocol": strict_protocol,
+        }
+        self.dataset = DATASETS.build(
+            {"type": dataset_name, "args": {**common, **(dataset_params or {})}}, seed=seed
+        )
         self.batch_size, self.rank, self.world = batch_size, rank, world
         workers = min(8, len(os.sched_getaffinity(0))) if num_workers is None else num_workers
         if batch_size < 1 or workers < 0:
-            raise ConfigError(f"data_loader.args: batch_size {batch_size} and num_workers {workers} are given; at "
-                              "least 1 and 0 are needed")
+            raise ConfigError(
+                f"data_loader.args: batch_size {batch_size} and num_workers {workers} are given; at "
+                "least 1 and 0 are needed"
+            )
         train, video = self.dataset.train, self.dataset.video
-        self._batches = Batches(len(self.dataset), batch_size, rank, world, train, train and shuffle is not False, seed)
+        self._batches = Batches(
+            len(self.dataset), batch_size, rank, world, train, train and shuffle is not False, seed
+        )
         if not len(self._batches) and train:
-            raise ConfigError(f"data_loader.args.batch_size: {self.dataset.name} has {len(self.dataset)} videos, fewer "
-                              f"than one batch of {world} x {batch_size}; lower it")
+            raise ConfigError(
+                f"data_loader.args.batch_size: {self.dataset.name} has {len(self.dataset)} videos, fewer "
+                f"than one batch of {world} x {batch_size}; lower it"
+            )
         self._options = worker_options(workers)
         collate = Collate(tokenize, (video.num_frames, 3, video.input_res, video.input_res))
-        self._loader = DataLoader(Guarded(self.dataset), batch_sampler=self._batches, collate_fn=collate,
-                                  persistent_workers=train and workers > 0, **self._options)
+        self._loader = DataLoader(
+            Guarded(self.dataset),
+            batch_sampler=self._batches,
+            collate_fn=collate,
+            persistent_workers=train and workers > 0,
+            **self._options,
+        )
 
     def __len__(self) -> int:
         """Batches an epoch on this process."""
@@ -72,4 +112,6 @@ class TextVideoDataLoader:
         sliding windows of each, as `TextVideoDataset.windows` makes them."""
         views = Guarded(Windows(self.dataset, stride))
         own = range(self.rank, len(self.dataset), self.world)
-        yield from batches(DataLoader(views, batch_size=None, sampler=own, collate_fn=as_it_is, **self._options))
+        yield from batches(
+            DataLoader(views, batch_size=None, sampler=own, collate_fn=as_it_is, **self._options)
+        )

@@ -1,10 +1,12 @@
 """Evaluation protocols by name, with the counts that a complete gallery has: of the published files, parsed, except
 where a comment says otherwise."""
+
 from typing import NamedTuple
 
 
 class Protocol(NamedTuple):
     """What a published number was measured on: so many videos, so many captions."""
+
     name: str
     videos: int
     captions: int
@@ -12,12 +14,30 @@ class Protocol(NamedTuple):
 
 # Protocol -> split -> (videos, captions). The name alone means its test split, "<name>-<split>" another one.
 COUNTS = {
-    "msrvtt-1k-A": {"test": (1000, 1000), "train": (9000, 180_000)},  # "jsfusion": one chosen sentence a video
-    "msrvtt-1k-B": {"test": (1000, 1000), "train": (6656, 133_120)},  # "miech": each video's first sentence
+    "msrvtt-1k-A": {
+        "test": (1000, 1000),
+        "train": (9000, 180_000),
+    },  # "jsfusion": one chosen sentence a video
+    "msrvtt-1k-B": {
+        "test": (1000, 1000),
+        "train": (6656, 133_120),
+    },  # "miech": each video's first sentence
     "msrvtt-full": {"test": (2990, 59_800), "val": (497, 9940), "train": (6513, 130_260)},
-    "msvd-all-captions": {"test": (670, 27_763), "val": (100, 4290), "train": (1200, 48_774)},  # every caption a query
-    "msvd-one-caption": {"test": (670, 670), "val": (100, 100), "train": (1200, 48_774)},  # the first caption
-    "msvd-paragraph": {"test": (670, 670), "val": (100, 100), "train": (1200, 48_774)},  # a video's captions joined
+    "msvd-all-captions": {
+        "test": (670, 27_763),
+        "val": (100, 4290),
+        "train": (1200, 48_774),
+    },  # every caption a query
+    "msvd-one-caption": {
+        "test": (670, 670),
+        "val": (100, 100),
+        "train": (1200, 48_774),
+    },  # the first caption
+    "msvd-paragraph": {
+        "test": (670, 670),
+        "val": (100, 100),
+        "train": (1200, 48_774),
+    },  # a video's captions joined
     "lsmdc-1000": {"test": (1000, 1000)},
     "didemo-paragraph": {"test": (1004, 1004), "val": (1065, 1065), "train": (8392, 8392)},
     # of these two and of LSMDC no file was parsed: the counts are those that others give
@@ -33,4 +53,7 @@ def of_split(name: str, split: str) -> str | None:
 
 PROTOCOLS: dict[str, Protocol] = {
     entry: Protocol(entry, *counts)
-    for name, splits in COUNTS.items() for split, counts in splits.items() if (entry := of_split(name, split))}
+    for name, splits in COUNTS.items()
+    for split, counts in splits.items()
+    if (entry := of_split(name, split))
+}

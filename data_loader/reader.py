@@ -3,6 +3,7 @@
 Frames are exactly those of a decode of the whole file, with every reader; see `readers` for what one is, `readers.h264`
 for when a clip is read at the wanted places only, `isolated` for decoders that hang or crash.
 """
+
 import os
 from collections.abc import Callable, Sequence
 
@@ -17,9 +18,14 @@ from data_loader.readers.image_reader import is_image
 __all__ = ["READERS", "BrokenVideo", "count_frames", "read_clip", "read_frames"]
 
 
-def read_clip(path: str | os.PathLike, choose: Callable[[int], Sequence[int]], reader: str = "auto",
-              start: float | None = None, end: float | None = None, deadline: float | None = 60.0,
-              ) -> tuple[Tensor, list[int]]:
+def read_clip(
+    path: str | os.PathLike,
+    choose: Callable[[int], Sequence[int]],
+    reader: str = "auto",
+    start: float | None = None,
+    end: float | None = None,
+    deadline: float | None = 60.0,
+) -> tuple[Tensor, list[int]]:
     """uint8 (T, C, H, W), a view of (T, H, W, C), and the T indices; `choose(length)` says which frames.
 
     `length` and the indices count the frames that begin between `start` and `end` (seconds after the first frame), or
@@ -31,8 +37,12 @@ def read_clip(path: str | os.PathLike, choose: Callable[[int], Sequence[int]], r
     return _read(os.fspath(path), choose, reader, start, end, deadline)
 
 
-def read_frames(path: str | os.PathLike, indices: Sequence[int], reader: str = "auto", deadline: float | None = 60.0,
-                ) -> Tensor:
+def read_frames(
+    path: str | os.PathLike,
+    indices: Sequence[int],
+    reader: str = "auto",
+    deadline: float | None = 60.0,
+) -> Tensor:
     """uint8 (T, C, H, W): the frames `indices` of the decode of the whole file, in that order, repeats allowed.
 
     Raises what `read_clip` raises, and IndexError for a frame that the file does not have.
@@ -47,12 +57,19 @@ def count_frames(path: str | os.PathLike, deadline: float | None = 60.0) -> int:
     def choose(length: int) -> list[int]:
         lengths.append(length)
         return [0]
+
     _read(os.fspath(path), choose, "sequential", None, None, deadline)
     return lengths[-1]
 
 
-def _read(path: str, choose: Choose, reader: str, start: float | None, end: float | None, deadline: float | None,
-          ) -> tuple[Tensor, list[int]]:
+def _read(
+    path: str,
+    choose: Choose,
+    reader: str,
+    start: float | None,
+    end: float | None,
+    deadline: float | None,
+) -> tuple[Tensor, list[int]]:
     function = READERS.get(reader, "video_params.reader")
     try:
         if is_image(path):

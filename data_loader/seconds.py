@@ -1,4 +1,5 @@
 """When the frames of a video are shown, how long it is, its division into segments; without decoding it."""
+
 import math
 import os
 
@@ -21,12 +22,18 @@ def duration(path: str | os.PathLike, deadline: float | None = 60.0) -> float:
     path = os.fspath(path)
     with open(path, "rb"):
         pass
-    READERS.register("seconds")(_seconds)  # here, not at import: it is no reader of pictures, and none looks for it
+    READERS.register("seconds")(
+        _seconds
+    )  # here, not at import: it is no reader of pictures, and none looks for it
     read = isolated.read if deadline else lambda name, *args: READERS.get(name)(*args[:-1])
-    return float(np.asarray(read("seconds", path, [0], None, None, deadline)[0][0]).view(np.float64).item())
+    return float(
+        np.asarray(read("seconds", path, [0], None, None, deadline)[0][0]).view(np.float64).item()
+    )
 
 
-def _seconds(path: str, choose: Choose, start: float | None, end: float | None) -> tuple[list[np.ndarray], list[int]]:
+def _seconds(
+    path: str, choose: Choose, start: float | None, end: float | None
+) -> tuple[list[np.ndarray], list[int]]:
     """The bytes of one number in place of a picture, so that it comes through the socket of `isolated`."""
     with Source(path) as source:
         begins = _begins(source)

@@ -1,4 +1,5 @@
 """`video_params` and `text_params` of a data set: names, defaults, checks."""
+
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +8,11 @@ from typing import Any
 from parse_config import ConfigError, check_args
 
 log = logging.getLogger(__name__)
-READERS_ELSEWHERE = ("cv2", "cv2_lax", "OpenCV")  # of the family: their frames are what ours are, or should have been
+READERS_ELSEWHERE = (
+    "cv2",
+    "cv2_lax",
+    "OpenCV",
+)  # of the family: their frames are what ours are, or should have been
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class VideoSettings:
     center_crop: side of the test transform's crop before it is brought to input_res; default input_res * 256 / 224.
     randcrop_scale: share of the area that a training crop covers, from and to. hflip: mirror half of the clips.
     """
+
     num_frames: int = 4
     input_res: int = 224
     reader: str = "auto"
@@ -40,7 +46,9 @@ class VideoSettings:
         return {name: getattr(self, name) for name in names}
 
 
-def video_settings(params: Mapping[str, Any] | None, split: str, reader: str | None = None) -> VideoSettings:
+def video_settings(
+    params: Mapping[str, Any] | None, split: str, reader: str | None = None
+) -> VideoSettings:
     """`video_params` checked and completed for `split`; `reader` beside it (as the family writes it) wins."""
     params = params if params is not None else {}
     where = getattr(params, "where", "") or "video_params"
@@ -52,14 +60,21 @@ def video_settings(params: Mapping[str, Any] | None, split: str, reader: str | N
         reader = "auto"
     for name, least in (("num_frames", 1), ("input_res", 1), ("deadline", 0)):
         if getattr(made, name) < least:
-            raise ConfigError(f"{where}.{name}: {getattr(made, name)!r} is given, {least} or more is needed")
+            raise ConfigError(
+                f"{where}.{name}: {getattr(made, name)!r} is given, {least} or more is needed"
+            )
     return replace(made, reader=reader, loading=_loading(made.loading, split, where))
 
 
 def _loading(given: str | None, split: str, where: str) -> str:
     usual = "skip" if split == "train" else "strict"
     if given == "lax":
-        log.warning("%s.loading: 'lax' made black clips of broken files; read as %r for split %r", where, usual, split)
+        log.warning(
+            "%s.loading: 'lax' made black clips of broken files; read as %r for split %r",
+            where,
+            usual,
+            split,
+        )
         return usual
     if given not in (None, "strict", "skip"):
         raise ConfigError(f"{where}.loading: {given!r} is given; known: skip, strict")

@@ -2,6 +2,7 @@
 
 T frames, C = 3, H, W in pixels.
 """
+
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,8 +21,12 @@ from data_loader.readers.source import Source, cut
 Span = tuple[float, float]
 
 
-def read_spans(path: str | os.PathLike, spans: Sequence[Span], num_frames: int, deadline: float | None = 60.0,
-               ) -> list[Tensor]:
+def read_spans(
+    path: str | os.PathLike,
+    spans: Sequence[Span],
+    num_frames: int,
+    deadline: float | None = 60.0,
+) -> list[Tensor]:
     """uint8 (T, C, H, W) for each (start, end) in seconds, ascending: the middle frames of T equal parts.
 
     Raises BrokenVideo if any of them cannot be read, OSError for what cannot be opened. Pictures are all held at once.
@@ -32,9 +37,13 @@ def read_spans(path: str | os.PathLike, spans: Sequence[Span], num_frames: int, 
     choose = [num_frames, *(edge for span in spans for edge in span)]
     read = isolated.read if deadline else lambda name, *args: READERS.get(name)(*args[:-1])
     pictures_THWC, _ = read("spans", os.fspath(path), choose, None, spans[-1][1], deadline)
-    return [torch.from_numpy(np.stack(list(part_THWC))).permute(0, 3, 1, 2)
-            for part_THWC in (pictures_THWC[first:first + num_frames]
-                              for first in range(0, len(spans) * num_frames, num_frames))]
+    return [
+        torch.from_numpy(np.stack(list(part_THWC))).permute(0, 3, 1, 2)
+        for part_THWC in (
+            pictures_THWC[first : first + num_frames]
+            for first in range(0, len(spans) * num_frames, num_frames)
+        )
+    ]
 
 
 def _spans(path: str, choose: Choose, start: float | None, end: float | None) -> Pictures:
@@ -45,7 +54,10 @@ def _spans(path: str, choose: Choose, start: float | None, end: float | None) ->
         found = [cut(seconds, *span) for span in spans]
         if any(first == last for first, last in found):
             raise BrokenVideo(path, "has no frame in a part of it")
-        return [first + place for first, last in found for place in pick(last - first, int(num_frames))]
+        return [
+            first + place for first, last in found for place in pick(last - first, int(num_frames))
+        ]
+
     with suppress(NotAsPlanned, BrokenVideo), planned(path, end) as (source, plan):
         if plan:
             places = wanted(source.seconds(plan.stamps))

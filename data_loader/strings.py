@@ -1,4 +1,5 @@
 """Many strings in two arrays, and views that make strings when asked."""
+
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ class Strings(Sequence[str]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         index = range(len(self))[index]
-        start, end = self.offsets[index:index + 2]
+        start, end = self.offsets[index : index + 2]
         return self.blob[start:end].tobytes().decode("utf-8", "surrogatepass")
 
 

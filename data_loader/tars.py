@@ -1,4 +1,5 @@
 """What is in a tar shard, by webdataset's rules: samples as places in the file, read without the samples themselves."""
+
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from parse_config import ConfigError
 
 class Sample(NamedTuple):
     """One sample of a shard; its video or picture lies at bytes first..first + size - 1."""
+
     key: str
     extension: str
     first: int
@@ -25,7 +27,9 @@ def webdataset():
         import webdataset.shardlists
         import webdataset.tariterators
     except ImportError:
-        raise ConfigError("TarShards: webdataset is not installed; pip install webdataset") from None
+        raise ConfigError(
+            "TarShards: webdataset is not installed; pip install webdataset"
+        ) from None
     return webdataset
 
 
@@ -39,7 +43,11 @@ def _members(file: BinaryIO, shard: str, problems: list[str]) -> Iterator[dict[s
                     problems.append(f"{shard}: ends within {member.name}")
                     return
                 if member.isreg():
-                    yield {"fname": member.name, "data": (member.offset_data, member.size), "__url__": shard}
+                    yield {
+                        "fname": member.name,
+                        "data": (member.offset_data, member.size),
+                        "__url__": shard,
+                    }
     except (tarfile.TarError, EOFError) as error:
         problems.append(f"{shard}: {error or 'is empty'}")
 
@@ -55,10 +63,16 @@ def _captions(file: BinaryIO, sample: Mapping[str, Any], problems: list[str]) ->
     if not said and "json" in sample:
         try:
             about = json.loads(read_bytes(file, sample["json"]))
-            said = (about.get("captions") or about.get("caption")) if isinstance(about, dict) else None
+            said = (
+                (about.get("captions") or about.get("caption")) if isinstance(about, dict) else None
+            )
         except ValueError as error:
             problems.append(f"{sample['__url__']}: {sample['__key__']}.json: {error}")
-    return [caption for caption in (said if isinstance(said, list) else [said]) if isinstance(caption, str) and caption]
+    return [
+        caption
+        for caption in (said if isinstance(said, list) else [said])
+        if isinstance(caption, str) and caption
+    ]
 
 
 def samples(shard: str) -> tuple[list[Sample], list[str]]:
@@ -69,8 +83,11 @@ def samples(shard: str) -> tuple[list[Sample], list[str]]:
     def wrong(error: Exception) -> bool:
         problems.append(f"{shard}: {error.args[0]}")
         return True
+
     with open(shard, "rb", buffering=0) as file:
-        for sample in webdataset().tariterators.group_by_keys(_members(file, shard, problems), handler=wrong):
+        for sample in webdataset().tariterators.group_by_keys(
+            _members(file, shard, problems), handler=wrong
+        ):
             media = [name for name in sample if f".{name.rpartition('.')[2]}" in KNOWN]
             if media:
                 captions = _captions(file, sample, problems)

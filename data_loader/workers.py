@@ -1,4 +1,5 @@
 """Reading processes: how they start, what signals mean to them, and what the main process says when one dies."""
+
 import os
 import signal
 import threading
@@ -15,13 +16,19 @@ def worker_options(workers: int) -> dict[str, Any]:
     """Options of a torch DataLoader: pages are locked where a GPU reads them; workers are forked, so that they share
     the tables (each decodes on one thread: torch sets that)."""
     options = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
-    return {**options, "multiprocessing_context": "fork", "worker_init_fn": start_worker} if workers else options
+    return (
+        {**options, "multiprocessing_context": "fork", "worker_init_fn": start_worker}
+        if workers
+        else options
+    )
 
 
 def batches(loader: DataLoader) -> Iterator[dict[str, Any]]:
     """What `loader` (made with `worker_options`) gives, raising what is an error; a dead worker becomes a UserError
     that says the usual causes."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in each thread of a worker from its birth
+    blocked = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGTERM}
+    )  # in each thread of a worker from its birth
     try:
         given = iter(loader)
     finally:
@@ -32,8 +39,10 @@ def batches(loader: DataLoader) -> Iterator[dict[str, Any]]:
         except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
                 raise
-            raise UserError(f"a data worker died ({error}): too little memory or /dev/shm is the usual cause; lower "
-                            "num_workers or batch_size") from error
+            raise UserError(
+                f"a data worker died ({error}): too little memory or /dev/shm is the usual cause; lower "
+                "num_workers or batch_size"
+            ) from error
         if batch is None:
             return
         if isinstance(batch, Exception):

@@ -3,6 +3,7 @@
 B clips or captions, T frames, N patches a frame, D encoder width, E joint width. Names of parameters are those of the
 released checkpoints: video_model, text_model, vid_proj, text_proj.
 """
+
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,13 @@ from model.weights import load_weights
 from parse_config import ConfigError, check_args, plain
 
 Captions = Mapping[str, Tensor] | Sequence[str]
-HUB = ("revision", "cache_dir", "force_download", "local_files_only", "token")  # where huggingface_hub looks
+HUB = (
+    "revision",
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "token",
+)  # where huggingface_hub looks
 
 
 @ARCHS.register("MILES")
@@ -43,48 +50,85 @@ class MILES(nn.Module, PyTorchModelHubMixin):
     wants them), `facts` (for the model card), `read` (attached by the caller: paths -> video_BTCHW).
     """
 
-    def __init__(self, video_params: Mapping[str, Any], text_params: Mapping[str, Any], projection: str = "minimal",
-                 projection_dim: int = 256, load_checkpoint: str | None = "", load_temporal_fix: str = "zeros",
-                 strict: bool = True, pretrained: bool = True):
+    def __init__(
+        self,
+        video_params: Mapping[str, Any],
+        text_params: Mapping[str, Any],
+        projection: str = "minimal",
+        projection_dim: int = 256,
+        load_checkpoint: str | None = "",
+        load_temporal_fix: str = "zeros",
+        strict: bool = True,
+        pretrained: bool = True,
+    ):
         super().__init__()
-        self.settings = {"video_params": plain(video_params), "text_params": plain(text_params),
-                         "projection": projection, "projection_dim": projection_dim}
-        check_args(build_text_model, text_params, getattr(text_params, "where", "") or "arch.args.text_params")
+        self.settings = {
+            "video_params": plain(video_params),
+            "text_params": plain(text_params),
+            "projection": projection,
+            "projection_dim": projection_dim,
+        }
+        check_args(
+            build_text_model,
+            text_params,
+            getattr(text_params, "where", "") or "arch.args.text_params",
+        )
         fresh = pretrained and not load_checkpoint
         self.video_model = build_video_model(video_params, fresh)
-        self.text_model = build_text_model(**{**text_params, **({} if fresh else {"pretrained": False})})
+        self.text_model = build_text_model(
+            **{**text_params, **({} if fresh else {"pretrained": False})}
+        )
         widths = self.video_model.embed_dim, self.text_model.config.hidden_size
         self.vid_proj, self.text_proj = _projections(projection, *widths, projection_dim)
-        self.preprocessing = {"num_frames": self.video_model.num_frames, "input_res": self.video_model.img_size[0]}
+        self.preprocessing = {
+            "num_frames": self.video_model.num_frames,
+            "input_res": self.video_model.img_size[0],
+        }
         self.facts: dict[str, str] = {}
         self.read: Callable[[Sequence[str]], Tensor] | None = None
         self._tokenizer = None
         if load_checkpoint:
-            load_weights(self, load_checkpoint, strict=strict,
-                         temporal_fix=video_params.get("load_temporal_fix", load_temporal_fix))
+            load_weights(
+                self,
+                load_checkpoint,
+                strict=strict,
+                temporal_fix=video_params.get("load_temporal_fix", load_temporal_fix),
+            )
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """{"video": video_BTCHW, "text": tokens} -> (t_BE, v_BE), not normalised."""
         return self.encode_text(batch["text"]), self.encode_video(batch["video"])[0]
 
-    def encode_video(self, video: Tensor | Sequence[str], mask_BTN: Tensor | None = None,
-                     mask_token_D: Tensor | None = None) -> tuple[Tensor, Tensor] | Tensor:
+    def encode_video(
+        self,
+        video: Tensor | Sequence[str],
+        mask_BTN: Tensor | None = None,
+        mask_token_D: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor] | Tensor:
         """video_BTCHW -> (v_BE, patch_BTNE), not normalised; a list of paths -> v_BE alone, without gradient."""
         if not isinstance(video, Tensor):
             return self._encode_paths(video)
         cls_BD, patch_BTND = self.video_features(video, mask_BTN, mask_token_D)
         return self.vid_proj(cls_BD), self.vid_proj(patch_BTND)
 
-    def video_features(self, video_BTCHW: Tensor, mask_BTN: Tensor | None = None, mask_token_D: Tensor | None = None,
-                       ) -> tuple[Tensor, Tensor]:
+    def video_features(
+        self,
+        video_BTCHW: Tensor,
+        mask_BTN: Tensor | None = None,
+        mask_token_D: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """(cls_BD, patch_BTND): what the projection reads."""
         return self.video_model(video_BTCHW, mask_BTN, mask_token_D)
 
     def encode_text(self, text: Captions) -> Tensor:
         """Tokens -> t_BE, not normalised; a list of captions -> the same without gradient."""
         if not isinstance(text, Mapping):
-            return self._in_parts(self._encode_captions, [text] if isinstance(text, str) else list(text))
-        return self.text_proj(pool(self.text_features(text), text, self.settings["text_params"].get("pooling", "cls")))
+            return self._in_parts(
+                self._encode_captions, [text] if isinstance(text, str) else list(text)
+            )
+        return self.text_proj(
+            pool(self.text_features(text), text, self.settings["text_params"].get("pooling", "cls"))
+        )
 
     def text_features(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Tokens -> last hidden states (B, L, D)."""
@@ -92,8 +136,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Captions -> {"input_ids", "attention_mask"}, padded to the longest, cut at what the text model can take."""
-        longest = self.settings["text_params"].get("max_length") or \
-            getattr(self.text_model.config, "max_position_embeddings", 512)
+        longest = self.settings["text_params"].get("max_length") or getattr(
+            self.text_model.config, "max_position_embeddings", 512
+        )
         return tokenize(self.tokenizer, captions, longest)
 
     @property
@@ -132,27 +177,41 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def _encode_paths(self, paths: Sequence[str]) -> Tensor:
         if self.read is None:
-            raise ValueError("encode_video got paths, and nothing that reads them is attached: set model.read to a "
-                             "function paths -> video_BTCHW, or load the model with test.load")
-        return self._in_parts(lambda part: self.encode_video(self.read(part).to(self.device))[0],
-                              [paths] if isinstance(paths, str | os.PathLike) else list(paths))
+            raise ValueError(
+                "encode_video got paths, and nothing that reads them is attached: set model.read to a "
+                "function paths -> video_BTCHW, or load the model with test.load"
+            )
+        return self._in_parts(
+            lambda part: self.encode_video(self.read(part).to(self.device))[0],
+            [paths] if isinstance(paths, str | os.PathLike) else list(paths),
+        )
 
     def _encode_captions(self, captions: Sequence[str]) -> Tensor:
-        return self.encode_text({name: ids.to(self.device) for name, ids in self.tokenize(captions).items()})
+        return self.encode_text(
+            {name: ids.to(self.device) for name, ids in self.tokenize(captions).items()}
+        )
 
     @torch.no_grad()
     def _in_parts(self, encode: Callable[[Sequence], Tensor], things: Sequence) -> Tensor:
         """On the CPU one at a time, as the evaluator does: so an embedding does not depend on its company."""
         size = 1 if self.device.type == "cpu" else 64
-        return torch.cat([encode(things[start:start + size]) for start in range(0, len(things), size)])
+        return torch.cat(
+            [encode(things[start : start + size]) for start in range(0, len(things), size)]
+        )
 
 
-def _projections(kind: str, video_width: int, text_width: int, width: int) -> tuple[nn.Module, nn.Module]:
+def _projections(
+    kind: str, video_width: int, text_width: int, width: int
+) -> tuple[nn.Module, nn.Module]:
     if kind == "minimal":
-        return nn.Sequential(nn.Linear(video_width, width)), nn.Sequential(nn.ReLU(), nn.Linear(text_width, width))
+        return nn.Sequential(nn.Linear(video_width, width)), nn.Sequential(
+            nn.ReLU(), nn.Linear(text_width, width)
+        )
     if kind:
         raise ConfigError(f"arch.args.projection: {kind!r} is given, 'minimal' or '' is needed")
     if video_width != text_width:
-        raise ConfigError(f"arch.args.projection: '' needs towers of one width; video has {video_width}, text "
-                          f"{text_width}")
+        raise ConfigError(
+            f"arch.args.projection: '' needs towers of one width; video has {video_width}, text "
+            f"{text_width}"
+        )
     return nn.Identity(), nn.Identity()

@@ -1,11 +1,12 @@
 """A model as a folder that stands alone, to keep, give away or put on the hub:
 
-    model.safetensors         weights, by the released names
-    config.json               {"arch": {"type", "args"}}: what builds it
-    preprocessor_config.json  `video_params` of a data set: frames and pixels as the model saw them
-    text/                     the text model's configuration and its tokenizer
-    README.md                 model card
+model.safetensors         weights, by the released names
+config.json               {"arch": {"type", "args"}}: what builds it
+preprocessor_config.json  `video_params` of a data set: frames and pixels as the model saw them
+text/                     the text model's configuration and its tokenizer
+README.md                 model card
 """
+
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,17 +21,35 @@ from model import hub
 from model.weights import load_weights
 from parse_config import ConfigError, lay
 
-CONFIG, WEIGHTS, PREPROCESSING, TEXT = "config.json", "model.safetensors", "preprocessor_config.json", "text"
+CONFIG, WEIGHTS, PREPROCESSING, TEXT = (
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "text",
+)
 
 
 def save(model: nn.Module, folder: Path):
     """Write `model` (MILES) into `folder`, which exists. Raises ConfigError if its tokenizer cannot be had."""
-    arch = lay({"type": "MILES", "args": model.settings}, {"args": {
-        "video_params": {"pretrained": False}, "text_params": {"model": TEXT, "pretrained": False}}})
+    arch = lay(
+        {"type": "MILES", "args": model.settings},
+        {
+            "args": {
+                "video_params": {"pretrained": False},
+                "text_params": {"model": TEXT, "pretrained": False},
+            }
+        },
+    )
     tokenizer = model.tokenizer
     # Copies: safetensors refuses tensors that share memory.
-    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()},
-              folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(
+        {
+            name: tensor.detach().cpu().clone().contiguous()
+            for name, tensor in model.state_dict().items()
+        },
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
     write_json(folder / CONFIG, {"arch": arch})
     write_json(folder / PREPROCESSING, model.preprocessing)
     tokenizer.save_pretrained(folder / TEXT)
@@ -44,13 +63,19 @@ def load(cls: type[nn.Module], folder: Path, changes: Mapping[str, Any]) -> nn.M
     Raises ConfigError, FileNotFoundError.
     """
     if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(f"{folder}: holds no {CONFIG}; scripts/export.py makes such a folder of a checkpoint")
+        raise FileNotFoundError(
+            f"{folder}: holds no {CONFIG}; scripts/export.py makes such a folder of a checkpoint"
+        )
     arch = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("arch")
     if not arch:
-        raise ConfigError(f"{folder / CONFIG}: has no arch; scripts/export.py makes such a folder of a checkpoint")
+        raise ConfigError(
+            f"{folder / CONFIG}: has no arch; scripts/export.py makes such a folder of a checkpoint"
+        )
     local = {"text_params": {"model": str(folder / TEXT)}} if (folder / TEXT).is_dir() else {}
     model = cls(**lay(lay(arch["args"], local), changes), pretrained=False)
-    load_weights(model, folder, temporal_fix=model.settings["video_params"].get("load_temporal_fix", "zeros"))
+    load_weights(
+        model, folder, temporal_fix=model.settings["video_params"].get("load_temporal_fix", "zeros")
+    )
     if (folder / PREPROCESSING).is_file():
         saved = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         if saved["input_res"] != model.preprocessing["input_res"]:
@@ -71,7 +96,9 @@ def locate(source: str | Path, **where: Any) -> Path:
         offline = where.get("local_files_only") or not hub.reachable()
         return Path(snapshot_download(str(source), **{**where, "local_files_only": offline}))
     except HFValidationError:
-        raise FileNotFoundError(f"{source}: no such folder (looked for {Path(source).absolute()})") from None
+        raise FileNotFoundError(
+            f"{source}: no such folder (looked for {Path(source).absolute()})"
+        ) from None
     except (OSError, ValueError):
         raise hub.absent("from_pretrained", str(source), str(source), "give its path") from None
 

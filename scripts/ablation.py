@@ -9,6 +9,7 @@ Runs that are done are not done again, a run that was killed goes on where it wa
 Each run is a process of its own, with one thread on a CPU unless OMP_NUM_THREADS says otherwise. The last weights are
 examined on the test split, not the best epoch, so that nothing is chosen.
 """
+
 import argparse
 import json
 import os
@@ -33,7 +34,9 @@ def method(**args: Any) -> dict[str, Any]:
     return {"objective": {"args": args}}
 
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> (what a reader calls it, what it lays over the config)
+VARIANTS: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # name -> (what a reader calls it, what it lays over the config)
     "contrastive": ("contrastive only", {"objective": CLEAN}),
     "miles": ("MILES", {}),
     "frozen": ("MILES, frozen teacher", method(teacher={"type": "Frozen", "args": {}})),
@@ -52,6 +55,7 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {  # only when named: what else wa
 
 class Run(NamedTuple):
     """One variant with one seed: its folder, its config, the device ("" lets train.py choose)."""
+
     variant: str
     seed: int
     folder: Path
@@ -71,12 +75,22 @@ def main(given: argparse.Namespace):
         missing = [run for run in runs if not run.results.is_file()]
         print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done", flush=True)
         with ThreadPoolExecutor(given.jobs) as pool:
-            failed = [run.folder for run, good in zip(missing, pool.map(perform, missing), strict=True) if not good]
+            failed = [
+                run.folder
+                for run, good in zip(missing, pool.map(perform, missing), strict=True)
+                if not good
+            ]
         if failed:
-            raise UserError(f"{len(failed)} runs failed: see {', '.join(f'{folder}.log' for folder in failed)}; the "
-                            "same command runs them again")
+            raise UserError(
+                f"{len(failed)} runs failed: see {', '.join(f'{folder}.log' for folder in failed)}; the "
+                "same command runs them again"
+            )
     titles = {name: title for name, (title, _) in {**VARIANTS, **MORE}.items()}
-    print(ablation_report.write(given.out, {(run.variant, run.seed): run.results for run in runs}, titles))
+    print(
+        ablation_report.write(
+            given.out, {(run.variant, run.seed): run.results for run in runs}, titles
+        )
+    )
 
 
 def plan(given: argparse.Namespace) -> list[Run]:
@@ -87,8 +101,17 @@ def plan(given: argparse.Namespace) -> list[Run]:
         raise ConfigError(f"--variants: {unknown[0]!r} is given; known: {', '.join(known)}")
     base = load(given.config, given.overrides).plain()
     stamp(given.out, base)
-    return [Run(name, seed, given.out / "runs" / name / f"seed{seed}", laid(base, known[name][1], seed), given.device)
-            for seed in given.seeds for name in given.variants]
+    return [
+        Run(
+            name,
+            seed,
+            given.out / "runs" / name / f"seed{seed}",
+            laid(base, known[name][1], seed),
+            given.device,
+        )
+        for seed in given.seeds
+        for name in given.variants
+    ]
 
 
 def laid(base: Mapping[str, Any], over: Mapping[str, Any], seed: int) -> Config:
@@ -100,7 +123,9 @@ def stamp(out: Path, base: Mapping[str, Any]):
     """Runs with other settings may not meet in one table."""
     path, text = out / "settings.json", json.dumps(base, indent=2) + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") != text:
-        raise UserError(f"{out}: holds runs with other settings ({path}); choose another --out, or remove it")
+        raise UserError(
+            f"{out}: holds runs with other settings ({path}); choose another --out, or remove it"
+        )
     out.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
@@ -109,7 +134,10 @@ def make_data(config: Config):
     """The two-object clips, where the config expects them."""
     folder = config.blocks("data_loader")[0]["args"]["data_dir"]
     if not Path(folder).exists():
-        subprocess.run([sys.executable, str(ROOT / "scripts/make_demo_data.py"), "--out", folder, *DATA], check=True)
+        subprocess.run(
+            [sys.executable, str(ROOT / "scripts/make_demo_data.py"), "--out", folder, *DATA],
+            check=True,
+        )
 
 
 def perform(run: Run) -> bool:
@@ -122,7 +150,9 @@ def perform(run: Run) -> bool:
     with open(f"{run.folder}.log", "a", encoding="utf-8") as log:
         if not call(log, "train.py", "-c", str(path), "-r", "auto", *device):
             return False
-        last = max(run.folder.glob("*/checkpoint-latest.pth"), key=lambda found: found.stat().st_mtime)
+        last = max(
+            run.folder.glob("*/checkpoint-latest.pth"), key=lambda found: found.stat().st_mtime
+        )
         part = run.folder / "test.part"
         good = call(log, "test.py", "-c", str(path), "-r", str(last), "-o", str(part), *device)
     if good:
@@ -134,20 +164,41 @@ def perform(run: Run) -> bool:
 def call(log: Any, *arguments: str) -> bool:
     """One of our programs, with one thread unless the caller says otherwise."""
     environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
-    return subprocess.run([sys.executable, str(ROOT / arguments[0]), *arguments[1:]], stdout=log,
-                          stderr=subprocess.STDOUT, env=environment).returncode == 0
+    return (
+        subprocess.run(
+            [sys.executable, str(ROOT / arguments[0]), *arguments[1:]],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+        ).returncode
+        == 0
+    )
 
 
 @command
 def cli(argv: Sequence[str] | None = None):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-c", "--config", default=str(ROOT / "configs/ablation.json"))
-    parser.add_argument("--variants", type=lambda words: words.split(","), default=list(VARIANTS), metavar="A,B,...",
-                        help=f"of {', '.join(VARIANTS)} (default: these); also {', '.join(MORE)}")
-    parser.add_argument("--seeds", type=lambda words: [int(word) for word in words.split(",")], default=[0, 1, 2],
-                        metavar="0,1,...", help="default: 0,1,2")
-    parser.add_argument("--out", type=Path, default=Path("exps/ablation"), help="default: exps/ablation")
+    parser.add_argument(
+        "--variants",
+        type=lambda words: words.split(","),
+        default=list(VARIANTS),
+        metavar="A,B,...",
+        help=f"of {', '.join(VARIANTS)} (default: these); also {', '.join(MORE)}",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=lambda words: [int(word) for word in words.split(",")],
+        default=[0, 1, 2],
+        metavar="0,1,...",
+        help="default: 0,1,2",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("exps/ablation"), help="default: exps/ablation"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("-d", "--device", default="", help="as for train.py")
     parser.add_argument("--report", action="store_true", help="run nothing, report what is there")

@@ -5,6 +5,7 @@
     loader    clips a second and core, by reader
 Each prints a table and writes results/bench/<bench>_<date>.json with device, versions and git revision.
 """
+
 import importlib
 import sys
 from pathlib import Path

@@ -6,6 +6,7 @@ Without --data it writes a set of 596x336 H.264 clips of 10 s (25 frames/s, x264
 a copy as scripts/prepare_data.py makes it. "predecessors" is the baseline, written here: decord, random access at full
 size, the frames to float, then resize, crop and normalise. "bare decode" reads the same frames and drops them.
 """
+
 import argparse
 import json
 import platform
@@ -13,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import av
@@ -32,7 +33,9 @@ FRAMES, RES = 4, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def write_set(folder: Path, count: int, size: tuple[int, int] = (596, 336), frames: int = 250) -> list[Path]:
+def write_set(
+    folder: Path, count: int, size: tuple[int, int] = (596, 336), frames: int = 250
+) -> list[Path]:
     """Clips of drifting texture and moving boxes: something for motion vectors and residuals to do."""
     paths = []
     for number in range(count):
@@ -45,10 +48,20 @@ def write_set(folder: Path, count: int, size: tuple[int, int] = (596, 336), fram
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             for i in range(frames):
                 top, left = (i * (1 + number % 3)) % 300, (2 * i) % 600
-                view = (ground[top:top + size[1], left:left + size[0]].astype(np.int16)
-                        + np.roll(noise, i, 1)[:size[1], :size[0]]).clip(0, 255).astype(np.uint8)
-                view[40:120, (5 * i) % 500:(5 * i) % 500 + 80] = rng.integers(0, 255)
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="rgb24")))
+                view = (
+                    (
+                        ground[top : top + size[1], left : left + size[0]].astype(np.int16)
+                        + np.roll(noise, i, 1)[: size[1], : size[0]]
+                    )
+                    .clip(0, 255)
+                    .astype(np.uint8)
+                )
+                view[40:120, (5 * i) % 500 : (5 * i) % 500 + 80] = rng.integers(0, 255)
+                out.mux(
+                    stream.encode(
+                        av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="rgb24")
+                    )
+                )
             out.mux(stream.encode())
     return paths
 
@@ -56,15 +69,25 @@ def write_set(folder: Path, count: int, size: tuple[int, int] = (596, 336), fram
 def predecessors(path: Path) -> torch.Tensor:
     """decord's random access, float at full size, then the test transform."""
     import decord
+
     video = decord.VideoReader(str(path), num_threads=1)
-    frames = torch.from_numpy(video.get_batch(pick(len(video), FRAMES)).asnumpy()).permute(0, 3, 1, 2).float() / 255
-    return v2.Compose([v2.Resize(256), v2.CenterCrop(256), v2.Resize(RES), v2.Normalize(MEAN, STD)])(frames)
+    frames = (
+        torch.from_numpy(video.get_batch(pick(len(video), FRAMES)).asnumpy())
+        .permute(0, 3, 1, 2)
+        .float()
+        / 255
+    )
+    return v2.Compose(
+        [v2.Resize(256), v2.CenterCrop(256), v2.Resize(RES), v2.Normalize(MEAN, STD)]
+    )(frames)
 
 
 def ours(reader: str, deadline: float | None = 60.0) -> Callable[[Path], torch.Tensor]:
     """Our reader and test transform."""
     transform = build_transform(False, RES)
-    return lambda path: transform(read_clip(str(path), lambda n: pick(n, FRAMES), reader, deadline=deadline)[0], None)
+    return lambda path: transform(
+        read_clip(str(path), lambda n: pick(n, FRAMES), reader, deadline=deadline)[0], None
+    )
 
 
 def bare(path: Path) -> torch.Tensor:
@@ -92,24 +115,31 @@ def main(argv: list[str]):
     parser = argparse.ArgumentParser(prog="bench.py loader")
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--data", type=Path, help="a folder of videos instead of the generated ones")
+    parser.add_argument(
+        "--data", type=Path, help="a folder of videos instead of the generated ones"
+    )
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder, copies = Path(scratch), []
-        raw = sorted(p for p in given.data.rglob("*") if p.suffix.lower() in VIDEO)[:given.clips] if given.data else \
-            write_set(folder, given.clips)
+        raw = (
+            sorted(p for p in given.data.rglob("*") if p.suffix.lower() in VIDEO)[: given.clips]
+            if given.data
+            else write_set(folder, given.clips)
+        )
         (folder / "prepared").mkdir()
         for path in raw:
             copies.append(folder / "prepared" / f"{path.stem}.mp4")
             write_video(path, copies[-1], Settings(256, 12, 20))
-        rows = {"predecessors (decord, float first)": rate(predecessors, raw, given.rounds),
-                "ours, av": rate(ours("av"), raw, given.rounds),
-                "ours, av, no deadline": rate(ours("av", None), raw, given.rounds),
-                "ours, decord": rate(ours("decord"), raw, given.rounds),
-                "bare decode (av)": rate(bare, raw, given.rounds),
-                "prepared: ours, av": rate(ours("av"), copies, given.rounds),
-                "prepared: bare decode": rate(bare, copies, given.rounds)}
+        rows = {
+            "predecessors (decord, float first)": rate(predecessors, raw, given.rounds),
+            "ours, av": rate(ours("av"), raw, given.rounds),
+            "ours, av, no deadline": rate(ours("av", None), raw, given.rounds),
+            "ours, decord": rate(ours("decord"), raw, given.rounds),
+            "bare decode (av)": rate(bare, raw, given.rounds),
+            "prepared: ours, av": rate(ours("av"), copies, given.rounds),
+            "prepared: bare decode": rate(bare, copies, given.rounds),
+        }
     show(rows, given)
 
 
@@ -119,12 +149,24 @@ def show(rows: dict[str, float], given: argparse.Namespace):
     print(f"{'one core':<38}{'clips/s':>9}{'ratio':>8}")
     for name, found in rows.items():
         print(f"{name:<38}{found:>9.1f}{found / base:>7.2f}x")
-    print(f"of the bare decode: raw {rows['ours, av'] / rows['bare decode (av)']:.0%}, prepared "
-          f"{rows['prepared: ours, av'] / rows['prepared: bare decode']:.0%}")
-    now = datetime.now(timezone.utc)
-    path = Path(__file__).resolve().parent.parent / "results/bench" / f"loader_{now:%Y%m%d_%H%M%S}.json"
+    print(
+        f"of the bare decode: raw {rows['ours, av'] / rows['bare decode (av)']:.0%}, prepared "
+        f"{rows['prepared: ours, av'] / rows['prepared: bare decode']:.0%}"
+    )
+    now = datetime.now(UTC)
+    path = (
+        Path(__file__).resolve().parent.parent
+        / "results/bench"
+        / f"loader_{now:%Y%m%d_%H%M%S}.json"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"bench": "loader", "date": f"{now:%Y-%m-%d %H:%M}", "device": platform.processor() or "CPU, one core",
-               "settings": {k: str(v) for k, v in vars(given).items()}, "clips_per_s": rows, "versions": versions()}
+    content = {
+        "bench": "loader",
+        "date": f"{now:%Y-%m-%d %H:%M}",
+        "device": platform.processor() or "CPU, one core",
+        "settings": {k: str(v) for k, v in vars(given).items()},
+        "clips_per_s": rows,
+        "versions": versions(),
+    }
     path.write_text(json.dumps(content, indent=2) + "\n")
     print(f"written: {path.name}")

@@ -6,13 +6,14 @@ Rows: contrastive and MILES steps (forward, backward, AdamW, teacher). "family" 
 the open with the CLS key repeated for every group, no compile, AdamW without fusing: written here as the baseline.
 The table counts the operations (torch's counter), and holds them against the rate of a bare matrix product.
 """
+
 import argparse
 import gc
 import json
 import platform
 import statistics
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -26,23 +27,33 @@ from trainer.objectives import OBJECTIVES
 from trainer.precision import Precision
 from trainer.versions import versions
 
-SIZES = {"base": (768, 12, 12, 224, 768, 6), "small": (384, 12, 6, 224, 384, 6), "tiny": (192, 6, 3, 112, 192, 3)}
+SIZES = {
+    "base": (768, 12, 12, 224, 768, 6),
+    "small": (384, 12, 6, 224, 384, 6),
+    "tiny": (192, 6, 3, 112, 192, 3),
+}
 
 
 def family_attention(self, x_BSD, frames):
     """The unfused twin: softmax(q k) v by batched products over groups that were copied into the batch."""
     heads, width = self.num_heads, x_BSD.shape[-1]
-    q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2).reshape(-1, x_BSD.shape[1], width // heads)
-               for part in self.qkv(x_BSD).chunk(3, -1))
+    q, k, v = (
+        part.unflatten(-1, (heads, -1)).transpose(1, 2).reshape(-1, x_BSD.shape[1], width // heads)
+        for part in self.qkv(x_BSD).chunk(3, -1)
+    )
     q = q * (width // heads) ** -0.5
     cls = (q[:, :1] @ k.transpose(1, 2)).softmax(-1) @ v
     parts = []
     for x in (q, k, v):
         groups = x[:, 1:].unflatten(1, (frames, -1))
-        parts.append((groups if self.over == "space" else groups.transpose(1, 2)).flatten(0, 1).contiguous())
+        parts.append(
+            (groups if self.over == "space" else groups.transpose(1, 2)).flatten(0, 1).contiguous()
+        )
     repeat = parts[0].shape[0] // q.shape[0]
-    keys, values = (torch.cat((x[:, :1].repeat_interleave(repeat, 0), part), 1)
-                    for x, part in zip((k, v), parts[1:], strict=True))
+    keys, values = (
+        torch.cat((x[:, :1].repeat_interleave(repeat, 0), part), 1)
+        for x, part in zip((k, v), parts[1:], strict=True)
+    )
     out = ((parts[0] @ keys.transpose(1, 2)).softmax(-1) @ values).unflatten(0, (-1, repeat))
     out = (out if self.over == "space" else out.transpose(1, 2)).flatten(1, 2)
     out = torch.cat((cls, out), 1).unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
@@ -52,16 +63,25 @@ def family_attention(self, x_BSD, frames):
 def build(size: str, frames: int, kind: str, ours: bool, device: torch.device, compiled: bool):
     """An objective of `kind` on `device`; text tower and video tower with random weights."""
     from transformers import DistilBertConfig, DistilBertModel
+
     dim, depth, heads, pixels, text_dim, layers = SIZES[size]
     folder = Path(torch.hub.get_dir()).parent / "miles_bench" / f"text_{size}"
     config = DistilBertConfig(dim=text_dim, hidden_dim=4 * text_dim, n_layers=layers, n_heads=heads)
     if not (folder / "config.json").exists():
         DistilBertModel(config).save_pretrained(folder)
-    video = {"img_size": pixels, "embed_dim": dim, "depth": depth, "num_heads": heads, "num_frames": frames,
-             "time_init": "rand"}
+    video = {
+        "img_size": pixels,
+        "embed_dim": dim,
+        "depth": depth,
+        "num_heads": heads,
+        "num_frames": frames,
+        "time_init": "rand",
+    }
     model = MILES(video, {"model": str(folder), "pretrained": True})
     loss = LOSSES.build({"type": "NormSoftmaxLoss"})
-    objective = OBJECTIVES.build({"type": kind, "args": {}}, model=model, loss=loss).to(device).train()
+    objective = (
+        OBJECTIVES.build({"type": kind, "args": {}}, model=model, loss=loss).to(device).train()
+    )
     if not ours:
         for module in objective.modules():
             if isinstance(module, DividedAttention):
@@ -77,15 +97,24 @@ def build(size: str, frames: int, kind: str, ours: bool, device: torch.device, c
 def batch_of(rows: int, frames: int, pixels: int, device: torch.device) -> dict:
     """Random clips and captions of 24 tokens."""
     ids = torch.randint(1000, 20000, (rows, 24), device=device)
-    return {"video": torch.randn(rows, frames, 3, pixels, pixels, device=device),
-            "text": {"input_ids": ids, "attention_mask": torch.ones_like(ids)}}
+    return {
+        "video": torch.randn(rows, frames, 3, pixels, pixels, device=device),
+        "text": {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+    }
 
 
-def measure(objective, batch: dict, precision: Precision, fused: bool, steps: int) -> dict[str, float | None]:
+def measure(
+    objective, batch: dict, precision: Precision, fused: bool, steps: int
+) -> dict[str, float | None]:
     """Median seconds a step, operations a step, peak memory in GiB (None where there is no GPU)."""
     device = batch["video"].device
-    optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], 1e-5, eps=1e-6,
-                                  weight_decay=0.0, fused=fused and device.type == "cuda")
+    optimizer = torch.optim.AdamW(
+        [p for p in objective.parameters() if p.requires_grad],
+        1e-5,
+        eps=1e-6,
+        weight_decay=0.0,
+        fused=fused and device.type == "cuda",
+    )
 
     def step():
         forward_backward(objective, [batch], precision)
@@ -95,6 +124,7 @@ def measure(objective, batch: dict, precision: Precision, fused: bool, steps: in
         objective.after_step(1, 100)
         if device.type == "cuda":
             torch.cuda.synchronize()
+
     with FlopCounterMode(display=False) as counter:
         forward_backward(objective, [batch], precision)
     optimizer.zero_grad(set_to_none=True)
@@ -107,8 +137,12 @@ def measure(objective, batch: dict, precision: Precision, fused: bool, steps: in
         begun = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - begun)
-    peak = torch.cuda.max_memory_allocated() / 2 ** 30 if device.type == "cuda" else None
-    return {"seconds": statistics.median(seconds), "flops": counter.get_total_flops(), "peak_gib": peak}
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
+    return {
+        "seconds": statistics.median(seconds),
+        "flops": counter.get_total_flops(),
+        "peak_gib": peak,
+    }
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -122,7 +156,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
-    return 2 * side ** 3 / statistics.median(seconds)
+    return 2 * side**3 / statistics.median(seconds)
 
 
 def main(argv: list[str]):
@@ -137,7 +171,10 @@ def main(argv: list[str]):
     parser.add_argument("--precision", default="bf16" if cuda else "fp32")
     parser.add_argument("--no-compile", action="store_true")
     given = parser.parse_args(argv)
-    device, compiled = torch.device(given.device), not given.no_compile and given.device.startswith("cuda")
+    device, compiled = (
+        torch.device(given.device),
+        not given.no_compile and given.device.startswith("cuda"),
+    )
     batch = batch_of(given.batch, given.frames, SIZES[given.size][3], device)
     half = given.precision in ("bf16", "fp16")
     rate = matrix_rate(device, torch.bfloat16 if half else torch.float32)
@@ -145,10 +182,22 @@ def main(argv: list[str]):
     for kind in ("Contrastive", "MILESPretraining"):
         for ours in (False, True):
             objective = build(given.size, given.frames, kind, ours, device, compiled)
-            found = measure(objective, batch, Precision(given.precision if ours else "fp32", device), ours, given.steps)
-            rows.append({"step": kind, "way": "ours" if ours else "family", **found,
-                         "clips_per_s": given.batch / found["seconds"],
-                         "of_matrix_rate": found["flops"] / found["seconds"] / rate})
+            found = measure(
+                objective,
+                batch,
+                Precision(given.precision if ours else "fp32", device),
+                ours,
+                given.steps,
+            )
+            rows.append(
+                {
+                    "step": kind,
+                    "way": "ours" if ours else "family",
+                    **found,
+                    "clips_per_s": given.batch / found["seconds"],
+                    "of_matrix_rate": found["flops"] / found["seconds"] / rate,
+                }
+            )
             del objective
             gc.collect()
             if cuda:
@@ -158,23 +207,41 @@ def main(argv: list[str]):
 
 def show(rows: list[dict], rate: float, given: argparse.Namespace, device: torch.device):
     """The table on the console and the JSON."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.processor() or 'CPU'}, " \
-        f"{torch.get_num_threads()} threads"
-    print(f"{name}: {given.size}, {given.frames} frames, batch {given.batch}, {given.precision}; bare matrix product "
-          f"{rate / 1e12:.2f} TFLOP/s")
-    print(f"{'step':<18}{'way':<8}{'s/step':>9}{'clips/s':>9}{'TFLOP':>8}{'of rate':>9}{'peak GiB':>10}"
-          f"{'speed-up':>10}")
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{platform.processor() or 'CPU'}, {torch.get_num_threads()} threads"
+    )
+    print(
+        f"{name}: {given.size}, {given.frames} frames, batch {given.batch}, {given.precision}; bare matrix product "
+        f"{rate / 1e12:.2f} TFLOP/s"
+    )
+    print(
+        f"{'step':<18}{'way':<8}{'s/step':>9}{'clips/s':>9}{'TFLOP':>8}{'of rate':>9}{'peak GiB':>10}"
+        f"{'speed-up':>10}"
+    )
     for row in rows:
         base = next(r for r in rows if r["step"] == row["step"])
-        print(f"{row['step']:<18}{row['way']:<8}{row['seconds']:>9.3f}{row['clips_per_s']:>9.2f}"
-              f"{row['flops'] / 1e12:>8.3f}{row['of_matrix_rate']:>9.1%}"
-              f"{row['peak_gib'] or '-':>10.4}"
-              f"{base['seconds'] / row['seconds']:>9.2f}x")
-    now = datetime.now(timezone.utc)
-    path = Path(__file__).resolve().parent.parent / "results/bench" / f"step_{now:%Y%m%d_%H%M%S}.json"
+        print(
+            f"{row['step']:<18}{row['way']:<8}{row['seconds']:>9.3f}{row['clips_per_s']:>9.2f}"
+            f"{row['flops'] / 1e12:>8.3f}{row['of_matrix_rate']:>9.1%}"
+            f"{row['peak_gib'] or '-':>10.4}"
+            f"{base['seconds'] / row['seconds']:>9.2f}x"
+        )
+    now = datetime.now(UTC)
+    path = (
+        Path(__file__).resolve().parent.parent / "results/bench" / f"step_{now:%Y%m%d_%H%M%S}.json"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"bench": "step", "date": f"{now:%Y-%m-%d %H:%M}", "device": name, "settings": vars(given),
-               "matrix_flops_per_s": rate, "rows": rows, "versions": versions()}
+    content = {
+        "bench": "step",
+        "date": f"{now:%Y-%m-%d %H:%M}",
+        "device": name,
+        "settings": vars(given),
+        "matrix_flops_per_s": rate,
+        "rows": rows,
+        "versions": versions(),
+    }
     path.write_text(json.dumps(content, indent=2) + "\n")
     print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
 
@@ -184,5 +251,7 @@ def same_numbers() -> float:
     worst = 0.0
     for over in ("space", "time"):
         layer, x = DividedAttention(24, 3, over), torch.randn(2, 1 + 3 * 5, 24)
-        worst = max(worst, float((layer(x, 3) - family_attention(layer, x, 3)).detach().abs().max()))
+        worst = max(
+            worst, float((layer(x, 3) - family_attention(layer, x, 3)).detach().abs().max())
+        )
     return worst

@@ -58,7 +58,9 @@ def deal_one(counts: dict[str, int], rng: np.random.Generator) -> dict[str, list
     for split in ("test", "val"):
         seen = counts[split] - len(dealt[split])
         if seen > len(deck):
-            raise ValueError(f"--{split} {counts[split]}: one object gives only {len(single)} combinations")
+            raise ValueError(
+                f"--{split} {counts[split]}: one object gives only {len(single)} combinations"
+            )
         dealt[split] = dealt[split] + deck[:seen]
     dealt["train"] = [deck[i % len(deck)] for i in range(counts["train"])]
     return dealt
@@ -74,7 +76,9 @@ def swapped(first: Thing, second: Thing, how: int) -> Combination:
 def visible(things: Combination) -> bool:
     """Two objects that differ in each attribute, no round one turning: then every swap means something else."""
     first, second = things
-    differ = all(getattr(first, name) != getattr(second, name) for name in ("colour", "shape", "motion"))
+    differ = all(
+        getattr(first, name) != getattr(second, name) for name in ("colour", "shape", "motion")
+    )
     return differ and not any(thing.motion == "turn" and thing.shape in ROUND for thing in things)
 
 
@@ -85,7 +89,11 @@ def deal_two(counts: dict[str, int], rng: np.random.Generator) -> dict[str, list
         dealt[split] = []
         while len(dealt[split]) < counts[split]:
             things = tuple(single[i] for i in rng.choice(len(single), 2, replace=False))
-            group = [things] if split == "train" else [things, swapped(*things, how=int(rng.integers(3)))]
+            group = (
+                [things]
+                if split == "train"
+                else [things, swapped(*things, how=int(rng.integers(3)))]
+            )
             if all(visible(pair) and frozenset(pair) not in taken for pair in group):
                 dealt[split] += group
                 taken.update(frozenset(pair) for pair in group)

@@ -40,7 +40,10 @@ class Path:
 def cross(arm: float) -> np.ndarray:
     """Corners (12, 2) of a cross with arms `arm` half-wide."""
     quarter = np.array([(arm, -1.0), (arm, -arm), (1.0, -arm)])
-    turns = [np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]) for a in np.pi / 2 * np.arange(4)]
+    turns = [
+        np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+        for a in np.pi / 2 * np.arange(4)
+    ]
     return np.concatenate([quarter @ turn.T for turn in turns])
 
 
@@ -85,7 +88,10 @@ def plan(motion: str, frames: int, rng: np.random.Generator, scale: float = 1.0)
     A lone one goes nearly from border to border, or stays, not far from the middle line.
     """
     time = np.linspace(0.0, 1.0, frames)
-    radius = np.full(frames, scale * (rng.uniform(0.18, 0.22) if motion in DIRECTIONS else rng.uniform(0.25, 0.32)))
+    radius = np.full(
+        frames,
+        scale * (rng.uniform(0.18, 0.22) if motion in DIRECTIONS else rng.uniform(0.25, 0.32)),
+    )
     if motion in ("grow", "shrink"):
         small, large = scale * rng.uniform(0.07, 0.10), scale * rng.uniform(0.32, 0.38)
         radius = np.linspace(small, large, frames)[:: 1 if motion == "grow" else -1]
@@ -103,11 +109,15 @@ def plan(motion: str, frames: int, rng: np.random.Generator, scale: float = 1.0)
     return Path(centre, radius, rng.uniform(-0.12, 0.12) + spin * time, opacity)
 
 
-def plan_apart(things: tuple[Thing, ...], frames: int, rng: np.random.Generator, tries: int = 60) -> list[Path]:
+def plan_apart(
+    things: tuple[Thing, ...], frames: int, rng: np.random.Generator, tries: int = 60
+) -> list[Path]:
     """Plan several objects so that they do not cover each other; of `tries` draws the one that leaves most room."""
     best, room = [], -np.inf
     for _ in range(tries if len(things) > 1 else 1):
-        paths = [plan(thing.motion, frames, rng, 1.0 if len(things) == 1 else 0.65) for thing in things]
+        paths = [
+            plan(thing.motion, frames, rng, 1.0 if len(things) == 1 else 0.65) for thing in things
+        ]
         gaps = [
             (np.hypot(*(a.centre - b.centre).T) - a.radius - b.radius).min()
             for i, a in enumerate(paths) for b in paths[:i]
@@ -123,13 +133,21 @@ def draw(things: tuple[Thing, ...], frames: int, side: int, rng: np.random.Gener
     """Draw a clip -> uint8 (F, S, S, 3), RGB, on a dark background that differs from clip to clip."""
     grid = (np.arange(side) + 0.5) / side
     point_P2 = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
-    shade = rng.uniform(0, 60, 3) + rng.uniform(-25, 25) * point_P2[:, :1] + rng.uniform(-25, 25) * point_P2[:, 1:]
+    shade = (
+        rng.uniform(0, 60, 3)
+        + rng.uniform(-25, 25) * point_P2[:, :1]
+        + rng.uniform(-25, 25) * point_P2[:, 1:]
+    )
     clip = np.tile(shade, (frames, 1, 1))
     for thing, path in zip(things, plan_apart(things, frames, rng), strict=True):
         colour = np.clip(np.array(COLOURS[thing.colour]) * rng.uniform(0.9, 1.05), 0, 255)
         for frame in range(frames):
             sine, cosine = np.sin(path.angle[frame]), np.cos(path.angle[frame])
-            local = (point_P2 - path.centre[frame]) @ np.array([[cosine, -sine], [sine, cosine]]) / path.radius[frame]
+            local = (
+                (point_P2 - path.centre[frame])
+                @ np.array([[cosine, -sine], [sine, cosine]])
+                / path.radius[frame]
+            )
             near = np.flatnonzero(np.abs(local).max(1) < 1.6)
             edge = SHAPES[thing.shape](local[near]) * path.radius[frame] * side
             cover = path.opacity[frame] * np.clip(0.5 - edge, 0, 1)[:, None]

@@ -6,6 +6,7 @@
 
 CKPT: of train.py, MILES, Frozen in Time or MCQ. OUT must not be there yet.
 """
+
 import argparse
 import json
 import logging
@@ -24,7 +25,9 @@ from parse_config import ConfigError, command, load
 from trainer.evaluation.report import sha256
 
 
-def main(source: Path, out: Path, layout: str, teacher: bool, config: Mapping[str, Any] | None = None):
+def main(
+    source: Path, out: Path, layout: str, teacher: bool, config: Mapping[str, Any] | None = None
+):
     """Write `out`; ConfigError if it is there, or if the checkpoint cannot be understood."""
     if out.exists():
         raise ConfigError(f"{out}: is there already; choose another name, or remove it")
@@ -34,30 +37,56 @@ def main(source: Path, out: Path, layout: str, teacher: bool, config: Mapping[st
     model.facts = facts(source, checkpoint, config, teacher)
     out.parent.mkdir(parents=True, exist_ok=True)
     if layout == "authors":
-        torch.save({"arch": "MILES", "epoch": checkpoint.get("epoch", 0), "state_dict": model.state_dict(),
-                    "optimizer": {}, "monitor_best": checkpoint.get("monitor_best") or 0,
-                    "config": {"arch": {"type": "MILES", "args": model.settings}}}, out)
+        torch.save(
+            {
+                "arch": "MILES",
+                "epoch": checkpoint.get("epoch", 0),
+                "state_dict": model.state_dict(),
+                "optimizer": {},
+                "monitor_best": checkpoint.get("monitor_best") or 0,
+                "config": {"arch": {"type": "MILES", "args": model.settings}},
+            },
+            out,
+        )
     else:
         model.save_pretrained(out)
-    print(f"{out}: {'teacher' if teacher else 'model'} of {source}, {sum(p.numel() for p in model.parameters()):,} "
-          f"parameters, without optimizer")
+    print(
+        f"{out}: {'teacher' if teacher else 'model'} of {source}, {sum(p.numel() for p in model.parameters()):,} "
+        f"parameters, without optimizer"
+    )
 
 
-def facts(source: Path, checkpoint: Mapping[str, Any], config: Mapping[str, Any], teacher: bool) -> dict[str, str]:
+def facts(
+    source: Path, checkpoint: Mapping[str, Any], config: Mapping[str, Any], teacher: bool
+) -> dict[str, str]:
     """Headings and texts for the model card: origin, and the results that lie beside the checkpoint."""
-    lines = [f"- run: {config.get('name', 'unknown')}. {config.get('about', '')}".rstrip(),
-             f"- checkpoint: `{source.name}`, epoch {checkpoint.get('epoch', 'unknown')}, step "
-             f"{checkpoint.get('step', 'unknown')}{', weights of the snapshot teacher' if teacher else ''}",
-             f"- SHA-256 of the checkpoint: `{digest(source)}`"]
+    lines = [
+        f"- run: {config.get('name', 'unknown')}. {config.get('about', '')}".rstrip(),
+        f"- checkpoint: `{source.name}`, epoch {checkpoint.get('epoch', 'unknown')}, step "
+        f"{checkpoint.get('step', 'unknown')}{', weights of the snapshot teacher' if teacher else ''}",
+        f"- SHA-256 of the checkpoint: `{digest(source)}`",
+    ]
     found = {"Made from": "\n".join(lines)}
     results = source.parent / "results.json"
     if results.is_file():
         content = json.loads(results.read_text(encoding="utf-8"))
-        rows = [f"| {way} | " + " | ".join(f"{content[way][key]:.1f}" for key in ("R1", "R5", "R10", "MedR")) + " |"
-                for way in ("t2v", "v2t") if way in content]
+        rows = [
+            f"| {way} | "
+            + " | ".join(f"{content[way][key]:.1f}" for key in ("R1", "R5", "R10", "MedR"))
+            + " |"
+            for way in ("t2v", "v2t")
+            if way in content
+        ]
         where = f"{content.get('protocol') or 'No named protocol'}, {content.get('num_captions')} captions"
-        found["Results"] = "\n".join([f"{where}, {content.get('num_videos')} videos.", "",
-                                      "| | R@1 | R@5 | R@10 | MedR |", "|---|---|---|---|---|", *rows])
+        found["Results"] = "\n".join(
+            [
+                f"{where}, {content.get('num_videos')} videos.",
+                "",
+                "| | R@1 | R@5 | R@10 | MedR |",
+                "|---|---|---|---|---|",
+                *rows,
+            ]
+        )
     return found
 
 
@@ -71,10 +100,14 @@ def digest(path: Path) -> str:
 @command
 def cli(argv: list[str] | None = None):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", type=Path, metavar="CKPT")
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("-c", "--config", help="JSON whose arch describes the model, where the checkpoint does not")
+    parser.add_argument(
+        "-c", "--config", help="JSON whose arch describes the model, where the checkpoint does not"
+    )
     parser.add_argument("--layout", choices=("folder", "authors"), default="folder")
     parser.add_argument("--teacher", action="store_true", help="the snapshot teacher's video tower")
     arguments = parser.parse_args(argv)

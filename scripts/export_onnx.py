@@ -6,6 +6,7 @@ MODEL: a folder of scripts/export.py, or a checkpoint. OUT/video.onnx: video (B,
 OUT/text.onnx: input_ids, attention_mask (B, L) -> text_embedding (B, E). B and L are free, T is --frames.
 Embeddings are not normalised.
 """
+
 import argparse
 import logging
 import sys
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 from model.restore import restore
 from parse_config import ConfigError, command
 
-TOLERANCE = 1e-4  # largest difference between onnxruntime and torch, of embeddings scaled to length 1
+TOLERANCE = (
+    1e-4  # largest difference between onnxruntime and torch, of embeddings scaled to length 1
+)
 
 
 class Video(nn.Module):
@@ -50,17 +53,31 @@ def main(source: Path, out: Path, frames: int | None = None) -> dict[str, float]
     model = restore(source)
     out.mkdir(parents=True, exist_ok=True)
     differences = {}
-    for name, tower, inputs, free in (("video", Video(model), clips(model, 2, frames), {}),
-                                      ("text", Text(model), captions(model, 2, 9), {1: "tokens"})):
+    for name, tower, inputs, free in (
+        ("video", Video(model), clips(model, 2, frames), {}),
+        ("text", Text(model), captions(model, 2, 9), {1: "tokens"}),
+    ):
         path = out / f"{name}.onnx"
-        torch.onnx.export(tower.eval(), tuple(inputs.values()), path, input_names=list(inputs), dynamo=True,
-                          output_names=[f"{name}_embedding"], dynamic_shapes=[shape(free) for _ in inputs],
-                          external_data=False, verbose=False)
+        torch.onnx.export(
+            tower.eval(),
+            tuple(inputs.values()),
+            path,
+            input_names=list(inputs),
+            dynamo=True,
+            output_names=[f"{name}_embedding"],
+            dynamic_shapes=[shape(free) for _ in inputs],
+            external_data=False,
+            verbose=False,
+        )
         others = clips(model, 3, frames) if name == "video" else captions(model, 5, 6)
         differences[name] = max(difference(path, tower, inputs), difference(path, tower, others))
         if not differences[name] < TOLERANCE:
-            raise ConfigError(f"{path}: onnxruntime differs from torch by {differences[name]:.1e}, {TOLERANCE} allowed")
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, differs from torch by {differences[name]:.1e}")
+            raise ConfigError(
+                f"{path}: onnxruntime differs from torch by {differences[name]:.1e}, {TOLERANCE} allowed"
+            )
+        print(
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB, differs from torch by {differences[name]:.1e}"
+        )
     return differences
 
 
@@ -80,7 +97,7 @@ def captions(model: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
     """Random words, the last ones of every second caption hidden."""
     words = model.text_model.get_input_embeddings().num_embeddings
     mask = torch.ones(rows, length, dtype=torch.long)
-    mask[::2, length // 2:] = 0
+    mask[::2, length // 2 :] = 0
     return {"input_ids": torch.randint(0, words, (rows, length)), "attention_mask": mask}
 
 
@@ -88,20 +105,31 @@ def captions(model: nn.Module, rows: int, length: int) -> dict[str, Tensor]:
 def difference(path: Path, tower: nn.Module, inputs: Mapping[str, Tensor]) -> float:
     """Largest difference between onnxruntime's and torch's embeddings, each scaled to length 1."""
     import onnxruntime
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    found, = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
     wanted = tower(**inputs)
-    return float((torch.nn.functional.normalize(torch.from_numpy(found)) -
-                  torch.nn.functional.normalize(wanted)).abs().max())
+    return float(
+        (
+            torch.nn.functional.normalize(torch.from_numpy(found))
+            - torch.nn.functional.normalize(wanted)
+        )
+        .abs()
+        .max()
+    )
 
 
 @command
 def cli(argv: list[str] | None = None):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--frames", type=int, help="frames a clip (default: as many as the model takes)")
+    parser.add_argument(
+        "--frames", type=int, help="frames a clip (default: as many as the model takes)"
+    )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     main(arguments.model, arguments.out, arguments.frames)

@@ -1,4 +1,5 @@
 """Rows -> batches of what the model encodes. B clips, T frames, C channels, H height, W width."""
+
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import groupby
@@ -23,6 +24,7 @@ TOGETHER = 8  # segments of one video read at once: their frames are in memory a
 class Part(NamedTuple):
     """Some rows of one shard. numbers: of those that could be read; clips: video_BTCHW, or the texts; bad: [number,
     reason] of the others; last: whether the shard ends here."""
+
     shard: int
     numbers: list[int]
     clips: Any
@@ -46,7 +48,7 @@ class Clips(Dataset):
         for _, same in groupby(numbers, lambda number: self.rows[number].get("path")):
             video = list(same)
             for start in range(0, len(video), TOGETHER):
-                found |= self._together(video[start:start + TOGETHER])
+                found |= self._together(video[start : start + TOGETHER])
         try:
             return [self._sample(number, found.get(number)) for number in numbers]
         except UserError as error:
@@ -55,13 +57,24 @@ class Clips(Dataset):
     def _together(self, numbers: list[int]) -> dict[int, torch.Tensor]:
         """{number: clip} of the rows of one file, if they are segments and all of them can be read; else {}."""
         rows, video = [self.rows[number] for number in numbers], self.read.video
-        if self.sets or len(rows) == 1 or video.reader not in ("auto", "av") or any(
-                None in (row["start"], row["end"]) or "reason" in row for row in rows):
+        if (
+            self.sets
+            or len(rows) == 1
+            or video.reader not in ("auto", "av")
+            or any(None in (row["start"], row["end"]) or "reason" in row for row in rows)
+        ):
             return {}
         with suppress(BrokenVideo, OSError):  # then each by itself, to find out which of them it is
-            clips = read_spans(rows[0]["path"], [(row["start"], row["end"]) for row in rows], video.num_frames,
-                               video.deadline)
-            return {number: self.read.transform(clip_TCHW, None) for number, clip_TCHW in zip(numbers, clips)}
+            clips = read_spans(
+                rows[0]["path"],
+                [(row["start"], row["end"]) for row in rows],
+                video.num_frames,
+                video.deadline,
+            )
+            return {
+                number: self.read.transform(clip_TCHW, None)
+                for number, clip_TCHW in zip(numbers, clips)
+            }
         return {}
 
     def _sample(self, number: int, video: torch.Tensor | None) -> dict[str, Any]:
@@ -80,32 +93,54 @@ class Clips(Dataset):
         if not self.sets:
             return self.read.clip(row["path"], row["start"], row["end"])
         dataset = self.sets[row["set"]]
-        clip_TCHW, _ = dataset._read(row["index"], lambda length: pick(length, dataset.video.num_frames))
+        clip_TCHW, _ = dataset._read(
+            row["index"], lambda length: pick(length, dataset.video.num_frames)
+        )
         return build_transform(False, **dataset.video.transform)(clip_TCHW, None)
 
 
 def plan(shards: list[int], rows: int, shard_rows: int, batch: int) -> list[list[int]]:
     """The numbers of the rows of each batch, shard after shard; no batch reaches into the next shard."""
-    return [list(range(start, min(start + batch, end))) for shard in shards
-            for end in [min((shard + 1) * shard_rows, rows)] for start in range(shard * shard_rows, end, batch)]
+    return [
+        list(range(start, min(start + batch, end)))
+        for shard in shards
+        for end in [min((shard + 1) * shard_rows, rows)]
+        for start in range(shard * shard_rows, end, batch)
+    ]
 
 
-def read_clips(clips: Clips, parts: list[list[int]], shard_rows: int, workers: int) -> Iterator[Part]:
+def read_clips(
+    clips: Clips, parts: list[list[int]], shard_rows: int, workers: int
+) -> Iterator[Part]:
     """The clips of `parts`, in order, read by `workers` processes."""
     shape = (clips.read.video.num_frames, 3, clips.read.video.input_res, clips.read.video.input_res)
-    loader = DataLoader(clips, batch_sampler=parts, collate_fn=Collate(None, shape), **worker_options(workers))
+    loader = DataLoader(
+        clips, batch_sampler=parts, collate_fn=Collate(None, shape), **worker_options(workers)
+    )
     for place, batch in enumerate(batches(loader)):
-        yield Part(parts[place][0] // shard_rows, [meta["index"] for meta in batch["meta"]], batch["video"],
-                   [(meta["index"], meta["failures"][-1][1]) for meta in batch["unreadable"]],
-                   _last(parts, place, shard_rows))
+        yield Part(
+            parts[place][0] // shard_rows,
+            [meta["index"] for meta in batch["meta"]],
+            batch["video"],
+            [(meta["index"], meta["failures"][-1][1]) for meta in batch["unreadable"]],
+            _last(parts, place, shard_rows),
+        )
 
 
 def read_texts(rows: list[Row], parts: list[list[int]], shard_rows: int) -> Iterator[Part]:
     """The same of texts."""
     for place, numbers in enumerate(parts):
-        yield Part(numbers[0] // shard_rows, numbers, [rows[number]["text"] for number in numbers], [],
-                   _last(parts, place, shard_rows))
+        yield Part(
+            numbers[0] // shard_rows,
+            numbers,
+            [rows[number]["text"] for number in numbers],
+            [],
+            _last(parts, place, shard_rows),
+        )
 
 
 def _last(parts: list[list[int]], place: int, shard_rows: int) -> bool:
-    return place + 1 == len(parts) or parts[place + 1][0] // shard_rows != parts[place][0] // shard_rows
+    return (
+        place + 1 == len(parts)
+        or parts[place + 1][0] // shard_rows != parts[place][0] // shard_rows
+    )

@@ -3,6 +3,7 @@
 A row is {"id", "path", "start", "end"} (seconds or None) or {"id", "text"}; those of a config also say where to read
 them: {"set": number of the data set, "index"}.
 """
+
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,9 +26,22 @@ from test import loaders
 
 def data_sets(source: Path, split: str) -> list[Any]:
     """The data sets of a config, opened so that nothing missing stops the run; [] for any other source."""
-    over = {"args": {"num_workers": 0, "batch_size": 1, "check_files": False, "video_params": {"loading": "skip"}}}
-    return [LOADERS.build(Config(lay(block.plain(), over), block.where), tokenize=list).dataset
-            for block in loaders(load(source), split)] if source.suffix == ".json" else []
+    over = {
+        "args": {
+            "num_workers": 0,
+            "batch_size": 1,
+            "check_files": False,
+            "video_params": {"loading": "skip"},
+        }
+    }
+    return (
+        [
+            LOADERS.build(Config(lay(block.plain(), over), block.where), tokenize=list).dataset
+            for block in loaders(load(source), split)
+        ]
+        if source.suffix == ".json"
+        else []
+    )
 
 
 def files(source: Path) -> list[Row]:
@@ -39,7 +53,11 @@ def files(source: Path) -> list[Row]:
     found = []
     for folder, below, names in os.walk(source):
         below.sort()
-        found += [Path(folder, name) for name in sorted(names) if os.path.splitext(name)[1].lower() in KNOWN]
+        found += [
+            Path(folder, name)
+            for name in sorted(names)
+            if os.path.splitext(name)[1].lower() in KNOWN
+        ]
     if not found:
         raise UserError(f"{source}: holds no video and no picture (known: {' '.join(KNOWN)})")
     return [_row(str(path.relative_to(source)), path) for path in found]
@@ -59,15 +77,20 @@ def clips(sets: list[Any]) -> list[Row]:
 def texts(source: Path, sets: list[Any]) -> list[Row]:
     """Lines of a .txt, "text" or "caption" of a .jsonl, or the captions of data sets; empty lines are left out."""
     if sets:
-        pairs = [(dataset.ids[owner], text) for dataset in sets
-                 for text, owner in zip(dataset.captions, dataset.owner.tolist())]
+        pairs = [
+            (dataset.ids[owner], text)
+            for dataset in sets
+            for text, owner in zip(dataset.captions, dataset.owner.tolist())
+        ]
     elif source.suffix == ".txt":
         with open(source, encoding="utf-8-sig") as lines:
             pairs = [(str(number), line.strip()) for number, line in enumerate(lines, 1)]
     elif source.suffix == ".jsonl":
         pairs = list(_json_texts(source))
     else:
-        raise UserError(f"--texts: {source} is given; a .txt (a text a line), a .jsonl or a config is needed")
+        raise UserError(
+            f"--texts: {source} is given; a .txt (a text a line), a .jsonl or a config is needed"
+        )
     found = [{"id": name, "text": text} for name, text in pairs if text.strip()]
     if not found:
         raise UserError(f"{source}: holds no text")
@@ -76,21 +99,32 @@ def texts(source: Path, sets: list[Any]) -> list[Row]:
 
 def _json_texts(source: Path) -> Iterator[tuple[str, str]]:
     for number, (place, row) in enumerate(json_rows(source), 1):
-        value = next((row[key] for key in ("text", "caption", "captions") if row.get(key) is not None), None)
+        value = next(
+            (row[key] for key in ("text", "caption", "captions") if row.get(key) is not None), None
+        )
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(text, str) for text in values):
-            raise UserError(f"{place}: no text or caption that is text; its keys are {', '.join(map(repr, row))}")
+            raise UserError(
+                f"{place}: no text or caption that is text; its keys are {', '.join(map(repr, row))}"
+            )
         yield from ((str(row.get("id", number)), text) for text in values)
 
 
 def cut(rows: list[Row], seconds: float, deadline: float, workers: int) -> list[Row]:
     """Each video's row -> one for each of its segments; what has no length becomes a row with its "reason"."""
     pieces: list[Row] = []
-    loader = DataLoader(Lengths(rows, seconds, deadline), batch_size=None, collate_fn=as_it_is,
-                        **worker_options(workers))
+    loader = DataLoader(
+        Lengths(rows, seconds, deadline),
+        batch_size=None,
+        collate_fn=as_it_is,
+        **worker_options(workers),
+    )
     for row, found in zip(rows, batches(loader)):
-        pieces += [{**row, "reason": found}] if isinstance(found, str) else \
-            [{**row, "start": start, "end": end} for start, end in found]
+        pieces += (
+            [{**row, "reason": found}]
+            if isinstance(found, str)
+            else [{**row, "start": start, "end": end} for start, end in found]
+        )
     return pieces
 
 
@@ -110,7 +144,11 @@ class Lengths(Dataset):
                 return [(None, None)]
             end = duration(row["path"], self.deadline)
             start, stop = row["start"] or 0.0, end if row["end"] is None else min(row["end"], end)
-            return segments(start, stop, self.seconds) if stop > start else f"has no frame after {start:g} s"
+            return (
+                segments(start, stop, self.seconds)
+                if stop > start
+                else f"has no frame after {start:g} s"
+            )
         except BrokenVideo as error:
             return error.reason
         except OSError as error:

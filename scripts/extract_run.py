@@ -1,4 +1,5 @@
 """From rows to features: read, encode, write; and what process 0 does for all. B clips or texts, E joint width."""
+
 import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,9 @@ from trainer.feed import move
 from trainer.precision import Precision
 
 
-def parts(store: Store, model: MILES, sets: list[Any], shards: list[int], given: argparse.Namespace) -> Iterator[Part]:
+def parts(
+    store: Store, model: MILES, sets: list[Any], shards: list[int], given: argparse.Namespace
+) -> Iterator[Part]:
     """The rows of `shards`, read."""
     batches = plan(shards, len(store.rows), store.shard_rows, given.batch)
     if given.texts:
@@ -35,7 +38,9 @@ def fill(store: Store, encode: Callable[[Any], Tensor], parts: Iterator[Part], s
             if part.numbers:
                 x_BE = encode(part.clips).float().cpu()
                 if not x_BE.isfinite().all():
-                    raise UserError("the features are not finite; try --precision fp32, or another checkpoint")
+                    raise UserError(
+                        "the features are not finite; try --precision fp32, or another checkpoint"
+                    )
                 features.update(zip(part.numbers, x_BE.numpy()))
             bad.update(part.bad)
             if part.last:
@@ -53,17 +58,27 @@ def encoder(model: MILES, given: argparse.Namespace) -> Callable[[Any], Tensor]:
     def encode(things: Any) -> Tensor:
         size = 1 if model.device.type == "cpu" else len(things)
         with precision.autocast():
-            return torch.cat([one(things[start:start + size]) for start in range(0, len(things), size)])
+            return torch.cat(
+                [one(things[start : start + size]) for start in range(0, len(things), size)]
+            )
 
     def one(things: Any) -> Tensor:
-        return model.encode_text(move(model.tokenize(things), model.device)) if given.texts else \
-            model.encode_video(things.to(model.device, non_blocking=True))[0]
+        return (
+            model.encode_text(move(model.tokenize(things), model.device))
+            if given.texts
+            else model.encode_video(things.to(model.device, non_blocking=True))[0]
+        )
+
     return encode
 
 
 def width(model: MILES) -> int:
     """Of the joint space."""
-    return model.settings["projection_dim"] if model.settings["projection"] else model.video_model.embed_dim
+    return (
+        model.settings["projection_dim"]
+        if model.settings["projection"]
+        else model.video_model.embed_dim
+    )
 
 
 def on_main(work: Callable[[], Any]) -> Any:

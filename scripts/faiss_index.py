@@ -1,4 +1,5 @@
 """What is asked of faiss: indices of three kinds over unit vectors, by inner product. N rows, E width."""
+
 import math
 from typing import Any
 
@@ -7,7 +8,10 @@ import numpy as np
 from parse_config import UserError
 
 KINDS = ("flat", "ivf", "hnsw")
-EFFORT = {"ivf": "nprobe", "hnsw": "efSearch"}  # what an approximate index looks at more of for a better recall
+EFFORT = {
+    "ivf": "nprobe",
+    "hnsw": "efSearch",
+}  # what an approximate index looks at more of for a better recall
 LINKS, BUILD = 32, 80  # of HNSW: neighbours a row, candidates while building
 SAMPLE = 64  # rows a cell that IVF is trained on; faiss asks for 39 at least
 
@@ -17,7 +21,9 @@ def faiss() -> Any:
     try:
         import faiss
     except ImportError:
-        raise UserError("search needs faiss, which is not installed: pip install faiss-cpu") from None
+        raise UserError(
+            "search needs faiss, which is not installed: pip install faiss-cpu"
+        ) from None
     return faiss
 
 
@@ -37,7 +43,9 @@ def make(kind: str, rows_NE: np.ndarray) -> Any:
         index = module.IndexFlatIP(width)
     else:
         cells = max(1, min(round(4 * math.sqrt(count)), count // 39))
-        index = module.IndexIVFFlat(module.IndexFlatIP(width), width, cells, module.METRIC_INNER_PRODUCT)
+        index = module.IndexIVFFlat(
+            module.IndexFlatIP(width), width, cells, module.METRIC_INNER_PRODUCT
+        )
         worker, step = on_gpus(index), max(1, count // (SAMPLE * cells))
         worker.train(np.ascontiguousarray(rows_NE[::step]))
         index = module.index_gpu_to_cpu(worker) if worker is not index else index

@@ -8,6 +8,7 @@
 
 Every file comes into being whole, by renaming. n rows of a shard, E joint width.
 """
+
 import hashlib
 import json
 import os
@@ -32,10 +33,14 @@ class Features:
     def __init__(self, folder: Path):
         self.folder = folder
         if not (folder / "manifest.json").is_file():
-            raise FileNotFoundError(f"{folder}: holds no manifest.json; give a folder that scripts/extract.py wrote")
+            raise FileNotFoundError(
+                f"{folder}: holds no manifest.json; give a folder that scripts/extract.py wrote"
+            )
         self.manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if not self.manifest.get("complete"):
-            raise UserError(f"{folder}: is not complete; run the same scripts/extract.py again, it goes on")
+            raise UserError(
+                f"{folder}: is not complete; run the same scripts/extract.py again, it goes on"
+            )
         self.rows = read_lines(folder / "ids.jsonl")
         self.width: int = self.manifest["width"]
 
@@ -50,8 +55,10 @@ class Features:
             found += len(shard_nE)
             yield shard_nE
         if found != len(self):
-            raise UserError(f"{self.folder}: its shards hold {found} rows and ids.jsonl {len(self)}; a shard is gone: "
-                            "set complete to false in manifest.json and run scripts/extract.py again")
+            raise UserError(
+                f"{self.folder}: its shards hold {found} rows and ids.jsonl {len(self)}; a shard is gone: "
+                "set complete to false in manifest.json and run scripts/extract.py again"
+            )
 
     def all(self) -> np.ndarray:
         """float32 (rows, E)."""
@@ -62,16 +69,24 @@ def load(path: Path) -> np.ndarray:
     """The (n, E) array of one shard."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
+
     try:
-        return load_file(path)["features"] if path.suffix == ".safetensors" else np.load(path, allow_pickle=False)
+        return (
+            load_file(path)["features"]
+            if path.suffix == ".safetensors"
+            else np.load(path, allow_pickle=False)
+        )
     except (SafetensorError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"{path}: is damaged ({error}); remove it, set complete to false in manifest.json, and run "
-                        "scripts/extract.py again") from None
+        raise UserError(
+            f"{path}: is damaged ({error}); remove it, set complete to false in manifest.json, and run "
+            "scripts/extract.py again"
+        ) from None
 
 
 def save(path: Path, features_nE: np.ndarray):
     """Write one shard in the format that its name says."""
     from safetensors.numpy import save as as_bytes
+
     part = path.with_name(f".{path.name}.part")
     with open(part, "wb") as file:
         if path.suffix == ".safetensors":

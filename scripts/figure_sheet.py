@@ -1,4 +1,5 @@
 """Sheets: pictures in rows, to the pixel, with titles and colour bars."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ LETTER = 7  # pixels of a title's letter, about
 @dataclass(frozen=True)
 class Row:
     """Pictures side by side: groups (one a checkpoint) of (uint8 (H, W, 3), title or "")."""
+
     label: str
     groups: Sequence[Sequence[tuple[np.ndarray, str]]]
     heat: bool = True
@@ -22,6 +24,7 @@ class Row:
 @dataclass(frozen=True)
 class Block:
     """Rows under one title that share a scale; its bar stands beside those that are heat."""
+
     title: str
     rows: Sequence[Row]
     scale: Scale
@@ -31,7 +34,9 @@ def draw(blocks: Sequence[Block], headings: Sequence[str] = (), title: str = "")
     """The sheet -> uint8 (H, W, 3). `headings`: one over each group of columns."""
     matplotlib = matplotlib_agg()
     width, height = sheet_size(blocks, headings, title)
-    figure = matplotlib.figure.Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
+    figure = matplotlib.figure.Figure(
+        figsize=(width / 100, height / 100), dpi=100, facecolor="white"
+    )
     canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
     page = _Page(figure, width, height)
     down = TOP
@@ -48,11 +53,15 @@ def draw(blocks: Sequence[Block], headings: Sequence[str] = (), title: str = "")
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def sheet_size(blocks: Sequence[Block], headings: Sequence[str] = (), title: str = "") -> tuple[int, int]:
+def sheet_size(
+    blocks: Sequence[Block], headings: Sequence[str] = (), title: str = ""
+) -> tuple[int, int]:
     """(width, height) of the sheet in pixels."""
     longest = max(len(text) for text in (title, *(block.title for block in blocks)))
     width = max(max(right for _, right in _spans(blocks)) + BAR, LETTER * longest + 2 * LEFT)
-    height = sum(TITLE * bool(block.title) + sum(row_height(row) for row in block.rows) for block in blocks)
+    height = sum(
+        TITLE * bool(block.title) + sum(row_height(row) for row in block.rows) for block in blocks
+    )
     return width, TOP + HEAD * (bool(title) + bool(headings)) + height + GAP
 
 
@@ -64,6 +73,7 @@ def row_height(row: Row) -> int:
 
 def _spans(blocks: Sequence[Block]) -> list[tuple[int, int]]:
     """Left and right of each group of columns: of the widest row."""
+
     def spans(row: Row) -> list[tuple[int, int]]:
         found, x = [], LEFT
         for group in row.groups:
@@ -71,7 +81,10 @@ def _spans(blocks: Sequence[Block]) -> list[tuple[int, int]]:
             found.append((x, x + wide))
             x += wide + 4 * GAP
         return found
-    return max((spans(row) for block in blocks for row in block.rows), key=lambda found: found[-1][1])
+
+    return max(
+        (spans(row) for block in blocks for row in block.rows), key=lambda found: found[-1][1]
+    )
 
 
 def _draw_block(page: "_Page", block: Block, down: int) -> int:
@@ -111,13 +124,25 @@ class _Page:
         self.figure.figimage(picture_HWC, x, self.height - y - picture_HWC.shape[0], origin="upper")
 
     def bar(self, x: int, top: int, bottom: int, scale: Scale):
-        box = [x / self.width, 1 - bottom / self.height, 12 / self.width, (bottom - top) / self.height]
+        box = [
+            x / self.width,
+            1 - bottom / self.height,
+            12 / self.width,
+            (bottom - top) / self.height,
+        ]
         axes = self.figure.add_axes(box)
         high = scale.high if scale.high > scale.low else scale.low + 1  # all values are one
-        axes.imshow(np.linspace(1, 0, 256)[:, None], aspect="auto", cmap=scale.colours, extent=(0, 1, scale.low, high))
+        axes.imshow(
+            np.linspace(1, 0, 256)[:, None],
+            aspect="auto",
+            cmap=scale.colours,
+            extent=(0, 1, scale.low, high),
+        )
         axes.set_xticks([])
         axes.yaxis.tick_right()
         axes.yaxis.set_label_position("right")
-        axes.yaxis.set_major_locator(matplotlib_agg().ticker.MaxNLocator(5 if bottom - top > 100 else 3))
+        axes.yaxis.set_major_locator(
+            matplotlib_agg().ticker.MaxNLocator(5 if bottom - top > 100 else 3)
+        )
         axes.tick_params(labelsize=7, length=2, pad=1)
         axes.set_ylabel(scale.label, fontsize=7, labelpad=2)

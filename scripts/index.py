@@ -14,6 +14,7 @@ the flat index finds, the share that it finds too, for rows as queries (themselv
 of texts. What was reached is printed and kept. Needs faiss (pip install faiss-cpu); building runs on the GPUs if faiss
 is built for them and has any.
 """
+
 import argparse
 import os
 import shutil
@@ -32,10 +33,24 @@ from scripts.features import Features, write_json, write_lines
 
 FLAT, HNSW = 100_000, 1_000_000  # rows up to which each is taken
 K, QUERIES = 10, 500  # of the recall
-KEPT = ("kind", "checkpoint", "checkpoint_sha256", "source", "segments", "precision", "width")  # of the features
+KEPT = (
+    "kind",
+    "checkpoint",
+    "checkpoint_sha256",
+    "source",
+    "segments",
+    "precision",
+    "width",
+)  # of the features
 
 
-def build(features: Path, out: Path, kind: str | None = None, wanted: float = 0.95, queries: Path | None = None):
+def build(
+    features: Path,
+    out: Path,
+    kind: str | None = None,
+    wanted: float = 0.95,
+    queries: Path | None = None,
+):
     """Write the index, all of it or nothing; print what it is and what it finds. Raises UserError."""
     if out.exists():
         raise UserError(f"{out}: is there already; choose another name, or remove it")
@@ -43,14 +58,20 @@ def build(features: Path, out: Path, kind: str | None = None, wanted: float = 0.
     if not len(found):
         raise UserError(f"{features}: holds no row")
     asked = Features(queries) if queries else None
-    if asked and (asked.manifest["checkpoint_sha256"], asked.width) != (found.manifest["checkpoint_sha256"],
-                                                                        found.width):
+    if asked and (asked.manifest["checkpoint_sha256"], asked.width) != (
+        found.manifest["checkpoint_sha256"],
+        found.width,
+    ):
         raise UserError(f"{queries}: was made with another checkpoint than {features}")
     kind = kind or ("flat" if len(found) <= FLAT else "hnsw" if len(found) <= HNSW else "ivf")
     rows_NE = all_normalised(found)
     index = make(kind, rows_NE)
-    about = {"index": kind, "rows": len(found), "features": str(features.resolve()),
-             **{key: found.manifest[key] for key in KEPT}}
+    about = {
+        "index": kind,
+        "rows": len(found),
+        "features": str(features.resolve()),
+        **{key: found.manifest[key] for key in KEPT},
+    }
     if kind != "flat":
         about |= tune(index, kind, rows_NE, normalised(asked.all()) if asked else None, wanted)
     part = out.with_name(f".{out.name}.part")
@@ -60,18 +81,26 @@ def build(features: Path, out: Path, kind: str | None = None, wanted: float = 0.
     write_lines(part / "rows.jsonl", (located(row) for row in found.rows))
     write_json(part / "manifest.json", about)
     os.rename(part, out)
-    exact = "exact" if kind == "flat" else f"{EFFORT[kind]} {about[EFFORT[kind]]}, recall@{K} {about['recall@10']:.4f}"
-    print(f"{out}: {kind} index of {len(found)} rows of {found.width}, {exact}; {time.monotonic() - began:.1f} s")
+    exact = (
+        "exact"
+        if kind == "flat"
+        else f"{EFFORT[kind]} {about[EFFORT[kind]]}, recall@{K} {about['recall@10']:.4f}"
+    )
+    print(
+        f"{out}: {kind} index of {len(found)} rows of {found.width}, {exact}; {time.monotonic() - began:.1f} s"
+    )
 
 
 def all_normalised(found: Features) -> np.ndarray:
     """float32 (rows, E) of length 1. UserError for what is not finite."""
     rows_NE, start = np.empty((len(found), found.width), np.float32), 0
     for shard_nE in found.shards():
-        rows_NE[start:start + len(shard_nE)] = normalised(shard_nE)
+        rows_NE[start : start + len(shard_nE)] = normalised(shard_nE)
         start += len(shard_nE)
     if not np.isfinite(rows_NE).all():
-        raise UserError(f"{found.folder}: holds features that are not finite; extract them with --precision fp32")
+        raise UserError(
+            f"{found.folder}: holds features that are not finite; extract them with --precision fp32"
+        )
     return rows_NE
 
 
@@ -80,7 +109,9 @@ def located(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "real": os.path.realpath(row["path"])} if "path" in row else row
 
 
-def tune(index: Any, kind: str, rows_NE: np.ndarray, queries_QE: np.ndarray | None, wanted: float) -> dict[str, Any]:
+def tune(
+    index: Any, kind: str, rows_NE: np.ndarray, queries_QE: np.ndarray | None, wanted: float
+) -> dict[str, Any]:
     """Raise the effort until the recall is reached or everything is looked at -> what is told of it."""
     own = queries_QE is None
     places = np.linspace(0, len(rows_NE) - 1, min(QUERIES, len(rows_NE))).astype(np.int64)
@@ -92,10 +123,16 @@ def tune(index: Any, kind: str, rows_NE: np.ndarray, queries_QE: np.ndarray | No
         set_effort(index, kind, effort)
         found = index.search(queries_QE, K + own)[1]
         reached = recall(exact, found, places if own else None)
-        print(f"{EFFORT[kind]} {effort}: recall@{K} {reached:.4f} against flat, {len(queries_QE)} "
-              f"{'rows' if own else 'texts'} as queries")
+        print(
+            f"{EFFORT[kind]} {effort}: recall@{K} {reached:.4f} against flat, {len(queries_QE)} "
+            f"{'rows' if own else 'texts'} as queries"
+        )
         if reached >= wanted or effort >= most:
-            return {EFFORT[kind]: effort, "recall@10": reached, "recall_queries": "rows" if own else "texts"}
+            return {
+                EFFORT[kind]: effort,
+                "recall@10": reached,
+                "recall_queries": "rows" if own else "texts",
+            }
         effort = min(2 * effort, most)
 
 
@@ -104,7 +141,10 @@ def recall(exact: np.ndarray, found: np.ndarray, own: np.ndarray | None = None) 
     of each query itself, which does not count."""
     shares = []
     for query, (right, got) in enumerate(zip(exact, found)):
-        right, got = ([place for place in places if own is None or place != own[query]][:K] for places in (right, got))
+        right, got = (
+            [place for place in places if own is None or place != own[query]][:K]
+            for places in (right, got)
+        )
         right = [place for place in right if place >= 0]
         shares.append(len(set(right) & set(got)) / len(right) if right else 1.0)
     return float(np.mean(shares))
@@ -113,14 +153,23 @@ def recall(exact: np.ndarray, found: np.ndarray, own: np.ndarray | None = None) 
 @command
 def cli(argv: list[str] | None = None):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, metavar="build")
     one = commands.add_parser("build", help="make an index of a folder of features")
     one.add_argument("features", type=Path, metavar="FEATURES")
     one.add_argument("index", type=Path, metavar="INDEX")
     one.add_argument("--kind", choices=KINDS, help="default: by the number of rows")
-    one.add_argument("--recall", type=float, default=0.95, help="that an approximate index is to reach (default: 0.95)")
-    one.add_argument("--queries", type=Path, metavar="TEXT_FEATURES", help="texts to measure the recall with")
+    one.add_argument(
+        "--recall",
+        type=float,
+        default=0.95,
+        help="that an approximate index is to reach (default: 0.95)",
+    )
+    one.add_argument(
+        "--queries", type=Path, metavar="TEXT_FEATURES", help="texts to measure the recall with"
+    )
     given = parser.parse_args(argv)
     build(given.features, given.index, given.kind, given.recall, given.queries)
 

@@ -21,7 +21,9 @@ import numpy as np
 from demo_captions import Combination, deal_one, deal_two, describe
 from demo_shapes import draw
 
-VERSION = 3  # of the pictures and words: raise it when they change, so that old data is not taken for new
+VERSION = (
+    3  # of the pictures and words: raise it when they change, so that old data is not taken for new
+)
 SPLITS = ("train", "val", "test")
 SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
 
@@ -29,11 +31,19 @@ SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls"
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="make the demo's data set")
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to make")
-    parser.add_argument("--objects", type=int, choices=(1, 2), default=1, help="objects a clip (2: the harder variant)")
+    parser.add_argument(
+        "--objects",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="objects a clip (2: the harder variant)",
+    )
     parser.add_argument("--train", type=int, default=3000, help="training clips")
     parser.add_argument("--val", type=int, default=120, help="validation clips")
     parser.add_argument("--test", type=int, default=240, help="clips of the test gallery")
-    parser.add_argument("--side", type=int, default=64, help="side of a frame, pixels (decord 0.6 cannot read 48)")
+    parser.add_argument(
+        "--side", type=int, default=64, help="side of a frame, pixels (decord 0.6 cannot read 48)"
+    )
     parser.add_argument("--frames", type=int, default=12, help="frames a clip")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(given)
@@ -45,7 +55,9 @@ def write_clip(path: Path, clip_FSSC: np.ndarray, rate: int = 12) -> None:
     A constant quantiser: x264's usual rate control (crf with mbtree) gives other bytes from run to run.
     """
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "qp": "18"})
+        stream = container.add_stream(
+            "libx264", rate=rate, options={"preset": "veryfast", "qp": "18"}
+        )
         stream.height, stream.width = clip_FSSC.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
@@ -71,10 +83,14 @@ def make_clips(args: argparse.Namespace, root: Path) -> list[dict]:
     """Write all clips, on all cores -> the lines of the JSONL in order."""
     counts = {split: getattr(args, split) for split in SPLITS}
     dealt = (deal_one if args.objects == 1 else deal_two)(counts, np.random.default_rng(args.seed))
-    jobs = [(i, n, things) for i, split in enumerate(SPLITS) for n, things in enumerate(dealt[split])]
+    jobs = [
+        (i, n, things) for i, split in enumerate(SPLITS) for n, things in enumerate(dealt[split])
+    ]
     for split in SPLITS:
         (root / "videos" / split).mkdir(parents=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     with ProcessPoolExecutor(cores) as pool:
         return list(pool.map(partial(make_clip, args=args, root=root), jobs, chunksize=64))
 
@@ -90,13 +106,21 @@ def train_tokenizer(captions: list[str]):
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(captions, trainers.WordPieceTrainer(vocab_size=2000, show_progress=False))
+    tokenizer.train_from_iterator(
+        captions, trainers.WordPieceTrainer(vocab_size=2000, show_progress=False)
+    )
     words = {word for caption in captions for word in caption.split()}
-    kept = sorted(piece for piece in tokenizer.get_vocab() if piece in words or len(piece.removeprefix("##")) == 1)
+    kept = sorted(
+        piece
+        for piece in tokenizer.get_vocab()
+        if piece in words or len(piece.removeprefix("##")) == 1
+    )
     vocabulary = {piece: number for number, piece in enumerate([*SPECIAL.values(), *kept])}
     tokenizer.model = models.WordPiece(vocab=vocabulary, unk_token="[UNK]")
     ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
     return tokenizer
 
 
@@ -107,11 +131,24 @@ def make_text_model(captions: list[str], folder: Path, seed: int) -> None:
 
     tokenizer = train_tokenizer(captions)
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=64, model_input_names=["input_ids", "attention_mask"], **SPECIAL
+        tokenizer_object=tokenizer,
+        model_max_length=64,
+        model_input_names=["input_ids", "attention_mask"],
+        **SPECIAL,
     ).save_pretrained(folder)
     torch.manual_seed(seed)
-    size = {"dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512, "max_position_embeddings": 64}
-    fresh = {"initializer_range": 0.08, "dropout": 0.0, "attention_dropout": 0.0}  # it learns from nothing, and briefly
+    size = {
+        "dim": 128,
+        "n_layers": 2,
+        "n_heads": 4,
+        "hidden_dim": 512,
+        "max_position_embeddings": 64,
+    }
+    fresh = {
+        "initializer_range": 0.08,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+    }  # it learns from nothing, and briefly
     config = DistilBertConfig(vocab_size=tokenizer.get_vocab_size(), **size, **fresh)
     DistilBertModel(config).save_pretrained(folder)
 
@@ -125,7 +162,9 @@ def main(given: list[str] | None = None) -> None:
         if stamp.is_file() and json.loads(stamp.read_text()) == settings:
             print(f"{args.out}: already there")
             return
-        sys.exit(f"{args.out} exists and was made otherwise (see {stamp}): remove it, or give another --out")
+        sys.exit(
+            f"{args.out} exists and was made otherwise (see {stamp}): remove it, or give another --out"
+        )
     part = args.out.with_name(args.out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -135,7 +174,9 @@ def main(given: list[str] | None = None) -> None:
     make_text_model(train, part / "text_model", args.seed)
     (part / stamp.name).write_text(json.dumps(settings, indent=2) + "\n")
     part.rename(args.out)
-    print(f"{args.out}: {args.train} + {args.val} + {args.test} clips, {len(set(train))} different training captions")
+    print(
+        f"{args.out}: {args.train} + {args.val} + {args.test} clips, {len(set(train))} different training captions"
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ the same command goes on where it was stopped. manifest.json holds settings, cou
 and evaluation write into their logs. --shards also packs a split of the copy into tar files of so many videos
 (OUT/shards/SPLIT/00000.tar, read by the data set TarShards).
 """
+
 import argparse
 import errno
 import hashlib
@@ -42,6 +43,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 class Settings(NamedTuple):
     """How files are rewritten: short side in pixels, frames between keyframes, x264's quality."""
+
     side: int
     keyframe: int
     crf: int
@@ -49,6 +51,7 @@ class Settings(NamedTuple):
 
 class Done(NamedTuple):
     """One file of the source: its place in the copy, its size and hash there, or why it failed."""
+
     source: str
     target: str
     size: int = 0
@@ -57,7 +60,7 @@ class Done(NamedTuple):
 
 
 def kind(path: Path) -> str:
-    """"video", "image" or "other" by extension, by first bytes where there is none."""
+    """ "video", "image" or "other" by extension, by first bytes where there is none."""
     suffix = path.suffix.lower()
     if suffix in VIDEO:
         return "video"
@@ -86,17 +89,27 @@ def even(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def write_video(source: Path, target: Path, settings: Settings):
     """Every frame of the first-choice video stream, upright, with its time stamp; no sound."""
-    with av.open(str(source), metadata_errors="ignore") as read, av.open(str(target), "w", format="mp4") as write:
+    with (
+        av.open(str(source), metadata_errors="ignore") as read,
+        av.open(str(target), "w", format="mp4") as write,
+    ):
         stream = read.streams.best("video")
         if stream is None:
             raise BrokenVideo(str(source), "has no video stream")
         rate, out, last = stream.average_rate or Fraction(25), None, -1
         for number, frame in enumerate(_until_damage(read, stream)):
             turns = (frame.rotation // 90) % 4
-            size = even((frame.height, frame.width) if turns % 2 else (frame.width, frame.height), settings.side)
+            size = even(
+                (frame.height, frame.width) if turns % 2 else (frame.width, frame.height),
+                settings.side,
+            )
             if out is None:
                 out = _stream(write, rate, size, settings)
-            time = frame.pts * frame.time_base if frame.pts is not None and frame.time_base else number / rate
+            time = (
+                frame.pts * frame.time_base
+                if frame.pts is not None and frame.time_base
+                else number / rate
+            )
             if turns:
                 upright = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
                 frame = av.VideoFrame.from_ndarray(upright)
@@ -121,8 +134,13 @@ def _until_damage(read, stream) -> Iterator[av.VideoFrame]:
 
 
 def _stream(write, rate: Fraction, size: tuple[int, int], settings: Settings):
-    options = {"crf": str(settings.crf), "preset": "veryfast", "g": str(settings.keyframe), "sc_threshold": "0",
-               "movflags": "+faststart"}
+    options = {
+        "crf": str(settings.crf),
+        "preset": "veryfast",
+        "g": str(settings.keyframe),
+        "sc_threshold": "0",
+        "movflags": "+faststart",
+    }
     out = write.add_stream("libx264", rate=rate, options=options)
     out.width, out.height = size
     out.pix_fmt, out.time_base = "yuv420p", Fraction(1, 90000)
@@ -135,8 +153,9 @@ def write_image(source: Path, target: Path, settings: Settings):
     with Image.open(source) as image:
         image = image.convert("RGB")
         scale = min(1.0, settings.side / min(image.size))
-        image.resize(tuple(max(1, round(length * scale)) for length in image.size), Image.Resampling.BICUBIC).save(
-            target, format="JPEG", quality=95)
+        image.resize(
+            tuple(max(1, round(length * scale)) for length in image.size), Image.Resampling.BICUBIC
+        ).save(target, format="JPEG", quality=95)
 
 
 def rewrite(job: tuple[str, str, str], source: Path, out: Path, settings: Settings) -> Done:
@@ -146,10 +165,15 @@ def rewrite(job: tuple[str, str, str], source: Path, out: Path, settings: Settin
     try:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            {"video": write_video, "image": write_image, "other": lambda a, b, _: shutil.copyfile(a, b)}[what](
-                source / name, part, settings)
+            {
+                "video": write_video,
+                "image": write_image,
+                "other": lambda a, b, _: shutil.copyfile(a, b),
+            }[what](source / name, part, settings)
             os.replace(part, target)
-        return Done(name, goal, target.stat().st_size, hashlib.sha256(target.read_bytes()).hexdigest())
+        return Done(
+            name, goal, target.stat().st_size, hashlib.sha256(target.read_bytes()).hexdigest()
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         part.unlink(missing_ok=True)
         if getattr(error, "errno", None) in NO_ROOM:
@@ -158,14 +182,20 @@ def rewrite(job: tuple[str, str, str], source: Path, out: Path, settings: Settin
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--side", type=int, default=256, help="short side, pixels")
     parser.add_argument("--keyframe", type=int, default=12, help="frames between keyframes")
-    parser.add_argument("--crf", type=int, default=20, help="x264's quality, lower is better and larger")
+    parser.add_argument(
+        "--crf", type=int, default=20, help="x264's quality, lower is better and larger"
+    )
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--shards", type=int, metavar="VIDEOS", help="also pack into tar files of so many videos")
+    parser.add_argument(
+        "--shards", type=int, metavar="VIDEOS", help="also pack into tar files of so many videos"
+    )
     parser.add_argument("--dataset", help="with --shards: the data set's name, as in dataset_name")
     parser.add_argument("--split", default="train", help="with --shards")
     given = parser.parse_args(argv)
@@ -178,14 +208,22 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None):
     """The command line; exit status 0 when every file was tried, whatever failed is in the manifest."""
     given = arguments(argv)
-    source, out, settings = given.source.resolve(), given.out.resolve(), Settings(given.side, given.keyframe, given.crf)
+    source, out, settings = (
+        given.source.resolve(),
+        given.out.resolve(),
+        Settings(given.side, given.keyframe, given.crf),
+    )
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder")
     if out.is_relative_to(source) or source.is_relative_to(out):
-        raise ConfigError(f"{out}: the copy must lie beside the source {source}, not inside of it or around it")
+        raise ConfigError(
+            f"{out}: the copy must lie beside the source {source}, not inside of it or around it"
+        )
     stamp, content = out / "prepare.json", {"version": VERSION, **settings._asdict()}
     if stamp.is_file() and json.loads(stamp.read_text()) != content:
-        raise ConfigError(f"{out}: was begun with {stamp.read_text().strip()}; give those settings or another folder")
+        raise ConfigError(
+            f"{out}: was begun with {stamp.read_text().strip()}; give those settings or another folder"
+        )
     out.mkdir(parents=True, exist_ok=True)
     stamp.write_text(json.dumps(content) + "\n")
     jobs = list(plan(source))
@@ -200,11 +238,23 @@ def main(argv: list[str] | None = None):
 def pack(out: Path, name: str, split: str, videos: int):
     """Write the readable videos of a split, with their captions, into tar files of `videos` each."""
     import webdataset
-    data = DATASETS.build({"type": name, "args": {"data_dir": str(out), "split": split, "check_files": True,
-                                                  "video_params": {"loading": "skip"}}})
+
+    data = DATASETS.build(
+        {
+            "type": name,
+            "args": {
+                "data_dir": str(out),
+                "split": split,
+                "check_files": True,
+                "video_params": {"loading": "skip"},
+            },
+        }
+    )
     folder, table = out / "shards" / split, data.gallery.table
     if any(table.cut(row) != (None, None) for row in data.gallery.rows.tolist()):
-        raise ConfigError(f"--shards: {name} cuts its videos in time, which tar shards cannot say; use {out}")
+        raise ConfigError(
+            f"--shards: {name} cuts its videos in time, which tar shards cannot say; use {out}"
+        )
     if folder.exists():
         raise ConfigError(f"{folder}: is there already; remove it to pack anew")
     part = folder.with_name(f"{split}.part")
@@ -214,8 +264,13 @@ def pack(out: Path, name: str, split: str, videos: int):
         for index in tqdm(range(len(data)), unit="video"):
             path = Path(data.gallery.path(index))
             captions = [table.caption[i] for i in table.captions(int(data.gallery.rows[index]))]
-            write.write({"__key__": f"{index:08d}", path.suffix.lstrip(".").lower() or "jpg": path.read_bytes(),
-                         "json": {"id": data.ids[index], "captions": captions}})
+            write.write(
+                {
+                    "__key__": f"{index:08d}",
+                    path.suffix.lstrip(".").lower() or "jpg": path.read_bytes(),
+                    "json": {"id": data.ids[index], "captions": captions},
+                }
+            )
     part.rename(folder)
     print(f"{folder}: {len(data)} videos in tar files of {videos}")
 
@@ -227,15 +282,22 @@ def manifest(out: Path, settings: dict, jobs: list[tuple[str, str, str]], done: 
     for item in sorted(done):
         whole.update(f"{item.target}\0{item.sha256}\n".encode())
     kinds = [what for _, _, what in jobs]
-    content = {"hash": whole.hexdigest(), "settings": settings, "failures": failures,
-               "counts": {name: kinds.count(name) for name in ("video", "image", "other")} | {"failed": len(failures)},
-               "bytes": sum(item.size for item in done)}
+    content = {
+        "hash": whole.hexdigest(),
+        "settings": settings,
+        "failures": failures,
+        "counts": {name: kinds.count(name) for name in ("video", "image", "other")}
+        | {"failed": len(failures)},
+        "bytes": sum(item.size for item in done),
+    }
     part = out / "manifest.json.part"
     part.write_text(json.dumps(content, indent=2) + "\n")
     os.replace(part, out / "manifest.json")
-    print(f"{out}: {kinds.count('video')} videos, {kinds.count('image')} pictures, {kinds.count('other')} other files, "
-          f"{content['bytes'] / 2 ** 20:.1f} MiB; {len(failures)} failed"
-          f"{' (see manifest.json)' if failures else ''}; hash {content['hash'][:12]}")
+    print(
+        f"{out}: {kinds.count('video')} videos, {kinds.count('image')} pictures, {kinds.count('other')} other files, "
+        f"{content['bytes'] / 2**20:.1f} MiB; {len(failures)} failed"
+        f"{' (see manifest.json)' if failures else ''}; hash {content['hash'][:12]}"
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ and MSR-VTT, the model is tiny, a run is two steps. So the numbers mean nothing,
 and each model must begin where the one before ended. All that is made lies in OUT/<MMDD_HHMMSS>/, what the programs
 said in its log/. Takes a minute or two on a CPU. Exit status: 0 if all held, 1 if something did not.
 """
+
 import argparse
 import os
 import re
@@ -25,7 +26,12 @@ from trainer.evaluation.files import new_folder
 
 RELEASED = ["bash", "scripts/test_retrieval_MILES.sh"]  # the authors' released settings
 FINETUNE = ["bash", "scripts/finetune.sh", "configs/finetune_msrvtt.json"]
-EVALUATE = ["bash", "scripts/test_retrieval.sh", "configs/finetune_msrvtt.json", "--save-embeddings"]
+EVALUATE = [
+    "bash",
+    "scripts/test_retrieval.sh",
+    "configs/finetune_msrvtt.json",
+    "--save-embeddings",
+]
 
 
 class Rehearsal:
@@ -37,7 +43,14 @@ class Rehearsal:
         self.settings: list[str] = []
         (home / "log").mkdir(parents=True)
 
-    def part(self, name: str, words: list[str], check: Callable[[], str], small: bool = True, **variables: Path):
+    def part(
+        self,
+        name: str,
+        words: list[str],
+        check: Callable[[], str],
+        small: bool = True,
+        **variables: Path,
+    ):
         """Run one command with its variables, keep what it says, check what it left."""
         self.number += 1
         begun = time.monotonic()
@@ -45,11 +58,22 @@ class Rehearsal:
         shown = [f"{key}={value}" for key, value in variables.items()] + words
         print(f"{self.number}  {name}\n   $ {' '.join(map(self.short, shown))}", flush=True)
         data = {f"{key}_DIR": str(self.home / "data" / key) for key in ("CC3M", "WEBVID", "MSRVTT")}
-        environment = {**os.environ, "GPUS": "1", **data, "SAVE_DIR": str(self.home / "exps"), "PYTHON": self.python,
-                       **{key: str(value) for key, value in variables.items()}}
+        environment = {
+            **os.environ,
+            "GPUS": "1",
+            **data,
+            "SAVE_DIR": str(self.home / "exps"),
+            "PYTHON": self.python,
+            **{key: str(value) for key, value in variables.items()},
+        }
         with open(said, "w", encoding="utf-8") as file:
-            status = subprocess.run([*words, *(self.settings if small else [])], cwd=ROOT, env=environment, stdout=file,
-                                    stderr=subprocess.STDOUT).returncode
+            status = subprocess.run(
+                [*words, *(self.settings if small else [])],
+                cwd=ROOT,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            ).returncode
         if status:
             tail = "\n".join(said.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
             raise checks.Failed(f"{name} ended with status {status}; the end of {said}:\n{tail}")
@@ -61,46 +85,101 @@ class Rehearsal:
 
     def run(self, kind: str, file: str = "") -> Path:
         """The one folder of runs called `kind`, or a file in the newest."""
-        return max((self.home / "exps" / kind).iterdir(), key=lambda path: path.stat().st_mtime_ns) / file
+        return (
+            max((self.home / "exps" / kind).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+            / file
+        )
 
 
 def main(home: Path):
     """All parts, one after the other; Failed at the first that does not hold."""
     now = Rehearsal(home)
-    print(f"rehearsal in {home}: invented clips, a tiny model, two steps a run; the numbers mean nothing, the files do")
+    print(
+        f"rehearsal in {home}: invented clips, a tiny model, two steps a run; the numbers mean nothing, the files do"
+    )
     from tests import tiny
+
     print(f"0  data\n   {checks.make_data(home)}")
     now.settings = [*tiny.settings(home / "text"), "trainer.precision=fp32"]
-    runs = {"first": "MILES_cc3m_webvid_1f", "second": "MILES_webvid_4f", "tuned": "finetune_msrvtt"}
+    runs = {
+        "first": "MILES_cc3m_webvid_1f",
+        "second": "MILES_webvid_4f",
+        "tuned": "finetune_msrvtt",
+    }
 
     def weights(which: str) -> Path:
         return now.run(runs[which], "checkpoint-latest.pth")
-    now.part("pre-training, stage 1", ["bash", "scripts/pretrain_cc3m_webvid_1f.sh"],
-             lambda: checks.trained(weights("first"), frames=1))
-    now.part("pre-training, stage 2", ["bash", "scripts/pretrain_webvid_4f.sh"], lambda: checks.trained(
-        weights("second"), frames=4, start=weights("first")), STAGE1=weights("first"))
-    now.part("zero-shot MSR-VTT", RELEASED, lambda: checks.examined(
-        now.run("MSRVTT", "results.json"), weights("second")), CHECKPOINT=weights("second"))
-    now.part("fine-tuning on MSR-VTT", FINETUNE, lambda: checks.trained(
-        weights("tuned"), frames=4, start=weights("second")), CHECKPOINT=weights("second"))
+
+    now.part(
+        "pre-training, stage 1",
+        ["bash", "scripts/pretrain_cc3m_webvid_1f.sh"],
+        lambda: checks.trained(weights("first"), frames=1),
+    )
+    now.part(
+        "pre-training, stage 2",
+        ["bash", "scripts/pretrain_webvid_4f.sh"],
+        lambda: checks.trained(weights("second"), frames=4, start=weights("first")),
+        STAGE1=weights("first"),
+    )
+    now.part(
+        "zero-shot MSR-VTT",
+        RELEASED,
+        lambda: checks.examined(now.run("MSRVTT", "results.json"), weights("second")),
+        CHECKPOINT=weights("second"),
+    )
+    now.part(
+        "fine-tuning on MSR-VTT",
+        FINETUNE,
+        lambda: checks.trained(weights("tuned"), frames=4, start=weights("second")),
+        CHECKPOINT=weights("second"),
+    )
     tuned = weights("tuned")
-    now.part("evaluation", EVALUATE, lambda: checks.examined(now.run(runs["tuned"], "results.json"), tuned),
-             CHECKPOINT=tuned)
+    now.part(
+        "evaluation",
+        EVALUATE,
+        lambda: checks.examined(now.run(runs["tuned"], "results.json"), tuned),
+        CHECKPOINT=tuned,
+    )
     embeddings, out = now.run(runs["tuned"], "embeddings"), home / "exports"
-    now.part("export, a folder", [now.python, "scripts/export.py", str(tuned), str(out / "folder")],
-             lambda: checks.same_model(tuned, out / "folder", embeddings), small=False)
-    now.part("export, the authors' layout", [now.python, "scripts/export.py", str(tuned), str(out / "MILES.pth"),
-             "--layout", "authors"], lambda: checks.same_model(tuned, out / "MILES.pth", embeddings), small=False)
-    now.part("export, ONNX", [now.python, "scripts/export_onnx.py", str(out / "folder"), str(out / "onnx")],
-             lambda: checks.same_onnx(out / "folder", out / "onnx"), small=False)
-    print(f"\nall of it held: {now.number} commands in {time.monotonic() - now.begun:.0f} s; everything lies in {home}")
+    now.part(
+        "export, a folder",
+        [now.python, "scripts/export.py", str(tuned), str(out / "folder")],
+        lambda: checks.same_model(tuned, out / "folder", embeddings),
+        small=False,
+    )
+    now.part(
+        "export, the authors' layout",
+        [
+            now.python,
+            "scripts/export.py",
+            str(tuned),
+            str(out / "MILES.pth"),
+            "--layout",
+            "authors",
+        ],
+        lambda: checks.same_model(tuned, out / "MILES.pth", embeddings),
+        small=False,
+    )
+    now.part(
+        "export, ONNX",
+        [now.python, "scripts/export_onnx.py", str(out / "folder"), str(out / "onnx")],
+        lambda: checks.same_onnx(out / "folder", out / "onnx"),
+        small=False,
+    )
+    print(
+        f"\nall of it held: {now.number} commands in {time.monotonic() - now.begun:.0f} s; everything lies in {home}"
+    )
 
 
 @command
 def cli(argv: list[str] | None = None):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "exps" / "rehearsal", help="default: exps/rehearsal")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "exps" / "rehearsal", help="default: exps/rehearsal"
+    )
     given = parser.parse_args(argv)
     try:
         main(new_folder(given.out.resolve()))

@@ -6,6 +6,7 @@ RUN_DIR: of train.py, with exams in folders therein (test.py -o RUN_DIR/test --s
 folder that test.py wrote. The file needs no network and nothing beside it; what is missing in the folder is said in
 the page with the command that makes it. Default: RUN_DIR/report.html.
 """
+
 import argparse
 import logging
 import os
@@ -38,14 +39,28 @@ def main(folder: Path, out: Path, queries: int = 200, figures: int = 3) -> Path:
 @command
 def cli(argv: list[str] | None = None):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, metavar="RUN_DIR")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN_DIR/report.html")
-    parser.add_argument("--queries", type=int, default=200, metavar="N", help="shown of each exam (default 200)")
-    parser.add_argument("--figures", type=int, default=3, metavar="N", help="clips that are drawn (default 3, 0: none)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: RUN_DIR/report.html"
+    )
+    parser.add_argument(
+        "--queries", type=int, default=200, metavar="N", help="shown of each exam (default 200)"
+    )
+    parser.add_argument(
+        "--figures",
+        type=int,
+        default=3,
+        metavar="N",
+        help="clips that are drawn (default 3, 0: none)",
+    )
     given = parser.parse_args(argv)
     if given.queries < 1 or given.figures < 0:
-        raise UserError(f"--queries {given.queries} --figures {given.figures}: at least 1 and 0 are needed")
+        raise UserError(
+            f"--queries {given.queries} --figures {given.figures}: at least 1 and 0 are needed"
+        )
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     main(given.folder, given.output or given.folder / "report.html", given.queries, given.figures)
 

@@ -1,4 +1,5 @@
 """Ids of an exam's videos -> small JPEG strips, through the data set that the exam read."""
+
 import base64
 import io
 import logging
@@ -57,9 +58,17 @@ class Clips:
         if path is None:
             raise BrokenVideo(name, self.why or "is not among the files of the data set")
         start, end = self.data.gallery.table.cut(int(self.data.gallery.rows[self.places[name]]))
-        clip_TCHW, indices = read_clip(path, lambda length: sorted(set(pick(length, FRAMES))), start=start, end=end,
-                                       reader=self.data.video.reader, deadline=self.data.video.deadline)
-        pictures = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in clip_TCHW]
+        clip_TCHW, indices = read_clip(
+            path,
+            lambda length: sorted(set(pick(length, FRAMES))),
+            start=start,
+            end=end,
+            reader=self.data.video.reader,
+            deadline=self.data.video.deadline,
+        )
+        pictures = [
+            Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in clip_TCHW
+        ]
         for picture in pictures:
             picture.thumbnail(BOX)
         return pictures
@@ -68,13 +77,25 @@ class Clips:
 def data_set(exam: Exam) -> Any:
     """The data set of an exam, from the config in its results; nothing missing stops it."""
     config = Config(exam.results["config"])
-    blocks = (config.get("evaluation") or Config({})).blocks("data_loader") or config.blocks("data_loader")
+    blocks = (config.get("evaluation") or Config({})).blocks("data_loader") or config.blocks(
+        "data_loader"
+    )
     own = [block for block in blocks if _class(block) == exam.results.get("dataset")]
     if not own:
-        raise UserError(f"the config in {exam.folder / 'results.json'} has no data set {exam.results.get('dataset')}")
-    changes = {"args": {"split": exam.results.get("split") or "test", "shuffle": False, "num_workers": 0,
-                        "batch_size": 1, "check_files": False, "strict_protocol": False,
-                        "video_params": {"loading": "skip"}}}
+        raise UserError(
+            f"the config in {exam.folder / 'results.json'} has no data set {exam.results.get('dataset')}"
+        )
+    changes = {
+        "args": {
+            "split": exam.results.get("split") or "test",
+            "shuffle": False,
+            "num_workers": 0,
+            "batch_size": 1,
+            "check_files": False,
+            "strict_protocol": False,
+            "video_params": {"loading": "skip"},
+        }
+    }
     return LOADERS.build(Config(lay(own[0].plain(), changes), own[0].where)).dataset
 
 
@@ -95,4 +116,8 @@ def data_uri(picture: Image.Image, quality: int = 0) -> str:
 
 def some(things: Sequence[Any], count: int) -> list[Any]:
     """`count` of them, evenly over the list; all if there are fewer."""
-    return [things[place] for place in pick(len(things), count)] if len(things) > count > 0 else list(things)[:count]
+    return (
+        [things[place] for place in pick(len(things), count)]
+        if len(things) > count > 0
+        else list(things)[:count]
+    )

@@ -1,4 +1,5 @@
 """Figures of scripts/visualize.py for a few clips of an exam, as pictures that stand in the page itself."""
+
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +19,17 @@ from test import load
 
 log = logging.getLogger(__name__)
 WORDS = 4  # of a caption, in the alignment's figure
-PLAIN = ("a an and are as at be by clip each for from has have her his how in into is it its of on or our out s see "
-         "that the their then there these they this to up very video was we were while who with")  # mean little alone
+PLAIN = (
+    "a an and are as at be by clip each for from has have her his how in into is it its of on or our out s see "
+    "that the their then there these they this to up very video was we were while who with"
+)  # mean little alone
 QUALITY = 88
-ABOUT = {"attention": "Where CLS looks: self-attention of CLS in the last block, mean over the heads, over each frame.",
-         "alignment": "Where a word is: the cosine of its feature with every patch feature, less the mean over the "
-                      "caption's words.",
-         "masking": "Masked visual modeling: the clip, what the model sees of it, and the error of each hidden place."}
+ABOUT = {
+    "attention": "Where CLS looks: self-attention of CLS in the last block, mean over the heads, over each frame.",
+    "alignment": "Where a word is: the cosine of its feature with every patch feature, less the mean over the "
+    "caption's words.",
+    "masking": "Masked visual modeling: the clip, what the model sees of it, and the error of each hidden place.",
+}
 Subject = tuple[str, str]  # path of a clip, its caption
 
 
@@ -34,7 +39,9 @@ def figures(run: Run, clips: Sequence[Clips], count: int, device: str = "cpu") -
         return note("Left out by --figures 0.")
     if run.checkpoint is None:
         return note("No checkpoint was found.")
-    subjects = next((found for exam, its in zip(run.exams, clips) if (found := chosen(exam, its, count))), [])
+    subjects = next(
+        (found for exam, its in zip(run.exams, clips) if (found := chosen(exam, its, count))), []
+    )
     if not subjects:
         return note("No clips to draw were found: they are taken from those of an exam.")
     try:
@@ -52,7 +59,11 @@ def chosen(exam: Exam, clips: Clips, count: int) -> list[Subject]:
     if len(pairs) < count:
         pairs = [(row["right"], row["query"]) for row in rows] or captions(clips)
     first = dict(reversed(pairs))
-    there = [(path, words) for name, words in reversed(first.items()) if (path := clips.path(name)) and words]
+    there = [
+        (path, words)
+        for name, words in reversed(first.items())
+        if (path := clips.path(name)) and words
+    ]
     return some(there, count)
 
 
@@ -60,25 +71,42 @@ def captions(clips: Clips) -> list[Subject]:
     """Each video's id with its captions, without ranks; nothing for recognition, whose videos have none."""
     if clips.data is None:
         return []
-    return [(clips.data.ids[owner], words) for owner, words in zip(clips.data.owner.tolist(), clips.data.captions)]
+    return [
+        (clips.data.ids[owner], words)
+        for owner, words in zip(clips.data.owner.tolist(), clips.data.captions)
+    ]
 
 
-def wanted(model: MILES, checkpoint: Path, subjects: list[Subject], device: str
-           ) -> Iterator[tuple[str, str, Callable[[Path], Path]]]:
+def wanted(
+    model: MILES, checkpoint: Path, subjects: list[Subject], device: str
+) -> Iterator[tuple[str, str, Callable[[Path], Path]]]:
     """(kind, alternative text, what writes the PNG): attention and masking of all clips, alignment of each."""
     paths = [path for path, _ in subjects]
     names = ", ".join(Path(path).name for path in paths)
     yield "attention", names, lambda out: attention_figure(model, paths, out, device=device)
     yield "masking", names, lambda out: masking_figure(checkpoint, paths, out, device=device)
     for path, caption in subjects:
-        yield "alignment", f'{Path(path).name}, "{caption}"', lambda out, path=path, caption=caption: alignment_figure(
-            model, [path], caption, out, word=words(model, caption), relative=True, device=device)
+        yield (
+            "alignment",
+            f'{Path(path).name}, "{caption}"',
+            lambda out, path=path, caption=caption: alignment_figure(
+                model,
+                [path],
+                caption,
+                out,
+                word=words(model, caption),
+                relative=True,
+                device=device,
+            ),
+        )
 
 
 def words(model: MILES, caption: str) -> list[str]:
     """The longest WORDS of a caption, without those that mean little by themselves unless there are no others."""
     found = list(dict.fromkeys(encode_words(model, caption)[0]))
-    telling = [word for word in found if word.lower() not in PLAIN.split() and word.isalnum()] or found
+    telling = [
+        word for word in found if word.lower() not in PLAIN.split() and word.isalnum()
+    ] or found
     return sorted(telling, key=len, reverse=True)[:WORDS]
 
 
@@ -91,8 +119,10 @@ def drawn(kind: str, about: str, write: Callable[[Path], Path]) -> str:
         except (UserError, BrokenVideo, OSError) as error:
             log.warning("no figure of %s: %s", kind, error)
             return note(f"{ABOUT[kind]} Not drawn: {error}")
-    return (f'<figure class="figure"><figcaption>{text(ABOUT[kind])}</figcaption>'
-            f'<img alt="{text(kind)}: {text(about)}" src="{source}"></figure>')
+    return (
+        f'<figure class="figure"><figcaption>{text(ABOUT[kind])}</figcaption>'
+        f'<img alt="{text(kind)}: {text(about)}" src="{source}"></figure>'
+    )
 
 
 def note(said: str) -> str:

@@ -1,4 +1,5 @@
 """ranks.jsonl -> the gallery: which queries are shown, their best answers, each thumbnail once."""
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,8 +36,16 @@ def gallery(exam: Exam, limit: int, clips: Clips) -> dict[str, Any]:
         items[number] = clips.thumbnail(name)
     hits = sum(row["rank"] <= 1 for row in ranks)
     shown = sum(ranks[place]["rank"] <= 1 for place in places)
-    return {"items": items, "queries": queries, "hits": hits, "misses": len(ranks) - hits, "shown_hits": shown,
-            "shown_misses": len(places) - shown, "videos": len(videos.numbers), "of_videos": of_videos}
+    return {
+        "items": items,
+        "queries": queries,
+        "hits": hits,
+        "misses": len(ranks) - hits,
+        "shown_hits": shown,
+        "shown_misses": len(places) - shown,
+        "videos": len(videos.numbers),
+        "of_videos": of_videos,
+    }
 
 
 class Items:
@@ -52,27 +61,38 @@ class Items:
         return self.numbers[name]
 
 
-def query(row: Mapping[str, Any], place: int, of_videos: bool, asked: Items, answer: Items) -> dict[str, Any]:
+def query(
+    row: Mapping[str, Any], place: int, of_videos: bool, asked: Items, answer: Items
+) -> dict[str, Any]:
     """One query: its best five, and the right answers (of several the best ranked, or the first)."""
     right = row["right"] if isinstance(row["right"], list) else [row["right"]]
     ranked = [name for name, _ in row["top"] if name in right]
     best = row["top"][:TOP]
-    return {"text": row["query"], "item": asked(row["query"]) if of_videos else None, "place": place,
-            "rank": row["rank"], "right": answer(ranked[0] if ranked else right[0]),
-            "also": [answer(name) for name in right if name in dict(map(tuple, best))],
-            "top": [[answer(name), value] for name, value in best]}
+    return {
+        "text": row["query"],
+        "item": asked(row["query"]) if of_videos else None,
+        "place": place,
+        "rank": row["rank"],
+        "right": answer(ranked[0] if ranked else right[0]),
+        "also": [answer(name) for name in right if name in dict(map(tuple, best))],
+        "top": [[answer(name), value] for name, value in best],
+    }
 
 
 def said(data: Mapping[str, Any], clips: Clips) -> list[str]:
     """What stands above the gallery: how many of how many, and what could not be shown."""
     total, shown = data["hits"] + data["misses"], len(data["queries"])
     kind = "videos" if data["of_videos"] else "captions"
-    lines = [f"{shown} of {total} {kind} are shown: {data['shown_hits']} of {data['hits']} hits (rank 1"
-             + (", evenly over the list)" if data["shown_hits"] < data["hits"] else ")")
-             + f" and {data['shown_misses']} of {data['misses']} misses"
-             + (", the worst." if data["shown_misses"] < data["misses"] else ".")]
+    lines = [
+        f"{shown} of {total} {kind} are shown: {data['shown_hits']} of {data['hits']} hits (rank 1"
+        + (", evenly over the list)" if data["shown_hits"] < data["hits"] else ")")
+        + f" and {data['shown_misses']} of {data['misses']} misses"
+        + (", the worst." if data["shown_misses"] < data["misses"] else ".")
+    ]
     if clips.gone:
         first, why = next(iter(clips.gone.items()))
-        lines.append(f"{len(clips.gone)} of {data['videos']} clips could not be read and are shown by their id, the "
-                     f"first: {first}: {clips.why or why}")
+        lines.append(
+            f"{len(clips.gone)} of {data['videos']} clips could not be read and are shown by their id, the "
+            f"first: {first}: {clips.why or why}"
+        )
     return lines

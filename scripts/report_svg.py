@@ -1,4 +1,5 @@
 """Curves as inline SVG that follows the page's colours: no script, no library, readable in print."""
+
 import html
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,13 @@ POINTS = 400  # of a curve; longer ones are means of neighbours
 Curve = Sequence[tuple[float, float | None]]
 
 
-def chart(title: str, curves: Mapping[str, Curve], x_name: str = "step",
-          bounds: tuple[float, float] | None = None, linear: bool = False) -> str:
+def chart(
+    title: str,
+    curves: Mapping[str, Curve],
+    x_name: str = "step",
+    bounds: tuple[float, float] | None = None,
+    linear: bool = False,
+) -> str:
     """<figure> with `curves` {name: [(x, y or None for a gap)]}; a colour a curve, named below if there are several.
 
     `bounds`: of the y axis, if not those of the values. The axis is logarithmic for values that differ by a factor
@@ -31,18 +37,26 @@ def chart(title: str, curves: Mapping[str, Curve], x_name: str = "step",
         a, b, c = (math.log10(v) for v in (low, high, y)) if log else (low, high, y)
         across = (x - min(xs)) / ((max(xs) - min(xs)) or 1)
         up = (c - a) / ((b - a) or 1)
-        return (round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
-                round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1))
+        return (
+            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
+            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
+        )
+
     lines = "".join(line(curve, place, number) for number, curve in enumerate(shown.values()))
-    keys = "".join(f'<span class="key s{number % 6}">{html.escape(name)}</span>' for number, name in enumerate(shown))
+    keys = "".join(
+        f'<span class="key s{number % 6}">{html.escape(name)}</span>'
+        for number, name in enumerate(shown)
+    )
     keys = keys if len(shown) > 1 else ""
     gone = sum(1 for curve in curves.values() for _, y in curve if not good(y))
     note = f'<span class="note">{gone} values were not finite</span>' if gone else ""
     said = f"{title}: {', '.join(shown)} against {x_name}"
-    return (f'<figure class="chart"><figcaption>{html.escape(title)}{" (logarithmic)" if log else ""}</figcaption>'
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(said)}">'
-            f'{axes(x_ticks, y_ticks, place, low, min(xs))}{lines}</svg>'
-            f'<div class="keys">{keys}{note}<span class="x">{html.escape(x_name)}</span></div></figure>')
+    return (
+        f'<figure class="chart"><figcaption>{html.escape(title)}{" (logarithmic)" if log else ""}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(said)}">'
+        f"{axes(x_ticks, y_ticks, place, low, min(xs))}{lines}</svg>"
+        f'<div class="keys">{keys}{note}<span class="x">{html.escape(x_name)}</span></div></figure>'
+    )
 
 
 def good(value: float | None) -> bool:
@@ -55,7 +69,7 @@ def thin(curve: Curve, most: int = POINTS) -> Curve:
     group = -(-len(curve) // most)
     if group <= 1:
         return [(x, y if good(y) else None) for x, y in curve]
-    parts = (curve[start:start + group] for start in range(0, len(curve), group))
+    parts = (curve[start : start + group] for start in range(0, len(curve), group))
     return [(mean([x for x, _ in part]), mean([y for _, y in part if good(y)])) for part in parts]
 
 
@@ -73,15 +87,23 @@ def line(curve: Curve, place, number: int) -> str:
             continue
         parts.append(f"{pen}{place(x, y)[0]} {place(x, y)[1]}")
         pen = "L"
-    dots = "".join('<circle cx="{}" cy="{}" r="2.5"/>'.format(*place(x, y)) for x, y in curve if y is not None)
+    dots = "".join(
+        '<circle cx="{}" cy="{}" r="2.5"/>'.format(*place(x, y)) for x, y in curve if y is not None
+    )
     return f'<g class="s{number % 6}"><path d="{"".join(parts)}"/>{dots if len(curve) <= 40 else ""}</g>'
 
 
 def axes(x_ticks: Sequence[float], y_ticks: Sequence[float], place, low: float, left: float) -> str:
     """Grid lines and their numbers."""
-    across = "".join(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place(left, y)[1]}" y2="{place(left, y)[1]}"/>'
-                     f'<text class="y" x="{LEFT - 6}" y="{place(left, y)[1] + 4}">{number(y)}</text>' for y in y_ticks)
-    along = "".join(f'<text class="x" x="{place(x, low)[0]}" y="{HEIGHT - 8}">{number(x)}</text>' for x in x_ticks)
+    across = "".join(
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place(left, y)[1]}" y2="{place(left, y)[1]}"/>'
+        f'<text class="y" x="{LEFT - 6}" y="{place(left, y)[1] + 4}">{number(y)}</text>'
+        for y in y_ticks
+    )
+    along = "".join(
+        f'<text class="x" x="{place(x, low)[0]}" y="{HEIGHT - 8}">{number(x)}</text>'
+        for x in x_ticks
+    )
     return f'<g class="axes">{across}{along}</g>'
 
 
@@ -116,4 +138,4 @@ def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[
 def decades(low: float, high: float) -> list[float]:
     """Powers of ten between them, about six at most."""
     first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
-    return [10.0 ** power for power in range(first, last + 1, -(-(last - first) // 6) or 1)]
+    return [10.0**power for power in range(first, last + 1, -(-(last - first) // 6) or 1)]

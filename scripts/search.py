@@ -7,6 +7,7 @@
 INDEX: a folder of scripts/index.py. The model is that of the checkpoint that made the features (-r says where it is
 now, if it was moved). Scores are cosines. Needs faiss (pip install faiss-cpu).
 """
+
 import argparse
 import json
 import sys
@@ -28,6 +29,7 @@ def main(given: argparse.Namespace):
     loaded = time.perf_counter()
     if given.serve:
         from scripts.search_server import serve
+
         serve(index, queries, given.port)
         return
     query_E = queries.video(given.video) if given.video else queries.text(given.text)
@@ -39,20 +41,30 @@ def main(given: argparse.Namespace):
         return
     for number, hit in enumerate(hits, 1):
         print(f"{number:3d}  {hit['score']:7.4f}  {place(hit)}".encode(errors="replace").decode())
-    print(f"model loaded in {loaded - began:.2f} s, query encoded in {1e3 * (encoded - loaded):.1f} ms, {len(index):,} "
-          f"rows searched in {1e3 * (found - encoded):.1f} ms")
+    print(
+        f"model loaded in {loaded - began:.2f} s, query encoded in {1e3 * (encoded - loaded):.1f} ms, {len(index):,} "
+        f"rows searched in {1e3 * (found - encoded):.1f} ms"
+    )
 
 
 @command
 def cli(argv: list[str] | None = None):
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("index", type=Path, metavar="INDEX")
     parser.add_argument("text", nargs="?", help="what to look for")
     parser.add_argument("-k", type=int, default=10, help="answers (default: 10)")
-    parser.add_argument("--video", type=Path, metavar="FILE", help="look for what is like this video or picture")
-    parser.add_argument("--best-of-each", action="store_true", help="of each video its best segment alone")
-    parser.add_argument("-r", "--resume", metavar="CKPT", help="where the checkpoint is (default: as in the index)")
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE", help="look for what is like this video or picture"
+    )
+    parser.add_argument(
+        "--best-of-each", action="store_true", help="of each video its best segment alone"
+    )
+    parser.add_argument(
+        "-r", "--resume", metavar="CKPT", help="where the checkpoint is (default: as in the index)"
+    )
     parser.add_argument("-d", "--device", default="cpu", help="of the model (default: cpu)")
     parser.add_argument("--json", action="store_true", help="print the answers as JSON")
     parser.add_argument("--serve", action="store_true", help="a page at http://127.0.0.1:PORT/")

@@ -1,4 +1,5 @@
 """The model of a search: words or a file -> a vector, from any thread. E joint width."""
+
 import threading
 from pathlib import Path
 

@@ -7,6 +7,7 @@
 Bound to 127.0.0.1 and answering only to that name, so that no other page can make itself its host. Rows are numbers:
 no path comes in, so none that is not in the index goes out (see search_files).
 """
+
 import html
 import json
 import secrets
@@ -25,8 +26,13 @@ from scripts.search_model import Queries
 PAGE = Path(__file__).with_name("search_page.html")
 HOSTS = ("127.0.0.1", "localhost")
 BLOCK, MOST = 1 << 18, 100  # bytes read at once; answers at most
-HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY",
-           "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store"}
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 
 class Bad(Exception):
@@ -35,6 +41,7 @@ class Bad(Exception):
 
 class Server(ThreadingHTTPServer):
     """Ready to `serve_forever`; `url` is where it is. UserError if the port is taken."""
+
     daemon_threads = True
 
     def __init__(self, index: SearchIndex, queries: Queries, port: int):
@@ -43,7 +50,9 @@ class Server(ThreadingHTTPServer):
         try:
             super().__init__((HOSTS[0], port), Handler)
         except (OSError, OverflowError) as error:
-            raise UserError(f"--port {port}: cannot be used ({error}); choose another, or 0 for any") from None
+            raise UserError(
+                f"--port {port}: cannot be used ({error}); choose another, or 0 for any"
+            ) from None
         bare = HOSTS if self.server_port == 80 else ()
         self.names = {*bare, *(f"{host}:{self.server_port}" for host in HOSTS)}
 
@@ -56,16 +65,32 @@ class Server(ThreadingHTTPServer):
         """What the page shows: hits without their paths on disk, and milliseconds of encoding and of searching."""
         encoded = time.perf_counter()
         with self.faiss_lock:
-            hits = self.index.search(query_E, min(MOST, max(1, number(asked.get("k", "10")))), asked.get("best") == "1")
+            hits = self.index.search(
+                query_E, min(MOST, max(1, number(asked.get("k", "10")))), asked.get("best") == "1"
+            )
         done = time.perf_counter()
-        shown = [{"row": hit["row"], "score": round(hit["score"], 4), "name": hit.get("text", hit["id"]),
-                  "start": hit.get("start"), "end": hit.get("end"), "form": self.files.form(hit)} for hit in hits]
-        return {"hits": shown, "rows": len(self.index), "encode_ms": round(1e3 * (encoded - began), 1),
-                "search_ms": round(1e3 * (done - encoded), 2)}
+        shown = [
+            {
+                "row": hit["row"],
+                "score": round(hit["score"], 4),
+                "name": hit.get("text", hit["id"]),
+                "start": hit.get("start"),
+                "end": hit.get("end"),
+                "form": self.files.form(hit),
+            }
+            for hit in hits
+        ]
+        return {
+            "hits": shown,
+            "rows": len(self.index),
+            "encode_ms": round(1e3 * (encoded - began), 1),
+            "search_ms": round(1e3 * (done - encoded), 2),
+        }
 
 
 class Handler(BaseHTTPRequestHandler):
     """One request. GET and HEAD alone."""
+
     protocol_version, server_version, sys_version = "HTTP/1.1", "search", ""
     timeout = 30
     server: Server
@@ -77,14 +102,21 @@ class Handler(BaseHTTPRequestHandler):
                 raise Bad(403, "open it by its own address")
             address = split(self.path)
             first, _, rest = address.path.removeprefix("/").partition("/")
-            routes = {"": self.page, "api": self.api, "picture": self.picture, "preview": self.picture,
-                      "video": self.video}
+            routes = {
+                "": self.page,
+                "api": self.api,
+                "picture": self.picture,
+                "preview": self.picture,
+                "video": self.video,
+            }
             if first not in routes:
                 raise Bad(404, "there is nothing here")
             asked = {name: values[0] for name, values in parse_qs(address.query).items()}
             routes[first](first if first in ("picture", "preview") else rest, rest, asked)
         except Bad as error:
-            self.reply(error.args[0], json.dumps({"error": error.args[1]}).encode(), "application/json")
+            self.reply(
+                error.args[0], json.dumps({"error": error.args[1]}).encode(), "application/json"
+            )
         except FileNotFoundError:
             self.reply(404, b'{"error": "there is nothing here"}', "application/json")
         except (ConnectionError, TimeoutError):
@@ -97,12 +129,24 @@ class Handler(BaseHTTPRequestHandler):
         if rest:
             raise Bad(404, "there is nothing here")
         word = secrets.token_urlsafe(16)
-        text = PAGE.read_text(encoding="utf-8").replace("{{word}}", word).replace(
-            "{{name}}", html.escape(f"{self.server.index.folder.name}: {len(self.server.index):,} rows"))
-        self.reply(200, text.encode(), "text/html; charset=utf-8", {
-            "Content-Security-Policy": f"default-src 'none'; style-src 'nonce-{word}'; script-src 'nonce-{word}'; "
-                                       "connect-src 'self'; img-src 'self' data:; media-src 'self'; base-uri 'none'; "
-                                       "form-action 'none'; frame-ancestors 'none'"})
+        text = (
+            PAGE.read_text(encoding="utf-8")
+            .replace("{{word}}", word)
+            .replace(
+                "{{name}}",
+                html.escape(f"{self.server.index.folder.name}: {len(self.server.index):,} rows"),
+            )
+        )
+        self.reply(
+            200,
+            text.encode(),
+            "text/html; charset=utf-8",
+            {
+                "Content-Security-Policy": f"default-src 'none'; style-src 'nonce-{word}'; script-src 'nonce-{word}'; "
+                "connect-src 'self'; img-src 'self' data:; media-src 'self'; base-uri 'none'; "
+                "form-action 'none'; frame-ancestors 'none'"
+            },
+        )
 
     def api(self, name: str, rest: str, asked: dict[str, str]):
         """Answers as JSON."""
@@ -118,7 +162,9 @@ class Handler(BaseHTTPRequestHandler):
             query_E = self.server.index.vector(row)
         else:
             raise Bad(404, "there is nothing here")
-        self.reply(200, json.dumps(self.server.answers(query_E, asked, began)).encode(), "application/json")
+        self.reply(
+            200, json.dumps(self.server.answers(query_E, asked, began)).encode(), "application/json"
+        )
 
     def picture(self, name: str, rest: str, asked: dict[str, str]):
         """A row as a picture, still or moving."""
@@ -137,7 +183,9 @@ class Handler(BaseHTTPRequestHandler):
                 return
             start, end = part or (0, size)
             headers = {"Content-Range": f"bytes {start}-{end - 1}/{size}"} if part else {}
-            self.head(206 if part else 200, end - start, kind, {**headers, "Accept-Ranges": "bytes"})
+            self.head(
+                206 if part else 200, end - start, kind, {**headers, "Accept-Ranges": "bytes"}
+            )
             file.seek(start)
             while start < end and self.command == "GET":
                 block = file.read(min(BLOCK, end - start))
@@ -156,7 +204,12 @@ class Handler(BaseHTTPRequestHandler):
     def head(self, status: int, length: int, kind: str, headers: dict[str, str]):
         """The first lines of an answer."""
         self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(length), **HEADERS, **headers}.items():
+        for name, value in {
+            "Content-Type": kind,
+            "Content-Length": str(length),
+            **HEADERS,
+            **headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
 

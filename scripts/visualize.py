@@ -8,6 +8,7 @@
 CKPT: of train.py, MILES, Frozen in Time or MCQ, or a folder of scripts/export.py. Several stand side by side:
 -r A -r B --names "without MVM" "with MVM". docs/visualize.md shows and explains each figure.
 """
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -31,53 +32,119 @@ OUT = Path("exps/figures")
 
 def attention(given: argparse.Namespace, common: dict) -> list[Path]:
     """The PNG, or a moving picture for each video."""
-    how = {"block": given.block, "heads": given.heads, "over": given.over, "title": given.title, **common}
+    how = {
+        "block": given.block,
+        "heads": given.heads,
+        "over": given.over,
+        "title": given.title,
+        **common,
+    }
     made = models(given.resume, given.device)
     if not given.animate:
         return [attention_figure(made, given.videos, given.out, **how)]
     outs = [given.out.with_suffix(f".{given.animate}")]
     if len(given.videos) > 1:
-        outs = [outs[0].with_stem(f"{outs[0].stem}_{i}_{Path(video).stem}") for i, video in enumerate(given.videos)]
-    return [attention_movie(made, video, out, seconds=given.window, fps=given.fps, most=given.most, **how)
-            for video, out in zip(given.videos, outs)]
+        outs = [
+            outs[0].with_stem(f"{outs[0].stem}_{i}_{Path(video).stem}")
+            for i, video in enumerate(given.videos)
+        ]
+    return [
+        attention_movie(
+            made, video, out, seconds=given.window, fps=given.fps, most=given.most, **how
+        )
+        for video, out in zip(given.videos, outs)
+    ]
 
 
 def alignment(given: argparse.Namespace, common: dict) -> list[Path]:
     """The PNG."""
-    return [alignment_figure(given.resume, given.videos, given.text, given.out, word=given.word,
-                             relative=given.relative, title=given.title or None, **common)]
+    return [
+        alignment_figure(
+            given.resume,
+            given.videos,
+            given.text,
+            given.out,
+            word=given.word,
+            relative=given.relative,
+            title=given.title or None,
+            **common,
+        )
+    ]
 
 
 def masking(given: argparse.Namespace, common: dict) -> list[Path]:
     """The PNG."""
-    return [masking_figure(given.resume, given.videos, given.out, seed=given.seed, title=given.title or None, **common)]
+    return [
+        masking_figure(
+            given.resume,
+            given.videos,
+            given.out,
+            seed=given.seed,
+            title=given.title or None,
+            **common,
+        )
+    ]
 
 
 def parser() -> argparse.ArgumentParser:
     """One subcommand a kind."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     kinds = made.add_subparsers(dest="kind", required=True, metavar="{attention,alignment,masking}")
-    kind = {each.__name__: kinds.add_parser(each.__name__) for each in (attention, alignment, masking)}
+    kind = {
+        each.__name__: kinds.add_parser(each.__name__) for each in (attention, alignment, masking)
+    }
     for each, action in zip(kind.values(), (attention, alignment, masking)):
         each.set_defaults(run=action)
         each.add_argument("videos", nargs="*", metavar="VIDEO", help="videos or images")
-        each.add_argument("-r", "--resume", nargs="+", action="extend", required=True, metavar="CKPT")
-        each.add_argument("-o", "--out", type=Path, metavar="FILE", help="default: exps/figures/KIND.png")
-        each.add_argument("-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-        each.add_argument("--names", nargs="+", metavar="NAME", help="one for each checkpoint, printed above it")
-        each.add_argument("--panel", type=int, default=PANEL, metavar="PIXELS", help=f"a picture's side ({PANEL})")
+        each.add_argument(
+            "-r", "--resume", nargs="+", action="extend", required=True, metavar="CKPT"
+        )
+        each.add_argument(
+            "-o", "--out", type=Path, metavar="FILE", help="default: exps/figures/KIND.png"
+        )
+        each.add_argument(
+            "-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
+        )
+        each.add_argument(
+            "--names", nargs="+", metavar="NAME", help="one for each checkpoint, printed above it"
+        )
+        each.add_argument(
+            "--panel", type=int, default=PANEL, metavar="PIXELS", help=f"a picture's side ({PANEL})"
+        )
         each.add_argument("--title", default="", help="printed above all")
     one = kind["attention"]
-    one.add_argument("--block", type=int, default=-1, help="from 0, or from the end (default: -1, the last)")
+    one.add_argument(
+        "--block", type=int, default=-1, help="from 0, or from the end (default: -1, the last)"
+    )
     one.add_argument("--heads", default="mean", metavar="mean|each|N", help="default: mean")
-    one.add_argument("--over", choices=("space", "time"), default="space", help="which of a block's two layers")
-    one.add_argument("--animate", choices=("gif", "mp4"), help="the whole video, with a sliding window")
-    one.add_argument("--window", type=float, default=0, metavar="SECONDS", help="of the window (0: the whole video)")
-    one.add_argument("--fps", type=float, default=12, help="shown frames for each second of the video (12)")
-    one.add_argument("--most", type=int, default=240, metavar="FRAMES", help="at most so many (240)")
+    one.add_argument(
+        "--over", choices=("space", "time"), default="space", help="which of a block's two layers"
+    )
+    one.add_argument(
+        "--animate", choices=("gif", "mp4"), help="the whole video, with a sliding window"
+    )
+    one.add_argument(
+        "--window",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="of the window (0: the whole video)",
+    )
+    one.add_argument(
+        "--fps", type=float, default=12, help="shown frames for each second of the video (12)"
+    )
+    one.add_argument(
+        "--most", type=int, default=240, metavar="FRAMES", help="at most so many (240)"
+    )
     kind["alignment"].add_argument("--text", required=True)
-    kind["alignment"].add_argument("--word", nargs="+", action="extend", help="these words of the text alone")
-    kind["alignment"].add_argument("--relative", action="store_true", help="less the mean over the text's words")
+    kind["alignment"].add_argument(
+        "--word", nargs="+", action="extend", help="these words of the text alone"
+    )
+    kind["alignment"].add_argument(
+        "--relative", action="store_true", help="less the mean over the text's words"
+    )
     kind["masking"].add_argument("--seed", type=int, default=0, help="of the mask (0)")
     return made
 
@@ -89,10 +156,14 @@ def sort_out(given: argparse.Namespace):
     given.videos = [path for path in others if not is_checkpoint(path)] + given.videos
     if not given.videos:
         raise UserError("command line: no VIDEO is given")
-    given.names = given.names or ([short(path) for path in given.resume] if len(given.resume) > 1 else None)
+    given.names = given.names or (
+        [short(path) for path in given.resume] if len(given.resume) > 1 else None
+    )
     if given.names and len(given.names) != len(given.resume):
-        raise UserError(f"--names: {len(given.names)} for {len(given.resume)} checkpoints ({', '.join(given.names)}); "
-                        "give one for each, in the order of -r, and no VIDEO behind them")
+        raise UserError(
+            f"--names: {len(given.names)} for {len(given.resume)} checkpoints ({', '.join(given.names)}); "
+            "give one for each, in the order of -r, and no VIDEO behind them"
+        )
     for name, least in (("panel", 16), ("fps", 0.01), ("most", 1), ("window", 0)):
         if getattr(given, name, least) < least:
             raise UserError(f"--{name} {getattr(given, name)}: {least} or more is needed")
@@ -120,7 +191,9 @@ def cli(argv: Sequence[str] | None = None):
     """The command line."""
     given = parser().parse_args(argv)
     sort_out(given)
-    for path in given.run(given, {"names": given.names, "panel": given.panel, "device": given.device}):
+    for path in given.run(
+        given, {"names": given.names, "panel": given.panel, "device": given.device}
+    ):
         print(path)
 
 

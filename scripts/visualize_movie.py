@@ -2,6 +2,7 @@
 
 F shown frames, T frames of a window (what the model takes), H heads, Y rows and X columns of patches.
 """
+
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,24 +32,44 @@ def window_at(place: int, length: int, width: int, frames: int) -> tuple[list[in
     return [first + min(start + offset, end - 1) for start, end in zip(starts, ends)], mine
 
 
-def sliding_attention(model: MILES, clip: Clip, width: int, block: int = -1, heads: str | int = "mean",
-                      over: str = "space") -> dict[str, np.ndarray]:
+def sliding_attention(
+    model: MILES,
+    clip: Clip,
+    width: int,
+    block: int = -1,
+    heads: str | int = "mean",
+    over: str = "space",
+) -> dict[str, np.ndarray]:
     """{label: heat_FYX}: `attention_maps` of each frame of a whole clip, out of the window around it."""
     length = clip.video_BTCHW.shape[1]
     frames = min(reader_of(model).video.num_frames, length)
     found: dict[str, list[np.ndarray]] = {}
     for place in range(length):
         places, mine = window_at(place, length, min(max(width, frames), length), frames)
-        seen = attention_maps(model, clip._replace(video_BTCHW=clip.video_BTCHW[:, places]), block, heads, over)
+        seen = attention_maps(
+            model, clip._replace(video_BTCHW=clip.video_BTCHW[:, places]), block, heads, over
+        )
         for label, heat_TYX in seen.items():
             found.setdefault(label, []).append(heat_TYX[mine])
     return {label: np.stack(heats) for label, heats in found.items()}
 
 
-def attention_movie(model: MILES | File | Sequence[MILES | File], video: File, out: File, *, seconds: float = 0,
-                    fps: float = 12, most: int = 240, block: int = -1, heads: str | int = "mean",
-                    over: str = "space", names: Sequence[str] | None = None, panel: int = PANEL, title: str = "",
-                    device: str = "cpu") -> Path:
+def attention_movie(
+    model: MILES | File | Sequence[MILES | File],
+    video: File,
+    out: File,
+    *,
+    seconds: float = 0,
+    fps: float = 12,
+    most: int = 240,
+    block: int = -1,
+    heads: str | int = "mean",
+    over: str = "space",
+    names: Sequence[str] | None = None,
+    panel: int = PANEL,
+    title: str = "",
+    device: str = "cpu",
+) -> Path:
     """Write a GIF or MP4: the video, and beside it the attention of each model (of each head), in one colour scale.
 
     The window covers `seconds`, or the whole video with 0. At most `most` frames are shown, about `fps` of them for
@@ -57,13 +78,24 @@ def attention_movie(model: MILES | File | Sequence[MILES | File], video: File, o
     made = models(model, device)
     read = [whole_clip(one, video, fps, most, panel) for one in made]
     clip, at = read[0]
-    width = len(at) if not seconds else max(1, round(seconds * (len(at) - 1) / max(at[-1] - at[0], 1e-9)))
-    heats = [sliding_attention(one, view, width, block, heads, over) for one, (view, _) in zip(made, read)]
+    width = (
+        len(at)
+        if not seconds
+        else max(1, round(seconds * (len(at) - 1) / max(at[-1] - at[0], 1e-9)))
+    )
+    heats = [
+        sliding_attention(one, view, width, block, heads, over)
+        for one, (view, _) in zip(made, read)
+    ]
     scale = Scale(0, max(float(heat.max()) for maps in heats for heat in maps.values()), LABEL)
     pages = []
     for i, (picture, time) in enumerate(zip(clip.picture_TPPC, clip.titles)):
-        groups = [[(picture, time)]] + [[(overlay(picture, heat[i], scale), label) for label, heat in maps.items()]
-                                        for maps in heats]
-        pages.append(draw([Block(clip.name, [Row("", groups)], scale)], ["", *names] if names else (), title))
+        groups = [[(picture, time)]] + [
+            [(overlay(picture, heat[i], scale), label) for label, heat in maps.items()]
+            for maps in heats
+        ]
+        pages.append(
+            draw([Block(clip.name, [Row("", groups)], scale)], ["", *names] if names else (), title)
+        )
     speed = (len(at) - 1) / (at[-1] - at[0]) if len(at) > 1 and at[-1] > at[0] else fps
     return write_movie(pages, Path(out), min(speed, 50))

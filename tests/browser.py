@@ -9,6 +9,7 @@ anywhere but the page's own origin, which are also stopped) fails the test at it
 `page.problems`. Chromium is that of the system; nothing is downloaded. Where there is none, tests are skipped with the
 command that installs it, or fail if the environment says BROWSER_TESTS=required, as .ci/run does.
 """
+
 import contextlib
 import os
 import shutil
@@ -19,7 +20,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+)
 REMEDY = "bash scripts/install_chromium.sh, or set CHROMIUM to where it is"
 PATIENCE = 60_000  # ms for anything in the page; machines of tests are slow
 FLAGS = ("--disable-background-networking", "--force-color-profile=srgb", "--hide-scrollbars")
@@ -43,7 +51,9 @@ def lacking(what: str):
 
 def open_files() -> set[int]:
     """Numbers of this process's open files, without that of the look itself."""
-    return {number for number in map(int, os.listdir("/dev/fd")) if os.path.exists(f"/dev/fd/{number}")}
+    return {
+        number for number in map(int, os.listdir("/dev/fd")) if os.path.exists(f"/dev/fd/{number}")
+    }
 
 
 def leave_to_the_parent():
@@ -84,13 +94,17 @@ def open_page(browser) -> Iterator[Callable[..., Any]]:
 
     def opened(target: str | Path, dark: bool = False, width: int = 1280, height: int = 900) -> Any:
         address = Path(target).resolve().as_uri() if isinstance(target, Path) else target
-        page = browser.new_page(color_scheme="dark" if dark else "light", viewport={"width": width, "height": height},
-                                reduced_motion="reduce")
+        page = browser.new_page(
+            color_scheme="dark" if dark else "light",
+            viewport={"width": width, "height": height},
+            reduced_motion="reduce",
+        )
         page.set_default_timeout(PATIENCE)
         page.problems = watch(page, address)
         pages.append(page)
         page.goto(address)
         return page
+
     yield opened
     found = [problem for page in pages for problem in page.problems]
     for page in pages:
@@ -108,8 +122,12 @@ def watch(page: Any, address: str) -> list[str]:
         else:
             problems.append(f"request: {route.request.url}")
             route.abort()
+
     page.route("**/*", request)
-    page.on("console", lambda said: problems.append(f"console: {said.text}") if said.type == "error" else None)
+    page.on(
+        "console",
+        lambda said: problems.append(f"console: {said.text}") if said.type == "error" else None,
+    )
     page.on("pageerror", lambda error: problems.append(f"error: {error}"))
     return problems
 

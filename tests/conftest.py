@@ -1,4 +1,5 @@
 """Fixtures that every test may ask for."""
+
 import logging
 
 import pytest

@@ -4,6 +4,7 @@
 
 prints a table: for each case the hash of the unbroken run's final checkpoint and that of the killed one.
 """
+
 import argparse
 import hashlib
 import multiprocessing
@@ -22,7 +23,9 @@ from tests import tiny_run
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.warm"])
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(tiny_run.ROOT), os.environ.get("PYTHONPATH"))))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(tiny_run.ROOT), os.environ.get("PYTHONPATH")))
+)
 SAID = "said.txt"
 
 
@@ -33,6 +36,7 @@ def _child(config: str, arguments: list[str], environment: dict[str, str], said:
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     torch.set_num_threads(1)
     import train
+
     sys.argv = ["train.py"]
     train.cli(["-c", config, "-d", "cpu", *arguments])
 
@@ -44,10 +48,21 @@ def start(config: Path, *arguments: str, processes: int = 1) -> list:
         port = free.getsockname()[1]
     started = []
     for rank in range(processes):
-        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
-                       "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} if processes > 1 else {}
-        made = CONTEXT.Process(target=_child, args=(str(config), list(arguments), environment,
-                                                    str(config.parent / SAID)))
+        environment = (
+            {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+            if processes > 1
+            else {}
+        )
+        made = CONTEXT.Process(
+            target=_child,
+            args=(str(config), list(arguments), environment, str(config.parent / SAID)),
+        )
         made.start()
         started.append(made)
     return started
@@ -66,13 +81,19 @@ def run(config: Path, *arguments: str, processes: int = 1) -> list[int]:
 
 def steps(home: Path) -> int:
     """Step lines in all logs of all runs so far."""
-    return sum(path.read_bytes().count(b'"kind": "step"') for path in home.glob("exps/tiny/**/log.jsonl"))
+    return sum(
+        path.read_bytes().count(b'"kind": "step"') for path in home.glob("exps/tiny/**/log.jsonl")
+    )
 
 
 def kill_after(home: Path, started: list, count: int, pause: float) -> bool:
     """kill -9 to every process `pause` seconds after `count` more steps; False if they ended before."""
     goal, limit = steps(home) + count, time.monotonic() + 120
-    while steps(home) < goal and time.monotonic() < limit and all(process.is_alive() for process in started):
+    while (
+        steps(home) < goal
+        and time.monotonic() < limit
+        and all(process.is_alive() for process in started)
+    ):
         time.sleep(0.002)
     time.sleep(pause)
     alive = [process.is_alive() for process in started]
@@ -85,6 +106,7 @@ def kill_after(home: Path, started: list, count: int, pause: float) -> bool:
 
 def _hold(folder: str, pipe):
     from trainer.claim import claim
+
     claim(Path(folder))
     pipe.send("held")
     time.sleep(300)
@@ -101,7 +123,10 @@ def hold(folder: Path):
 
 def latest(home: Path, stage: str = "") -> Path:
     """The newest run's last checkpoint."""
-    return max(home.glob(f"exps/tiny/*/{stage}checkpoint-latest.pth"), key=lambda path: path.stat().st_mtime_ns)
+    return max(
+        home.glob(f"exps/tiny/*/{stage}checkpoint-latest.pth"),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
 
 
 def digest(path: Path) -> str:
@@ -113,25 +138,48 @@ def digest(path: Path) -> str:
             for key in sorted(value):
                 add(f"{name}/{key}", value[key])
         elif isinstance(value, torch.Tensor):
-            found.update(name.encode() + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            found.update(
+                name.encode() + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
         else:
             found.update(f"{name}={value!r}".encode())
+
     state = torch.load(path, weights_only=True)
-    for key in ("state_dict", "objective", "optimizer", "scaler", "epoch", "step", "trainer", "monitor_best"):
+    for key in (
+        "state_dict",
+        "objective",
+        "optimizer",
+        "scaler",
+        "epoch",
+        "step",
+        "trainer",
+        "monitor_best",
+    ):
         add(key, state[key])
     return found.hexdigest()
 
 
 def make(home: Path, processes: int, workers: int) -> Path:
     """A config of two loaders of pictures and validation, 22 steps a run."""
-    data = tiny_run.write_data(home.parent / "data", train=24, val=5) if not (home.parent / "data").is_dir() else \
-        home.parent / "data"
+    data = (
+        tiny_run.write_data(home.parent / "data", train=24, val=5)
+        if not (home.parent / "data").is_dir()
+        else home.parent / "data"
+    )
     home.mkdir()
     batch = 2 if processes == 1 else 1
-    loaders = [tiny_run.loader(data, 2 * batch, workers=workers), tiny_run.loader(data, batch, workers=workers)]
+    loaders = [
+        tiny_run.loader(data, 2 * batch, workers=workers),
+        tiny_run.loader(data, batch, workers=workers),
+    ]
     valid = tiny_run.loader(data, 2, split="val")
-    content = tiny_run.config(home, loaders, {"epochs": 2, "save_every": 3, "max_samples_per_epoch": 36},
-                              valid_loader=valid, lr_scheduler={"type": "Cosine", "args": {"warmup_steps": 3}})
+    content = tiny_run.config(
+        home,
+        loaders,
+        {"epochs": 2, "save_every": 3, "max_samples_per_epoch": 36},
+        valid_loader=valid,
+        lr_scheduler={"type": "Cosine", "args": {"warmup_steps": 3}},
+    )
     return tiny_run.save(home / "config.json", content)
 
 
@@ -146,7 +194,9 @@ def case(home: Path, processes: int, workers: int, kills: int, seed: int) -> tup
         if not kill_after(home / "cut", started, chance.randint(1, 6), chance.random() * 0.05):
             break
         done += 1
-    assert run(cut, "-r", "auto", processes=processes) == [0] * processes, (home / "cut" / SAID).read_text()
+    assert run(cut, "-r", "auto", processes=processes) == [0] * processes, (
+        home / "cut" / SAID
+    ).read_text()
     return digest(latest(home / "whole")), digest(latest(home / "cut")), done
 
 
@@ -164,8 +214,10 @@ def main():
                     home = Path(folder, f"{seed}_{processes}_{workers}")
                     whole, cut, kills = case(home, processes, workers, chosen.kills, seed)
                     wrong += whole != cut
-                    sys.stdout.write(f"{processes} processes, {workers} workers, seed {seed}: unbroken {whole[:16]}, "
-                                     f"killed {kills} times {cut[:16]}: {'equal' if whole == cut else 'DIFFERENT'}\n")
+                    sys.stdout.write(
+                        f"{processes} processes, {workers} workers, seed {seed}: unbroken {whole[:16]}, "
+                        f"killed {kills} times {cut[:16]}: {'equal' if whole == cut else 'DIFFERENT'}\n"
+                    )
                     sys.stdout.flush()
     sys.exit(wrong)
 

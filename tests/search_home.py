@@ -1,4 +1,5 @@
 """For the tests of search: a tiny checkpoint, clips, their features and an index; a running server."""
+
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +22,17 @@ def checkpoint(home: Path) -> Path:
     """ckpt.pth of a tiny model."""
     model = tiny.miles(tiny.text_folder(home / "text"), time_init="rand")
     video = {"num_frames": 4, "input_res": 32, "deadline": 20}
-    torch.save({"arch": "MILES", "state_dict": model.state_dict(),
-                "config": {"arch": tiny.arch(str(home / "text")), "data_loader": [{"args": {"video_params": video}}]}},
-               home / "ckpt.pth")
+    torch.save(
+        {
+            "arch": "MILES",
+            "state_dict": model.state_dict(),
+            "config": {
+                "arch": tiny.arch(str(home / "text")),
+                "data_loader": [{"args": {"video_params": video}}],
+            },
+        },
+        home / "ckpt.pth",
+    )
     return home / "ckpt.pth"
 
 
@@ -32,20 +41,33 @@ def features(folder: Path, rows_NE: np.ndarray, per_shard: int = 700) -> Path:
     rows_NE = np.asarray(rows_NE, np.float32)
     (folder / "shards").mkdir(parents=True)
     for shard, start in enumerate(range(0, len(rows_NE), per_shard)):
-        np.save(folder / "shards" / f"{shard:05d}.npy", rows_NE[start:start + per_shard])
-    rows = [{"id": str(i), "path": f"/nowhere/{i // 3}.mp4", "start": i % 3, "end": i % 3 + 1}
-            for i in range(len(rows_NE))]
+        np.save(folder / "shards" / f"{shard:05d}.npy", rows_NE[start : start + per_shard])
+    rows = [
+        {"id": str(i), "path": f"/nowhere/{i // 3}.mp4", "start": i % 3, "end": i % 3 + 1}
+        for i in range(len(rows_NE))
+    ]
     write_lines(folder / "ids.jsonl", rows)
-    write_json(folder / "manifest.json", {
-        "kind": "video", "checkpoint": "/nowhere/ckpt.pth", "checkpoint_sha256": digest([]), "source": "/nowhere",
-        "segments": 1, "precision": "fp32", "width": rows_NE.shape[1], "files": "npy", "complete": True})
+    write_json(
+        folder / "manifest.json",
+        {
+            "kind": "video",
+            "checkpoint": "/nowhere/ckpt.pth",
+            "checkpoint_sha256": digest([]),
+            "source": "/nowhere",
+            "segments": 1,
+            "precision": "fp32",
+            "width": rows_NE.shape[1],
+            "files": "npy",
+            "complete": True,
+        },
+    )
     return folder
 
 
 def clips(home: Path) -> Path:
     """A long clip, short ones, one that browsers cannot play, a picture."""
     media(home / "clips" / "below" / "a red.mp4", 1)
-    media(home / "clips" / "<i>b\"&.webm", 2)
+    media(home / "clips" / '<i>b"&.webm', 2)
     media(home / "clips" / "old.avi", 3)
     media(home / "clips" / "still.png", 4)
     write(home / "clips" / "long.mp4", length=100, rate=10, options={"g": "10"})
@@ -54,7 +76,16 @@ def clips(home: Path) -> Path:
 
 def build(home: Path) -> Path:
     """home/index over the clips, in segments of 4 seconds."""
-    given = ["-r", str(checkpoint(home)), str(clips(home)), str(home / "features"), "-d", "cpu", "--workers", "0"]
+    given = [
+        "-r",
+        str(checkpoint(home)),
+        str(clips(home)),
+        str(home / "features"),
+        "-d",
+        "cpu",
+        "--workers",
+        "0",
+    ]
     extract.cli([*given, "--segments", "4"])
     index.cli(["build", str(home / "features"), str(home / "index")])
     return home / "index"

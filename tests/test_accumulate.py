@@ -1,4 +1,5 @@
 """Micro-batches with cached embeddings against one big batch, in float64; random draws are replayed."""
+
 import copy
 
 import pytest
@@ -24,19 +25,27 @@ def dropping(tmp_path_factory):
 
 
 def build(name, folder, **video):
-    return OBJECTIVES.build({"type": name}, model=tiny.miles(folder, time_init="rand", **video),
-                            loss=LOSSES.build({"type": "NormSoftmaxLoss"})).double()
+    return OBJECTIVES.build(
+        {"type": name},
+        model=tiny.miles(folder, time_init="rand", **video),
+        loss=LOSSES.build({"type": "NormSoftmaxLoss"}),
+    ).double()
 
 
 def move(batch):
-    return {"video": batch["video"].to(DEVICE), "text": {name: ids.to(DEVICE) for name, ids in batch["text"].items()}}
+    return {
+        "video": batch["video"].to(DEVICE),
+        "text": {name: ids.to(DEVICE) for name, ids in batch["text"].items()},
+    }
 
 
 def cut(batch, count):
     """The batch in `count` pieces, unequal ones if need be."""
     texts = {name: ids.tensor_split(count) for name, ids in batch["text"].items()}
-    return [{"video": video, "text": {name: pieces[i] for name, pieces in texts.items()}}
-            for i, video in enumerate(batch["video"].tensor_split(count))]
+    return [
+        {"video": video, "text": {name: pieces[i] for name, pieces in texts.items()}}
+        for i, video in enumerate(batch["video"].tensor_split(count))
+    ]
 
 
 def grads(objective):
@@ -45,7 +54,11 @@ def grads(objective):
 
 def worst(objective, twin):
     ours, theirs = grads(objective), grads(twin)
-    assert ours.keys() == theirs.keys() == {n for n, p in objective.named_parameters() if p.requires_grad}
+    assert (
+        ours.keys()
+        == theirs.keys()
+        == {n for n, p in objective.named_parameters() if p.requires_grad}
+    )
     return max(float((ours[n] - theirs[n]).abs().max()) for n in ours)
 
 
@@ -56,7 +69,7 @@ class Dealt:
         self.masks, self.at = masks, 0
 
     def __call__(self, batch, grid, device):
-        mask = self.masks[self.at:self.at + batch].to(device)
+        mask = self.masks[self.at : self.at + batch].to(device)
         self.at = (self.at + batch) % len(self.masks)
         return mask
 
@@ -88,7 +101,9 @@ def test_dropout_drop_path_and_masks_are_replayed(name, dropping):
     after = torch.rand(1), torch.rand(1, device=DEVICE)
     torch.manual_seed(9)
     parts = forward_backward(objective, small, Precision("fp32", DEVICE))
-    assert (torch.rand(1), torch.rand(1, device=DEVICE)) == after, "it uses as many random numbers either way"
+    assert (torch.rand(1), torch.rand(1, device=DEVICE)) == after, (
+        "it uses as many random numbers either way"
+    )
     assert parts["loss"].item() == pytest.approx(whole["loss"].item(), abs=1e-12)
     assert worst(objective, twin) < 1e-10
     torch.manual_seed(10)
@@ -111,7 +126,9 @@ def test_a_frozen_tower_stays_frozen(folder):
     objective.model.text_model.requires_grad_(False)
     objective.model.text_proj.requires_grad_(False)
     twin = copy.deepcopy(objective)
-    objective.mask, twin.mask = (Dealt(torch.arange(6 * 64).view(6, 4, 16) % 3 == 0) for _ in range(2))
+    objective.mask, twin.mask = (
+        Dealt(torch.arange(6 * 64).view(6, 4, 16) % 3 == 0) for _ in range(2)
+    )
     forward_backward(objective, small, Precision())
     forward_backward(twin, [tiny.batch(6, dtype=torch.float64)], Precision())
     assert worst(objective, twin) < 1e-10
@@ -127,7 +144,10 @@ def see(parts):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_parts_are_seen_before_the_backward_pass(count, folder):
-    objective, small = build("MILESPretraining", folder), cut(tiny.batch(4, dtype=torch.float64), count)
+    objective, small = (
+        build("MILESPretraining", folder),
+        cut(tiny.batch(4, dtype=torch.float64), count),
+    )
     with pytest.raises(Seen) as seen:
         forward_backward(objective, small, Precision(), see)
     assert seen.value.args[0].keys() == {"loss", "loss_vt", "loss_mvm"} and grads(objective) == {}

@@ -1,4 +1,5 @@
 """The bench of the evaluator runs, and what it compares computes the same ranks."""
+
 import json
 
 import pytest
@@ -7,8 +8,24 @@ from scripts import bench
 
 
 def test_bench_eval(tmp_path, capsys):
-    bench.main(["eval", "--device", "cpu", "--sizes", "70", "200", "--queries", "100", "--width", "16", "--repeat", "1",
-                "--out", str(tmp_path)])
+    bench.main(
+        [
+            "eval",
+            "--device",
+            "cpu",
+            "--sizes",
+            "70",
+            "200",
+            "--queries",
+            "100",
+            "--width",
+            "16",
+            "--repeat",
+            "1",
+            "--out",
+            str(tmp_path),
+        ]
+    )
     content = json.loads(next(tmp_path.glob("eval_*.json")).read_text())
     first, second = content["rows"]
     assert first["largest_rank_difference"] == 0 and first["family_s"] > 0

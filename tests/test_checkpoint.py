@@ -1,4 +1,5 @@
 """Checkpoints: whole or not at all, plain data, put back exactly, refused in one line where they do not fit."""
+
 import os
 import resource
 import signal
@@ -28,17 +29,28 @@ class Parts:
     def __init__(self, width=3, steps=2, seed=0):
         torch.manual_seed(seed)
         self.objective = Small(width)
-        self.optimizer = OPTIMIZERS.build({"type": "AdamW", "args": {"lr": 0.1}}, module=self.objective)
+        self.optimizer = OPTIMIZERS.build(
+            {"type": "AdamW", "args": {"lr": 0.1}}, module=self.objective
+        )
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         for _ in range(steps):
-            (self.objective.model(torch.randn(4, 2)) + self.objective.mask_token_D).square().sum().backward()
+            (
+                self.objective.model(torch.randn(4, 2)) + self.objective.mask_token_D
+            ).square().sum().backward()
             self.optimizer.step()
             self.optimizer.zero_grad()
 
     def collect(self):
         tensors = checkpoint.collect(self.objective, self.optimizer, self.scaler)
-        return {"arch": "Small", **tensors, "epoch": 1, "step": 2, "trainer": {"stage": 0}, "monitor_best": None,
-                "config": {"name": "x"}}
+        return {
+            "arch": "Small",
+            **tensors,
+            "epoch": 1,
+            "step": 2,
+            "trainer": {"stage": 0},
+            "monitor_best": None,
+            "config": {"name": "x"},
+        }
 
     def restore(self, path):
         checkpoint.restore(checkpoint.read(path), self.objective, self.optimizer, self.scaler, path)
@@ -73,6 +85,7 @@ def test_replacing_the_latest_leaves_the_linked_ones(path):
 def test_no_hard_links_then_copies(path, monkeypatch):
     def refuse(*_):
         raise OSError("no links here")
+
     monkeypatch.setattr(os, "link", refuse)
     checkpoint.write(path, {"n": 1}, [path.with_name(checkpoint.BEST)])
     assert torch.load(path.with_name(checkpoint.BEST))["n"] == 1
@@ -83,10 +96,16 @@ def test_a_full_disk_costs_nothing_that_was_there(path, room):
     """A limit on file size makes write() fail in the middle, as a full disk does."""
     checkpoint.write(path, {"n": 1})
     before = path.read_bytes()
-    old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    old, handler = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, old[1]))
-        with pytest.raises(UserError, match="could not be written .File too large.*saved before is whole.*make room"):
+        with pytest.raises(
+            UserError,
+            match="could not be written .File too large.*saved before is whole.*make room",
+        ):
             checkpoint.write(path, {"n": torch.zeros(100_000)}, [path.with_name(checkpoint.BEST)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
@@ -95,11 +114,15 @@ def test_a_full_disk_costs_nothing_that_was_there(path, room):
 
 
 def test_a_kill_while_writing_costs_nothing_that_was_there(path):
-    code = ("import os, pathlib, signal, sys, torch\nfrom trainer import checkpoint\npath = pathlib.Path(sys.argv[1])\n"
-            "checkpoint.write(path, {'n': torch.ones(5)})\nreplace = os.fsync\n"
-            "os.fsync = lambda f: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "checkpoint.write(path, {'n': torch.zeros(100_000)})\n")
-    done = subprocess.run([sys.executable, "-c", code, str(path)], env={**os.environ, "PYTHONPATH": "."}, timeout=120)
+    code = (
+        "import os, pathlib, signal, sys, torch\nfrom trainer import checkpoint\npath = pathlib.Path(sys.argv[1])\n"
+        "checkpoint.write(path, {'n': torch.ones(5)})\nreplace = os.fsync\n"
+        "os.fsync = lambda f: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoint.write(path, {'n': torch.zeros(100_000)})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], env={**os.environ, "PYTHONPATH": "."}, timeout=120
+    )
     assert done.returncode == -signal.SIGKILL
     assert torch.equal(torch.load(path)["n"], torch.ones(5))
     checkpoint.write(path, {"n": 3})
@@ -117,7 +140,9 @@ def test_what_does_not_fit_is_said_in_a_line_and_changes_nothing(path):
     checkpoint.write(path, Parts(width=4).collect())
     parts = Parts()
     before = parts.objective.state_dict()["model.weight"].clone()
-    with pytest.raises(UserError, match=r"does not fit.*mask_token_D is \(4,\) instead of \(3,\).* and 2 more.*-c "):
+    with pytest.raises(
+        UserError, match=r"does not fit.*mask_token_D is \(4,\) instead of \(3,\).* and 2 more.*-c "
+    ):
         parts.restore(path)
     assert torch.equal(before, parts.objective.state_dict()["model.weight"])
     content = Parts().collect()
@@ -130,7 +155,10 @@ def test_what_does_not_fit_is_said_in_a_line_and_changes_nothing(path):
 
 def test_weights_alone_are_no_place_to_go_on_from(path):
     torch.save({"state_dict": {"a": torch.zeros(1)}}, path)
-    with pytest.raises(UserError, match="holds no objective; to start from its weights set arch.args.load_checkpoint="):
+    with pytest.raises(
+        UserError,
+        match="holds no objective; to start from its weights set arch.args.load_checkpoint=",
+    ):
         checkpoint.read(path)
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         checkpoint.read(path.with_name("absent.pth"))
@@ -143,7 +171,9 @@ def test_into_the_next_stage_goes_what_was_learned_by_gradient():
     one, two, wide = Parts(), Small(), Small(width=4)
     teacher = two.teacher.weight.clone()
     checkpoint.carry(one.collect(), two)
-    assert torch.equal(two.mask_token_D, one.objective.mask_token_D) and torch.equal(two.teacher.weight, teacher)
+    assert torch.equal(two.mask_token_D, one.objective.mask_token_D) and torch.equal(
+        two.teacher.weight, teacher
+    )
     own = wide.mask_token_D.clone()
     checkpoint.carry(one.collect(), wide)
     assert torch.equal(wide.mask_token_D, own)

@@ -1,4 +1,5 @@
 """Every config in configs/ names things that exist, with arguments that they take; a typo in one fails here."""
+
 import subprocess
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def check_config(whole: Config):
         for block in blocks:
             check(LOADERS, block)
             DATASETS.get(block["args"]["dataset_name"])
-            chosen = video_settings(block["args"]["video_params"], block["args"].get("split", "train"))
+            chosen = video_settings(
+                block["args"]["video_params"], block["args"].get("split", "train")
+            )
             assert chosen.num_frames <= video["num_frames"]
         check(LOSSES, config["loss"])
         check(OPTIMIZERS, config["optimizer"])
@@ -66,7 +69,9 @@ def check_config(whole: Config):
         assert set(config["metrics"]) <= set(METRICS.names())
 
 
-@pytest.mark.parametrize("path", [p for p in CONFIGS if "MILES" not in p.name], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if "MILES" not in p.name], ids=lambda p: p.name
+)
 def test_about_gives_a_command_that_exists(path):
     about = load(path)["about"]
     words = about.split("  -- ")[0].split()
@@ -75,13 +80,22 @@ def test_about_gives_a_command_that_exists(path):
     assert not [word for word in words if word.endswith(".json") and not (ROOT / word).is_file()]
 
 
-@pytest.mark.parametrize("script, says", [
-    ("pretrain_cc3m_webvid_1f.sh", "CC3M_DIR"), ("pretrain_webvid_4f.sh", "WEBVID_DIR"),
-    ("pretrain_curriculum.sh", "CC3M_DIR"), ("test_retrieval_MILES.sh", "MILES.md"),
-    ("test_retrieval.sh", "configs/zero_msvd.json"), ("finetune.sh", "configs/finetune_didemo.json")])
+@pytest.mark.parametrize(
+    "script, says",
+    [
+        ("pretrain_cc3m_webvid_1f.sh", "CC3M_DIR"),
+        ("pretrain_webvid_4f.sh", "WEBVID_DIR"),
+        ("pretrain_curriculum.sh", "CC3M_DIR"),
+        ("test_retrieval_MILES.sh", "MILES.md"),
+        ("test_retrieval.sh", "configs/zero_msvd.json"),
+        ("finetune.sh", "configs/finetune_didemo.json"),
+    ],
+)
 def test_recipes_say_what_is_missing_from_any_folder(script, says, tmp_path, monkeypatch):
     for name in ("CC3M_DIR", "WEBVID_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     monkeypatch.setenv("CHECKPOINT", str(tmp_path / "nothing.pth"))
-    said = subprocess.run(["bash", str(ROOT / "scripts" / script)], cwd=tmp_path, capture_output=True, text=True)
+    said = subprocess.run(
+        ["bash", str(ROOT / "scripts" / script)], cwd=tmp_path, capture_output=True, text=True
+    )
     assert said.returncode == 2 and "missing: " in said.stderr and says in said.stderr

@@ -1,4 +1,5 @@
 """Every data set in every layout, on miniatures: what is read, what is said, and the quirks of the published files."""
+
 import csv
 import json
 import logging
@@ -20,7 +21,9 @@ from tests.miniatures.retrieval import LSMDC_FILES, dump, lsmdc_clip, paragraph
 
 VIDEO = {"num_frames": 2, "input_res": 16, "deadline": 0}
 NAMES = [f"{m.dataset}-{m.layout}-{m.args.get('cut', '')}".strip("-") for m in MINIATURES]
-LISTED = sorted({*DATASETS.names()} - {"TarShards", "VideoFolder"})  # those whose annotations list files
+LISTED = sorted(
+    {*DATASETS.names()} - {"TarShards", "VideoFolder"}
+)  # those whose annotations list files
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +37,33 @@ def trees(tmp_path_factory):
             folder = tmp_path_factory.mktemp("tree")
             made[key] = folder, mini.write(folder, 4)
         return made[key]
+
     return tree
 
 
 @pytest.fixture
 def copied(trees, tmp_path):
     """(data set, layout) -> (a copy of the tree that the test may spoil, its JSON args, expected content)."""
+
     def copy(name, layout="", cut=None):
-        mini = next(m for m in MINIATURES
-                    if m.dataset == name and layout in m.layout and cut in (None, m.args.get("cut")))
+        mini = next(
+            m
+            for m in MINIATURES
+            if m.dataset == name and layout in m.layout and cut in (None, m.args.get("cut"))
+        )
         folder, expected = trees(mini)
         return shutil.copytree(folder, tmp_path / "tree"), dict(mini.args), expected
+
     return copy
 
 
 def load(name, folder, split="train", params=None, **args):
-    args = {"data_dir": str(folder), "split": split, "video_params": {**VIDEO, **(params or {})}, **args}
+    args = {
+        "data_dir": str(folder),
+        "split": split,
+        "video_params": {**VIDEO, **(params or {})},
+        **args,
+    }
     return DATASETS.build({"type": name, "args": args})
 
 
@@ -75,10 +89,15 @@ def test_what_is_written_is_read(trees, mini, caplog):
         assert content(dataset) == videos
         assert mini.layout in dataset.layout and f"layout: {dataset.layout}" in caplog.text
         assert dataset.protocol is None or dataset.protocol in PROTOCOLS
-        assert dataset.counts["num_videos"] == len(videos) == len(dataset) and not dataset.counts["missing"]
+        assert (
+            dataset.counts["num_videos"] == len(videos) == len(dataset)
+            and not dataset.counts["missing"]
+        )
         for index in (0, len(videos) - 1):
             sample = dataset[index]
-            assert sample["video"].shape == (2, 3, 16, 16) and sample["video"].dtype == torch.float32
+            assert (
+                sample["video"].shape == (2, 3, 16, 16) and sample["video"].dtype == torch.float32
+            )
             assert sample["text"] in videos[sample["meta"]["id"]] and not sample["meta"]["failures"]
 
 
@@ -116,7 +135,14 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path, name, split):
 def test_the_error_names_every_layout(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         load("MSRVTT", tmp_path, "test")
-    for word in ("cut jsfusion", "Frozen", "val_list_jsfusion.txt", "CLIP4Clip", "MSRVTT_JSFUSION_test.csv", "VindLU"):
+    for word in (
+        "cut jsfusion",
+        "Frozen",
+        "val_list_jsfusion.txt",
+        "CLIP4Clip",
+        "MSRVTT_JSFUSION_test.csv",
+        "VindLU",
+    ):
         assert word in str(error.value)
 
 
@@ -124,12 +150,18 @@ def test_annotations_may_lie_elsewhere(copied, tmp_path):
     folder, args, expected = copied("MSRVTT", "Frozen")
     shutil.move(folder / "annotation", tmp_path / "words/annotation")
     shutil.move(folder / "high-quality", tmp_path / "words/high-quality")
-    assert content(load("MSRVTT", folder, "test", metadata_dir=str(tmp_path / "words"), **args)) == expected["test"]
+    assert (
+        content(load("MSRVTT", folder, "test", metadata_dir=str(tmp_path / "words"), **args))
+        == expected["test"]
+    )
 
 
 # Lists, tables, pickles
 
-@pytest.mark.parametrize("written", [b"a\n-b\nc", b"a\n-b\nc\n", b"a\r\n-b\r\nc\r\n", b"\xef\xbb\xbfa\n\n -b \nc"])
+
+@pytest.mark.parametrize(
+    "written", [b"a\n-b\nc", b"a\n-b\nc\n", b"a\r\n-b\r\nc\r\n", b"\xef\xbb\xbfa\n\n -b \nc"]
+)
 def test_lists(tmp_path, written):
     (tmp_path / "list.txt").write_bytes(written)
     assert read_lines(tmp_path / "list.txt") == ["a", "-b", "c"]
@@ -140,7 +172,9 @@ class Evil:
         return print, ("run",)
 
 
-@pytest.mark.parametrize("spoilt", [pickle.dumps({"a": Evil()}), b"", b"<html>", pickle.dumps({"a": [1]})[:-4]])
+@pytest.mark.parametrize(
+    "spoilt", [pickle.dumps({"a": Evil()}), b"", b"<html>", pickle.dumps({"a": [1]})[:-4]]
+)
 def test_pickles_hold_plain_data_only(tmp_path, spoilt, capsys):
     (tmp_path / "index.pkl").write_bytes(spoilt)
     with pytest.raises(UserError, match="index.pkl: is no pickle of plain data"):
@@ -164,8 +198,14 @@ def test_an_empty_table_is_named(copied, tmp_path):
 
 def test_the_copy_with_semicolons(copied):
     folder, args, _ = copied("MSRVTT", "CLIP4Clip")
-    text(folder / "MSRVTT_JSFUSION_test.csv", "key;vid_key;video_id;sentence\nret0;msr4;video4;an owl\n", "\r\n")
-    with pytest.raises(UserError, match="no column 'video_id' and no 'sentence'.*'key;vid_key;video_id;sentence'"):
+    text(
+        folder / "MSRVTT_JSFUSION_test.csv",
+        "key;vid_key;video_id;sentence\nret0;msr4;video4;an owl\n",
+        "\r\n",
+    )
+    with pytest.raises(
+        UserError, match="no column 'video_id' and no 'sentence'.*'key;vid_key;video_id;sentence'"
+    ):
         load("MSRVTT", folder, "test", **args)
 
 
@@ -173,7 +213,12 @@ def test_the_copy_with_semicolons(copied):
 
 PROTOCOL_OF = [
     ("MSRVTT", "Frozen", {"cut": "jsfusion"}, {"train": "msrvtt-1k-A-train", "val": "msrvtt-1k-A"}),
-    ("MSRVTT", "CLIP4Clip", {"cut": "jsfusion"}, {"train": "msrvtt-1k-A-train", "test": "msrvtt-1k-A"}),
+    (
+        "MSRVTT",
+        "CLIP4Clip",
+        {"cut": "jsfusion"},
+        {"train": "msrvtt-1k-A-train", "test": "msrvtt-1k-A"},
+    ),
     ("MSRVTT", "Frozen", {"cut": "miech"}, {"train": "msrvtt-1k-B-train", "test": "msrvtt-1k-B"}),
     ("MSRVTT", "official", {"cut": "full"}, {"val": "msrvtt-full-val", "test": "msrvtt-full"}),
     ("MSVD", "raw", {}, {"val": "msvd-all-captions-val", "test": "msvd-all-captions"}),
@@ -183,7 +228,8 @@ PROTOCOL_OF = [
     ("DiDeMo", "official", {}, {"val": "didemo-paragraph-val", "test": "didemo-paragraph"}),
     ("UCF101", "split 1", {}, {"val": "ucf101-split1", "test": "ucf101-split1"}),
     ("UCF101", "class", {}, {"test": None}),
-    ("HMDB51", "split 1", {}, {"train": "hmdb51-split1-train", "test": "hmdb51-split1"})]
+    ("HMDB51", "split 1", {}, {"train": "hmdb51-split1-train", "test": "hmdb51-split1"}),
+]
 
 
 @pytest.mark.parametrize("name, layout, args, protocols", PROTOCOL_OF)
@@ -201,12 +247,18 @@ def test_protocols_have_names_and_counts(copied, name, layout, args, protocols, 
 
 
 def test_published_counts():
-    assert PROTOCOLS["msrvtt-1k-A"][1:] == (1000, 1000) and PROTOCOLS["msrvtt-full"][1:] == (2990, 59_800)
-    assert PROTOCOLS["msvd-all-captions"][1:] == (670, 27_763) and PROTOCOLS["didemo-paragraph"][1:] == (1004, 1004)
+    assert PROTOCOLS["msrvtt-1k-A"][1:] == (1000, 1000) and PROTOCOLS["msrvtt-full"][1:] == (
+        2990,
+        59_800,
+    )
+    assert PROTOCOLS["msvd-all-captions"][1:] == (670, 27_763) and PROTOCOLS["didemo-paragraph"][
+        1:
+    ] == (1004, 1004)
     assert all(PROTOCOLS[name].name == name for name in PROTOCOLS)
 
 
 # MSR-VTT
+
 
 @pytest.mark.parametrize("layout", ["Frozen", "CLIP4Clip", "VindLU"])
 def test_msrvtt_validates_on_test_and_says_so(copied, layout, caplog):
@@ -221,13 +273,22 @@ def test_msrvtt_index_over_the_order_of_the_captions(copied):
     folder, args, _ = copied("MSRVTT", "Frozen")
     rows = [{"image_id": "video5", "caption": f"caption {i}", "id": i} for i in range(20)]
     rows += [{"image_id": "video6", "caption": f"other {i}", "id": 20 + i} for i in range(20)]
-    text(folder / "annotation/MSR_VTT.json", json.dumps({"annotations": rows[20:30] + rows[:20] + rows[30:]}))
+    text(
+        folder / "annotation/MSR_VTT.json",
+        json.dumps({"annotations": rows[20:30] + rows[:20] + rows[30:]}),
+    )
     lists = folder / "high-quality/structured-symlinks"
     text(lists / "val_list_jsfusion.txt", "video6\nvideo5")
     dump(lists / "jsfusion_val_caption_idx.pkl", {"video5": 0, "video6": 17})
-    assert content(load("MSRVTT", folder, "test", **args)) == {"video6": ("other 17",), "video5": ("caption 0",)}
+    assert content(load("MSRVTT", folder, "test", **args)) == {
+        "video6": ("other 17",),
+        "video5": ("caption 0",),
+    }
     dump(lists / "jsfusion_val_caption_idx.pkl", {"video5": 0})
-    with pytest.raises(UserError, match="jsfusion_val_caption_idx.pkl: no captions for 1 of 2 listed videos, 'video6'"):
+    with pytest.raises(
+        UserError,
+        match="jsfusion_val_caption_idx.pkl: no captions for 1 of 2 listed videos, 'video6'",
+    ):
         load("MSRVTT", folder, "test", **args)
 
 
@@ -257,6 +318,7 @@ def test_msrvtt_sentence_without_its_video_in_the_json(copied):
 
 # MSVD
 
+
 @pytest.mark.parametrize("layout", ["pkl", "json"])
 def test_msvd_protocols(copied, layout):
     folder, _, expected = copied("MSVD", layout)
@@ -273,15 +335,28 @@ def test_msvd_protocols(copied, layout):
 
 # LSMDC
 
+
 def test_lsmdc_rows(copied, caplog):
     folder, _, _ = copied("LSMDC", "LSMDC16")
     times = "00.00.51.926\t00.00.54.129\t00.00.51.926\t00.00.54.129"
     broken = "1012_Unbreakable_00.05.16.065-00.05.21.941"
     names = [lsmdc_clip(n) for n in (8, 9, 10, 11)]
-    rows = [f'{names[0]}\t{times}\tHe says "no.', f"{names[1]}\t{times}", f"{names[2]}\t{times}\t", "",
-            f"{names[3]}\t{times}\tOne.\tTwo.", f"{broken}\t{times}\tA door.", f"{names[0]}\t{times}\tHe leaves. "]
+    rows = [
+        f'{names[0]}\t{times}\tHe says "no.',
+        f"{names[1]}\t{times}",
+        f"{names[2]}\t{times}\t",
+        "",
+        f"{names[3]}\t{times}\tOne.\tTwo.",
+        f"{broken}\t{times}\tA door.",
+        f"{names[0]}\t{times}\tHe leaves. ",
+    ]
     text(folder / LSMDC_FILES["test"], "\ufeff" + "\n".join(rows), "\r\n")
-    expected = {names[0]: ('He says "no.', "He leaves."), names[1]: (), names[2]: (), names[3]: ("One.\tTwo.",)}
+    expected = {
+        names[0]: ('He says "no.', "He leaves."),
+        names[1]: (),
+        names[2]: (),
+        names[3]: ("One.\tTwo.",),
+    }
     assert content(load("LSMDC", folder, "test")) == expected
     shutil.move(folder / LSMDC_FILES["test"], folder / LSMDC_FILES["train"])
     assert content(load("LSMDC", folder)) == {name: said for name, said in expected.items() if said}
@@ -295,7 +370,9 @@ def test_lsmdc_films_are_in_the_names(copied):
     folder, _, expected = copied("LSMDC", "LSMDC16")
     dataset = load("LSMDC", folder, "test")
     assert dataset.ids[0] == "0011_Paper_Kite_00.01.51.926-00.01.54.129"
-    assert dataset.paths[0] == str(folder / "0011_Paper_Kite/0011_Paper_Kite_00.01.51.926-00.01.54.129.avi")
+    assert dataset.paths[0] == str(
+        folder / "0011_Paper_Kite/0011_Paper_Kite_00.01.51.926-00.01.54.129.avi"
+    )
 
 
 def test_lsmdc_frozen_says_where_films_lie(copied):
@@ -305,6 +382,7 @@ def test_lsmdc_frozen_says_where_films_lie(copied):
 
 # DiDeMo
 
+
 def test_didemo_two_names_of_one_video(copied):
     folder, _, expected = copied("DiDeMo", "official")
     rows = json.loads((folder / "test_data.json").read_text())
@@ -312,7 +390,12 @@ def test_didemo_two_names_of_one_video(copied):
     dataset = load("DiDeMo", folder, "test")
     assert content(dataset) == expected["test"] and dataset.captions[0] == paragraph(11)
     names = [Path(path).name for path in dataset.paths]
-    assert [name.partition(".")[1] + name.partition(".")[2] for name in names] == [".mov", ".avi.mp4", "..mp4", ".mp4"]
+    assert [name.partition(".")[1] + name.partition(".")[2] for name in names] == [
+        ".mov",
+        ".avi.mp4",
+        "..mp4",
+        ".mp4",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mp4.mp4", ".mov.mp4", ".MOV"])
@@ -322,7 +405,9 @@ def test_didemo_file_of_either_name(tmp_path, suffix):
     text(tmp_path / "test_data.json", json.dumps(rows))
     media(tmp_path / on_disk, suffix=".mp4")
     dataset = load("DiDeMo", tmp_path, "test")
-    assert dataset.paths[0] == str(tmp_path / on_disk) and content(dataset) == {"1@N0_2_a": ("mov mp4",)}
+    assert dataset.paths[0] == str(tmp_path / on_disk) and content(dataset) == {
+        "1@N0_2_a": ("mov mp4",)
+    }
     assert dataset.layout == "official without lists"
 
 
@@ -334,11 +419,17 @@ def test_didemo_shows_the_first_half_minute(copied):
 
 # WebVid
 
+
 def test_webvid_captions(copied):
     folder, args, expected = copied("WebVid", "Frozen", "2M")
-    assert ("NA",) in expected["train"].values() and any("\n" in said for (said,) in expected["train"].values())
+    assert ("NA",) in expected["train"].values() and any(
+        "\n" in said for (said,) in expected["train"].values()
+    )
     dataset = load("WebVid", folder, **args)
-    assert dataset.layout == "Frozen (results_2M_train.csv); 1 rows without page_dir or caption dropped"
+    assert (
+        dataset.layout
+        == "Frozen (results_2M_train.csv); 1 rows without page_dir or caption dropped"
+    )
     table = folder / "metadata/results_2M_train.csv"
     with open(table, "a", newline="") as file:
         csv.writer(file).writerow(["1000", "x" * 400, "1", "000000_000050", "PT", "url"])
@@ -348,7 +439,9 @@ def test_webvid_captions(copied):
 def test_webvid_cut_is_part_of_the_name(copied):
     folder, _, _ = copied("WebVid", "Frozen", "10M")
     assert "results_10M_train.csv" in load("WebVid", folder, cut="10M").layout
-    with pytest.raises(FileNotFoundError, match="results_2M_train.csv.*webvid_training_success_full_noun_verb.tsv"):
+    with pytest.raises(
+        FileNotFoundError, match="results_2M_train.csv.*webvid_training_success_full_noun_verb.tsv"
+    ):
         load("WebVid", folder)
 
 
@@ -361,9 +454,19 @@ def test_webvid_without_its_column(copied):
 
 # CC3M
 
+
 def test_cc3m_names_that_collide(tmp_path):
-    urls = ["plumless", "buckeroo", "http://a/1", "http://a/1", "http://a/2"]  # the first two have the same crc32
-    text(tmp_path / "Train_GCC-training.tsv", "\n".join(f'caption "{i}\t{url}' for i, url in enumerate(urls)))
+    urls = [
+        "plumless",
+        "buckeroo",
+        "http://a/1",
+        "http://a/1",
+        "http://a/2",
+    ]  # the first two have the same crc32
+    text(
+        tmp_path / "Train_GCC-training.tsv",
+        "\n".join(f'caption "{i}\t{url}' for i, url in enumerate(urls)),
+    )
     for code in (1306201125, 2340312036, 344385310):
         media(tmp_path / "training" / str(code), suffix=".jpg")
     dataset = load("ConceptualCaptions3M", tmp_path, check_files=False)
@@ -372,7 +475,11 @@ def test_cc3m_names_that_collide(tmp_path):
     shutil.rmtree(tmp_path / "training")
     media(tmp_path / "training/4_344385310", suffix=".jpg")
     dataset = load("ConceptualCaptions3M", tmp_path, check_files=False)
-    assert len(dataset) == 5 and "files named row_crc32" in dataset.layout and dataset.ids[1] == "1_1306201125"
+    assert (
+        len(dataset) == 5
+        and "files named row_crc32" in dataset.layout
+        and dataset.ids[1] == "1_1306201125"
+    )
 
 
 def test_cc3m_pages_that_are_no_pictures(copied):
@@ -381,16 +488,24 @@ def test_cc3m_pages_that_are_no_pictures(copied):
     text(Path(dataset.paths[1]), "<!DOCTYPE html><html>404</html>")
     sample = dataset[1]
     assert [path for path, _ in sample["meta"]["failures"]] == [dataset.paths[1]]
-    assert sample["text"] in expected["train"][sample["meta"]["id"]] and sample["meta"]["id"] != dataset.ids[1]
+    assert (
+        sample["text"] in expected["train"][sample["meta"]["id"]]
+        and sample["meta"]["id"] != dataset.ids[1]
+    )
     with pytest.raises(BrokenVideo, match=Path(dataset.paths[1]).name):
         load("ConceptualCaptions3M", folder, params={"loading": "strict"})[1]
 
 
 # Folders
 
-@pytest.mark.parametrize("name, classes", [
-    ("UCF101", ["apply eye makeup", "handstand pushups", "playing tabla", "yo yo"]),
-    ("HMDB51", ["brush hair", "climb stairs", "eat"])])
+
+@pytest.mark.parametrize(
+    "name, classes",
+    [
+        ("UCF101", ["apply eye makeup", "handstand pushups", "playing tabla", "yo yo"]),
+        ("HMDB51", ["brush hair", "climb stairs", "eat"]),
+    ],
+)
 @pytest.mark.parametrize("layout", ["official split 1", "class folders"])
 def test_actions_have_classes_and_labels(copied, name, classes, layout):
     folder, _, _ = copied(name, layout)

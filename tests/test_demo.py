@@ -1,4 +1,5 @@
 """The demo's data and config: same arguments, same bytes; a gallery without doubles; read by the ordinary loader."""
+
 import importlib
 import json
 import os
@@ -21,9 +22,17 @@ SMALL = ("--train", "60", "--val", "9", "--test", "12", "--frames", "8")
 
 
 def make(out: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "make_demo_data.py"), "--out", str(out), *arguments]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "make_demo_data.py"),
+        "--out",
+        str(out),
+        *arguments,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
 
 
 def lines(folder: Path) -> list[dict]:
@@ -44,7 +53,9 @@ def test_same_arguments_give_the_same_bytes(data, tmp_path):
     files = sorted(path.relative_to(data) for path in data.rglob("*") if path.is_file())
     assert len([path for path in files if path.suffix == ".mp4"]) == 81
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
-    assert [path for path in files if (data / path).read_bytes() != (again / path).read_bytes()] == []
+    assert [
+        path for path in files if (data / path).read_bytes() != (again / path).read_bytes()
+    ] == []
 
 
 def test_what_is_there_is_kept(data):
@@ -76,7 +87,10 @@ def test_the_gallery(objects, scripts):
     counts = {"train": 3000, "val": 120, "test": 240}
     dealt = (scripts.deal_one, scripts.deal_two)[objects - 1](counts, numpy.random.default_rng(0))
     assert {split: len(things) for split, things in dealt.items()} == counts
-    gallery, train = [frozenset(things) for things in dealt["test"]], {frozenset(things) for things in dealt["train"]}
+    gallery, train = (
+        [frozenset(things) for things in dealt["test"]],
+        {frozenset(things) for things in dealt["train"]},
+    )
     assert len(set(gallery)) == 240
     assert sum(things not in train for things in gallery) >= 60
     rng = numpy.random.default_rng(0)
@@ -88,7 +102,9 @@ def test_two_objects_come_in_pairs_that_differ_by_one_swap(scripts):
     for first, second in zip(dealt["test"][::2], dealt["test"][1::2]):
         assert set(first) != set(second)
         for name in ("colour", "shape", "motion"):
-            assert {getattr(thing, name) for thing in first} == {getattr(thing, name) for thing in second}
+            assert {getattr(thing, name) for thing in first} == {
+                getattr(thing, name) for thing in second
+            }
 
 
 def test_the_config_takes_the_data(data, monkeypatch):

@@ -1,4 +1,5 @@
 """Several processes against one: gradients, teachers, shards. Real gloo processes, float64."""
+
 import copy
 import functools
 import os
@@ -40,15 +41,21 @@ class Dealt:
 
     def __call__(self, batch, grid, device):
         made = torch.Generator().manual_seed(grid[0])
-        mask = torch.rand(ROWS, grid[0], 16, generator=made) < torch.linspace(0, 0.9, ROWS)[:, None, None]
-        rows = mask[self.at:self.at + batch]
+        mask = (
+            torch.rand(ROWS, grid[0], 16, generator=made)
+            < torch.linspace(0, 0.9, ROWS)[:, None, None]
+        )
+        rows = mask[self.at : self.at + batch]
         self.at = self.at + batch if self.at + batch < self.last else self.first
         return rows
 
 
 def build(name, folder, first=0, last=ROWS):
-    objective = OBJECTIVES.build({"type": name}, model=tiny.miles(folder, time_init="rand"),
-                                 loss=LOSSES.build({"type": "NormSoftmaxLoss"})).double()
+    objective = OBJECTIVES.build(
+        {"type": name},
+        model=tiny.miles(folder, time_init="rand"),
+        loss=LOSSES.build({"type": "NormSoftmaxLoss"}),
+    ).double()
     if hasattr(objective, "mask"):
         objective.mask = Dealt(first, last)
     return objective
@@ -58,8 +65,10 @@ def cut(frames, first, last, count):
     """Rows first..last of a step's batch in `count` pieces, unequal ones if need be."""
     batch = tiny.batch(ROWS, frames, seed=frames, dtype=torch.float64)
     texts = {name: ids[first:last].tensor_split(count) for name, ids in batch["text"].items()}
-    return [{"video": video, "text": {name: pieces[i] for name, pieces in texts.items()}}
-            for i, video in enumerate(batch["video"][first:last].tensor_split(count))]
+    return [
+        {"video": video, "text": {name: pieces[i] for name, pieces in texts.items()}}
+        for i, video in enumerate(batch["video"][first:last].tensor_split(count))
+    ]
 
 
 def whole(tensor):
@@ -94,7 +103,11 @@ def work(folder):
     first, last = rank * ROWS // world, (rank + 1) * ROWS // world
     found = {"tools": tools(rank, world)}
     if world == 2:
-        found |= {"apart": apart(folder), "dropped": dropped(folder, first, last), "half": half(folder, first, last)}
+        found |= {
+            "apart": apart(folder),
+            "dropped": dropped(folder, first, last),
+            "half": half(folder, first, last),
+        }
     for name, how, micro in cases(world):
         objective = build(name, folder, first, last)
         wrapped = objective if how == "none" else distributed.wrap(objective, how)
@@ -146,12 +159,18 @@ def dropped(folder, first, last):
     twin, batches = copy.deepcopy(objective), cut(4, first, last, 3)
     torch.manual_seed(distributed.rank())
     outputs = [twin.encode(batch) for batch in batches]
-    twin.losses({key: torch.cat([output[key] for output in outputs]) for key in outputs[0]})["loss"].backward()
+    twin.losses({key: torch.cat([output[key] for output in outputs]) for key in outputs[0]})[
+        "loss"
+    ].backward()
     kept = {name: p.grad for name, p in twin.named_parameters() if p.requires_grad}
     mean_over_processes([kept])
     torch.manual_seed(distributed.rank())
     forward_backward(distributed.wrap(objective), batches, Precision())
-    return max(float((p.grad - kept[name]).abs().max()) for name, p in objective.named_parameters() if name in kept)
+    return max(
+        float((p.grad - kept[name]).abs().max())
+        for name, p in objective.named_parameters()
+        if name in kept
+    )
 
 
 def half(folder, first, last):
@@ -167,12 +186,16 @@ def apart(folder):
     objective = build("MILESPretraining", folder)
     model, teacher = objective.model, objective.teacher
     start = {name: p.clone() for name, p in teacher.named_parameters()}
-    distributed.wrap(OBJECTIVES.build({"type": "Contrastive"}, model=model, loss=objective.contrast), "fsdp2")
+    distributed.wrap(
+        OBJECTIVES.build({"type": "Contrastive"}, model=model, loss=objective.contrast), "fsdp2"
+    )
     with torch.no_grad():
         for p in model.parameters():
             p.to_local().add_(1)
     teacher.follow(model, 1, 2)
-    return max(float((p - start[name] - 0.004).abs().max()) for name, p in teacher.named_parameters())
+    return max(
+        float((p - start[name] - 0.004).abs().max()) for name, p in teacher.named_parameters()
+    )
 
 
 @functools.cache
@@ -189,8 +212,13 @@ def test_several_processes_equal_one(world, folder, tmp_path):
     if world == 2:
         assert max(each["apart"] for each in found) < 1e-12
         assert max(each["dropped"] for each in found) < TOLERANCE
-        right = torch.cat([alone("MILESPretraining", folder)[0][0][name].flatten() for name, p
-                           in build("MILESPretraining", folder).named_parameters() if p.requires_grad])
+        right = torch.cat(
+            [
+                alone("MILESPretraining", folder)[0][0][name].flatten()
+                for name, p in build("MILESPretraining", folder).named_parameters()
+                if p.requires_grad
+            ]
+        )
         assert all(float((each["half"] - right).norm() / right.norm()) < 0.05 for each in found)
     for name, how, micro in cases(world):
         right, end = alone(name, folder)
@@ -199,21 +227,31 @@ def test_several_processes_equal_one(world, folder, tmp_path):
             worst = 0.0
             for ours, theirs in zip(steps, right, strict=how != "none"):
                 assert ours.keys() == theirs.keys()
-                worst = max(worst, *(float((ours[key] - theirs[key]).abs().max()) for key in theirs))
+                worst = max(
+                    worst, *(float((ours[key] - theirs[key]).abs().max()) for key in theirs)
+                )
             assert worst < TOLERANCE, (name, how, micro, rank, worst)
-            after = max((float((p - end[key]).abs().max()) for key, p in parameters.items()), default=0.0)
+            after = max(
+                (float((p - end[key]).abs().max()) for key, p in parameters.items()), default=0.0
+            )
             assert after < TOLERANCE, (name, how, micro, rank, after)  # the teacher's among them
             for key, p in parameters.items():
-                assert torch.equal(p, found[0][name, how, micro][1][key]), "equal on all processes, bit for bit"
+                assert torch.equal(p, found[0][name, how, micro][1][key]), (
+                    "equal on all processes, bit for bit"
+                )
 
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp2"])
 def test_alone_all_of_it_does_nothing(how, folder, monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert distributed.start("cpu") == torch.device("cpu") and not torch.distributed.is_initialized()
+    assert (
+        distributed.start("cpu") == torch.device("cpu") and not torch.distributed.is_initialized()
+    )
     assert (distributed.rank(), distributed.world()) == (0, 1)
     objective, x = build("Contrastive", folder), torch.randn(3, 2)
-    assert distributed.wrap(objective, how) is objective and distributed.unwrap(objective) is objective
+    assert (
+        distributed.wrap(objective, how) is objective and distributed.unwrap(objective) is objective
+    )
     assert distributed.gather(x) is x and distributed.gather_objects(x) == [x]
     assert distributed.main_only(lambda: "here")() == "here"
     assert distributed.smallest(3) == distributed.largest(3) == 3
@@ -230,12 +268,20 @@ def test_accumulation_alone_equals_the_big_batch(folder):
             assert max(float((ours[key] - theirs[key]).abs().max()) for key in theirs) < TOLERANCE
 
 
-@pytest.mark.parametrize("environment, device, says", [
-    ({"WORLD_SIZE": "2"}, "cpu", "RANK, MASTER_ADDR, MASTER_PORT is not set: start it with torchrun"),
-    ({"WORLD_SIZE": "two"}, "cpu", "WORLD_SIZE is 'two'"),
-    ({}, "gpu", "--device gpu: no such device"),
-    ({}, "cuda:99", "GPU 99 is asked for and"),
-    ({"WORLD_SIZE": "2", "LOCAL_RANK": "99"}, "cuda", "GPU 99 is asked for and")])
+@pytest.mark.parametrize(
+    "environment, device, says",
+    [
+        (
+            {"WORLD_SIZE": "2"},
+            "cpu",
+            "RANK, MASTER_ADDR, MASTER_PORT is not set: start it with torchrun",
+        ),
+        ({"WORLD_SIZE": "two"}, "cpu", "WORLD_SIZE is 'two'"),
+        ({}, "gpu", "--device gpu: no such device"),
+        ({}, "cuda:99", "GPU 99 is asked for and"),
+        ({"WORLD_SIZE": "2", "LOCAL_RANK": "99"}, "cuda", "GPU 99 is asked for and"),
+    ],
+)
 def test_what_cannot_start_says_why(environment, device, says, monkeypatch):
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,5 @@
 """The exam on a model of few numbers: what is embedded, how often, what the rows are, what is kept and printed."""
+
 import json
 from types import SimpleNamespace
 
@@ -23,7 +24,12 @@ class Toy(nn.Module):
 
     def __init__(self, text_CE):
         super().__init__()
-        self.text_CE, self.scale, self.clips, self.texts = text_CE, nn.Parameter(torch.ones(1)), [], []
+        self.text_CE, self.scale, self.clips, self.texts = (
+            text_CE,
+            nn.Parameter(torch.ones(1)),
+            [],
+            [],
+        )
 
     def encode_video(self, video_BTCHW):
         assert not self.training and not torch.is_grad_enabled()
@@ -55,14 +61,21 @@ class Loader:
             metas = [{"index": int(i), "path": f"{i}.mp4", "failures": []} for i in part]
             good = [meta for meta in metas if meta["index"] not in self.broken]
             clips = [self._clip(meta["index"]) for meta in good]
-            yield {"video": torch.stack(clips) if clips else torch.empty(0, 1, 1, 1, 8), "text": None, "meta": good,
-                   "unreadable": [meta for meta in metas if meta["index"] in self.broken]}
+            yield {
+                "video": torch.stack(clips) if clips else torch.empty(0, 1, 1, 1, 8),
+                "text": None,
+                "meta": good,
+                "unreadable": [meta for meta in metas if meta["index"] in self.broken],
+            }
 
     def windows(self, stride):
         for index in range(len(self.video_VE)):
             meta = {"index": index, "path": f"{index}.mp4"}
             clip = self._clip(index)
-            yield {"video": None if index in self.broken else torch.stack([clip, clip + stride]), "meta": meta}
+            yield {
+                "video": None if index in self.broken else torch.stack([clip, clip + stride]),
+                "meta": meta,
+            }
 
 
 class _Set:
@@ -73,8 +86,13 @@ class _Set:
         self.count, self.owner = len(video_VE), torch.as_tensor(owner)
         self.captions = [f"caption {i}" for i in range(len(owner))]
         self.ids = [f"v{i}" for i in range(self.count)]
-        self.counts = {"num_videos": self.count, "num_captions": len(owner), "expected_videos": self.count,
-                       "expected_captions": len(owner), "missing": []}
+        self.counts = {
+            "num_videos": self.count,
+            "num_captions": len(owner),
+            "expected_videos": self.count,
+            "expected_captions": len(owner),
+            "missing": [],
+        }
         vars(self).update(more)
 
     def __len__(self):
@@ -98,16 +116,23 @@ def test_everything_is_embedded_once_and_the_numbers_are_the_metrics():
     model.train()
     before = torch.get_rng_state()
     results = evaluate(model, loader, "cpu")
-    assert model.training and torch.equal(torch.get_rng_state(), before), "the run that it interrupts goes on as it was"
+    assert model.training and torch.equal(torch.get_rng_state(), before), (
+        "the run that it interrupts goes on as it was"
+    )
     assert sum(model.clips) == 9 and sorted(model.texts) == list(range(23))
     sims, owner = cosines(model, loader), loader.dataset.owner
     own = torch.zeros_like(sims, dtype=torch.bool)
-    assert results["t2v"] == t2v_metrics(sims, owner, own) and results["v2t"] == v2t_metrics(sims, owner)
+    assert results["t2v"] == t2v_metrics(sims, owner, own) and results["v2t"] == v2t_metrics(
+        sims, owner
+    )
     assert (results["num_captions"], results["num_videos"], results["stamp"]) == (23, 9, "complete")
     assert results["protocol"] == "msrvtt-1k-A" and results["rows"]["raw"]["t2v"] == results["t2v"]
     for way in ("t2v", "v2t"):
         assert set(results["intervals"][way]) == set(results[way])
-        assert all(low <= results[way][name] <= high for name, (low, high) in results["intervals"][way].items())
+        assert all(
+            low <= results[way][name] <= high
+            for name, (low, high) in results["intervals"][way].items()
+        )
     json.dumps(results, allow_nan=False)
 
 
@@ -124,9 +149,13 @@ def test_unreadable_videos_leave_with_their_captions_and_the_result_says_so():
     rows = torch.isin(loader.dataset.owner, torch.tensor(kept))
     owner = torch.tensor([kept.index(i) for i in loader.dataset.owner[rows].tolist()])
     sims = cosines(model, loader)[rows][:, kept]
-    assert t2v_metrics(sims, owner).items() <= results["t2v"].items() and results["v2t"] == v2t_metrics(sims, owner)
+    assert t2v_metrics(sims, owner).items() <= results["t2v"].items() and results[
+        "v2t"
+    ] == v2t_metrics(sims, owner)
     assert results["stamp"] == f"6 of 9 videos, {rows.sum()} of 23 captions"
-    assert results["coverage"]["missing"] == ["2.mp4", "3.mp4", "8.mp4"] and results["num_videos"] == 6
+    assert (
+        results["coverage"]["missing"] == ["2.mp4", "3.mp4", "8.mp4"] and results["num_videos"] == 6
+    )
     with pytest.raises(ValueError, match="none of the 9 videos"):
         evaluate(*world(broken=range(9)), "cpu")
 
@@ -143,7 +172,9 @@ def test_rows_are_beside_the_headline_and_as_their_twins():
     bank_BE = torch.randn(40, E, generator=torch.Generator().manual_seed(5))
     model.text_CE = torch.cat([model.text_CE, bank_BE])
     settings = Evaluation(rows=["dsl", {"type": "qbnorm", "args": {"temperature": 0.1}}], stride=2)
-    results = evaluate(model, loader, "cpu", settings=settings, bank=[f"bank {60 + i}" for i in range(40)])
+    results = evaluate(
+        model, loader, "cpu", settings=settings, bank=[f"bank {60 + i}" for i in range(40)]
+    )
     plain = evaluate(model, loader, "cpu")
     assert results["t2v"] == plain["t2v"] and results["v2t"] == plain["v2t"], "the headline is raw"
     rows, owner = results["rows"], loader.dataset.owner
@@ -151,11 +182,15 @@ def test_rows_are_beside_the_headline_and_as_their_twins():
     model.text_CE = model.text_CE[:60]
     sims = cosines(model, loader)
     moved = normalize(model.text_CE.double()) @ normalize(loader.video_VE.double() + 1).T
-    assert rows["tta"]["t2v"] == t2v_metrics(moved, owner) and rows["tta"]["v2t"] == v2t_metrics(moved, owner)
+    assert rows["tta"]["t2v"] == t2v_metrics(moved, owner) and rows["tta"]["v2t"] == v2t_metrics(
+        moved, owner
+    )
     assert rows["dsl"]["t2v"] == t2v_metrics(sims * (sims / 0.05).softmax(0), owner)
     assert rows["dsl"]["v2t"] == v2t_metrics(sims * (sims / 0.05).softmax(1), owner)
     bank = (normalize(bank_BE.double()) @ normalize(loader.video_VE.double()).T).numpy()
-    assert rows["qbnorm"]["t2v"] == t2v_metrics(dynamic_inverted_softmax(sims.numpy(), bank, 10), owner)
+    assert rows["qbnorm"]["t2v"] == t2v_metrics(
+        dynamic_inverted_softmax(sims.numpy(), bank, 10), owner
+    )
     assert len({row["t2v"]["MeanR"] for row in rows.values()}) == 4, "the test tells the rows apart"
 
 
@@ -173,9 +208,14 @@ def dynamic_inverted_softmax(sims, bank, beta):
 @pytest.mark.parametrize("name", [name for name in ROWS.names() if name != "raw"])
 def test_a_constant_model_gains_by_no_row(name):
     model, loader = world(captions=18, videos=9)
-    model.text_CE, loader.video_VE = torch.ones(30, E) * .3, torch.ones(9, E) * .7
-    results = evaluate(model, loader, "cpu", settings=Evaluation(rows=[name], stride=1),
-                       bank=[f"bank {i}" for i in range(18, 30)])
+    model.text_CE, loader.video_VE = torch.ones(30, E) * 0.3, torch.ones(9, E) * 0.7
+    results = evaluate(
+        model,
+        loader,
+        "cpu",
+        settings=Evaluation(rows=[name], stride=1),
+        bank=[f"bank {i}" for i in range(18, 30)],
+    )
     assert results["rows"][name]["t2v"]["MedR"] == 5 and results["rows"][name]["t2v"]["R1"] == 0
 
 
@@ -189,8 +229,11 @@ def test_recognition_is_video_to_text_over_averaged_prompts():
     sims = normalize(loader.video_VE.double()) @ normalize(model.text_CE.double()).T
     order = sims.argsort(1, descending=True)
     right = order == loader.dataset.labels[:, None]
-    assert results["recognition"] == {"top1": 100 * right[:, :1].sum().item() / 20, "classes": 7,
-                                      "top5": 100 * right[:, :5].sum().item() / 20}
+    assert results["recognition"] == {
+        "top1": 100 * right[:, :1].sum().item() / 20,
+        "classes": 7,
+        "top5": 100 * right[:, :5].sum().item() / 20,
+    }
     assert 0 < results["recognition"]["top1"] < 100
     assert "t2v" not in results and (results["num_captions"], results["num_videos"]) == (7, 20)
     assert results["prompts"] == prompts and set(results["rows"]) == {"raw", "tta"}
@@ -204,7 +247,9 @@ def test_other_metrics_come_along():
     model, loader = world()
     results = evaluate(model, loader, "cpu", metrics=("t2v_metrics", "v2t_metrics", "largest"))
     del METRICS._entries["largest"]
-    assert results["other_metrics"]["largest"]["value"] == pytest.approx(float(cosines(model, loader).max()))
+    assert results["other_metrics"]["largest"]["value"] == pytest.approx(
+        float(cosines(model, loader).max())
+    )
     with pytest.raises(ConfigError, match="metrics: 'larges' is no metric"):
         evaluate(model, loader, "cpu", metrics=("larges",))
 
@@ -213,7 +258,9 @@ def test_embeddings_kept_and_taken_up_again_give_the_same_numbers(tmp_path):
     model, loader = world()
     found = embed(model, loader, "cpu", stride=1, bank=["bank 3", "bank 7"])
     rows = ["tta", "dsl", "qbnorm"]
-    files.save_embeddings(tmp_path / "kept", found, {"config": {"name": "x"}, "checkpoint": None, "date": "today"})
+    files.save_embeddings(
+        tmp_path / "kept", found, {"config": {"name": "x"}, "checkpoint": None, "date": "today"}
+    )
     again, about = files.load_embeddings(tmp_path / "kept")
     assert score(again, "cpu", rows=rows) == score(found, "cpu", rows=rows)
     assert about == {"checkpoint": None, "date": "today"}
@@ -244,8 +291,10 @@ def test_ranks_of_each_query(tmp_path):
     for video, line in zip(asked, back):
         best = sims[:, video].argsort(descending=True)[:10]
         assert [name for name, _ in line["top"]] == [f"caption {j}" for j in best.tolist()]
-        assert line["rank"] == 1 + min(sims[:, video].argsort(descending=True).tolist().index(i)
-                                       for i in (loader.dataset.owner == video).nonzero()[:, 0].tolist())
+        assert line["rank"] == 1 + min(
+            sims[:, video].argsort(descending=True).tolist().index(i)
+            for i in (loader.dataset.owner == video).nonzero()[:, 0].tolist()
+        )
 
 
 def test_nothing_is_overwritten(tmp_path):
@@ -263,7 +312,9 @@ def test_the_table_names_protocol_rows_and_what_is_published():
     text = report.table(results, compare=True)
     assert text.isascii() and max(map(len, text.splitlines())) <= 100
     assert text.startswith("msrvtt-1k-A: 23 captions x 9 videos, complete")
-    assert "MILES zero-shot   t2v      26.10    47.20    56.90" in text and "not measured here" in text
+    assert (
+        "MILES zero-shot   t2v      26.10    47.20    56.90" in text and "not measured here" in text
+    )
     assert "dsl: dual softmax" in text and "v2t" not in report.table(results, ("t2v_metrics",))
     loader.dataset.protocol = None
     assert "the paper has no row" in report.table(evaluate(model, loader, "cpu"), compare=True)
@@ -277,12 +328,15 @@ def test_published_rows():
     assert didemo["Frozen fine-tuned"] == {"R1": 31.0, "R5": 59.8, "R10": 72.4, "MedR": 3}
 
 
-@pytest.mark.parametrize("section, words", [
-    ({"row": ["dsl"]}, "evaluation.row: unknown key .nearest: rows"),
-    ({"stride": 0}, "evaluation.stride: 0 is given"),
-    ({"prompts": ["a person"]}, "needs one {}"),
-    ({"rows": "dsl"}, "are lists"),
-])
+@pytest.mark.parametrize(
+    "section, words",
+    [
+        ({"row": ["dsl"]}, "evaluation.row: unknown key .nearest: rows"),
+        ({"stride": 0}, "evaluation.stride: 0 is given"),
+        ({"prompts": ["a person"]}, "needs one {}"),
+        ({"rows": "dsl"}, "are lists"),
+    ],
+)
 def test_the_section_is_checked(section, words):
     with pytest.raises(ConfigError, match=words):
         evaluation(Config({"evaluation": section}))
@@ -291,7 +345,11 @@ def test_the_section_is_checked(section, words):
 def test_a_row_that_cannot_be_had_says_why():
     model, loader = world()
     found = embed(model, loader, "cpu")
-    for rows, words in ((["tta"], "-s STRIDE"), (["qbnorm"], "bank"), (["dls"], "nearest: dsl"),
-                        ([{"type": "dsl", "args": {"temprature": 1}}], "nearest: temperature")):
+    for rows, words in (
+        (["tta"], "-s STRIDE"),
+        (["qbnorm"], "bank"),
+        (["dls"], "nearest: dsl"),
+        ([{"type": "dsl", "args": {"temprature": 1}}], "nearest: temperature"),
+    ):
         with pytest.raises(ConfigError, match=words):
             score(found, "cpu", rows=rows)

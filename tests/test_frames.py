@@ -1,4 +1,5 @@
 """Which frames are picked: against Frozen in Time's arithmetic, and for every length from one frame on."""
+
 import random
 
 import numpy as np
@@ -14,7 +15,11 @@ LENGTHS = [*range(1, 40), 100, 1001]
 def test_uniform_is_the_middle_of_equal_segments_as_in_frozen(num_frames):
     for length in LENGTHS:
         picked = pick(length, num_frames)
-        assert len(picked) == num_frames and picked == sorted(picked) and 0 <= picked[0] <= picked[-1] < length
+        assert (
+            len(picked) == num_frames
+            and picked == sorted(picked)
+            and 0 <= picked[0] <= picked[-1] < length
+        )
         if length >= num_frames:
             edges = (np.linspace(0, length, num_frames + 1) + 1e-9).astype(int)
             assert picked == [(low + high - 1) // 2 for low, high in zip(edges, edges[1:])]
@@ -22,8 +27,10 @@ def test_uniform_is_the_middle_of_equal_segments_as_in_frozen(num_frames):
             assert set(picked) == set(range(length))
 
 
-@pytest.mark.parametrize(("length", "num_frames"), [(1, 1), (1, 4), (2, 4), (3, 4), (4, 4), (5, 4), (7, 2), (16, 4),
-                                                    (9, 12)])
+@pytest.mark.parametrize(
+    ("length", "num_frames"),
+    [(1, 1), (1, 4), (2, 4), (3, 4), (4, 4), (5, 4), (7, 2), (16, 4), (9, 12)],
+)
 def test_random_reaches_every_frame_of_its_segment_and_no_other(length, num_frames):
     generator = torch.Generator().manual_seed(0)
     drawn = [pick(length, num_frames, "random", generator) for _ in range(600)]
@@ -51,7 +58,9 @@ def test_random_is_even_and_a_function_of_the_generator():
     assert drawn == pick(1000, 4, "random")  # no generator: torch's
 
 
-@pytest.mark.parametrize(("length", "num_frames", "how"), [(0, 4, "uniform"), (5, 0, "random"), (5, 4, "middle")])
+@pytest.mark.parametrize(
+    ("length", "num_frames", "how"), [(0, 4, "uniform"), (5, 0, "random"), (5, 4, "middle")]
+)
 def test_impossible_requests_say_so(length, num_frames, how):
     with pytest.raises(ValueError, match="frames"):
         pick(length, num_frames, how)
@@ -63,7 +72,9 @@ def test_windows_take_the_same_place_of_each_segment():
     assert windows(10, 4, 5) == [[0, 2, 5, 7]]
     for length in LENGTHS:
         made = windows(length, 4, 1)
-        assert len(made) == max(1, length // 4) and all(0 <= place < length for window in made for place in window)
+        assert len(made) == max(1, length // 4) and all(
+            0 <= place < length for window in made for place in window
+        )
         assert all(window == sorted(window) for window in made)
     assert windows(1, 4, 1) == [[0, 0, 0, 0]]
     with pytest.raises(ValueError, match="stride"):

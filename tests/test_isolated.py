@@ -1,4 +1,5 @@
 """Decoders that hang or crash cost a deadline and a BrokenVideo, never the run; reading leaks nothing."""
+
 import ctypes
 import faulthandler
 import os
@@ -52,7 +53,9 @@ def paths(tmp_path):
 def test_a_decoder_that_never_returns_costs_the_deadline(paths, name):
     read_clip(paths / "h264.mp4", lambda length: [0], "test-ill", deadline=20)
     began = time.monotonic()
-    with pytest.raises(BrokenVideo, match=f"{name}.mp4: the decoder did not return within 0.3 s") as caught:
+    with pytest.raises(
+        BrokenVideo, match=f"{name}.mp4: the decoder did not return within 0.3 s"
+    ) as caught:
         read_clip(paths / f"{name}.mp4", lambda length: [0], "test-ill", deadline=0.3)
     assert 0.3 <= time.monotonic() - began < 3 and caught.value.path == str(paths / f"{name}.mp4")
     frames_TCHW, _ = read_clip(paths / "h264.mp4", lambda length: [7], "test-ill", deadline=20)
@@ -66,11 +69,14 @@ def test_a_decoder_that_crashes(paths):
 
 
 def test_mistakes_are_not_taken_for_broken_files(paths):
-    with pytest.raises(RuntimeError, match=r"(?s)test-ill.*fail.mp4.*ZeroDivisionError: a mistake in the reader"):
+    with pytest.raises(
+        RuntimeError, match=r"(?s)test-ill.*fail.mp4.*ZeroDivisionError: a mistake in the reader"
+    ):
         read_frames(paths / "fail.mp4", [0], "test-ill")
 
     def wrong(length):
         raise KeyError("a mistake in the choice")
+
     for _ in range(2):
         with pytest.raises(KeyError, match="choice"):
             read_clip(paths / "h264.mp4", wrong)
@@ -90,7 +96,13 @@ def test_one_child_is_kept_and_a_dead_one_replaced(paths):
     @READERS.register("test-late")
     def late(path, choose, start=None, end=None):
         return READERS.get("av")(path, choose, start, end)
-    assert read_frames(paths / "h264.mp4", [1], "test-late").shape == (1, 3, 64, 96)  # registered after the fork
+
+    assert read_frames(paths / "h264.mp4", [1], "test-late").shape == (
+        1,
+        3,
+        64,
+        96,
+    )  # registered after the fork
 
 
 def test_threads_take_turns(paths):
@@ -99,6 +111,7 @@ def test_threads_take_turns(paths):
     def work(index):
         frames_TCHW = read_frames(paths / "h264.mp4", [index] * 3)
         found.append((index, clips.number(frames_TCHW[2].permute(1, 2, 0).numpy())))
+
     threads = [threading.Thread(target=work, args=(index,)) for index in range(12)]
     for thread in threads:
         thread.start()
@@ -111,7 +124,10 @@ class Clips(Dataset):
     """Every third file ill: its reason instead of its frames."""
 
     def __init__(self, folder, deadline):
-        self.paths = [str(folder / f"{name}.mp4") for name in ("h264", "h264", "hang", "h264", "crash", "h264")]
+        self.paths = [
+            str(folder / f"{name}.mp4")
+            for name in ("h264", "h264", "hang", "h264", "crash", "h264")
+        ]
         self.deadline = deadline
 
     def __len__(self):
@@ -119,7 +135,9 @@ class Clips(Dataset):
 
     def __getitem__(self, index):
         try:
-            frames_TCHW, _ = read_clip(self.paths[index], lambda length: [index], "test-ill", deadline=self.deadline)
+            frames_TCHW, _ = read_clip(
+                self.paths[index], lambda length: [index], "test-ill", deadline=self.deadline
+            )
             return frames_TCHW.sum().item()
         except BrokenVideo as error:
             return error.reason
@@ -127,7 +145,9 @@ class Clips(Dataset):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loading_goes_on_on_two_workers(paths, workers):
-    read_frames(paths / "h264.mp4", [0])  # the parent has a child of its own that workers must not touch
+    read_frames(
+        paths / "h264.mp4", [0]
+    )  # the parent has a child of its own that workers must not touch
     began = time.monotonic()
     loader = DataLoader(Clips(paths, 0.5), batch_size=1, num_workers=workers, collate_fn=list)
     got = [item for epoch in range(2) for batch in loader for item in batch]
@@ -161,10 +181,15 @@ def test_a_hung_child_ends_itself_when_nobody_is_left_to_end_it(paths, monkeypat
         threading.Thread(target=request).start()
         mine = []
         while not mine:
-            mine = [pid for pid in os.listdir("/proc") if pid.isdigit() and stat(pid)[1] == str(os.getpid())]
+            mine = [
+                pid
+                for pid in os.listdir("/proc")
+                if pid.isdigit() and stat(pid)[1] == str(os.getpid())
+            ]
         time.sleep(0.2)
         answer(mine[0].encode())
         os.kill(os.getpid(), signal.SIGKILL)
+
     child, until = int(in_a_fork(work)), time.monotonic() + 10
     while stat(child)[0] != "Z" and time.monotonic() < until:
         time.sleep(0.05)
@@ -185,13 +210,16 @@ def test_the_main_process_never_loads_decord(paths):
         for reader in NAMES:
             read_frames(paths / "h264.mp4", [3], reader)
         answer(b"loaded" if "decord" in sys.modules else b"clean")
+
     assert in_a_fork(work) == b"clean"
 
 
 def memory(pid: int) -> tuple[float, int]:
     """(resident MB, open files) of a process."""
     with open(f"/proc/{pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(f"/proc/{pid}/fd"))
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20, len(
+            os.listdir(f"/proc/{pid}/fd")
+        )
 
 
 @pytest.mark.parametrize("reader", [*NAMES[1:], "sequential"])
@@ -201,7 +229,9 @@ def test_reading_leaks_nothing(tmp_path, reader):
     marks = []
     for number in range(300):
         try:
-            read_clip(files[number % len(files)], lambda length: [0, length // 2, length - 1], reader)
+            read_clip(
+                files[number % len(files)], lambda length: [0, length // 2, length - 1], reader
+            )
             read_frames(files[number % len(files)], [0, 1], reader)  # stops half way
         except BrokenVideo:
             assert number % len(files) >= 3

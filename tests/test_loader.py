@@ -1,4 +1,5 @@
 """Batches: the same on any number of workers, each sample once, equal steps, resumable; what ends a run says why."""
+
 import itertools
 import json
 import os
@@ -35,7 +36,13 @@ def whole(tmp_path_factory):
     for split in ("train", "test"):
         for i in range(COUNT):
             media(folder / f"{split}{i}.mp4", i)
-            rows.append({"path": f"{split}{i}.mp4", "captions": [f"clip {i}", f"again {i} x"], "split": split})
+            rows.append(
+                {
+                    "path": f"{split}{i}.mp4",
+                    "captions": [f"clip {i}", f"again {i} x"],
+                    "split": split,
+                }
+            )
     text(folder / "captions.jsonl", "\n".join(map(json.dumps, rows)))
     return folder
 
@@ -48,8 +55,15 @@ def folder(whole, tmp_path):
 def make(folder, split="train", loading=None, tokenize=tokenize, **more):
     given = {key: more.pop(key) for key in ("rank", "world", "seed") if key in more}
     video = {"num_frames": 2, "input_res": 16, "loading": loading, "reader": "av", "deadline": 0}
-    args = {"dataset_name": "JsonlDataset", "data_dir": str(folder), "split": split, "batch_size": 2, "num_workers": 0,
-            "video_params": video, **more}
+    args = {
+        "dataset_name": "JsonlDataset",
+        "data_dir": str(folder),
+        "split": split,
+        "batch_size": 2,
+        "num_workers": 0,
+        "video_params": video,
+        **more,
+    }
     return LOADERS.build({"type": "TextVideoDataLoader", "args": args}, tokenize=tokenize, **given)
 
 
@@ -68,9 +82,17 @@ def test_a_batch(whole):
     loader = make(whole, "test")
     batches = list(loader.epoch())
     assert len(loader) == len(batches) == 6 and loader.batch_size == 2
-    assert batches[0]["video"].shape == (2, 2, 3, 16, 16) and batches[0]["video"].dtype == torch.float32
-    assert batches[0]["text"]["input_ids"].tolist() == [[4, 1], [4, 1]] and batches[0]["unreadable"] == []
-    assert sum(ids(batches), []) == [f"test{i}.mp4" for i in range(COUNT)], "in order, nothing left out"
+    assert (
+        batches[0]["video"].shape == (2, 2, 3, 16, 16)
+        and batches[0]["video"].dtype == torch.float32
+    )
+    assert (
+        batches[0]["text"]["input_ids"].tolist() == [[4, 1], [4, 1]]
+        and batches[0]["unreadable"] == []
+    )
+    assert sum(ids(batches), []) == [f"test{i}.mp4" for i in range(COUNT)], (
+        "in order, nothing left out"
+    )
     assert torch.equal(batches[1]["video"][0], loader.dataset[2]["video"])
     assert list(make(whole, "test", tokenize=None).epoch())[0]["text"] == ["clip 0", "clip 1"]
 
@@ -87,9 +109,17 @@ def test_each_epoch_has_an_order_of_its_own_that_belongs_to_the_seed(whole):
     loader = make(whole, tokenize=None)
     orders = [sum(ids(loader.epoch(epoch)), []) for epoch in range(3)]
     assert all(len(set(order)) == 10 for order in orders) and len(set(map(tuple, orders))) == 3
-    assert sum(ids(make(whole).epoch(1)), []) == orders[1] != sum(ids(make(whole, seed=1).epoch(1)), [])
+    assert (
+        sum(ids(make(whole).epoch(1)), [])
+        == orders[1]
+        != sum(ids(make(whole, seed=1).epoch(1)), [])
+    )
     plain = make(whole, shuffle=False)
-    assert sum(ids(plain.epoch(0)), []) == sum(ids(plain.epoch(1)), []) == [f"train{i}.mp4" for i in range(10)]
+    assert (
+        sum(ids(plain.epoch(0)), [])
+        == sum(ids(plain.epoch(1)), [])
+        == [f"train{i}.mp4" for i in range(10)]
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -117,10 +147,17 @@ def test_loaders_can_be_read_alternately(whole):
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_processes_share_an_epoch(whole, world):
-    batches = [ids(make(whole, rank=rank, world=world, batch_size=1).epoch(2)) for rank in range(world)]
+    batches = [
+        ids(make(whole, rank=rank, world=world, batch_size=1).epoch(2)) for rank in range(world)
+    ]
     flat = sum(sum(batches, []), [])
-    assert len({len(own) for own in batches}) == 1 and len(flat) == len(set(flat)) == COUNT // world * world
-    exam = [sum(ids(make(whole, "test", rank=rank, world=world).epoch()), []) for rank in range(world)]
+    assert (
+        len({len(own) for own in batches}) == 1
+        and len(flat) == len(set(flat)) == COUNT // world * world
+    )
+    exam = [
+        sum(ids(make(whole, "test", rank=rank, world=world).epoch()), []) for rank in range(world)
+    ]
     assert exam == [[f"test{i}.mp4" for i in range(rank, COUNT, world)] for rank in range(world)]
 
 
@@ -137,7 +174,9 @@ def test_more_processes_than_videos_in_an_exam(whole):
 
 
 def test_too_few_videos_for_a_batch(whole):
-    with pytest.raises(ConfigError, match="batch_size: .* has 11 videos, fewer than one batch of 4 x 3; lower it"):
+    with pytest.raises(
+        ConfigError, match="batch_size: .* has 11 videos, fewer than one batch of 4 x 3; lower it"
+    ):
         make(whole, batch_size=3, world=4)
     with pytest.raises(ConfigError, match="batch_size 0"):
         make(whole, batch_size=0)
@@ -150,8 +189,17 @@ def test_names_are_checked(whole):
         make(whole, bach_size=3)
     with pytest.raises(ConfigError, match="data set JsonlDataset: args.other: unknown key"):
         make(whole, dataset_params={"other": 3})
-    args = Config({"type": "MultiDistTextVideoDataLoader", "args": {
-        "dataset_name": "JsonlDataset", "data_dir": str(whole), "video_params": {"num_frame": 4}}}, "data_loader.0")
+    args = Config(
+        {
+            "type": "MultiDistTextVideoDataLoader",
+            "args": {
+                "dataset_name": "JsonlDataset",
+                "data_dir": str(whole),
+                "video_params": {"num_frame": 4},
+            },
+        },
+        "data_loader.0",
+    )
     with pytest.raises(ConfigError, match="data_loader.0.args.video_params.num_frame: unknown key"):
         LOADERS.build(args)
 
@@ -172,12 +220,21 @@ def test_skip_replaces_in_training_and_leaves_out_in_an_exam(folder, workers):
     same(train, list(make(folder, num_workers=2 - workers).epoch(0)))
     metas = [meta for batch in train for meta in batch["meta"]]
     assert len(metas) == 10 and not {"train2.mp4", "train7.mp4"} & {meta["id"] for meta in metas}
-    assert {Path(path).name for meta in metas for path, _ in meta["failures"]} <= {"train2.mp4", "train7.mp4"}
+    assert {Path(path).name for meta in metas for path, _ in meta["failures"]} <= {
+        "train2.mp4",
+        "train7.mp4",
+    }
     exam = list(make(folder, "test", "skip", num_workers=workers).epoch())
-    assert [meta["id"] for batch in exam for meta in batch["unreadable"]] == ["test4.mp4", "test5.mp4"]
+    assert [meta["id"] for batch in exam for meta in batch["unreadable"]] == [
+        "test4.mp4",
+        "test5.mp4",
+    ]
     assert sum(ids(exam), []) == [f"test{i}.mp4" for i in range(COUNT) if i not in (4, 5)]
     assert exam[2]["video"].shape == (0, 2, 3, 16, 16) or len(exam[2]["video"]) == 1
-    assert all(len(batch["video"]) == len(batch["meta"]) == len(batch["text"]["input_ids"]) for batch in exam)
+    assert all(
+        len(batch["video"]) == len(batch["meta"]) == len(batch["text"]["input_ids"])
+        for batch in exam
+    )
 
 
 def test_a_batch_of_which_nothing_can_be_read_is_empty():
@@ -191,13 +248,16 @@ def test_windows_of_a_gallery(folder):
     loader = make(folder, "test", "skip", rank=1, world=2, num_workers=1)
     views = list(loader.windows(2))
     assert [view["meta"]["index"] for view in views] == [1, 3, 5, 7, 9]
-    assert torch.equal(views[0]["video"], loader.dataset.windows(1, 2)) and views[0]["video"].shape[:2] == (2, 2)
+    assert torch.equal(views[0]["video"], loader.dataset.windows(1, 2)) and views[0]["video"].shape[
+        :2
+    ] == (2, 2)
     assert views[1]["video"] is None and views[1]["meta"]["failures"][0][0].endswith("test3.mp4")
 
 
 def test_a_killed_worker_is_named_as_such(whole):
     def die(captions):
         os.kill(os.getpid(), signal.SIGKILL)
+
     with pytest.raises(UserError, match="a data worker died .*num_workers or batch_size"):
         list(make(whole, tokenize=die, num_workers=1).epoch())
 
@@ -205,27 +265,43 @@ def test_a_killed_worker_is_named_as_such(whole):
 def test_a_programming_error_in_a_worker_keeps_its_name(whole):
     def wrong(captions):
         return {}["absent"]
+
     with pytest.raises(KeyError, match="absent"):
         list(make(whole, tokenize=wrong, num_workers=1).epoch())
 
 
 def test_a_signal_to_the_whole_job_leaves_the_workers_reading(whole):
-    loader = make(whole, num_workers=2, tokenize=lambda captions: {"pid": torch.full((len(captions),), os.getpid())})
+    loader = make(
+        whole,
+        num_workers=2,
+        tokenize=lambda captions: {"pid": torch.full((len(captions),), os.getpid())},
+    )
     batches = loader.epoch(0)
     workers = {int(next(batches)["text"]["pid"][0]) for _ in range(2)}
     for pid, sent in itertools.product(workers, ("TERM", "INT", "USR1")):
         subprocess.run(["kill", f"-{sent}", str(pid)], check=True)
-    assert len(list(batches)) == 3 and {int(batch["text"]["pid"][0]) for batch in loader.epoch(1)} == workers
+    assert (
+        len(list(batches)) == 3
+        and {int(batch["text"]["pid"][0]) for batch in loader.epoch(1)} == workers
+    )
 
 
 def test_workers_end_with_their_program(whole):
-    program = ("import sys; from data_loader import LOADERS; "
-               "loader = LOADERS.build({'type': 'TextVideoDataLoader', 'args': {'dataset_name': 'JsonlDataset', "
-               f"'data_dir': {str(whole)!r}, 'batch_size': 2, 'num_workers': 2, "
-               "'video_params': {'input_res': 16, 'deadline': 0}}}); "
-               "batches = loader.epoch(0); next(batches); assert False, 'ends here'")
-    ended = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, capture_output=True,
-                           text=True, timeout=120, check=False)  # would hang for ever
+    program = (
+        "import sys; from data_loader import LOADERS; "
+        "loader = LOADERS.build({'type': 'TextVideoDataLoader', 'args': {'dataset_name': 'JsonlDataset', "
+        f"'data_dir': {str(whole)!r}, 'batch_size': 2, 'num_workers': 2, "
+        "'video_params': {'input_res': 16, 'deadline': 0}}}); "
+        "batches = loader.epoch(0); next(batches); assert False, 'ends here'"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )  # would hang for ever
     assert "AssertionError: ends here" in ended.stderr and ended.returncode == 1
 
 
@@ -235,15 +311,28 @@ def test_every_loader_keeps_the_contract(name, tmp_path):
     args = CASES[name](tmp_path)
 
     def build(rank=0, world=1, workers=0, split="train"):
-        return LOADERS.build({"type": name, "args": {**args, "num_workers": workers, "split": split}},
-                             tokenize=tokenize, rank=rank, world=world, seed=3)
+        return LOADERS.build(
+            {"type": name, "args": {**args, "num_workers": workers, "split": split}},
+            tokenize=tokenize,
+            rank=rank,
+            world=world,
+            seed=3,
+        )
+
     loader = build()
     epochs = [list(loader.epoch(epoch)) for epoch in range(2)]
     assert len(epochs[0]) == len(epochs[1]) == len(loader) > 1
-    assert ids(epochs[0]) != ids(epochs[1]) and len(set(sum(ids(epochs[0]), []))) == len(sum(ids(epochs[0]), []))
+    assert ids(epochs[0]) != ids(epochs[1]) and len(set(sum(ids(epochs[0]), []))) == len(
+        sum(ids(epochs[0]), [])
+    )
     for batch in epochs[0]:
         assert batch["video"].dtype == torch.float32 and batch["video"].ndim == 5
-        assert len(batch["video"]) == len(batch["meta"]) == len(batch["text"]["input_ids"]) == loader.batch_size
+        assert (
+            len(batch["video"])
+            == len(batch["meta"])
+            == len(batch["text"]["input_ids"])
+            == loader.batch_size
+        )
         assert all({"id", "path", "frames", "failures"} <= set(meta) for meta in batch["meta"])
     same(list(build().epoch(1)), epochs[1])
     same(list(build(workers=2).epoch(1)), epochs[1])

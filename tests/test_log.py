@@ -1,4 +1,5 @@
 """What a run leaves behind for a person: lines that survive a kill, TensorBoard, the console."""
+
 import json
 import logging
 
@@ -17,7 +18,9 @@ def test_lines_are_only_added_and_a_torn_one_does_not_spoil_the_next(tmp_path):
     with RunLog(tmp_path) as files:
         files.line("step", step=1, loss=float("nan"), deep={"x": float("inf"), "y": (1, 2)})
     path = tmp_path / "log.jsonl"
-    assert rows(path) == [{"kind": "step", "step": 1, "loss": None, "deep": {"x": None, "y": [1, 2]}}]
+    assert rows(path) == [
+        {"kind": "step", "step": 1, "loss": None, "deep": {"x": None, "y": [1, 2]}}
+    ]
     with path.open("a") as file:
         file.write('{"kind": "st')
     with RunLog(tmp_path, step=1) as files:
@@ -37,7 +40,11 @@ def test_tensorboard_holds_numbers_and_pictures_and_a_resume_replaces_what_was_l
     with RunLog(tmp_path, step=2) as files:
         files.scalars(3, {"train/loss": -1.0})
     board = EventAccumulator(str(tmp_path)).Reload()
-    assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [(1, 10), (2, 20), (3, -1)]
+    assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [
+        (1, 10),
+        (2, 20),
+        (3, -1),
+    ]
     picture = board.Images("clips")[0]
     assert (picture.width, picture.height) == (6, 4)
 

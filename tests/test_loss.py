@@ -1,4 +1,5 @@
 """Losses against loops in float64, and what every registered loss keeps to."""
+
 import math
 
 import pytest
@@ -40,7 +41,9 @@ def test_norm_softmax_is_the_sum_of_both_directions_means(temperature):
         for rows, columns in ((v, t), (t, v)):
             scores = [cos(rows[i], column) / temperature for column in columns]
             both -= (scores[i] - math.log(sum(math.exp(s) for s in scores))) / len(v)
-    assert float(build("NormSoftmaxLoss", temperature=temperature)(v, t)) == pytest.approx(both, abs=1e-12)
+    assert float(build("NormSoftmaxLoss", temperature=temperature)(v, t)) == pytest.approx(
+        both, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("fix_norm", [True, False])
@@ -62,9 +65,12 @@ def test_cosine_regression_against_its_loop():
     for b, t, n in mask.nonzero().tolist():
         a, c = (x[b, t, n] / x[b, t, n].norm() for x in (pred, target))
         distances.append(sum((x - y) ** 2 for x, y in zip(a.tolist(), c.tolist(), strict=True)))
-    assert build("CosineRegression")(pred, target, mask).tolist() == [pytest.approx([sum(distances), len(distances)])]
-    assert sum(distances) == pytest.approx(sum(2 - 2 * cos(pred[b, t, n], target[b, t, n])
-                                               for b, t, n in mask.nonzero().tolist()))
+    assert build("CosineRegression")(pred, target, mask).tolist() == [
+        pytest.approx([sum(distances), len(distances)])
+    ]
+    assert sum(distances) == pytest.approx(
+        sum(2 - 2 * cos(pred[b, t, n], target[b, t, n]) for b, t, n in mask.nonzero().tolist())
+    )
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
@@ -73,7 +79,9 @@ def test_smooth_l1_regression_against_its_loop(beta):
     distances = []
     for b, t, n in mask.nonzero().tolist():
         apart = (pred[b, t, n] - target[b, t, n]).abs().tolist()
-        distances.append(sum(d * d / (2 * beta) if d < beta else d - beta / 2 for d in apart) / len(apart))
+        distances.append(
+            sum(d * d / (2 * beta) if d < beta else d - beta / 2 for d in apart) / len(apart)
+        )
     sums = build("SmoothL1Regression", beta=beta)(pred, target, mask)
     assert sums.tolist() == [pytest.approx([sum(distances), len(distances)])]
 
@@ -81,7 +89,9 @@ def test_smooth_l1_regression_against_its_loop(beta):
 @pytest.mark.parametrize("name", CONTRASTIVE)
 def test_every_contrastive_loss(name):
     loss, (v, t) = build(name), pairs()
-    assert not list(loss.parameters()), "accumulation calls a loss outside of what averages gradients"
+    assert not list(loss.parameters()), (
+        "accumulation calls a loss outside of what averages gradients"
+    )
     assert loss(v, t).shape == () and loss(v, t).dtype == torch.float64
     order = torch.randperm(len(v))
     torch.testing.assert_close(loss(v[order], t[order]), loss(v, t))
@@ -103,7 +113,9 @@ def test_every_reconstruction_loss(name):
     assert sums.shape == (1, 2) and sums[0, 1] == mask.sum()
     sums[0, 0].backward()
     assert target.grad is None, "the teacher's side learns nothing"
-    assert (pred.grad[~mask] == 0).all() and (pred.grad[mask] != 0).any(-1).all(), "hidden places, all of them, only"
+    assert (pred.grad[~mask] == 0).all() and (pred.grad[mask] != 0).any(-1).all(), (
+        "hidden places, all of them, only"
+    )
     halves = torch.cat([loss(pred[:1], target[:1], mask[:1]), loss(pred[1:], target[1:], mask[1:])])
     torch.testing.assert_close(halves.sum(0, keepdim=True), sums)
     assert loss(pred, target, torch.zeros_like(mask)).tolist() == [[0, 0]]
@@ -113,7 +125,9 @@ def test_every_reconstruction_loss(name):
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_half_precision_reaches_no_loss(name):
     loss = build(name)
-    tensors = [x.float() if x.is_floating_point() else x for x in (pairs() if KINDS[name] else patches())]
+    tensors = [
+        x.float() if x.is_floating_point() else x for x in (pairs() if KINDS[name] else patches())
+    ]
     halved = [x.bfloat16() if x.is_floating_point() else x for x in tensors]
     plain = loss(*tensors)
     assert plain.dtype == torch.float32
@@ -121,14 +135,18 @@ def test_half_precision_reaches_no_loss(name):
     try:
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(loss(*tensors), plain)
-            assert torch.equal(loss(*halved), loss(*[x.float() if x.is_floating_point() else x for x in halved]))
+            assert torch.equal(
+                loss(*halved), loss(*[x.float() if x.is_floating_point() else x for x in halved])
+            )
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
 
 
 def test_a_loss_of_the_wrong_kind_is_refused():
-    with pytest.raises(ConfigError, match="loss.type: CosineRegression is no ContrastiveLoss; known: .*MaxMargin"):
+    with pytest.raises(
+        ConfigError, match="loss.type: CosineRegression is no ContrastiveLoss; known: .*MaxMargin"
+    ):
         of_kind(build("CosineRegression"), ContrastiveLoss, "loss.type")
     with pytest.raises(ConfigError, match="known: .*CosineRegression.*SmoothL1Regression"):
         of_kind(build("NormSoftmaxLoss"), ReconstructionLoss, "objective.args.mvm_loss.type")

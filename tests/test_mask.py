@@ -1,4 +1,5 @@
 """Masks: exact shares, contiguous blocks, draws that can be replayed."""
+
 import pytest
 import torch
 
@@ -56,8 +57,10 @@ def islands(mask_HW):
 
 
 def test_blocks_are_contiguous_and_scattered_places_are_not():
-    pieces = {name: [len(islands(clip)) for clip in draw(name, 200, (1, 14, 14))[:, 0].view(-1, 14, 14)]
-              for name in ("TubeBlock", "Tube")}
+    pieces = {
+        name: [len(islands(clip)) for clip in draw(name, 200, (1, 14, 14))[:, 0].view(-1, 14, 14)]
+        for name in ("TubeBlock", "Tube")
+    }
     mean = {name: sum(counts) / len(counts) for name, counts in pieces.items()}
     assert mean["TubeBlock"] < 3 and mean["Tube"] > 8, mean
     assert min(pieces["TubeBlock"]) == 1

@@ -1,4 +1,5 @@
 """The metrics against reference values, a brute-force twin, chance, and themselves in other blocks and orders."""
+
 import itertools
 import json
 from pathlib import Path
@@ -9,7 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.metric import METRICS, extra_pairs, intervals, mean_interval, same_words, summarise, t2v_metrics, v2t_metrics
+from model.metric import (
+    METRICS,
+    extra_pairs,
+    intervals,
+    mean_interval,
+    same_words,
+    summarise,
+    t2v_metrics,
+    v2t_metrics,
+)
 from model.ranks import count, owners
 from model.tiles import Matrix, Product
 
@@ -37,7 +47,9 @@ def test_reference_values_exactly(matrices, name, way):
 @st.composite
 def worlds(draw, captions=7, videos=4):
     shape = draw(st.integers(1, captions)), draw(st.integers(1, videos))
-    sims = draw(st.lists(st.integers(-2, 2), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]))
+    sims = draw(
+        st.lists(st.integers(-2, 2), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1])
+    )
     owner = draw(st.lists(st.integers(0, shape[1] - 1), min_size=shape[0], max_size=shape[0]))
     return np.array(sims, np.float64).reshape(shape) / 2, np.array(owner)
 
@@ -76,11 +88,18 @@ def test_map_is_the_brute_force_one(world, random):
     sims, owner = world
     relevant = np.array([[random.random() < 0.4 for _ in row] for row in sims])
     relevant[np.arange(len(owner)), owner] = True
-    expected = np.mean([brute_precision(row, np.flatnonzero(right)) for row, right in zip(sims, relevant)])
+    expected = np.mean(
+        [brute_precision(row, np.flatnonzero(right)) for row, right in zip(sims, relevant)]
+    )
     found = t2v_metrics(sims, owner, relevant)
     assert found["mAP"] == pytest.approx(100 * expected)
-    assert found == {**t2v_metrics(sims, owner, np.argwhere(relevant)), "mAP": pytest.approx(found["mAP"])}
-    assert t2v_metrics(sims, owner).items() <= found.items(), "relevance adds a number and changes none"
+    assert found == {
+        **t2v_metrics(sims, owner, np.argwhere(relevant)),
+        "mAP": pytest.approx(found["mAP"]),
+    }
+    assert t2v_metrics(sims, owner).items() <= found.items(), (
+        "relevance adds a number and changes none"
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,7 +119,9 @@ def test_row_and_column_order_change_nothing(world, random):
 @given(worlds(captions=40, videos=30), st.integers(1, 9), st.integers(1, 9))
 def test_block_sizes_change_nothing(world, height, width):
     sims, owner = world
-    whole, parts = (count(Matrix(sims, block), owners(owner, *sims.shape)) for block in (None, (height, width)))
+    whole, parts = (
+        count(Matrix(sims, block), owners(owner, *sims.shape)) for block in (None, (height, width))
+    )
     for a, b in zip(whole, parts):
         assert all(torch.equal(x, y) for x, y in zip(a, b))
 
@@ -109,7 +130,11 @@ def random_embeddings(captions, videos, width=24, seed=0, distinct=None):
     """With `distinct`, embeddings are drawn from that many different ones: ties everywhere."""
     g = torch.Generator().manual_seed(seed)
     pool = torch.randn(distinct or captions + videos, width, generator=g)
-    pick = torch.randint(len(pool), (captions + videos,), generator=g) if distinct else torch.arange(len(pool))
+    pick = (
+        torch.randint(len(pool), (captions + videos,), generator=g)
+        if distinct
+        else torch.arange(len(pool))
+    )
     owner = torch.randint(videos, (captions,), generator=g)
     return pool[pick[:captions]], pool[pick[captions:]], owner
 
@@ -121,23 +146,36 @@ def test_from_embeddings_as_from_the_matrix(captions, videos, distinct, block):
     text, video, owner = random_embeddings(captions, videos, distinct=distinct)
     norm = torch.nn.functional.normalize
     sims = norm(text.double()) @ norm(video.double()).T
-    if distinct:   # in exact arithmetic equal embeddings tie; float64's last bits are no part of the question
+    if (
+        distinct
+    ):  # in exact arithmetic equal embeddings tie; float64's last bits are no part of the question
         sims = (sims * 1e10).round() / 1e10
     expected = count(Matrix(sims), owner)
     found = count(Product(text, video, block), owner)
     for a, b in zip(expected, found):
-        assert torch.equal(a.greater, b.greater) and torch.equal(a.equal, b.equal) and torch.equal(a.own, b.own)
+        assert (
+            torch.equal(a.greater, b.greater)
+            and torch.equal(a.equal, b.equal)
+            and torch.equal(a.own, b.own)
+        )
 
 
 @pytest.mark.parametrize("captions, videos", [(7, 7), (150, 30), (1000, 100)])
 def test_constant_embeddings_score_as_chance_both_ways(captions, videos):
-    text, video = torch.ones(captions, 1) * torch.randn(1, 50), torch.ones(videos, 1) * torch.randn(1, 50)
+    text, video = (
+        torch.ones(captions, 1) * torch.randn(1, 50),
+        torch.ones(videos, 1) * torch.randn(1, 50),
+    )
     owner = owners(None, captions, videos) if captions % videos == 0 else None
     there, back = count(Product(text, video), owner)
     sims = np.zeros((captions, videos))
-    assert set(there.ranks()) == {(videos + 1) / 2} and summarise(there.ranks()) == t2v_metrics(sims)
+    assert set(there.ranks()) == {(videos + 1) / 2} and summarise(there.ranks()) == t2v_metrics(
+        sims
+    )
     each = captions // videos
-    assert np.allclose(back.ranks(), (captions + 1) / (each + 1)) and summarise(back.ranks()) == v2t_metrics(sims)
+    assert np.allclose(back.ranks(), (captions + 1) / (each + 1)) and summarise(
+        back.ranks()
+    ) == v2t_metrics(sims)
     g = np.random.default_rng(0)
     shuffled = [1 + g.permutation(captions)[:each].min() for _ in range(4000)]
     assert np.mean(shuffled) == pytest.approx(v2t_metrics(sims)["MeanR"], rel=0.1)
@@ -145,31 +183,39 @@ def test_constant_embeddings_score_as_chance_both_ways(captions, videos):
 
 
 def test_equal_captions_of_a_video_do_not_hurt_it():
-    sims = np.array([[.9, .1], [.9, .1], [.2, .8]])
+    sims = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]])
     assert v2t_metrics(sims, [0, 0, 1])["R1"] == 100
 
 
 def test_ragged_captions_and_a_video_without_any():
-    sims = np.array([[.9, .5, .1], [.2, .1, .3], [.4, .6, .5], [.9, .0, .2]])
+    sims = np.array([[0.9, 0.5, 0.1], [0.2, 0.1, 0.3], [0.4, 0.6, 0.5], [0.9, 0.0, 0.2]])
     there, back = count(Matrix(sims), owners([0, 2, 2, 0], 4, 3))
     assert there.ranks().tolist() == [1, 1, 2, 1]
     assert back.ranks().tolist() == [1.0, 1], "two videos have captions: two ranks"
-    assert count(Matrix(np.zeros((4, 2))), owners([0, 0, 1, 0], 4, 2))[1].ranks().tolist() == [5 / 4, 5 / 2]
-    assert count(Matrix(np.zeros((3, 2))), owners([0, 0, 1], 3, 2))[1].ranks()[0] == 4 / 3, "float64"
+    assert count(Matrix(np.zeros((4, 2))), owners([0, 0, 1, 0], 4, 2))[1].ranks().tolist() == [
+        5 / 4,
+        5 / 2,
+    ]
+    assert count(Matrix(np.zeros((3, 2))), owners([0, 0, 1], 3, 2))[1].ranks()[0] == 4 / 3, (
+        "float64"
+    )
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda: t2v_metrics(np.full((3, 3), np.nan)), "NaN"),
-    (lambda: v2t_metrics(np.array([[1., np.nan], [0, 1]])), "NaN"),
-    (lambda: Product(torch.tensor([[1., torch.nan]]), torch.ones(1, 2)), "NaN"),
-    (lambda: Product(torch.tensor([[1., torch.inf]]), torch.ones(1, 2)), "NaN or infinity"),
-    (lambda: Product(torch.ones(2, 3), torch.ones(2, 4)), "equal widths"),
-    (lambda: t2v_metrics(np.zeros((7, 3))), "give owner"),
-    (lambda: t2v_metrics(np.zeros((3, 3)), [0, 1]), "each of the 3 captions"),
-    (lambda: t2v_metrics(np.zeros((3, 3)), [0, 1, 3]), "0 to 2"),
-    (lambda: t2v_metrics(np.zeros((3, 3)), [0., 1, 2]), "integer"),
-    (lambda: t2v_metrics(np.zeros(3)), "captions x videos"),
-])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: t2v_metrics(np.full((3, 3), np.nan)), "NaN"),
+        (lambda: v2t_metrics(np.array([[1.0, np.nan], [0, 1]])), "NaN"),
+        (lambda: Product(torch.tensor([[1.0, torch.nan]]), torch.ones(1, 2)), "NaN"),
+        (lambda: Product(torch.tensor([[1.0, torch.inf]]), torch.ones(1, 2)), "NaN or infinity"),
+        (lambda: Product(torch.ones(2, 3), torch.ones(2, 4)), "equal widths"),
+        (lambda: t2v_metrics(np.zeros((7, 3))), "give owner"),
+        (lambda: t2v_metrics(np.zeros((3, 3)), [0, 1]), "each of the 3 captions"),
+        (lambda: t2v_metrics(np.zeros((3, 3)), [0, 1, 3]), "0 to 2"),
+        (lambda: t2v_metrics(np.zeros((3, 3)), [0.0, 1, 2]), "integer"),
+        (lambda: t2v_metrics(np.zeros(3)), "captions x videos"),
+    ],
+)
 def test_wrong_input_says_what(call, words):
     with pytest.raises(ValueError, match=words):
         call()
@@ -177,9 +223,13 @@ def test_wrong_input_says_what(call, words):
 
 def test_summary_by_hand():
     found = summarise(np.array([1, 2, 6, 11, 60, 1.5]))
-    assert found["R1"] == pytest.approx(100 / 6) and found["R5"] == 50 and found["R50"] == pytest.approx(500 / 6)
+    assert (
+        found["R1"] == pytest.approx(100 / 6)
+        and found["R5"] == 50
+        and found["R50"] == pytest.approx(500 / 6)
+    )
     assert found["MedR"] == 4 and found["MeanR"] == pytest.approx(81.5 / 6)
-    assert summarise(np.array([2.]))["gmean"] == 0
+    assert summarise(np.array([2.0]))["gmean"] == 0
 
 
 def test_intervals_hold_the_value_and_match_a_plain_bootstrap():
@@ -193,8 +243,10 @@ def test_intervals_hold_the_value_and_match_a_plain_bootstrap():
         twin = np.percentile([row[name] for row in plain], [2.5, 97.5])
         assert [low, high] == pytest.approx(twin.tolist(), rel=0.08, abs=0.6)
     low, high = mean_interval(ranks)
-    assert low < ranks.mean() < high and high - low == pytest.approx(3.92 * ranks.std() / 20, rel=0.1)
-    assert intervals(np.array([3.]))["MedR"] == [3, 3]
+    assert low < ranks.mean() < high and high - low == pytest.approx(
+        3.92 * ranks.std() / 20, rel=0.1
+    )
+    assert intervals(np.array([3.0]))["MedR"] == [3, 3]
 
 
 def test_same_words_make_a_video_relevant():
@@ -207,4 +259,12 @@ def test_same_words_make_a_video_relevant():
 
 def test_every_registered_metric_takes_similarities_and_owners(matrices):
     for name in METRICS.names():
-        assert set(METRICS.get(name)(matrices["five_captions"])) == {"R1", "R5", "R10", "R50", "MedR", "MeanR", "gmean"}
+        assert set(METRICS.get(name)(matrices["five_captions"])) == {
+            "R1",
+            "R5",
+            "R10",
+            "R50",
+            "MedR",
+            "MeanR",
+            "gmean",
+        }

@@ -1,4 +1,5 @@
 """The towers: parity with the reference numbers, names, masks, attention weights, settings."""
+
 import json
 import math
 import time
@@ -19,7 +20,14 @@ from parse_config import Config, ConfigError
 from tests import tiny
 
 REFERENCE = Path(__file__).parent / "reference"
-SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4, "num_frames": 4}
+SIZES = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 48,
+    "depth": 3,
+    "num_heads": 4,
+    "num_frames": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,9 @@ def numbers():
 @pytest.fixture(scope="module")
 def reference(numbers):
     encoder = SpaceTimeTransformer(**SIZES)
-    encoder.load_state_dict({k[2:]: torch.from_numpy(numbers[k]) for k in numbers.files if k.startswith("w/")})
+    encoder.load_state_dict(
+        {k[2:]: torch.from_numpy(numbers[k]) for k in numbers.files if k.startswith("w/")}
+    )
     return encoder
 
 
@@ -50,7 +60,9 @@ def test_parity_with_the_reference(reference, numbers, frames, recompute):
     cls_BD.pow(2).sum().backward()
     reference.set_gradient_checkpointing(False)
     torch.testing.assert_close(cls_BD, torch.from_numpy(numbers[f"cls{frames}"]), atol=1e-4, rtol=0)
-    torch.testing.assert_close(tokens, torch.from_numpy(numbers[f"tokens{frames}"]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        tokens, torch.from_numpy(numbers[f"tokens{frames}"]), atol=1e-4, rtol=0
+    )
     norms = {name: float(p.grad.norm()) for name, p in reference.named_parameters()}
     found = np.array([norms[name] for name in numbers["param_names"]])
     np.testing.assert_allclose(found, numbers[f"grad_norms{frames}"], atol=1e-4)
@@ -61,15 +73,26 @@ def test_names_and_shapes_of_the_released_video_encoder(arch_config):
     with torch.device("meta"):
         encoder = SpaceTimeTransformer(**SpaceTimeTransformer.sizes[arch_config], num_frames=4)
     released = json.loads((REFERENCE / "video_keys.json").read_text())
-    released = {name: shape for name, shape in released.items() if not name.startswith("head.")}  # nothing uses it
+    released = {
+        name: shape for name, shape in released.items() if not name.startswith("head.")
+    }  # nothing uses it
     assert {name: list(p.shape) for name, p in encoder.state_dict().items()} == released
 
 
 def test_names_of_the_projections(folder):
     state = tiny.miles(folder).state_dict()
-    assert {name.split(".")[0] for name in state} == {"video_model", "text_model", "vid_proj", "text_proj"}
+    assert {name.split(".")[0] for name in state} == {
+        "video_model",
+        "text_model",
+        "vid_proj",
+        "text_proj",
+    }
     assert {name for name in state if "proj." in name and "model" not in name} == {
-        "vid_proj.0.weight", "vid_proj.0.bias", "text_proj.1.weight", "text_proj.1.bias"}
+        "vid_proj.0.weight",
+        "vid_proj.0.bias",
+        "text_proj.1.weight",
+        "text_proj.1.bias",
+    }
 
 
 @pytest.mark.parametrize("name", VIDEO_ENCODERS.names())
@@ -80,7 +103,10 @@ def test_every_video_encoder_keeps_the_contract(name):
     mask = torch.rand(2, frames, rows * columns) < 0.5
     token = torch.zeros(encoder.embed_dim, requires_grad=True)
     cls_BD, patch_BTND = encoder(clip, mask, token)
-    assert cls_BD.shape == (2, encoder.embed_dim) and patch_BTND.shape == (*mask.shape, encoder.embed_dim)
+    assert cls_BD.shape == (2, encoder.embed_dim) and patch_BTND.shape == (
+        *mask.shape,
+        encoder.embed_dim,
+    )
     (cls_BD.sum() + patch_BTND.sum()).backward()
     assert token.grad is not None and all(p.grad is not None for p in encoder.parameters())
 
@@ -127,14 +153,23 @@ def test_recorded_attention_is_the_twin_of_the_fused(over, frames):
     with record_attention(layer) as maps:
         spoken = layer(x_BSD, frames)
     torch.testing.assert_close(spoken, plain, atol=1e-6, rtol=1e-5)
-    (cls_BHS, patch_BGHQM), = maps[""]
+    ((cls_BHS, patch_BGHQM),) = maps[""]
     groups, places = (frames, 9) if over == "space" else (9, frames)
-    assert cls_BHS.shape == (2, 4, 1 + frames * 9) and patch_BGHQM.shape == (2, groups, 4, places, 1 + places)
+    assert cls_BHS.shape == (2, 4, 1 + frames * 9) and patch_BGHQM.shape == (
+        2,
+        groups,
+        4,
+        places,
+        1 + places,
+    )
     for weights in (cls_BHS, patch_BGHQM):
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
     v_BSHK = layer.qkv(x_BSD).unflatten(-1, (3, 4, 12))[:, :, 2]
-    group_BQHK = v_BSHK[:, 1:].unflatten(1, (frames, 9))[:, 0] if over == "space" else \
-        v_BSHK[:, 1:].unflatten(1, (frames, 9))[:, :, 0]
+    group_BQHK = (
+        v_BSHK[:, 1:].unflatten(1, (frames, 9))[:, 0]
+        if over == "space"
+        else v_BSHK[:, 1:].unflatten(1, (frames, 9))[:, :, 0]
+    )
     values = torch.cat((v_BSHK[:, :1], group_BQHK), 1)
     out = torch.einsum("bhqm,bmhk->bqhk", patch_BGHQM[:, 0], values).flatten(2)
     out = F.linear(out, layer.proj.weight, layer.proj.bias)
@@ -150,7 +185,9 @@ def test_recording_names_every_layer_and_leaves_the_model_as_it_was(folder):
     with record_attention(model) as maps:
         torch.testing.assert_close(model.encode_video(clip)[0], before, atol=1e-6, rtol=1e-5)
         model.encode_video(clip)
-    assert set(maps) == {f"video_model.blocks.{i}.{kind}" for i in range(2) for kind in ("attn", "timeattn")}
+    assert set(maps) == {
+        f"video_model.blocks.{i}.{kind}" for i in range(2) for kind in ("attn", "timeattn")
+    }
     assert all(len(calls) == 2 for calls in maps.values())
     assert torch.equal(model.encode_video(clip)[0], before)
 
@@ -180,6 +217,7 @@ def test_four_equal_frames_through_silent_time(monkeypatch):
         bias = torch.zeros(q.shape[-2], k.shape[-2], dtype=q.dtype)
         bias[:, 0] -= math.log(4) if k.shape[-2] == 17 and q.shape[-2] == 1 else 0
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias), None
+
     monkeypatch.setattr(attention, "fused", quartered)
     one_BD, one_B1ND = encoder(picture)
     torch.testing.assert_close(cls_BD, one_BD, atol=1e-10, rtol=0)
@@ -218,8 +256,10 @@ def test_pooling(folder):
     torch.testing.assert_close(alone, model.text_proj(hidden.mean(1)))
     spec["args"]["text_params"]["pooling"] = "cls"
     first = ARCHS.build(spec).eval()
-    torch.testing.assert_close(first.encode_text(long)[0],
-                               first.text_proj(first.text_model(**long).last_hidden_state[0, 0]))
+    torch.testing.assert_close(
+        first.encode_text(long)[0],
+        first.text_proj(first.text_model(**long).last_hidden_state[0, 0]),
+    )
 
 
 def test_captions_are_cut_at_what_the_model_takes(folder):
@@ -230,9 +270,18 @@ def test_captions_are_cut_at_what_the_model_takes(folder):
 
 def test_a_bert_has_no_idle_pooler(tmp_path):
     from transformers import BertConfig, BertModel
+
     tiny.text_folder(tmp_path)
-    BertModel(BertConfig(vocab_size=len(tiny.WORDS), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                         intermediate_size=64, max_position_embeddings=32)).save_pretrained(tmp_path)
+    BertModel(
+        BertConfig(
+            vocab_size=len(tiny.WORDS),
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=32,
+        )
+    ).save_pretrained(tmp_path)
     model = tiny.miles(str(tmp_path))
     assert not any("pooler" in name for name in model.state_dict())
     model.encode_text(tiny.batch()["text"]).sum().backward()
@@ -249,17 +298,36 @@ def test_text_from_its_shape_alone(folder):
     assert not torch.equal(*pair)
 
 
-@pytest.mark.parametrize("video, text, message", [
-    ({"num_heads": 5}, {}, "embed_dim 24 is no multiple of num_heads 5"),
-    ({"img_size": 30}, {}, "img_size 30 x 30 is no multiple of patch_size 8"),
-    ({"time_init": "ones"}, {}, "time_init 'ones' is none of zeros, rand, copy"),
-    ({"act": "relu"}, {}, "act 'relu' is none of gelu, quick_gelu"),
-    ({"arch_config": "huge"}, {}, "arch.args.video_params.arch_config: 'huge' is no size of SpaceTimeTransformer"),
-    ({"nmu_frames": 4}, {}, r"arch.args.video_params.nmu_frames: unknown key \(nearest: num_frames\)"),
-    ({"model": "SpaceTime"}, {}, r"arch.args.video_params.model: 'SpaceTime' is no video encoder \(nearest: Space"),
-    ({}, {"pooling": "max"}, "arch.args.text_params.pooling: 'max' is given, cls or mean is needed"),
-    ({}, {"modell": "x"}, r"arch.args.text_params.modell: unknown key \(nearest: model\)"),
-])
+@pytest.mark.parametrize(
+    "video, text, message",
+    [
+        ({"num_heads": 5}, {}, "embed_dim 24 is no multiple of num_heads 5"),
+        ({"img_size": 30}, {}, "img_size 30 x 30 is no multiple of patch_size 8"),
+        ({"time_init": "ones"}, {}, "time_init 'ones' is none of zeros, rand, copy"),
+        ({"act": "relu"}, {}, "act 'relu' is none of gelu, quick_gelu"),
+        (
+            {"arch_config": "huge"},
+            {},
+            "arch.args.video_params.arch_config: 'huge' is no size of SpaceTimeTransformer",
+        ),
+        (
+            {"nmu_frames": 4},
+            {},
+            r"arch.args.video_params.nmu_frames: unknown key \(nearest: num_frames\)",
+        ),
+        (
+            {"model": "SpaceTime"},
+            {},
+            r"arch.args.video_params.model: 'SpaceTime' is no video encoder \(nearest: Space",
+        ),
+        (
+            {},
+            {"pooling": "max"},
+            "arch.args.text_params.pooling: 'max' is given, cls or mean is needed",
+        ),
+        ({}, {"modell": "x"}, r"arch.args.text_params.modell: unknown key \(nearest: model\)"),
+    ],
+)
 def test_wrong_settings_are_named(folder, video, text, message):
     spec = tiny.arch(folder, **video)
     spec["args"]["text_params"].update(text)
@@ -319,4 +387,8 @@ def test_drop_path_only_when_training():
     assert not torch.equal(encoder(clip)[0], encoder(clip)[0])
     encoder.eval()
     assert torch.equal(encoder(clip)[0], encoder(clip)[0])
-    assert [getattr(block.drop_path, "drop_prob", 0.0) for block in encoder.blocks] == [0, 0.25, 0.5]
+    assert [getattr(block.drop_path, "drop_prob", 0.0) for block in encoder.blocks] == [
+        0,
+        0.25,
+        0.5,
+    ]

@@ -1,4 +1,5 @@
 """Objectives step by step in float64, and what every registered one keeps to."""
+
 import math
 
 import pytest
@@ -17,8 +18,11 @@ def folder(tmp_path_factory):
 
 
 def build(name, folder, loss="NormSoftmaxLoss", **args):
-    return OBJECTIVES.build(Config({"type": name, "args": args}, "objective"),
-                            model=tiny.miles(folder, time_init="rand"), loss=LOSSES.build({"type": loss}))
+    return OBJECTIVES.build(
+        Config({"type": name, "args": args}, "objective"),
+        model=tiny.miles(folder, time_init="rand"),
+        loss=LOSSES.build({"type": loss}),
+    )
 
 
 def infonce(v, t):
@@ -35,8 +39,14 @@ def infonce(v, t):
 @pytest.mark.parametrize("view", ["masked", "full"])
 @pytest.mark.parametrize("space", ["joint", "encoder"])
 def test_miles_pretraining_step_by_step(folder, view, space):
-    objective = build("MILESPretraining", folder, mvm_weight=0.7, contrast_view=view, target_space=space,
-                      mask={"type": "Random", "args": {"ratio": 0.4}}).double()
+    objective = build(
+        "MILESPretraining",
+        folder,
+        mvm_weight=0.7,
+        contrast_view=view,
+        target_space=space,
+        mask={"type": "Random", "args": {"ratio": 0.4}},
+    ).double()
     with torch.no_grad():
         for p in objective.teacher.parameters():
             p.add_(0.05 * torch.randn_like(p))
@@ -53,18 +63,28 @@ def test_miles_pretraining_step_by_step(folder, view, space):
         hidden, target = model.vid_proj(hidden), objective.teacher.vid_proj(target)
     v = model.vid_proj(hidden_cls if view == "masked" else whole_cls)
     places = mask.nonzero().tolist()
-    distances = [(F.normalize(hidden[b, t, n], dim=0) - F.normalize(target[b, t, n], dim=0)).square().sum().item()
-                 for b, t, n in places]
+    distances = [
+        (F.normalize(hidden[b, t, n], dim=0) - F.normalize(target[b, t, n], dim=0))
+        .square()
+        .sum()
+        .item()
+        for b, t, n in places
+    ]
     mvm = sum(distances) / len(distances)
     assert len(places) == 4 * 4 * round(0.4 * 16)
-    assert parts["loss_vt"] == pytest.approx(infonce(v, model.encode_text(batch["text"])), abs=1e-10)
+    assert parts["loss_vt"] == pytest.approx(
+        infonce(v, model.encode_text(batch["text"])), abs=1e-10
+    )
     assert parts["loss_mvm"] == pytest.approx(mvm, abs=1e-10)
     assert parts["loss"] == pytest.approx(parts["loss_vt"] + 0.7 * mvm, abs=1e-10)
 
 
 def test_contrastive_step_by_step(folder):
     objective, batch = build("Contrastive", folder).double(), tiny.batch(dtype=torch.float64)
-    v, t = objective.model.encode_video(batch["video"])[0], objective.model.encode_text(batch["text"])
+    v, t = (
+        objective.model.encode_video(batch["video"])[0],
+        objective.model.encode_text(batch["text"]),
+    )
     parts = objective(batch)
     assert parts["loss_vt"].item() == pytest.approx(infonce(v, t), abs=1e-10)
     assert torch.equal(parts["loss"], parts["loss_vt"])
@@ -78,11 +98,15 @@ def test_every_objective_reaches_every_trainable_parameter(name, frames, folder)
     assert all(part.ndim == 0 and part.isfinite() for part in parts.values())
     parts["loss"].backward()
     trained = {n: p.grad for n, p in objective.named_parameters() if p.requires_grad}
-    assert not [n for n, grad in trained.items() if grad is None], "DDP would raise at the second step"
+    assert not [n for n, grad in trained.items() if grad is None], (
+        "DDP would raise at the second step"
+    )
     silent = [n for n, grad in trained.items() if not grad.any() and not n.endswith("k_lin.bias")]
     assert not silent, "softmax does not see a key's bias; all else must learn"
     time = trained["model.video_model.temporal_embed"][0].abs().sum(-1) > 0
-    assert time.tolist() == [True] * frames + [False] * (4 - frames), "images move the first frame's place alone"
+    assert time.tolist() == [True] * frames + [False] * (4 - frames), (
+        "images move the first frame's place alone"
+    )
     objective.after_step(1, 10)
 
 
@@ -97,15 +121,18 @@ def test_every_objective_can_be_cut_between_encodings_and_losses(name, folder):
     for key, part in objective.losses(outputs).items():
         assert torch.equal(part, parts[key])
     torch.manual_seed(3)
-    assert {key: output.shape for key, output in objective.encode(batch).items()} == \
-        {key: output.shape for key, output in outputs.items()}
+    assert {key: output.shape for key, output in objective.encode(batch).items()} == {
+        key: output.shape for key, output in outputs.items()
+    }
     assert all(output.is_floating_point() and output.ndim == 2 for output in outputs.values())
     twice = objective.losses({key: torch.cat([output, output]) for key, output in outputs.items()})
     assert all(part.isfinite() for part in twice.values())
 
 
 def test_nothing_hidden_costs_nothing_and_learns_nothing(folder):
-    objective = build("MILESPretraining", folder, mask={"type": "TubeBlock", "args": {"ratio": 0.0}})
+    objective = build(
+        "MILESPretraining", folder, mask={"type": "TubeBlock", "args": {"ratio": 0.0}}
+    )
     parts = objective(tiny.batch())
     parts["loss"].backward()
     assert parts["loss_mvm"].item() == 0 and torch.equal(parts["loss"], parts["loss_vt"])
@@ -126,25 +153,44 @@ def test_the_mean_is_over_hidden_places_however_unequally_clips_hide(folder):
 
 
 def test_the_teacher_follows_after_a_step_and_is_saved_with_the_mask_token(folder):
-    objective = build("MILESPretraining", folder, teacher={"type": "EMA", "args": {"momentum": 0.75}})
+    objective = build(
+        "MILESPretraining", folder, teacher={"type": "EMA", "args": {"momentum": 0.75}}
+    )
     start = objective.teacher.vid_proj[0].weight.clone()
     with torch.no_grad():
         objective.model.vid_proj[0].weight.add_(1)
     objective.after_step(1, 10)
     torch.testing.assert_close(objective.teacher.vid_proj[0].weight, start + 0.25)
-    own = {".".join(name.split(".")[:2]) for name in objective.state_dict() if not name.startswith("model.")}
+    own = {
+        ".".join(name.split(".")[:2])
+        for name in objective.state_dict()
+        if not name.startswith("model.")
+    }
     assert own == {"mask_token_D", "teacher.video_model", "teacher.vid_proj"}
     assert not objective.train().teacher.training and not objective.teacher.video_model.training
 
 
-@pytest.mark.parametrize("args, says", [
-    ({"contrast_view": "clean"}, "objective.args.contrast_view: 'clean' is given; known: masked, full"),
-    ({"target_space": "pixels"}, "known: joint, encoder"),
-    ({"mask": {"type": "Tub"}}, "objective.args.mask.type: 'Tub' is no mask .nearest: Tube"),
-    ({"mask": {"type": "Tube", "args": {"rati": 0.5}}}, "objective.args.mask.args.rati: unknown key .nearest: ratio"),
-    ({"teacher": {"type": "EMO"}}, "nearest: EMA"),
-    ({"mvm_loss": {"type": "NormSoftmaxLoss"}}, "NormSoftmaxLoss is no ReconstructionLoss; known: CosineRegression"),
-    ({"mvm_weigth": 1.0}, "nearest: mvm_weight")])
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (
+            {"contrast_view": "clean"},
+            "objective.args.contrast_view: 'clean' is given; known: masked, full",
+        ),
+        ({"target_space": "pixels"}, "known: joint, encoder"),
+        ({"mask": {"type": "Tub"}}, "objective.args.mask.type: 'Tub' is no mask .nearest: Tube"),
+        (
+            {"mask": {"type": "Tube", "args": {"rati": 0.5}}},
+            "objective.args.mask.args.rati: unknown key .nearest: ratio",
+        ),
+        ({"teacher": {"type": "EMO"}}, "nearest: EMA"),
+        (
+            {"mvm_loss": {"type": "NormSoftmaxLoss"}},
+            "NormSoftmaxLoss is no ReconstructionLoss; known: CosineRegression",
+        ),
+        ({"mvm_weigth": 1.0}, "nearest: mvm_weight"),
+    ],
+)
 def test_wrong_settings_say_what_is_known(folder, args, says):
     with pytest.raises(ConfigError, match=says):
         build("MILESPretraining", folder, **args)

@@ -1,4 +1,5 @@
 """Optimizers built from JSON, schedules against hand-made lists, moments by name."""
+
 import copy
 import math
 
@@ -43,7 +44,9 @@ def test_moments_come_back_exactly_whatever_the_groups(name):
     train(net, optimizer, 3, 3)
     again = module()
     again.load_state_dict(weights)
-    other = OPTIMIZERS.build(spec(name, decay="matrices"), module=again)  # other groups, the same without decay
+    other = OPTIMIZERS.build(
+        spec(name, decay="matrices"), module=again
+    )  # other groups, the same without decay
     optim.load_state(other, again, saved)
     train(again, other, 3, 3)
     for key, value in net.state_dict().items():
@@ -55,7 +58,10 @@ def test_what_is_decayed(name):
     every = OPTIMIZERS.build(spec(name, weight_decay=0.1), module=module())
     assert [group["weight_decay"] for group in every.param_groups] == [0.1]
     some = OPTIMIZERS.build(spec(name, weight_decay=0.1, decay="matrices"), module=module())
-    assert [(len(group["params"]), group["weight_decay"]) for group in some.param_groups] == [(2, 0.1), (5, 0.0)]
+    assert [(len(group["params"]), group["weight_decay"]) for group in some.param_groups] == [
+        (2, 0.1),
+        (5, 0.0),
+    ]
     with pytest.raises(ConfigError, match="all, matrices"):
         OPTIMIZERS.build(spec(name, decay="none"), module=module())
 
@@ -72,19 +78,28 @@ def test_the_familys_defaults_and_frozen_parameters():
 
 def test_set_lr_goes_by_each_groups_own_rate():
     net = module()
-    optimizer = torch.optim.SGD([{"params": [net[0].weight], "lr": 1.0}, {"params": [net[2].weight], "lr": 0.1}])
+    optimizer = torch.optim.SGD(
+        [{"params": [net[0].weight], "lr": 1.0}, {"params": [net[2].weight], "lr": 0.1}]
+    )
     for factor in (0.5, 0.1, 1.0):
         assert optim.set_lr(optimizer, factor) == factor
-        assert [group["lr"] for group in optimizer.param_groups] == [factor, pytest.approx(0.1 * factor)]
+        assert [group["lr"] for group in optimizer.param_groups] == [
+            factor,
+            pytest.approx(0.1 * factor),
+        ]
 
 
 def test_milestones_are_epochs():
     schedule = SCHEDULES.build({"type": "MultiStep", "args": {"milestones": [1, 3]}})
-    assert [schedule(step, 8, 2) for step in range(8)] == pytest.approx([1, 1, .1, .1, .1, .1, .01, .01])
+    assert [schedule(step, 8, 2) for step in range(8)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]
+    )
 
 
 def test_cosine_with_warm_up():
-    schedule = SCHEDULES.build({"type": "Cosine", "args": {"warmup_steps": 1, "warmup_epochs": 1, "floor": 0.1}})
+    schedule = SCHEDULES.build(
+        {"type": "Cosine", "args": {"warmup_steps": 1, "warmup_epochs": 1, "floor": 0.1}}
+    )
     warm = [1 / 4, 2 / 4, 3 / 4]
     cool = [0.1 + 0.9 * (1 + math.cos(math.pi * i / 7)) / 2 for i in range(7)]
     assert [schedule(step, 10, 2) for step in range(10)] == pytest.approx(warm + cool)

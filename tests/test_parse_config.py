@@ -1,4 +1,5 @@
 """The config: bases, overrides, freezing, and what each mistake says."""
+
 import importlib
 import json
 import logging
@@ -33,12 +34,30 @@ class Ring(Circle):
 
 
 def test_base_is_laid_under_and_a_changed_type_replaces(tmp_path):
-    write(tmp_path / "base/a.json", {"loss": {"type": "A", "args": {"x": 1, "y": 2}},
-                                     "trainer": {"epochs": 3, "seed": 1}, "metrics": ["one", "two"]})
-    same = load(write(tmp_path / "b.json", {"base": "base/a.json", "loss": {"type": "A", "args": {"x": 5}},
-                                            "trainer": {"epochs": 4}, "metrics": ["three"]}))
-    assert same.plain() == {"loss": {"type": "A", "args": {"x": 5, "y": 2}}, "trainer": {"epochs": 4, "seed": 1},
-                            "metrics": ["three"]}
+    write(
+        tmp_path / "base/a.json",
+        {
+            "loss": {"type": "A", "args": {"x": 1, "y": 2}},
+            "trainer": {"epochs": 3, "seed": 1},
+            "metrics": ["one", "two"],
+        },
+    )
+    same = load(
+        write(
+            tmp_path / "b.json",
+            {
+                "base": "base/a.json",
+                "loss": {"type": "A", "args": {"x": 5}},
+                "trainer": {"epochs": 4},
+                "metrics": ["three"],
+            },
+        )
+    )
+    assert same.plain() == {
+        "loss": {"type": "A", "args": {"x": 5, "y": 2}},
+        "trainer": {"epochs": 4, "seed": 1},
+        "metrics": ["three"],
+    }
     other = load(write(tmp_path / "c.json", {"base": "base/a.json", "loss": {"type": "B"}}))
     assert other["loss"].plain() == {"type": "B"}
     with pytest.raises(ConfigError, match="own base"):
@@ -64,10 +83,21 @@ def test_frozen_and_knows_its_place():
 
 
 def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
-    path = write(tmp_path / "c.json", {"data_loader": [{"args": {"batch_size": 1}}, {"args": {"batch_size": 2}}],
-                                       "trainer": {}})
-    config = load(path, ["data_loader.args.batch_size=8", "data_loader.1.args.cut=full", "trainer.clip=1e-3",
-                         "trainer.flag=true", "metrics=[\"m\"]", "loss.args.deep.er=null"])
+    path = write(
+        tmp_path / "c.json",
+        {"data_loader": [{"args": {"batch_size": 1}}, {"args": {"batch_size": 2}}], "trainer": {}},
+    )
+    config = load(
+        path,
+        [
+            "data_loader.args.batch_size=8",
+            "data_loader.1.args.cut=full",
+            "trainer.clip=1e-3",
+            "trainer.flag=true",
+            'metrics=["m"]',
+            "loss.args.deep.er=null",
+        ],
+    )
     assert [b["args"]["batch_size"] for b in config.blocks("data_loader")] == [8, 8]
     assert config["data_loader"][1]["args"]["cut"] == "full"
     assert config["trainer"].plain() == {"clip": 1e-3, "flag": True} and config["metrics"] == ("m",)
@@ -83,20 +113,32 @@ def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
 def test_variables_expand_and_unset_ones_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_ROOT", "/somewhere")
     monkeypatch.delenv("NOT_SET", raising=False)
-    path = write(tmp_path / "c.json", {"name": "${DATA_ROOT}/x", "trainer": {"save_dir": "${NOT_SET:-exps}"},
-                                       "about": "${NOT_SET} is free text"})
-    assert load(path).plain() == {"name": "/somewhere/x", "trainer": {"save_dir": "exps"},
-                                  "about": "${NOT_SET} is free text"}
+    path = write(
+        tmp_path / "c.json",
+        {
+            "name": "${DATA_ROOT}/x",
+            "trainer": {"save_dir": "${NOT_SET:-exps}"},
+            "about": "${NOT_SET} is free text",
+        },
+    )
+    assert load(path).plain() == {
+        "name": "/somewhere/x",
+        "trainer": {"save_dir": "exps"},
+        "about": "${NOT_SET} is free text",
+    }
     with pytest.raises(ConfigError, match="trainer.save_dir: the environment variable NOT_SET"):
         load(path, ["trainer.save_dir=${NOT_SET}"])
 
 
-@pytest.mark.parametrize("text, says", [
-    ('{"name": 1,\n  "name" 2}', "line 2, column 10"),
-    ('{"trainer": {"epochs": 1, "epochs": 2}}', "'epochs' stands twice"),
-    ('{"trainr": {}}', "trainr: unknown key (nearest: trainer); known: about"),
-    ("[1]", "an object"),
-])
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ('{"name": 1,\n  "name" 2}', "line 2, column 10"),
+        ('{"trainer": {"epochs": 1, "epochs": 2}}', "'epochs' stands twice"),
+        ('{"trainr": {}}', "trainr: unknown key (nearest: trainer); known: about"),
+        ("[1]", "an object"),
+    ],
+)
 def test_broken_files_say_where(tmp_path, text, says):
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path / "c.json", text))
@@ -105,21 +147,40 @@ def test_broken_files_say_where(tmp_path, text, says):
 
 def test_absent_file_names_the_nearest(tmp_path):
     write(tmp_path / "pretrain.json", {})
-    with pytest.raises(ConfigError, match=r"pretrian.json: no such config file \(nearest: .*pretrain.json\)"):
+    with pytest.raises(
+        ConfigError, match=r"pretrian.json: no such config file \(nearest: .*pretrain.json\)"
+    ):
         load(tmp_path / "pretrian.json")
 
 
 def test_family_keys_get_one_warning_each(tmp_path, caplog):
-    path = write(tmp_path / "c.json", {
-        "n_gpu": 8, "visualizer": {"type": ""}, "trainer": {"neptune": False, "epochs": 1},
-        "data_loader": [{"args": {"question": "noun", "video_params": {"stride": 1, "num_frames": 4}}},
-                        {"args": {"question": "verb", "text_params": {"input": "text"}}}]})
+    path = write(
+        tmp_path / "c.json",
+        {
+            "n_gpu": 8,
+            "visualizer": {"type": ""},
+            "trainer": {"neptune": False, "epochs": 1},
+            "data_loader": [
+                {"args": {"question": "noun", "video_params": {"stride": 1, "num_frames": 4}}},
+                {"args": {"question": "verb", "text_params": {"input": "text"}}},
+            ],
+        },
+    )
     with caplog.at_level(logging.WARNING):
         config = load(path)
-    assert config.plain() == {"trainer": {"epochs": 1}, "data_loader": [
-        {"args": {"video_params": {"num_frames": 4}}}, {"args": {"text_params": {}}}]}
+    assert config.plain() == {
+        "trainer": {"epochs": 1},
+        "data_loader": [
+            {"args": {"video_params": {"num_frames": 4}}},
+            {"args": {"text_params": {}}},
+        ],
+    }
     said = [record.message for record in caplog.records]
-    assert len(said) == 6 and sum("question" in line for line in said) == 1 and all("instead" in line for line in said)
+    assert (
+        len(said) == 6
+        and sum("question" in line for line in said) == 1
+        and all("instead" in line for line in said)
+    )
 
 
 def test_build_checks_against_the_constructor():
@@ -129,17 +190,32 @@ def test_build_checks_against_the_constructor():
     assert (ring.radius, ring.width) == (1.5, 3)
 
 
-@pytest.mark.parametrize("spec, says", [
-    ({"type": "Circel", "args": {}}, "shape.type: 'Circel' is no shape (nearest: Circle); known: Circle, Ring"),
-    ({"type": "Circle", "args": {"radios": 1}}, "shape.args.radios: unknown key (nearest: radius); known: colour"),
-    ({"type": "Circle", "args": {}}, "shape.args.radius: is missing"),
-    ({"type": "Circle", "args": {"radius": "big"}}, "shape.args.radius: 'big' is given, float is needed"),
-    ({"type": "Circle", "args": {"radius": 1, "model": 1}}, "shape.args.model: unknown key"),
-    ({"type": "Circle", "argz": {}}, "shape.argz: unknown key (nearest: args)"),
-    ({"args": {}}, 'shape: write {"type": ...'),
-    ({"type": "Ring", "args": {"radius": 1, "width": 1.5}}, "shape.args.width: 1.5 is given, int is needed"),
-    ({"type": "Ring", "args": {"radius": True}}, "shape.args.radius: True is given"),
-])
+@pytest.mark.parametrize(
+    "spec, says",
+    [
+        (
+            {"type": "Circel", "args": {}},
+            "shape.type: 'Circel' is no shape (nearest: Circle); known: Circle, Ring",
+        ),
+        (
+            {"type": "Circle", "args": {"radios": 1}},
+            "shape.args.radios: unknown key (nearest: radius); known: colour",
+        ),
+        ({"type": "Circle", "args": {}}, "shape.args.radius: is missing"),
+        (
+            {"type": "Circle", "args": {"radius": "big"}},
+            "shape.args.radius: 'big' is given, float is needed",
+        ),
+        ({"type": "Circle", "args": {"radius": 1, "model": 1}}, "shape.args.model: unknown key"),
+        ({"type": "Circle", "argz": {}}, "shape.argz: unknown key (nearest: args)"),
+        ({"args": {}}, 'shape: write {"type": ...'),
+        (
+            {"type": "Ring", "args": {"radius": 1, "width": 1.5}},
+            "shape.args.width: 1.5 is given, int is needed",
+        ),
+        ({"type": "Ring", "args": {"radius": True}}, "shape.args.radius: True is given"),
+    ],
+)
 def test_build_names_the_place(spec, says):
     with pytest.raises(ConfigError) as caught:
         SHAPES.build(Config(spec, "shape"), model=None)
@@ -149,6 +225,7 @@ def test_build_names_the_place(spec, says):
 def test_optional_types_are_checked():
     def section(epochs: int | None = None, names: "str | None" = None):
         return epochs, names
+
     check_args(section, {"epochs": None, "names": "x"}, "trainer")
     with pytest.raises(ConfigError, match="trainer.epochs: 'x' is given, None or int is needed"):
         check_args(section, {"epochs": "x"}, "trainer")
@@ -157,11 +234,17 @@ def test_optional_types_are_checked():
 
 
 def test_command_line(tmp_path):
-    path = write(tmp_path / "config.json", {"optimizer": {"args": {}}, "data_loader": {"args": {}}, "trainer": {}})
+    path = write(
+        tmp_path / "config.json",
+        {"optimizer": {"args": {}}, "data_loader": {"args": {}}, "trainer": {}},
+    )
     given = ["-c", str(path), "trainer.epochs=2", "--lr", "0.1", "--bs", "4", "-d", "cpu"]
     arguments, config = command_line("x", given)
     assert arguments.device == "cpu" and config.plain() == {
-        "optimizer": {"args": {"lr": 0.1}}, "data_loader": {"args": {"batch_size": 4}}, "trainer": {"epochs": 2}}
+        "optimizer": {"args": {"lr": 0.1}},
+        "data_loader": {"args": {"batch_size": 4}},
+        "trainer": {"epochs": 2},
+    }
     _, beside = command_line("x", ["-r", str(tmp_path / "checkpoint.pth")])
     assert beside["trainer"].plain() == {}
     with pytest.raises(ConfigError, match="-c CONFIG is missing"):
@@ -172,6 +255,7 @@ def test_command_ends_with_one_line(capsys):
     @command
     def main():
         raise ConfigError("a: b\nc")
+
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and capsys.readouterr().err == "error: a: b c\n"
@@ -180,10 +264,14 @@ def test_command_ends_with_one_line(capsys):
 def test_every_thread_sees_the_whole_registry(tmp_path, monkeypatch):
     package = tmp_path / "slow_things"
     package.mkdir()
-    (package / "__init__.py").write_text("from parse_config import Registry\nTHINGS = Registry('thing', __name__)\n")
+    (package / "__init__.py").write_text(
+        "from parse_config import Registry\nTHINGS = Registry('thing', __name__)\n"
+    )
     for name in ("a", "b"):
-        (package / f"{name}.py").write_text("import time\nfrom slow_things import THINGS\ntime.sleep(0.1)\n"
-                                            f"THINGS.register('{name}')(dict)\n")
+        (package / f"{name}.py").write_text(
+            "import time\nfrom slow_things import THINGS\ntime.sleep(0.1)\n"
+            f"THINGS.register('{name}')(dict)\n"
+        )
     monkeypatch.syspath_prepend(str(tmp_path))
     things = importlib.import_module("slow_things").THINGS
     with ThreadPoolExecutor(4) as pool:

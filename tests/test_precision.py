@@ -1,4 +1,5 @@
 """What the encoders compute in, and what stays float32."""
+
 import copy
 from contextlib import nullcontext
 
@@ -29,20 +30,30 @@ def restored():
 
 
 def build(folder):
-    return OBJECTIVES.build({"type": "MILESPretraining"}, model=tiny.miles(folder, time_init="rand"),
-                            loss=LOSSES.build({"type": "NormSoftmaxLoss"})).to(DEVICE)
+    return OBJECTIVES.build(
+        {"type": "MILESPretraining"},
+        model=tiny.miles(folder, time_init="rand"),
+        loss=LOSSES.build({"type": "NormSoftmaxLoss"}),
+    ).to(DEVICE)
 
 
 def batches(count=1, rows=4):
     made = [tiny.batch(rows, seed=seed) for seed in range(count)]
-    return [{"video": batch["video"].to(DEVICE), "text": {n: ids.to(DEVICE) for n, ids in batch["text"].items()}}
-            for batch in made]
+    return [
+        {
+            "video": batch["video"].to(DEVICE),
+            "text": {n: ids.to(DEVICE) for n, ids in batch["text"].items()},
+        }
+        for batch in made
+    ]
 
 
 def precise(name):
     """With a loss scale that the tiny model's gradients bear, as the scaler finds it after some steps."""
     precision = Precision(name, DEVICE)
-    precision.scaler = torch.amp.GradScaler(DEVICE.type, init_scale=256.0, enabled=precision.scaler.is_enabled())
+    precision.scaler = torch.amp.GradScaler(
+        DEVICE.type, init_scale=256.0, enabled=precision.scaler.is_enabled()
+    )
     return precision
 
 
@@ -51,7 +62,9 @@ def run(objective, precision, count):
     torch.manual_seed(0)
     parts = forward_backward(objective, batches(count), precision)
     scale = precision.scaler.get_scale()
-    return parts, torch.cat([p.grad.flatten() / scale for p in objective.parameters() if p.requires_grad])
+    return parts, torch.cat(
+        [p.grad.flatten() / scale for p in objective.parameters() if p.requires_grad]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,8 +74,15 @@ def test_the_encoders_get_it_and_the_losses_do_not(name, folder):
         outputs = objective(batches()[0], dict)
         parts = objective.losses(outputs)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
-    assert outputs["v_BE"].dtype == outputs["t_BE"].dtype == half and outputs["sums_12"].dtype == torch.float32
-    assert {part.dtype for part in parts.values()} == {p.dtype for p in objective.parameters()} == {torch.float32}
+    assert (
+        outputs["v_BE"].dtype == outputs["t_BE"].dtype == half
+        and outputs["sums_12"].dtype == torch.float32
+    )
+    assert (
+        {part.dtype for part in parts.values()}
+        == {p.dtype for p in objective.parameters()}
+        == {torch.float32}
+    )
     assert precision.scaler.is_enabled() == (name == "fp16")
     assert not torch.is_autocast_enabled(DEVICE.type)
 
@@ -74,7 +94,9 @@ def test_gradients_are_about_those_of_fp32(name, count, folder):
     wide, right = run(copy.deepcopy(objective), Precision("fp32", DEVICE), count)
     parts, grad = run(objective, precise(name), count)
     assert parts["loss"].item() == pytest.approx(wide["loss"].item(), rel=0.02)
-    assert torch.nn.functional.cosine_similarity(grad, right, dim=0) > 0.99, "no gradient lost in a cast that is kept"
+    assert torch.nn.functional.cosine_similarity(grad, right, dim=0) > 0.99, (
+        "no gradient lost in a cast that is kept"
+    )
     assert float(grad.norm() / right.norm()) == pytest.approx(1, abs=0.05)
 
 
@@ -88,7 +110,9 @@ def test_cached_embeddings_equal_the_kept_graph_in_half_precision(name, folder):
     for batch in batches(3):
         with precision.autocast():
             outputs.append(twin.encode(batch))
-    loss = twin.losses({key: torch.cat([output[key] for output in outputs]) for key in outputs[0]})["loss"]
+    loss = twin.losses({key: torch.cat([output[key] for output in outputs]) for key in outputs[0]})[
+        "loss"
+    ]
     precision.scaler.scale(loss).backward()
     scale = precision.scaler.get_scale()
     kept = torch.cat([p.grad.flatten() / scale for p in twin.parameters() if p.requires_grad])
@@ -119,5 +143,7 @@ def test_off_means_off():
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ConfigError, match="trainer.precision: 'fp8' is given; known: fp32, tf32, bf16, fp16"):
+    with pytest.raises(
+        ConfigError, match="trainer.precision: 'fp8' is given; known: fp32, tf32, bf16, fp16"
+    ):
         Precision("fp8")

@@ -1,4 +1,5 @@
 """scripts/prepare_data.py: the copy has the frames and times of the source, goes on where it stopped."""
+
 import json
 import subprocess
 import sys
@@ -30,7 +31,9 @@ def clip(path, codec="libx264", frames=30, size=(320, 200), rotation=0):
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 @pytest.fixture
@@ -53,15 +56,29 @@ def test_a_copy_is_the_same_data_set(source, tmp_path):
     assert "5 videos" in said.stdout and "1 failed" in said.stdout
     assert {p: p.stat().st_mtime_ns for p in source.rglob("*")} == before
     manifest = json.loads((tmp_path / "copy/manifest.json").read_text())
-    assert [f["path"] for f in manifest["failures"]] == ["videos/broken.mp4"] and manifest["counts"]["failed"] == 1
+    assert [f["path"] for f in manifest["failures"]] == ["videos/broken.mp4"] and manifest[
+        "counts"
+    ]["failed"] == 1
     names = {p.name for p in (tmp_path / "copy/videos").iterdir()}
     assert names == {"a.mp4", "b.mp4", "b.avi.mp4", "small.mp4"}
-    for ours, theirs, count in (("a.mp4", "a.avi", 30), ("b.mp4", "b.mp4", 30), ("b.avi.mp4", "b.avi", 7)):
+    for ours, theirs, count in (
+        ("a.mp4", "a.avi", 30),
+        ("b.mp4", "b.mp4", 30),
+        ("b.avi.mp4", "b.avi", 7),
+    ):
         copy = tmp_path / "copy/videos" / ours
         assert count_frames(copy) == count == count_frames(source / "videos" / theirs)
-        new, old = read_frames(copy, range(count)), read_frames(source / "videos" / theirs, range(count))
+        new, old = (
+            read_frames(copy, range(count)),
+            read_frames(source / "videos" / theirs, range(count)),
+        )
         assert new.shape[2:] == (100, 160)
-        assert abs(new[..., :70].float().mean((1, 2, 3)) - old[..., :140].float().mean((1, 2, 3))).max() < 4
+        assert (
+            abs(
+                new[..., :70].float().mean((1, 2, 3)) - old[..., :140].float().mean((1, 2, 3))
+            ).max()
+            < 4
+        )
         with av.open(str(copy)) as container:
             stream = container.streams.video[0]
             packets = [p for p in container.demux(stream) if p.size]
@@ -71,7 +88,11 @@ def test_a_copy_is_the_same_data_set(source, tmp_path):
     assert read_frames(tmp_path / "copy/videos/small.mp4", [0]).shape[2:] == (48, 64)
     args = {"data_dir": str(tmp_path / "copy"), "split": "test", "video_params": {"input_res": 32}}
     data = DATASETS.build({"type": "JsonlDataset", "args": args})
-    assert len(data) == 3 and data.manifest_hash == manifest["hash"] and data[0]["video"].shape == (4, 3, 32, 32)
+    assert (
+        len(data) == 3
+        and data.manifest_hash == manifest["hash"]
+        and data[0]["video"].shape == (4, 3, 32, 32)
+    )
 
 
 def test_it_goes_on_where_it_stopped_and_refuses_a_mixture(source, tmp_path):
@@ -91,7 +112,9 @@ def test_it_goes_on_where_it_stopped_and_refuses_a_mixture(source, tmp_path):
 
 def test_a_split_as_tar_shards(source, tmp_path):
     copy = tmp_path / "copy"
-    said = run(source, copy, "--side", 100, "--shards", 2, "--dataset", "JsonlDataset", "--split", "test")
+    said = run(
+        source, copy, "--side", 100, "--shards", 2, "--dataset", "JsonlDataset", "--split", "test"
+    )
     assert said.returncode == 0, said.stderr
     folder = copy / "shards" / "test"
     assert sorted(p.name for p in folder.iterdir()) == ["00000.tar", "00001.tar"]

@@ -1,4 +1,5 @@
 """The frames of every reader against a plain sequential decode, on clips that carry their number in the picture."""
+
 import importlib.util
 import sys
 
@@ -17,10 +18,17 @@ from tests.clip_files import write
 
 NAMES = ["auto", "av", *(["decord"] if importlib.util.find_spec("decord") else [])]
 TURNS = {"h264-rotated-90.mp4": 1, "h264-rotated-180.mp4": 2, "h264-rotated-270.mp4": 3}
-DAMAGED = {"h264-truncated.mp4": {*range(24)}, "h264-hole.mp4": {*range(13), *range(24, 40)},  # what is left of 40
-           "mpeg4-truncated.avi": {*range(19)}, "h264-cut.ts": {*range(24, 40)}}
-JUMPS = {name for name in clips.H264 if name not in {
-    "h264.ts", "h264.avi", "h264.h264", "h264-interlaced.mp4", "h264-edit-list.mp4"}}
+DAMAGED = {
+    "h264-truncated.mp4": {*range(24)},
+    "h264-hole.mp4": {*range(13), *range(24, 40)},  # what is left of 40
+    "mpeg4-truncated.avi": {*range(19)},
+    "h264-cut.ts": {*range(24, 40)},
+}
+JUMPS = {
+    name
+    for name in clips.H264
+    if name not in {"h264.ts", "h264.avi", "h264.h264", "h264-interlaced.mp4", "h264-edit-list.mp4"}
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,10 @@ def truth(path) -> list[np.ndarray]:
     """Every frame that PyAV gives, upright."""
     with av.open(str(path)) as container:
         frames = list(container.decode(container.streams.best("video")))
-        return [np.rot90(frame.to_ndarray(format="rgb24"), (frame.rotation // 90) % 4) for frame in frames]
+        return [
+            np.rot90(frame.to_ndarray(format="rgb24"), (frame.rotation // 90) % 4)
+            for frame in frames
+        ]
 
 
 def drawn(picture) -> int:
@@ -61,7 +72,10 @@ def test_frames_are_those_of_a_sequential_decode(folder, name):
     assert length + ahead == 40 or f"-{length}." in name
     mixed = [length - 1, 0, length // 2, length // 3, length // 2]
     for reader in NAMES:
-        for indices in (mixed, *([i] for i in {0, 1, length // 4, length * 2 // 3, length - 1} if i < length)):
+        for indices in (
+            mixed,
+            *([i] for i in {0, 1, length // 4, length * 2 // 3, length - 1} if i < length),
+        ):
             frames_TCHW = read_frames(path, indices, reader)
             assert frames_TCHW.dtype == torch.uint8
             for index, picture in zip(indices, pictures(frames_TCHW)):
@@ -75,9 +89,16 @@ def test_frames_are_those_of_a_sequential_decode(folder, name):
 def test_of_a_damaged_file_the_frames_that_can_be_decoded_are_given(folder, name):
     length = count_frames(folder / name)
     for reader in NAMES:
-        numbers = [drawn(picture) for picture in pictures(read_frames(folder / name, range(length), reader))]
+        numbers = [
+            drawn(picture)
+            for picture in pictures(read_frames(folder / name, range(length), reader))
+        ]
         assert set(numbers) >= DAMAGED[name] and len(numbers) - len(DAMAGED[name]) <= 3
-        assert drawn(pictures(read_frames(folder / name, [5], reader))[0]) == numbers[5] in DAMAGED[name]
+        assert (
+            drawn(pictures(read_frames(folder / name, [5], reader))[0])
+            == numbers[5]
+            in DAMAGED[name]
+        )
 
 
 def test_jumps_happen_where_they_are_proven_and_only_there(folder):
@@ -125,7 +146,7 @@ def test_damage_that_only_the_decoder_sees(folder, tmp_path):
     data = bytearray((folder / "h264.mp4").read_bytes())
     with av.open(str(folder / "h264.mp4")) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][13]
-    data[packet.pos + 6:packet.pos + packet.size] = b"\xff" * (packet.size - 6)
+    data[packet.pos + 6 : packet.pos + packet.size] = b"\xff" * (packet.size - 6)
     path = tmp_path / "nonsense.mp4"
     path.write_bytes(data)
     with planned(str(path)) as (clip, plan), pytest.raises(av_reader.NotAsPlanned):
@@ -142,7 +163,9 @@ def test_files_too_large_to_hold_are_read_again(folder, name, monkeypatch):
     monkeypatch.setattr(source, "HOLD", 1000)
     for choose in ([39, 0, 17], lambda length: [length - 1, 0, 17]):
         frames, indices = READERS.get("av")(str(folder / name), choose)
-        assert indices == [39, 0, 17] and all(np.array_equal(mine, expected[i]) for mine, i in zip(frames, indices))
+        assert indices == [39, 0, 17] and all(
+            np.array_equal(mine, expected[i]) for mine, i in zip(frames, indices)
+        )
 
 
 def test_what_lies_far_behind_the_end_is_not_read(folder):
@@ -150,19 +173,29 @@ def test_what_lies_far_behind_the_end_is_not_read(folder):
         assert 5 <= len(list(clip.packets())) <= 27  # of 40
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "h264-vfr.mp4", "mpeg4.avi", "h264.ts", "gif.gif", "h264-edit-list.mp4"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264-vfr.mp4", "mpeg4.avi", "h264.ts", "gif.gif", "h264-edit-list.mp4"]
+)
 @pytest.mark.parametrize("reader", NAMES)
 def test_cut_by_seconds(folder, name, reader):
     with av.open(str(folder / name)) as container:
         times = [frame.time for frame in container.decode(container.streams.best("video"))]
-    times = [i / 25 for i in range(len(times))] if None in times else [time - times[0] for time in times]
+    times = (
+        [i / 25 for i in range(len(times))]
+        if None in times
+        else [time - times[0] for time in times]
+    )
     whole = [clips.number(picture) for picture in truth(folder / name)]
     for start, end in ((0.4, 0.8), (None, 0.2), (1.2, None), (0.0, 0.04)):
         inside = [n for n, t in zip(whole, times) if (start or 0) - 1e-6 <= t < (end or 99) - 1e-6]
-        frames_TCHW, indices = read_clip(folder / name, lambda count: range(count), reader, start, end)
+        frames_TCHW, indices = read_clip(
+            folder / name, lambda count: range(count), reader, start, end
+        )
         assert [clips.number(picture) for picture in pictures(frames_TCHW)] == inside
         assert indices == list(range(len(inside)))
-    frames_TCHW, indices = read_clip(folder / name, lambda count: [count - 1], reader, 0.41, 0.415)  # shown, not begun
+    frames_TCHW, indices = read_clip(
+        folder / name, lambda count: [count - 1], reader, 0.41, 0.415
+    )  # shown, not begun
     shown = [n for n, t in zip(whole, times) if t <= 0.41][-1]
     assert clips.number(pictures(frames_TCHW)[0]) == shown and indices == [0]
     for start, end in ((9, 10), (0.8, 0.4)):
@@ -173,10 +206,18 @@ def test_cut_by_seconds(folder, name, reader):
 @pytest.mark.parametrize("name", clips.BROKEN)
 def test_broken_files_say_which_and_why(folder, name):
     path = str(folder / name)
-    reasons = {"empty.mp4": "is empty", "page.mp4": "web page", "sound.mp4": "no video stream", "sound.m4a": "no video"}
+    reasons = {
+        "empty.mp4": "is empty",
+        "page.mp4": "web page",
+        "sound.mp4": "no video stream",
+        "sound.m4a": "no video",
+    }
     for reader in NAMES:
-        for attempt in (lambda r: read_frames(path, [0], r), lambda r: read_clip(path, lambda length: [0], r),
-                        lambda r: count_frames(path)):
+        for attempt in (
+            lambda r: read_frames(path, [0], r),
+            lambda r: read_clip(path, lambda length: [0], r),
+            lambda r: count_frames(path),
+        ):
             with pytest.raises(BrokenVideo) as caught:
                 attempt(reader)
             assert caught.value.path == path and path in str(caught.value)
@@ -208,6 +249,7 @@ def test_a_file_that_holds_fewer_frames_than_it_says(folder):
     def choose(length):
         asked.append(length)
         return [0, length - 1]
+
     length = count_frames(folder / "h264-hole.mp4")
     frames_TCHW, indices = read_clip(folder / "h264-hole.mp4", choose)
     assert indices == [0, length - 1] and asked[-1] == length < asked[0]
@@ -217,7 +259,9 @@ def test_a_file_that_holds_fewer_frames_than_it_says(folder):
 def test_pictures_that_change_size_come_in_the_size_of_the_first(tmp_path):
     for name, size in (("a.ts", (96, 64)), ("b.ts", (128, 80))):
         write(tmp_path / name, length=10, size=size, options=clips.x264())
-    (tmp_path / "ab.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    (tmp_path / "ab.ts").write_bytes(
+        (tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes()
+    )
     length = count_frames(tmp_path / "ab.ts")
     frames_TCHW = read_frames(tmp_path / "ab.ts", range(length))
     assert length > 10 and frames_TCHW.shape == (length, 3, 64, 96)
@@ -227,12 +271,20 @@ def test_pictures_that_change_size_come_in_the_size_of_the_first(tmp_path):
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ""])
 def test_images_are_clips_of_one_frame(tmp_path, suffix):
     from PIL import Image
+
     path = tmp_path / f"picture{suffix}"
-    Image.fromarray(clips.draw(37)).save(path, format={".jpg": "JPEG", "": "JPEG"}.get(suffix), **(
-        {"quality": 95} if suffix in (".jpg", "") else {}))
+    Image.fromarray(clips.draw(37)).save(
+        path,
+        format={".jpg": "JPEG", "": "JPEG"}.get(suffix),
+        **({"quality": 95} if suffix in (".jpg", "") else {}),
+    )
     for reader in NAMES:
         frames_TCHW, indices = read_clip(path, lambda length: [0] * (length + 3), reader)
-        assert frames_TCHW.shape == (4, 3, 64, 96) and indices == [0, 0, 0, 0] and count_frames(path) == 1
+        assert (
+            frames_TCHW.shape == (4, 3, 64, 96)
+            and indices == [0, 0, 0, 0]
+            and count_frames(path) == 1
+        )
         assert clips.number(pictures(frames_TCHW)[3]) == 37
     with pytest.raises(IndexError):
         read_frames(path, [1])
@@ -240,6 +292,7 @@ def test_images_are_clips_of_one_frame(tmp_path, suffix):
 
 def test_odd_images(tmp_path):
     from PIL import Image
+
     grey = Image.fromarray(clips.draw(5)[:, :, 0])
     grey.save(tmp_path / "grey.png")
     grey.convert("RGBA").save(tmp_path / "alpha.png")
@@ -251,7 +304,7 @@ def test_odd_images(tmp_path):
         assert read_frames(tmp_path / name, [0]).shape == (1, 3, 64, 96)
     assert read_frames(tmp_path / "turned.jpg", [0]).shape == (1, 3, 96, 64)
     data = (tmp_path / "cmyk.jpg").read_bytes()
-    (tmp_path / "half.jpg").write_bytes(data[:len(data) // 2])
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) // 2])
     (tmp_path / "page").write_text("<html>not found</html>")
     for name in ("half.jpg", "page"):
         with pytest.raises(BrokenVideo, match=name):
@@ -259,7 +312,15 @@ def test_odd_images(tmp_path):
 
 
 def test_names_that_ffmpeg_would_take_for_something_else(tmp_path):
-    for name in ("-4wsuPCjDBc_5_15.avi", "a:b.avi", "50%d.avi", "x..mp4", "ohne", "\u00fcber.avi", "http:x.avi"):
+    for name in (
+        "-4wsuPCjDBc_5_15.avi",
+        "a:b.avi",
+        "50%d.avi",
+        "x..mp4",
+        "ohne",
+        "\u00fcber.avi",
+        "http:x.avi",
+    ):
         write(tmp_path / "it.avi", "mpeg4", length=2)
         (tmp_path / "it.avi").rename(tmp_path / name)
         assert read_frames(str(tmp_path / name), [1]).shape == (1, 3, 64, 96)

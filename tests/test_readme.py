@@ -1,4 +1,5 @@
 """What the README says can be typed: its five lines run, its commands and settings exist, the demo's script runs."""
+
 import json
 import os
 import re
@@ -35,14 +36,20 @@ def test_the_five_lines(tmp_path):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_explain_themselves(script):
-    said = subprocess.run([sys.executable, str(ROOT / script), "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert said.returncode == 0 and "usage" in (said.stdout + said.stderr).lower() or "bench" in script, said.stderr
+    said = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (
+        said.returncode == 0 and "usage" in (said.stdout + said.stderr).lower() or "bench" in script
+    ), said.stderr
 
 
 def test_what_is_named_is_there():
     rooms = "scripts|configs|data_loader|model|trainer|tests"
     named = set(re.findall(rf"(?:{rooms})/[\w./]+\.(?:py|sh|json|sbatch)", README))
-    missing = {path for path in named if not (ROOT / path).is_file() and not path.endswith("/mine.py")}
+    missing = {
+        path for path in named if not (ROOT / path).is_file() and not path.endswith("/mine.py")
+    }
     assert named and not missing
 
 
@@ -52,18 +59,33 @@ def test_the_demo_from_data_to_table(tmp_path):
     (tmp_path / "venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / "venv/bin/python").chmod(0o755)
     (tmp_path / "venv/.miles-requirements").write_bytes((ROOT / "requirements.txt").read_bytes())
-    environment = {**os.environ, "VENV": str(tmp_path / "venv"), "DEMO_DIR": str(tmp_path / "data"),
-                   "SAVE_DIR": str(tmp_path / "exps"), "OMP_NUM_THREADS": "1"}
-    command = ["bash", str(ROOT / "scripts/demo.sh"), "trainer.epochs=1", "trainer.max_samples_per_epoch=128"]
+    environment = {
+        **os.environ,
+        "VENV": str(tmp_path / "venv"),
+        "DEMO_DIR": str(tmp_path / "data"),
+        "SAVE_DIR": str(tmp_path / "exps"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [
+        "bash",
+        str(ROOT / "scripts/demo.sh"),
+        "trainer.epochs=1",
+        "trainer.max_samples_per_epoch=128",
+    ]
     said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert said.returncode == 0, said.stdout[-2000:] + said.stderr[-2000:]
     results = json.loads(next((tmp_path / "exps/demo").glob("*/test/results.json")).read_text())
-    assert results["num_captions"] == results["num_videos"] == 240 and 0 < results["t2v"]["R10"] <= 100
+    assert (
+        results["num_captions"] == results["num_videos"] == 240 and 0 < results["t2v"]["R10"] <= 100
+    )
     run = next((tmp_path / "exps/demo").iterdir())
     checkpoint = run / "model_best.pth"
     for name in ("attention.png", "masking.png"):
         assert (run / name).read_bytes().startswith(b"\x89PNG") and f"/{name}" in said.stdout
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "data:image/jpeg;base64" in page and "report.html" in said.stdout
-    assert len((run / "test/ranks.jsonl").read_text().splitlines()) == 480 and (run / "test/embeddings").is_dir()
+    assert (
+        len((run / "test/ranks.jsonl").read_text().splitlines()) == 480
+        and (run / "test/embeddings").is_dir()
+    )
     assert torch.load(checkpoint, weights_only=True)["step"] == 2

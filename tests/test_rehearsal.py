@@ -1,4 +1,5 @@
 """scripts/rehearsal.py from data to ONNX, and its checks on what they must refuse."""
+
 import json
 import os
 import re
@@ -20,25 +21,42 @@ def rehearsed(tmp_path_factory):
     out = tmp_path_factory.mktemp("rehearsal")
     with warm_python.serve() as python:
         command = [python, str(ROOT / "scripts/rehearsal.py"), "--out", str(out)]
-        done = subprocess.run(command, env={**os.environ, "PYTHON": python, "OMP_NUM_THREADS": "1"}, cwd=out,
-                              capture_output=True, text=True, timeout=280)
+        done = subprocess.run(
+            command,
+            env={**os.environ, "PYTHON": python, "OMP_NUM_THREADS": "1"},
+            cwd=out,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    home, = out.iterdir()
+    (home,) = out.iterdir()
     return home, done.stdout
 
 
 def only(home, pattern):
-    found, = home.glob(pattern)
+    (found,) = home.glob(pattern)
     return found
 
 
 def test_all_parts_in_order_and_what_they_left(rehearsed):
     home, said = rehearsed
     names = re.findall(r"^\d  (.*)$", said, re.M)
-    assert names == ["data", "pre-training, stage 1", "pre-training, stage 2", "zero-shot MSR-VTT",
-                     "fine-tuning on MSR-VTT", "evaluation", "export, a folder", "export, the authors' layout",
-                     "export, ONNX"]
-    assert "it began at MILES_cc3m_webvid_1f's weights" in said and "it began at MILES_webvid_4f's weights" in said
+    assert names == [
+        "data",
+        "pre-training, stage 1",
+        "pre-training, stage 2",
+        "zero-shot MSR-VTT",
+        "fine-tuning on MSR-VTT",
+        "evaluation",
+        "export, a folder",
+        "export, the authors' layout",
+        "export, ONNX",
+    ]
+    assert (
+        "it began at MILES_cc3m_webvid_1f's weights" in said
+        and "it began at MILES_webvid_4f's weights" in said
+    )
     assert said.count("bit for bit") == 2 and "all of it held: 8 commands" in said
     assert max(map(len, said.replace(str(home), "").splitlines())) <= 160
     first = only(home, "exps/MILES_cc3m_webvid_1f/*/checkpoint-latest.pth")
@@ -54,7 +72,9 @@ def test_a_run_that_began_elsewhere_is_refused(rehearsed, tmp_path):
     first = only(home, "exps/MILES_cc3m_webvid_1f/*/checkpoint-latest.pth")
     second = only(home, "exps/MILES_webvid_4f/*/checkpoint-latest.pth")
     assert "none is more than" in checks.begins_at(second, first)
-    torch.save({"state_dict": tiny.miles(str(home / "text"), seed=5).state_dict()}, tmp_path / "fresh.pth")
+    torch.save(
+        {"state_dict": tiny.miles(str(home / "text"), seed=5).state_dict()}, tmp_path / "fresh.pth"
+    )
     for other in (tmp_path / "fresh.pth", second):
         with pytest.raises(checks.Failed, match="does not begin at the weights"):
             checks.begins_at(second, other)

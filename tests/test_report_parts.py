@@ -1,4 +1,5 @@
 """A report's page as text: hostile words, what is missing and how it is made, folders of every kind, sizes."""
+
 import json
 import re
 import shlex
@@ -57,7 +58,10 @@ def refused(capsys, *arguments):
 
 def data(html):
     """What the galleries' scripts hold."""
-    return [json.loads(text) for text in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html)]
+    return [
+        json.loads(text)
+        for text in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html)
+    ]
 
 
 def commands(run):
@@ -73,13 +77,21 @@ def test_hostile_words_stay_words(run):
     queries = data(html)[0]["queries"]
     assert {query["text"] for query in queries} == {row["query"] for row in report_run.ranks(run)}
     assert json.loads(seen.text("pre"))["about"] == report_run.HOSTILE[0]
-    assert "http:" not in re.sub("<script type.*?</script>", "", html).replace("http://pictures.invalid", "")
+    assert "http:" not in re.sub("<script type.*?</script>", "", html).replace(
+        "http://pictures.invalid", ""
+    )
 
 
-@pytest.mark.parametrize("words", [*report_run.HOSTILE, "\ud800 alone", "]]> <![CDATA[", "\x00\x1b"])
+@pytest.mark.parametrize(
+    "words", [*report_run.HOSTILE, "\ud800 alone", "]]> <![CDATA[", "\x00\x1b"]
+)
 def test_json_in_the_page_is_the_same_json(words):
     written = embedded({"a": [words]})
-    assert json.loads(written) == {"a": [words]} and not set("<>&") & set(written) and written.isascii()
+    assert (
+        json.loads(written) == {"a": [words]}
+        and not set("<>&") & set(written)
+        and written.isascii()
+    )
 
 
 def test_figures_of_the_model(run):
@@ -91,7 +103,12 @@ def test_figures_of_the_model(run):
 def test_words_that_a_figure_shows(monkeypatch):
     monkeypatch.setattr(report_figures, "encode_words", lambda model, text: (text.split(), None))
     words = report_figures.words
-    assert words(None, "in this clip a green hoop moves to the left slowly") == ["slowly", "green", "moves", "hoop"]
+    assert words(None, "in this clip a green hoop moves to the left slowly") == [
+        "slowly",
+        "green",
+        "moves",
+        "hoop",
+    ]
     assert words(None, "it is the") == ["the", "it", "is"]
 
 
@@ -99,13 +116,17 @@ def test_a_folder_of_test_py_alone(run):
     (run / "test" / "ranks.jsonl").unlink()
     html = page(read(run / "test"), drawn=1)
     assert commands(run / "test").count("python ") == 2 and "no log.jsonl" in commands(run / "test")
-    assert "no ranks.jsonl" in html and "--save-ranks --save-embeddings" in html and data(html) == []
-    assert html.count('<table class="metrics">') == 1 and html.count("<img") == 3, "figures need no ranks"
+    assert (
+        "no ranks.jsonl" in html and "--save-ranks --save-embeddings" in html and data(html) == []
+    )
+    assert html.count('<table class="metrics">') == 1 and html.count("<img") == 3, (
+        "figures need no ranks"
+    )
 
 
 def test_what_is_missing_is_said_with_a_command_that_makes_it(run, capsys):
     shutil.rmtree(run / "test")
-    (what, command), = read(run).missing
+    ((what, command),) = read(run).missing
     assert "no results.json" in what
     program, script, *arguments = shlex.split(command)
     assert (program, script) == ("python", "test.py") and (tiny_run.ROOT / script).is_file()
@@ -127,26 +148,47 @@ def test_clips_that_are_gone_are_counted(run):
     (home / "57.mp4").unlink()
     (home / "58.mp4").write_bytes(b"no film")
     html = page(read(run), drawn=0)
-    assert {item["name"] for item in data(html)[0]["items"] if "src" not in item} == {"57.mp4", "58.mp4"}
+    assert {item["name"] for item in data(html)[0]["items"] if "src" not in item} == {
+        "57.mp4",
+        "58.mp4",
+    }
     assert "2 of 14 clips could not be read" in html
     shutil.rmtree(home)
     html = page(read(run))
-    assert "14 of 14 clips could not be read" in html and str(home) in html and "No clips to draw" in html
+    assert (
+        "14 of 14 clips could not be read" in html
+        and str(home) in html
+        and "No clips to draw" in html
+    )
 
 
 def test_stages_have_their_own_curves(run, tmp_path):
     for number in (1, 2):
-        shutil.copytree(run, tmp_path / "both" / f"stage{number}_x", ignore=shutil.ignore_patterns("test"))
+        shutil.copytree(
+            run, tmp_path / "both" / f"stage{number}_x", ignore=shutil.ignore_patterns("test")
+        )
     html = page(read(tmp_path / "both"), drawn=0)
     assert re.findall("<h3>(.*?)</h3>", html) == ["stage1_x", "stage2_x"] * 2
     assert f"-r {tmp_path}/both/stage2_x/model_best.pth" in commands(tmp_path / "both")
 
 
 def test_recognition_asks_with_videos():
-    ranks = [{"direction": "v2t", "query": f"v{i}", "right": "run", "rank": 1.0 + i, "top": [["run", .5], ["jump", .4]]}
-             for i in range(3)]
+    ranks = [
+        {
+            "direction": "v2t",
+            "query": f"v{i}",
+            "right": "run",
+            "rank": 1.0 + i,
+            "top": [["run", 0.5], ["jump", 0.4]],
+        }
+        for i in range(3)
+    ]
     made = report_gallery.gallery(Exam("", None, {}, ranks), 10, Fake())
-    assert [made["items"][query["item"]]["src"] for query in made["queries"]] == ["<v0>", "<v1>", "<v2>"]
+    assert [made["items"][query["item"]]["src"] for query in made["queries"]] == [
+        "<v0>",
+        "<v1>",
+        "<v2>",
+    ]
     assert [item["name"] for item in made["items"] if "src" not in item] == ["run", "jump"]
     assert report_gallery.said(made, Fake())[0].startswith("3 of 3 videos are shown: 1 of 1 hits")
 
@@ -165,16 +207,30 @@ class Fake:
 
 def test_a_thousand_queries_and_videos():
     """Each thumbnail is there once; the page grows by what is shown."""
-    ranks = [{"direction": "t2v", "query": f"caption {i}", "right": f"v{i}", "rank": 1.0 + i % 5 * 100,
-              "top": [[f"v{(i * 7 + k) % 1000}", 0.5] for k in range(10)]} for i in range(1000)]
+    ranks = [
+        {
+            "direction": "t2v",
+            "query": f"caption {i}",
+            "right": f"v{i}",
+            "rank": 1.0 + i % 5 * 100,
+            "top": [[f"v{(i * 7 + k) % 1000}", 0.5] for k in range(10)],
+        }
+        for i in range(1000)
+    ]
     clips = Fake(5000)
     made = report_gallery.gallery(Exam("", None, {}, ranks), 200, clips)
-    used = {made["items"][number]["name"] for query in made["queries"] for number, _ in query["top"]}
+    used = {
+        made["items"][number]["name"] for query in made["queries"] for number, _ in query["top"]
+    }
     used |= {ranks[query["place"]]["right"] for query in made["queries"]}
-    assert {item["name"] for item in made["items"]} == used == clips.asked and len(made["queries"]) == 200
+    assert {item["name"] for item in made["items"]} == used == clips.asked and len(
+        made["queries"]
+    ) == 200
     assert len(embedded(made)) < 5100 * len(used) + 200 * 300
-    assert report_gallery.said(made, clips) == ["200 of 1000 captions are shown: 100 of 200 hits (rank 1, evenly over "
-                                                "the list) and 100 of 800 misses, the worst."]
+    assert report_gallery.said(made, clips) == [
+        "200 of 1000 captions are shown: 100 of 200 hits (rank 1, evenly over "
+        "the list) and 100 of 800 misses, the worst."
+    ]
 
 
 def test_mistakes_cost_one_line(run, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """kill -9, -r auto, and nothing is lost: the final checkpoint is the unbroken run's, bit for bit. `python -m
 tests.killing` runs the whole matrix."""
+
 import os
 import signal
 import time
@@ -13,7 +14,9 @@ from tests import killing, tiny_run
 
 @pytest.mark.parametrize("processes, workers", [(1, 2), (2, 0)])
 def test_killed_at_random_steps_the_end_is_bit_equal(tmp_path, processes, workers):
-    whole, cut, kills = killing.case(tmp_path / "case", processes, workers, kills=2, seed=os.getpid())
+    whole, cut, kills = killing.case(
+        tmp_path / "case", processes, workers, kills=2, seed=os.getpid()
+    )
     assert kills == 2, "the run ended before it could be killed twice"
     assert whole == cut
 
@@ -35,7 +38,10 @@ def test_a_signal_to_all_processes_and_workers_saves_and_resumes_on_another_numb
     step = torch.load(killing.latest(tmp_path / "run"))["step"]
     assert step >= 5
     assert killing.run(config, "-r", "auto", f"trainer.epochs={step // 12 + 1}") == [0]
-    assert "2 processes x 1 micro-batches -> 1 x 1: dropout and masks are drawn otherwise" in said.read_text()
+    assert (
+        "2 processes x 1 micro-batches -> 1 x 1: dropout and masks are drawn otherwise"
+        in said.read_text()
+    )
     assert len(list((tmp_path / "run/exps/tiny").iterdir())) == 1
 
 
@@ -48,5 +54,8 @@ def test_a_torn_newest_checkpoint_is_passed_over(tmp_path):
     path.write_bytes(whole[:-1000])
     assert killing.run(config, "-r", "auto") == [0]
     said = (tmp_path / "run" / killing.SAID).read_text()
-    assert "checkpoint-latest.pth is not whole, the one before is taken" in said and "checkpoint-epoch1.pth" in said
+    assert (
+        "checkpoint-latest.pth is not whole, the one before is taken" in said
+        and "checkpoint-epoch1.pth" in said
+    )
     assert len(tiny_run.lines(path.parent, "epoch")) == 2

@@ -1,4 +1,5 @@
 """Indices against numpy, recall against brute force, the command line; the server over HTTP, and what it refuses."""
+
 import http.client
 import io
 import json
@@ -61,7 +62,9 @@ def test_flat_search_is_numpys_argsort(cloud, tmp_path):
         np.testing.assert_allclose([hit["score"] for hit in hits], scores[order], atol=1e-6)
         assert [hit["id"] for hit in hits] == [str(row) for row in order]
         best, seen = [], set()
-        for row in np.argsort(-scores, kind="stable").tolist():  # rows 3i, 3i + 1, 3i + 2 are segments of one video
+        for row in np.argsort(
+            -scores, kind="stable"
+        ).tolist():  # rows 3i, 3i + 1, 3i + 2 are segments of one video
             if row // 3 not in seen and len(best) < 12:
                 best.append(row)
                 seen.add(row // 3)
@@ -79,10 +82,15 @@ def test_the_printed_recall_is_that_of_brute_force(cloud, tmp_path, capsys, kind
     more = []
     if queries == "texts":
         more = ["--queries", str(search_home.features(tmp_path / "texts", texts_QE))]
-    index.cli(["build", str(folder), str(tmp_path / "ix"), "--kind", kind, "--recall", "0.8", *more])
+    index.cli(
+        ["build", str(folder), str(tmp_path / "ix"), "--kind", kind, "--recall", "0.8", *more]
+    )
     told = json.loads((tmp_path / "ix" / "manifest.json").read_text())
     out = capsys.readouterr().out
-    assert f"recall@10 {told['recall@10']:.4f}" in out.splitlines()[-1] and told["recall_queries"] == queries
+    assert (
+        f"recall@10 {told['recall@10']:.4f}" in out.splitlines()[-1]
+        and told["recall_queries"] == queries
+    )
     assert 0.8 <= told["recall@10"] <= 1
     opened, shares = SearchIndex(tmp_path / "ix"), []
     asked = np.linspace(0, 2999, 500).astype(int) if queries == "rows" else range(40)
@@ -93,7 +101,9 @@ def test_the_printed_recall_is_that_of_brute_force(cloud, tmp_path, capsys, kind
         right = [row for row in np.argsort(-scores, kind="stable") if row != own][:10]
         found = [hit["row"] for hit in opened.search(query_E, 11) if hit["row"] != own][:10]
         shares.append(len(set(right) & set(found)) / 10)
-    assert np.mean(shares) == pytest.approx(told["recall@10"], abs=0.004)  # zeros and doubles: ties fall as they fall
+    assert np.mean(shares) == pytest.approx(
+        told["recall@10"], abs=0.004
+    )  # zeros and doubles: ties fall as they fall
     if kind == "ivf":
         np.testing.assert_allclose(opened.vector(5), unit(rows_NE)[5], atol=1e-6)
 
@@ -102,9 +112,17 @@ def test_less_effort_finds_less_and_more_is_tried_until_it_is_enough(cloud, tmp_
     index.build(cloud[1], tmp_path / "low", "ivf", 0.01)
     assert capsys.readouterr().out.count("nprobe") == 2
     index.build(cloud[1], tmp_path / "high", "ivf", 1.0)
-    said = [float(line.split()[3]) for line in capsys.readouterr().out.splitlines() if line.startswith("nprobe")]
-    low, high = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("low", "high"))
-    assert low["nprobe"] == 1 and said == sorted(said) and said[0] == low["recall@10"] or len(said) > 2
+    said = [
+        float(line.split()[3])
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("nprobe")
+    ]
+    low, high = (
+        json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("low", "high")
+    )
+    assert (
+        low["nprobe"] == 1 and said == sorted(said) and said[0] == low["recall@10"] or len(said) > 2
+    )
     assert high["recall@10"] > low["recall@10"] and high["recall@10"] > 0.99
 
 
@@ -123,11 +141,21 @@ def test_where_faiss_has_gpus_they_are_used(cloud, tmp_path, monkeypatch):
     def up(one):
         moved.append(type(one).__name__)
         return real_faiss.clone_index(one)
-    fake = types.SimpleNamespace(**{**vars(real_faiss), "get_num_gpus": lambda: 2, "index_cpu_to_all_gpus": up,
-                                    "index_gpu_to_cpu": real_faiss.clone_index})
+
+    fake = types.SimpleNamespace(
+        **{
+            **vars(real_faiss),
+            "get_num_gpus": lambda: 2,
+            "index_cpu_to_all_gpus": up,
+            "index_gpu_to_cpu": real_faiss.clone_index,
+        }
+    )
     monkeypatch.setattr(faiss_index, "faiss", lambda: fake)
     index.build(cloud[1], tmp_path / "ix", "ivf")
-    assert moved == ["IndexIVFFlat", "IndexFlatIP"]  # trained there, recall's exact answers found there
+    assert moved == [
+        "IndexIVFFlat",
+        "IndexFlatIP",
+    ]  # trained there, recall's exact answers found there
     assert [hit["row"] for hit in SearchIndex(tmp_path / "ix").search(cloud[0][3], 1)] == [3]
 
 
@@ -145,9 +173,16 @@ def test_what_cannot_be_indexed_is_said(cloud, tmp_path):
     with pytest.raises(FileNotFoundError, match="extract"):
         index.build(tmp_path, tmp_path / "ix")
     with pytest.raises(UserError, match="not finite"):
-        index.build(search_home.features(tmp_path / "nan", np.full((3, 4), np.nan)), tmp_path / "ix")
+        index.build(
+            search_home.features(tmp_path / "nan", np.full((3, 4), np.nan)), tmp_path / "ix"
+        )
     with pytest.raises(UserError, match="another checkpoint"):
-        index.build(cloud[1], tmp_path / "ix", "ivf", queries=search_home.features(tmp_path / "q", np.ones((3, 5))))
+        index.build(
+            cloud[1],
+            tmp_path / "ix",
+            "ivf",
+            queries=search_home.features(tmp_path / "q", np.ones((3, 5))),
+        )
     with pytest.raises(UserError, match="no row"):
         index.build(search_home.features(tmp_path / "none", np.zeros((0, 4))), tmp_path / "ix")
     lost = search_home.features(tmp_path / "lost", np.ones((9, 4)), per_shard=3)
@@ -168,41 +203,69 @@ def test_the_command_line_answers_words_and_videos(home, capsys):
         hits = json.loads(capsys.readouterr().out)
         query_E = unit(model.encode_text([words[:1000]])[0].numpy())
         rows_NE = np.stack([opened.vector(row) for row in range(len(opened))])
-        assert [hit["row"] for hit in hits] == np.argsort(-rows_NE @ query_E, kind="stable")[:3].tolist()
+        assert [hit["row"] for hit in hits] == np.argsort(-rows_NE @ query_E, kind="stable")[
+            :3
+        ].tolist()
     search.cli([*given, "--video", str(home / "clips" / "below" / "a red.mp4")])
     first, *_, times = capsys.readouterr().out.splitlines()
-    assert first.startswith("  1   1.0000  ") and first.endswith(f"{home}/clips/below/a red.mp4, from second 0 to 1")
+    assert first.startswith("  1   1.0000  ") and first.endswith(
+        f"{home}/clips/below/a red.mp4, from second 0 to 1"
+    )
     assert "model loaded in" in times and "7 rows searched in" in times
     assert place({"path": "a.mp4", "start": 34.0, "end": 42.0}) == "a.mp4, from second 34 to 42"
-    assert place({"path": "a.mp4", "start": None, "end": None}) == "a.mp4" and place({"text": "a dog"}) == "a dog"
+    assert (
+        place({"path": "a.mp4", "start": None, "end": None}) == "a.mp4"
+        and place({"text": "a dog"}) == "a dog"
+    )
 
 
 def test_what_cannot_be_searched_is_said(home, tmp_path, capsys):
     other = tmp_path / "other.pth"
     other.write_bytes((home / "ckpt.pth").read_bytes() + b"0")
-    for arguments, said in (([str(home / "index")], "one thing is needed"), ([str(home / "index"), "  "], "is empty"),
-                            ([str(home / "index"), "a", "--serve"], "one thing"), ([str(tmp_path), "a"], "index.py"),
-                            ([str(home / "index"), "a", "-k", "0"], "1 or more"),
-                            ([str(home / "index"), "a", "-r", str(other)], "is not the checkpoint that made"),
-                            ([str(home / "index"), "a", "-r", str(tmp_path / "no.pth")], "no such checkpoint"),
-                            ([str(home / "index"), "--video", str(tmp_path / "no.mp4")], "no.mp4"),
-                            ([str(home / "index"), "--video", __file__], "test_search.py")):
+    for arguments, said in (
+        ([str(home / "index")], "one thing is needed"),
+        ([str(home / "index"), "  "], "is empty"),
+        ([str(home / "index"), "a", "--serve"], "one thing"),
+        ([str(tmp_path), "a"], "index.py"),
+        ([str(home / "index"), "a", "-k", "0"], "1 or more"),
+        ([str(home / "index"), "a", "-r", str(other)], "is not the checkpoint that made"),
+        ([str(home / "index"), "a", "-r", str(tmp_path / "no.pth")], "no such checkpoint"),
+        ([str(home / "index"), "--video", str(tmp_path / "no.mp4")], "no.mp4"),
+        ([str(home / "index"), "--video", __file__], "test_search.py"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             search.cli(arguments)
         error = capsys.readouterr().err
-        assert said in error and len([line for line in error.splitlines() if line.startswith("error:")]) == 1
+        assert (
+            said in error
+            and len([line for line in error.splitlines() if line.startswith("error:")]) == 1
+        )
 
 
 def test_captions_can_be_searched_too(home, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("a dog\na red cat runs\nthe man\n")
-    extract.cli(["-r", str(home / "ckpt.pth"), str(tmp_path / "a.txt"), str(tmp_path / "f"), "--texts", "-d", "cpu"])
+    extract.cli(
+        [
+            "-r",
+            str(home / "ckpt.pth"),
+            str(tmp_path / "a.txt"),
+            str(tmp_path / "f"),
+            "--texts",
+            "-d",
+            "cpu",
+        ]
+    )
     index.cli(["build", str(tmp_path / "f"), str(tmp_path / "ix")])
     capsys.readouterr()
     search.cli([str(tmp_path / "ix"), "a red cat runs", "-k", "1"])
     assert capsys.readouterr().out.startswith("  1   1.0000  a red cat runs\n")
     with search_home.serving(tmp_path / "ix") as server:
         hits = json.loads(get(server, "/api/search?q=the+man&k=1")[2])["hits"]
-        assert hits[0]["name"] == "the man" and hits[0]["form"] == "text" and get(server, "/picture/0")[0] == 404
+        assert (
+            hits[0]["name"] == "the man"
+            and hits[0]["form"] == "text"
+            and get(server, "/picture/0")[0] == 404
+        )
 
 
 def get(server, path, method="GET", host=None, **headers):
@@ -228,14 +291,25 @@ def test_the_server_answers_as_the_command_line_does(home, server, capsys):
     status, headers, body = get(server, "/api/search?q=a+red+dog&k=3")
     search.cli([str(home / "index"), "a red dog", "-k", "3", "--json"])
     hits = json.loads(body)["hits"]
-    assert status == 200 and [hit["row"] for hit in hits] == [hit["row"] for hit in json.loads(capsys.readouterr().out)]
+    assert status == 200 and [hit["row"] for hit in hits] == [
+        hit["row"] for hit in json.loads(capsys.readouterr().out)
+    ]
     assert str(home).encode() not in body and headers["X-Content-Type-Options"] == "nosniff"
     assert json.loads(get(server, "/api/like?row=2&k=1")[2])["hits"][0]["row"] == 2
-    names = [hit["name"] for hit in json.loads(get(server, "/api/search?q=a&k=99&best=1")[2])["hits"]]
+    names = [
+        hit["name"] for hit in json.loads(get(server, "/api/search?q=a&k=99&best=1")[2])["hits"]
+    ]
     assert sorted(names) == ['<i>b"&.webm', "below/a red.mp4", "long.mp4", "old.avi", "still.png"]
-    for path, status in (("/api/search", 400), ("/api/search?q=+%09", 400), ("/api/search?q=a&k=0", 200),
-                         ("/api/search?q=a&k=-1", 404), ("/api/like?row=7", 404), ("/api/like?row=x", 404),
-                         ("/api/other", 404), ("/api/search?q=%F0%9F%98%80%22%3Cb%3E%00%ff", 200)):
+    for path, status in (
+        ("/api/search", 400),
+        ("/api/search?q=+%09", 400),
+        ("/api/search?q=a&k=0", 200),
+        ("/api/search?q=a&k=-1", 404),
+        ("/api/like?row=7", 404),
+        ("/api/like?row=x", 404),
+        ("/api/other", 404),
+        ("/api/search?q=%F0%9F%98%80%22%3Cb%3E%00%ff", 200),
+    ):
         found = get(server, path)
         assert found[0] == status and json.loads(found[2]), path
 
@@ -249,7 +323,9 @@ def test_the_page_says_its_name_escaped(home, server):
     assert f'<script nonce="{word}">' in text and get(server, "/")[2] != body
     os.symlink(home / "index", home / "<b>&")
     with search_home.serving(home / "<b>&") as other:
-        assert "&lt;b&gt;&amp;: 7 rows" in (text := get(other, "/")[2].decode()) and "<b>&" not in text
+        assert (
+            "&lt;b&gt;&amp;: 7 rows" in (text := get(other, "/")[2].decode()) and "<b>&" not in text
+        )
     assert get(server, "/", "HEAD")[2] == b"" and get(server, "/", "POST")[0] == 501
 
 
@@ -257,10 +333,20 @@ def test_files_are_sent_by_ranges(home, server):
     number, data = row_of(home, "long.mp4"), (home / "clips" / "long.mp4").read_bytes()
     size = len(data)
     status, headers, body = get(server, f"/video/{number}")
-    assert (status, body, headers["Accept-Ranges"], headers["Content-Type"]) == (200, data, "bytes", "video/mp4")
-    for asked, first, end in (("bytes=0-", 0, size), ("bytes=5-9", 5, 10), (f"bytes={size - 1}-", size - 1, size),
-                              ("bytes=-7", size - 7, size), (f"bytes=3-{10 * size}", 3, size),
-                              (f"bytes=-{10 * size}", 0, size)):
+    assert (status, body, headers["Accept-Ranges"], headers["Content-Type"]) == (
+        200,
+        data,
+        "bytes",
+        "video/mp4",
+    )
+    for asked, first, end in (
+        ("bytes=0-", 0, size),
+        ("bytes=5-9", 5, 10),
+        (f"bytes={size - 1}-", size - 1, size),
+        ("bytes=-7", size - 7, size),
+        (f"bytes=3-{10 * size}", 3, size),
+        (f"bytes=-{10 * size}", 0, size),
+    ):
         status, headers, body = get(server, f"/video/{number}", Range=asked)
         assert status == 206 and body == data[first:end]
         assert headers["Content-Range"] == f"bytes {first}-{end - 1}/{size}"
@@ -269,7 +355,15 @@ def test_files_are_sent_by_ranges(home, server):
     for asked in (f"bytes={size}-", "bytes=-0"):
         status, headers, body = get(server, f"/video/{number}", Range=asked)
         assert (status, headers["Content-Range"], body) == (416, f"bytes */{size}", b"")
-    for asked in ("bytes=0-1,4-5", "seconds=1-2", "bytes=a-b", "bytes=9-5", "bytes", "bytes=--1", "bytes=\u00b2-"):
+    for asked in (
+        "bytes=0-1,4-5",
+        "seconds=1-2",
+        "bytes=a-b",
+        "bytes=9-5",
+        "bytes",
+        "bytes=--1",
+        "bytes=\u00b2-",
+    ):
         assert get(server, f"/video/{number}", Range=asked.encode("utf-8"))[0::2] == (200, data)
     assert span("bytes = 1-2", 10) == (1, 3) and span(None, 10) is None
 
@@ -278,34 +372,99 @@ def test_pictures_and_previews(home, server):
     for name in ("below/a red.mp4", '<i>b"&.webm', "old.avi", "still.png"):
         status, headers, body = get(server, f"/picture/{row_of(home, name)}")
         image = Image.open(io.BytesIO(body))
-        assert (status, headers["Content-Type"], image.format, image.size) == (200, "image/jpeg", "JPEG", (64, 48))
+        assert (status, headers["Content-Type"], image.format, image.size) == (
+            200,
+            "image/jpeg",
+            "JPEG",
+            (64, 48),
+        )
     status, headers, body = get(server, f"/preview/{row_of(home, 'old.avi')}")
     image = Image.open(io.BytesIO(body))
-    assert (status, headers["Content-Type"], image.format, image.n_frames) == (200, "image/webp", "WEBP", 8)
-    assert all(get(server, f"/video/{row_of(home, name)}")[0] == 404 for name in ("old.avi", "still.png"))
-    first, second = (np.asarray(Image.open(io.BytesIO(get(server, f"/picture/{row_of(home, 'long.mp4') + i}")[2])), int)
-                     for i in (0, 1))
+    assert (status, headers["Content-Type"], image.format, image.n_frames) == (
+        200,
+        "image/webp",
+        "WEBP",
+        8,
+    )
+    assert all(
+        get(server, f"/video/{row_of(home, name)}")[0] == 404 for name in ("old.avi", "still.png")
+    )
+    first, second = (
+        np.asarray(
+            Image.open(io.BytesIO(get(server, f"/picture/{row_of(home, 'long.mp4') + i}")[2])), int
+        )
+        for i in (0, 1)
+    )
     assert abs(first - second).max() > 50  # each segment its own moment
-    forms = {hit["name"]: hit["form"] for hit in json.loads(get(server, "/api/search?q=a&k=99")[2])["hits"]}
-    assert forms == {"below/a red.mp4": "video", '<i>b"&.webm': "video", "long.mp4": "video", "old.avi": "preview",
-                     "still.png": "picture"}
+    forms = {
+        hit["name"]: hit["form"]
+        for hit in json.loads(get(server, "/api/search?q=a&k=99")[2])["hits"]
+    }
+    assert forms == {
+        "below/a red.mp4": "video",
+        '<i>b"&.webm': "video",
+        "long.mp4": "video",
+        "old.avi": "preview",
+        "still.png": "picture",
+    }
 
 
-@pytest.mark.parametrize("path", [
-    "/video/7", "/video/-1", "/video/99999999999999999999", "/video/", "/video/0/../../etc/passwd", "/video/%20",
-    "/video/..%2f..%2f0", "/video/%2e%2e/%2e%2e/etc/passwd", "/video//etc/passwd", "/video/0%00", "/video/0.0",
-    "/video/%c2%b2", "/video/+1", "/../../../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd",
-    "/etc/passwd", "/picture/7", "/preview/x", "/picture/../search.py", "/search_page.html", "/index.faiss",
-    "/rows.jsonl", "file:///etc/passwd", "/video/0x1", "http://127.0.0.1/etc/passwd", "/api/../video/7",
-    "/video/%30/../7", "/video/1_0", "/?/../etc/passwd/x", "http://[/", "/\\etc\\passwd", "*"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/video/7",
+        "/video/-1",
+        "/video/99999999999999999999",
+        "/video/",
+        "/video/0/../../etc/passwd",
+        "/video/%20",
+        "/video/..%2f..%2f0",
+        "/video/%2e%2e/%2e%2e/etc/passwd",
+        "/video//etc/passwd",
+        "/video/0%00",
+        "/video/0.0",
+        "/video/%c2%b2",
+        "/video/+1",
+        "/../../../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "//etc/passwd",
+        "/etc/passwd",
+        "/picture/7",
+        "/preview/x",
+        "/picture/../search.py",
+        "/search_page.html",
+        "/index.faiss",
+        "/rows.jsonl",
+        "file:///etc/passwd",
+        "/video/0x1",
+        "http://127.0.0.1/etc/passwd",
+        "/api/../video/7",
+        "/video/%30/../7",
+        "/video/1_0",
+        "/?/../etc/passwd/x",
+        "http://[/",
+        "/\\etc\\passwd",
+        "*",
+    ],
+)
 def test_nothing_else_is_served(home, server, path):
     status, headers, body = get(server, path)
     assert b"root:" not in body and b"Queries" not in body and str(home).encode() not in body
     assert status in (400, 404) or (path.startswith("/?") and status == 200)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:{port}.evil.example",
-                                  "localhost:1", "127.0.0.1:{port}@evil.example", ""])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:{port}",
+        "127.0.0.1",
+        "127.0.0.1:{port}.evil.example",
+        "localhost:1",
+        "127.0.0.1:{port}@evil.example",
+        "",
+    ],
+)
 def test_other_hosts_are_refused(server, host):
     for path in ("/", "/video/0", "/api/search?q=a"):
         assert get(server, path, host=host.format(port=server.server_port) or " ")[0] == 403

@@ -1,4 +1,5 @@
 """The search page in a real headless Chromium: words are typed, answers come, clips play from the right second."""
+
 import re
 
 import pytest
@@ -14,7 +15,9 @@ PLAYS = """video => new Promise(done => {
 def server(tmp_path_factory):
     home = tmp_path_factory.mktemp("page")
     search_home.build(home)
-    (home / "clips" / "below" / "a red.mp4").write_bytes(b"no video any more")  # the browser finds out
+    (home / "clips" / "below" / "a red.mp4").write_bytes(
+        b"no video any more"
+    )  # the browser finds out
     with search_home.serving(home / "index") as server:
         yield server
 
@@ -37,17 +40,29 @@ def test_words_are_answered(open_page, server, dark):
     page = open_page(server.url, dark=dark, width=400)
     assert page.title() == "Search index: 7 rows"
     ask(page, 'a "red" dog <b>\U0001f600</b>')
-    status(page, re.escape('a "red" dog <b>\U0001f600</b>: 7 of 7 rows; ') + r"[\d.]+ ms to understand it")
-    assert page.get_by_role("listitem").count() == 7 and page.locator("li b", has_text='<i>b"&.webm').count() == 1
+    status(
+        page,
+        re.escape('a "red" dog <b>\U0001f600</b>: 7 of 7 rows; ') + r"[\d.]+ ms to understand it",
+    )
+    assert (
+        page.get_by_role("listitem").count() == 7
+        and page.locator("li b", has_text='<i>b"&.webm').count() == 1
+    )
     assert page.locator("li i, #said b").count() == 0  # names and words are text, not markup
     scores = [float(text.split()[-1]) for text in page.get_by_text("score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
     card(page, "<i>b").scroll_into_view_if_needed()  # pictures are loaded where they are seen
     card(page, "<i>b").locator("img").evaluate("image => image.decode()")
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert sum(map(int, re.findall(r"\d+", back))) < 200 if dark else sum(map(int, re.findall(r"\d+", back))) > 600
+    assert (
+        sum(map(int, re.findall(r"\d+", back))) < 200
+        if dark
+        else sum(map(int, re.findall(r"\d+", back))) > 600
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
-    page.problems[:] = [one for one in page.problems if "404" not in one]  # of the file that was spoilt
+    page.problems[:] = [
+        one for one in page.problems if "404" not in one
+    ]  # of the file that was spoilt
 
 
 def test_empty_words_are_not_asked_and_choices_ask_again(open_page, server):
@@ -73,7 +88,9 @@ def test_clips_play_from_their_second(open_page, server):
     second.get_by_role("button", name="Play long.mp4").click()
     now, whole = second.locator("video").evaluate(PLAYS)
     assert 4 <= now < 8.5 and whole == pytest.approx(10, abs=0.2)
-    second.locator("video").evaluate("video => new Promise(done => { video.onseeked = done; video.currentTime = 1; })")
+    second.locator("video").evaluate(
+        "video => new Promise(done => { video.onseeked = done; video.currentTime = 1; })"
+    )
     assert second.locator("video").evaluate("video => video.currentTime") == pytest.approx(1, abs=2)
     page.problems[:] = [one for one in page.problems if "404" not in one]
 

@@ -1,5 +1,6 @@
 """scripts/slurm.sbatch with a make-believe Slurm: two "nodes" on this machine meet, train, save at the signal, and the
 job goes back into the queue."""
+
 import os
 import signal
 import socket
@@ -43,21 +44,53 @@ def test_two_nodes_a_signal_and_the_queue(tmp_path):
         (tmp_path / "bin" / name).write_text(script)
         (tmp_path / "bin" / name).chmod(0o755)
     args, _ = miniatures.build("WebVid", tmp_path / "WebVid")
-    torch.save({"state_dict": tiny.miles(tiny.text_folder(tmp_path / "text")).state_dict()}, tmp_path / "stage1.pth")
-    settings = [*tiny.settings(tmp_path / "text"), "data_loader.args.batch_size=1", "trainer.epochs=100000",
-                "trainer.save_period=100000", "trainer.save_every=0", "trainer.precision=fp32", "valid_loader=null"]
+    torch.save(
+        {"state_dict": tiny.miles(tiny.text_folder(tmp_path / "text")).state_dict()},
+        tmp_path / "stage1.pth",
+    )
+    settings = [
+        *tiny.settings(tmp_path / "text"),
+        "data_loader.args.batch_size=1",
+        "trainer.epochs=100000",
+        "trainer.save_period=100000",
+        "trainer.save_every=0",
+        "trainer.precision=fp32",
+        "valid_loader=null",
+    ]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": sys.executable,
-                   "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "SAVE_DIR": str(tmp_path / "exps"),
-                   "WEBVID_DIR": args["data_dir"], "STAGE1": str(tmp_path / "stage1.pth"), "MASTER_PORT": str(port),
-                   "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "1", "SLURM_JOB_NODELIST": "node[1-2]",
-                   "SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(ROOT), "SCONTROL_LOG": str(tmp_path / "scontrol.log")}
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "SAVE_DIR": str(tmp_path / "exps"),
+        "WEBVID_DIR": args["data_dir"],
+        "STAGE1": str(tmp_path / "stage1.pth"),
+        "MASTER_PORT": str(port),
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_GPUS_ON_NODE": "1",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_JOB_ID": "7",
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SCONTROL_LOG": str(tmp_path / "scontrol.log"),
+    }
     said = tmp_path / "slurm-7.out"
     with open(said, "w") as out:
-        job = subprocess.Popen(["bash", str(ROOT / "scripts/slurm.sbatch"), "scripts/pretrain_webvid_4f.sh", *settings],
-                               env=environment, cwd=tmp_path, stdout=out, stderr=out)
+        job = subprocess.Popen(
+            [
+                "bash",
+                str(ROOT / "scripts/slurm.sbatch"),
+                "scripts/pretrain_webvid_4f.sh",
+                *settings,
+            ],
+            env=environment,
+            cwd=tmp_path,
+            stdout=out,
+            stderr=out,
+        )
     try:
         end = time.monotonic() + 120
         while time.monotonic() < end and job.poll() is None and len(steps(tmp_path)) < 3:
@@ -71,7 +104,7 @@ def test_two_nodes_a_signal_and_the_queue(tmp_path):
     told = said.read_text()
     assert "processes: 2 on cpu, ddp" in told and "SIGUSR1: saved at step" in told
     assert (tmp_path / "scontrol.log").read_text() == "requeue 7\n"
-    run, = (tmp_path / "exps/MILES_webvid_4f").iterdir()
+    (run,) = (tmp_path / "exps/MILES_webvid_4f").iterdir()
     state = torch.load(run / "checkpoint-latest.pth", weights_only=True)
     assert state["step"] == len(steps(tmp_path)) >= 3
 

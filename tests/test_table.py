@@ -1,4 +1,5 @@
 """Tables: packed strings, chunks, memory and disk alike, kept for their sources, made once by many."""
+
 import multiprocessing
 import os
 import pickle
@@ -17,14 +18,24 @@ from data_loader.strings import Lazy, Strings
 from data_loader.table import Table
 from parse_config import UserError
 
-ITEMS = [Item("a", "a.mp4", ("one", "zwei \u00fc", "NA")), Item("b", "b", (), 1.5, 2.5),
-         Item("c\ud800", "x/c.avi", ("",), 3.0)]
+ITEMS = [
+    Item("a", "a.mp4", ("one", "zwei \u00fc", "NA")),
+    Item("b", "b", (), 1.5, 2.5),
+    Item("c\ud800", "x/c.avi", ("",), 3.0),
+]
 
 
 def content(table):
     rows = range(len(table))
-    return [Item(table.id[i], table.path[i], tuple(table.caption[j] for j in table.captions(i)), *table.cut(i))
-            for i in rows]
+    return [
+        Item(
+            table.id[i],
+            table.path[i],
+            tuple(table.caption[j] for j in table.captions(i)),
+            *table.cut(i),
+        )
+        for i in rows
+    ]
 
 
 @settings(max_examples=50, deadline=None)
@@ -52,11 +63,17 @@ def test_memory_and_disk_hold_the_items_whatever_the_chunks(tmp_path, size):
     there = Table.open(tmp_path)
     assert content(here) == content(there) == ITEMS
     assert here.notes == there.notes == {"layout": "x"} and here.counts().tolist() == [3, 0, 1]
-    assert content(pickle.loads(pickle.dumps(here))) == content(pickle.loads(pickle.dumps(there))) == ITEMS
+    assert (
+        content(pickle.loads(pickle.dumps(here)))
+        == content(pickle.loads(pickle.dumps(there)))
+        == ITEMS
+    )
 
 
 def test_one_caption_each_needs_no_counts():
-    table = Table.from_columns(id=["1", "2"], path=["1.mp4", "2.mp4"], caption=np.array(["x", "y"], object))
+    table = Table.from_columns(
+        id=["1", "2"], path=["1.mp4", "2.mp4"], caption=np.array(["x", "y"], object)
+    )
     assert content(table) == [Item("1", "1.mp4", ("x",)), Item("2", "2.mp4", ("y",))]
     assert table.counts().tolist() == [1, 1]
 
@@ -74,7 +91,9 @@ def test_an_empty_table_is_a_table(tmp_path):
 
 
 def test_a_mapped_table_travels_as_its_folder(tmp_path):
-    Table.write(tmp_path, [{"id": ["x"] * 5000, "path": ["y"] * 5000, "caption": ["z" * 100] * 5000}])
+    Table.write(
+        tmp_path, [{"id": ["x"] * 5000, "path": ["y"] * 5000, "caption": ["z" * 100] * 5000}]
+    )
     assert len(pickle.dumps(Table.open(tmp_path))) < 1000
 
 
@@ -84,7 +103,10 @@ def keep(root, source, log, settings=("v1",), pause=0.0):
             file.write("parsed\n")
         time.sleep(pause)
         yield from chunks([Item(line, line, (line,)) for line in Path(source).read_text().split()])
-    return cached(Path(root), "Set", [Path(source)], list(settings), parse, lambda: {"protocol": None})
+
+    return cached(
+        Path(root), "Set", [Path(source)], list(settings), parse, lambda: {"protocol": None}
+    )
 
 
 def parsed(log):
@@ -94,7 +116,10 @@ def parsed(log):
 def test_kept_until_source_or_settings_change(tmp_path):
     root, source, log = tmp_path / "cache", tmp_path / "list.txt", tmp_path / "log"
     source.write_text("a b")
-    assert list(keep(root, source, log).id) == list(keep(root, source, log).id) == ["a", "b"] and parsed(log) == 1
+    assert (
+        list(keep(root, source, log).id) == list(keep(root, source, log).id) == ["a", "b"]
+        and parsed(log) == 1
+    )
     old = keep(root, source, log)
     source.write_text("a b c")
     assert list(keep(root, source, log).id) == ["a", "b", "c"] and parsed(log) == 2
@@ -102,15 +127,19 @@ def test_kept_until_source_or_settings_change(tmp_path):
     os.utime(source, ns=(1, 1))
     assert len(keep(root, source, log)) == 3 and parsed(log) == 3
     assert len(keep(root, source, log, ("v2",))) == 3 and parsed(log) == 4
-    assert len([path for path in root.iterdir() if path.is_dir()]) == 2, "outdated tables are removed"
+    assert len([path for path in root.iterdir() if path.is_dir()]) == 2, (
+        "outdated tables are removed"
+    )
 
 
 def test_many_processes_make_it_once(tmp_path):
     source, log = tmp_path / "list.txt", tmp_path / "log"
     source.write_text("a b")
     context = multiprocessing.get_context("fork")
-    asking = [context.Process(target=keep, args=(tmp_path / "cache", source, log), kwargs={"pause": 0.3})
-              for _ in range(4)]
+    asking = [
+        context.Process(target=keep, args=(tmp_path / "cache", source, log), kwargs={"pause": 0.3})
+        for _ in range(4)
+    ]
     [process.start() for process in asking]
     [process.join() for process in asking]
     assert [process.exitcode for process in asking] == [0] * 4 and parsed(log) == 1
@@ -123,6 +152,7 @@ def test_what_fails_while_parsing_leaves_nothing(tmp_path):
     def parse():
         yield from chunks([Item("a", "a", ("a",))])
         raise UserError("line 2 is wrong")
+
     with pytest.raises(UserError, match="line 2"):
         cached(tmp_path / "cache", "Set", [source], [], parse, dict)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
@@ -168,4 +198,6 @@ def test_large_annotations_are_kept_with_what_was_found_in_them(tmp_path, monkey
     first, second = Listed(file), Listed(file)
     tables = [each.parse(str(tmp_path / "cache")) for each in (first, second)]
     assert tables[0].folder == tables[1].folder and (first.calls, second.calls) == (1, 0)
-    assert second.protocol == "msrvtt-1k-A" and second.validates_on_test and second.layout == "a list"
+    assert (
+        second.protocol == "msrvtt-1k-A" and second.validates_on_test and second.layout == "a list"
+    )

@@ -1,4 +1,5 @@
 """Teachers: copies that follow by a pure function of the step, whatever stands around the student."""
+
 import math
 
 import pytest
@@ -28,7 +29,11 @@ class Student(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.video_model, self.vid_proj, self.text_model = Video(), nn.Sequential(nn.Linear(6, 4)), nn.Linear(3, 3)
+        self.video_model, self.vid_proj, self.text_model = (
+            Video(),
+            nn.Sequential(nn.Linear(6, 4)),
+            nn.Linear(3, 3),
+        )
 
     def move(self):
         """As an optimizer step would, and a pass that moves the statistics."""
@@ -46,8 +51,11 @@ def build(name, student, **args):
 
 
 def held(module):
-    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()
-            if name.startswith(("video_model", "vid_proj"))}
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in module.state_dict().items()
+        if name.startswith(("video_model", "vid_proj"))
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +67,9 @@ def seeded():
 def test_every_teacher_begins_as_a_copy_that_does_not_learn(name):
     student = Student()
     teacher = build(name, student)
-    assert held(teacher).keys() == held(student).keys() == teacher.state_dict().keys(), "no more than these"
+    assert held(teacher).keys() == held(student).keys() == teacher.state_dict().keys(), (
+        "no more than these"
+    )
     for key, tensor in held(student).items():
         assert torch.equal(teacher.state_dict()[key], tensor)
         assert teacher.state_dict()[key].data_ptr() != student.state_dict()[key].data_ptr()
@@ -85,15 +95,24 @@ def test_every_teacher_follows_by_its_momentum(name):
         teacher.follow(student, step, 4)
         parameters = dict(teacher.named_parameters())
         for key, tensor in held(teacher).items():
-            want = momentum * before[key] + (1 - momentum) * target[key] if key in parameters else \
-                before[key] if momentum == 1 else target[key]
+            want = (
+                momentum * before[key] + (1 - momentum) * target[key]
+                if key in parameters
+                else before[key]
+                if momentum == 1
+                else target[key]
+            )
             torch.testing.assert_close(tensor, want, rtol=1e-6, atol=1e-6)
         assert {name: p for name, p in student.named_parameters() if p.grad is not None} == {}
 
 
 def test_snapshot_copies_every_n_steps_and_frozen_never():
     student = Student()
-    snapshot, frozen, start = build("Snapshot", student, every=3), build("Frozen", student), held(student)
+    snapshot, frozen, start = (
+        build("Snapshot", student, every=3),
+        build("Frozen", student),
+        held(student),
+    )
     for step in range(1, 8):
         student.move()
         if step % 3 == 0:
@@ -106,11 +125,16 @@ def test_snapshot_copies_every_n_steps_and_frozen_never():
 
 
 def test_ema_momentum_constant_or_rising_to_one():
-    constant, cosine = build("EMA", Student()), build("EMA", Student(), momentum=0.9, schedule="cosine")
+    constant, cosine = (
+        build("EMA", Student()),
+        build("EMA", Student(), momentum=0.9, schedule="cosine"),
+    )
     assert {constant.momentum_at(step, 10) for step in range(11)} == {0.9}
     assert build("EMA", Student(), schedule="constant").momentum_at(1, 10) == 0.996
     for step in range(11):
-        assert cosine.momentum_at(step, 10) == pytest.approx(1 - 0.1 * (math.cos(math.pi * step / 10) + 1) / 2)
+        assert cosine.momentum_at(step, 10) == pytest.approx(
+            1 - 0.1 * (math.cos(math.pi * step / 10) + 1) / 2
+        )
     assert cosine.momentum_at(10, 10) == cosine.momentum_at(12, 10) == 1
     cosine.momentum_at(0, 0)
 
@@ -126,6 +150,7 @@ def test_a_compiled_student_is_followed(when, how):
             student.video_model.compile(backend="eager")
         else:
             student.video_model = torch.compile(student.video_model, backend="eager")
+
     if when == "before":
         compiled()
     teacher, other = build("EMA", student), build("EMA", twin)
@@ -140,9 +165,14 @@ def test_a_compiled_student_is_followed(when, how):
     assert all(torch.equal(tensor, held(other)[key]) for key, tensor in held(teacher).items())
 
 
-@pytest.mark.parametrize("name, args, says", [
-    ("EMA", {"momentum": 1.5}, "momentum: 1.5"), ("EMA", {"schedule": "linear"}, "known: constant, cosine"),
-    ("Snapshot", {"every": 0}, "every: 0")])
+@pytest.mark.parametrize(
+    "name, args, says",
+    [
+        ("EMA", {"momentum": 1.5}, "momentum: 1.5"),
+        ("EMA", {"schedule": "linear"}, "known: constant, cosine"),
+        ("Snapshot", {"every": 0}, "every: 0"),
+    ],
+)
 def test_wrong_rules_are_refused(name, args, says):
     with pytest.raises(ConfigError, match=says):
         build(name, Student(), **args)

@@ -1,4 +1,5 @@
 """test.py as a user meets it: real clips, a tiny model, one and several processes, mistakes."""
+
 import json
 import os
 import subprocess
@@ -12,13 +13,20 @@ import test as program
 from tests import miniatures, tiny
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = ("red", "blue", "green"), ("dog", "cat", "man", "person"), ("runs", "jumps", "left", "right")
+WORDS = (
+    ("red", "blue", "green"),
+    ("dog", "cat", "man", "person"),
+    ("runs", "jumps", "left", "right"),
+)
 
 
 def captions(video):
     """One or two, all different."""
-    made = [f"the {WORDS[0][i % 3]} {WORDS[1][i // 3 % 4]} {WORDS[2][i // 5 % 4]}" for i in (video, video + 17)]
-    return made[:1 + video % 2]
+    made = [
+        f"the {WORDS[0][i % 3]} {WORDS[1][i // 3 % 4]} {WORDS[2][i // 5 % 4]}"
+        for i in (video, video + 17)
+    ]
+    return made[: 1 + video % 2]
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +43,45 @@ def home(tmp_path_factory):
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3)
-    loader = {"type": "TextVideoDataLoader", "args": {
-        "dataset_name": "JsonlDataset", "data_dir": str(folder / "data"), "batch_size": 4, "num_workers": 0,
-        "video_params": {"num_frames": 4, "input_res": 32, "center_crop": 40}}}
-    config = {"name": "exam", "arch": arch, "data_loader": loader, "loss": {"type": "NormSoftmaxLoss", "args": {}},
-              "metrics": ["t2v_metrics", "v2t_metrics"], "trainer": {"save_dir": str(folder / "exps")}}
+    loader = {
+        "type": "TextVideoDataLoader",
+        "args": {
+            "dataset_name": "JsonlDataset",
+            "data_dir": str(folder / "data"),
+            "batch_size": 4,
+            "num_workers": 0,
+            "video_params": {"num_frames": 4, "input_res": 32, "center_crop": 40},
+        },
+    }
+    config = {
+        "name": "exam",
+        "arch": arch,
+        "data_loader": loader,
+        "loss": {"type": "NormSoftmaxLoss", "args": {}},
+        "metrics": ["t2v_metrics", "v2t_metrics"],
+        "trainer": {"save_dir": str(folder / "exps")},
+    }
     miniatures.text(folder / "config.json", json.dumps(config))
-    torch.save({"arch": "MILES", "epoch": 1, "state_dict": model.state_dict(), "config": config}, folder / "model.pth")
+    torch.save(
+        {"arch": "MILES", "epoch": 1, "state_dict": model.state_dict(), "config": config},
+        folder / "model.pth",
+    )
     return folder
 
 
 def run(home, *more):
     """The results.json of a run in this process."""
-    program.cli(["-c", str(home / "config.json"), "-r", str(home / "model.pth"), "-d", "cpu", *map(str, more)])
+    program.cli(
+        [
+            "-c",
+            str(home / "config.json"),
+            "-r",
+            str(home / "model.pth"),
+            "-d",
+            "cpu",
+            *map(str, more),
+        ]
+    )
     newest = max((home / "exps").rglob("results.json"), key=lambda path: path.stat().st_mtime_ns)
     return newest.parent, json.loads(newest.read_text())
 
@@ -60,7 +94,9 @@ def numbers(results):
 
 @pytest.fixture(scope="module")
 def examined(home):
-    return run(home, "-s", 2, 'evaluation.rows=["dsl","qbnorm"]', "--save-embeddings", "--save-ranks")
+    return run(
+        home, "-s", 2, 'evaluation.rows=["dsl","qbnorm"]', "--save-embeddings", "--save-ranks"
+    )
 
 
 def test_results_are_complete_and_documented(home, examined):
@@ -70,27 +106,69 @@ def test_results_are_complete_and_documented(home, examined):
     assert not missing, f"docs/results.md says nothing of {missing}"
     assert results["schema"] == 1 and set(results["rows"]) == {"raw", "tta", "dsl", "qbnorm"}
     assert (results["num_captions"], results["num_videos"], results["protocol"]) == (16, 11, None)
-    assert results["checkpoint"]["path"] == str(home / "model.pth") and len(results["checkpoint"]["sha256"]) == 64
+    assert (
+        results["checkpoint"]["path"] == str(home / "model.pth")
+        and len(results["checkpoint"]["sha256"]) == 64
+    )
     assert results["config"]["arch"]["args"]["load_checkpoint"] == str(home / "model.pth")
-    assert results["versions"]["packages"]["torch"] and results["device"] == "cpu" and results["split"] == "test"
+    assert (
+        results["versions"]["packages"]["torch"]
+        and results["device"] == "cpu"
+        and results["split"] == "test"
+    )
     assert len((folder / "ranks.jsonl").read_text().splitlines()) == 16 + 11
 
 
 def test_numbers_again_from_embeddings(home, examined, capsys):
     folder, results = examined
-    program.cli(["--metrics-from", str(folder / "embeddings"), "-o", str(home / "again"), "--compare", "-d", "cpu"])
+    program.cli(
+        [
+            "--metrics-from",
+            str(folder / "embeddings"),
+            "-o",
+            str(home / "again"),
+            "--compare",
+            "-d",
+            "cpu",
+        ]
+    )
     again = json.loads((home / "again/results.json").read_text())
     assert numbers(again) == numbers(results) and again["config"] == results["config"]
-    assert "JsonlDataset test" in capsys.readouterr().out and again["metrics_from"] == str(folder / "embeddings")
+    assert "JsonlDataset test" in capsys.readouterr().out and again["metrics_from"] == str(
+        folder / "embeddings"
+    )
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_any_number_of_processes_gives_the_same(home, examined, processes):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}",
-               "test.py", "-c", str(home / "config.json"), "-r", str(home / "model.pth"), "-d", "cpu", "-s", "2",
-               'evaluation.rows=["dsl","qbnorm"]', "-o", str(home / f"of_{processes}"), "--save-embeddings"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+        "test.py",
+        "-c",
+        str(home / "config.json"),
+        "-r",
+        str(home / "model.pth"),
+        "-d",
+        "cpu",
+        "-s",
+        "2",
+        'evaluation.rows=["dsl","qbnorm"]',
+        "-o",
+        str(home / f"of_{processes}"),
+        "--save-embeddings",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("written:") == 1
     results = json.loads((home / f"of_{processes}/results.json").read_text())
@@ -99,15 +177,20 @@ def test_any_number_of_processes_gives_the_same(home, examined, processes):
 
 def test_five_lines_give_the_evaluators_embeddings(home, examined):
     from trainer.evaluation.files import load_embeddings
+
     found, _ = load_embeddings(examined[0] / "embeddings")
     model = program.load(home / "model.pth")
     videos = model.encode_video([str(home / "data" / f"{i}.mp4") for i in range(11)])
     texts = model.encode_text(list(found.captions))
     assert torch.equal(videos, found.video_VE) and torch.equal(texts, found.text_CE), "bit for bit"
-    assert not videos.requires_grad and model.encode_video(str(home / "data/3.mp4")).equal(videos[3:4])
+    assert not videos.requires_grad and model.encode_video(str(home / "data/3.mp4")).equal(
+        videos[3:4]
+    )
     model.save_pretrained(home / "exported")
     again = program.load(home / "exported")
-    assert torch.equal(again.encode_text(["the red dog runs"]), model.encode_text(["the red dog runs"]))
+    assert torch.equal(
+        again.encode_text(["the red dog runs"]), model.encode_text(["the red dog runs"])
+    )
     assert again.encode_video([home / "data/0.mp4"]).shape == (1, 16)
 
 
@@ -125,14 +208,19 @@ def test_every_loader_is_examined(home):
     both = json.dumps([block, {**block, "args": {**block["args"], "dataset_name": "VideoFolder"}}])
     for i in range(11):
         miniatures.text(home / "data" / f"{i}.txt", captions(i)[0])
-    run(home, "-o", home / "exps/exam/both", f"evaluation={{\"data_loader\": {both}}}")
-    assert {path.parent.name for path in (home / "exps/exam/both").rglob("results.json")} == \
-        {"JsonlDataset_test", "VideoFolder_test"}
+    run(home, "-o", home / "exps/exam/both", f'evaluation={{"data_loader": {both}}}')
+    assert {path.parent.name for path in (home / "exps/exam/both").rglob("results.json")} == {
+        "JsonlDataset_test",
+        "VideoFolder_test",
+    }
 
 
 def test_recognition_of_ucf101(home, tmp_path, capsys):
     args, _ = miniatures.build("UCF101", tmp_path / "ucf")
-    more = [f"data_loader.args.{key}={value}" for key, value in {**args, "dataset_name": "UCF101"}.items()]
+    more = [
+        f"data_loader.args.{key}={value}"
+        for key, value in {**args, "dataset_name": "UCF101"}.items()
+    ]
     _, results = run(home, "-s", 4, 'evaluation.prompts=["a {}", "the {}"]', *more)
     assert results["recognition"]["classes"] == results["num_captions"] and "t2v" not in results
     assert results["recognition"]["top5"] >= results["recognition"]["top1"]
@@ -140,18 +228,25 @@ def test_recognition_of_ucf101(home, tmp_path, capsys):
 
 
 def test_missing_files_are_stamped(home):
-    rows = [{"path": name, "caption": f"a {name} dog"} for name in ("0.mp4", "gone.mp4", "torn.mp4", "1.mp4")]
+    rows = [
+        {"path": name, "caption": f"a {name} dog"}
+        for name in ("0.mp4", "gone.mp4", "torn.mp4", "1.mp4")
+    ]
     miniatures.text(home / "data/part.jsonl", "\n".join(map(json.dumps, rows)))
     (home / "data/torn.mp4").write_bytes(b"no film")
     stops(home, ["data_loader.args.cut=part"], "gone.mp4")
-    _, results = run(home, "data_loader.args.cut=part", "data_loader.args.video_params.loading=skip")
+    _, results = run(
+        home, "data_loader.args.cut=part", "data_loader.args.video_params.loading=skip"
+    )
     assert results["stamp"].startswith("2 of 4 videos, 2 of 4 captions")
     assert len(results["coverage"]["missing"]) == 2
 
 
 def stops(home, arguments, words, checkpoint=True):
     """Exit status 2 and one line that holds `words`."""
-    start = ["-c", str(home / "config.json"), "-d", "cpu"] + (["-r", str(home / "model.pth")] if checkpoint else [])
+    start = ["-c", str(home / "config.json"), "-d", "cpu"] + (
+        ["-r", str(home / "model.pth")] if checkpoint else []
+    )
     held, sys.stderr = sys.stderr, _Lines()
     try:
         with pytest.raises(SystemExit) as end:
@@ -175,17 +270,20 @@ class _Lines:
         pass
 
 
-@pytest.mark.parametrize("arguments, words, checkpoint", [
-    ([], "add -r CHECKPOINT", False),
-    (["--pretrained-only"], "leave one out", True),
-    (["-r", "nowhere.pth"], "nowhere.pth", False),
-    (["data_loader.args.dataset_name=JsonlDataSet"], "JsonlDataset", True),
-    (["evaluation.row=1"], "nearest: rows", True),
-    (['evaluation.rows=["dls"]'], "nearest: dsl", True),
-    (['metrics=["t2v_metric"]'], "nearest: t2v_metrics", True),
-    (["data_loader.args.data_dir=/nowhere"], "/nowhere", True),
-    (["-d", "cuda:99"], "99", True),
-])
+@pytest.mark.parametrize(
+    "arguments, words, checkpoint",
+    [
+        ([], "add -r CHECKPOINT", False),
+        (["--pretrained-only"], "leave one out", True),
+        (["-r", "nowhere.pth"], "nowhere.pth", False),
+        (["data_loader.args.dataset_name=JsonlDataSet"], "JsonlDataset", True),
+        (["evaluation.row=1"], "nearest: rows", True),
+        (['evaluation.rows=["dls"]'], "nearest: dsl", True),
+        (['metrics=["t2v_metric"]'], "nearest: t2v_metrics", True),
+        (["data_loader.args.data_dir=/nowhere"], "/nowhere", True),
+        (["-d", "cuda:99"], "99", True),
+    ],
+)
 def test_mistakes_cost_one_line(home, arguments, words, checkpoint):
     stops(home, arguments, words, checkpoint)
 
@@ -197,5 +295,15 @@ def test_metrics_from_a_folder_that_is_none(home, capsys):
 
 
 def test_pretrained_only_is_had_when_asked_for(home):
-    program.cli(["-c", str(home / "config.json"), "-d", "cpu", "--pretrained-only", "-o", str(home / "only")])
+    program.cli(
+        [
+            "-c",
+            str(home / "config.json"),
+            "-d",
+            "cpu",
+            "--pretrained-only",
+            "-o",
+            str(home / "only"),
+        ]
+    )
     assert json.loads((home / "only/results.json").read_text())["checkpoint"] is None

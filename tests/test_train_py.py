@@ -1,4 +1,5 @@
 """train.py as a user starts it: one line for a mistake, folders of their own, stages, python and torchrun."""
+
 import json
 import threading
 
@@ -22,12 +23,16 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def content(home, tmp_path):
-    made = tiny_run.config(home, tiny_run.loader(home / "data", 4), {"epochs": 1, "save_dir": str(tmp_path / "exps")})
+    made = tiny_run.config(
+        home, tiny_run.loader(home / "data", 4), {"epochs": 1, "save_dir": str(tmp_path / "exps")}
+    )
     return {**made, "valid_loader": None}
 
 
 def run(tmp_path, content, *arguments):
-    return train.cli(["-c", str(tiny_run.save(tmp_path / "config.json", content)), "-d", "cpu", *arguments])
+    return train.cli(
+        ["-c", str(tiny_run.save(tmp_path / "config.json", content)), "-d", "cpu", *arguments]
+    )
 
 
 def refused(capsys, tmp_path, content, *arguments):
@@ -40,22 +45,37 @@ def refused(capsys, tmp_path, content, *arguments):
     return said[0]
 
 
-@pytest.mark.parametrize("changes, said", [
-    (["trainer.epoch=3"], "trainer.epoch: unknown key (nearest: epochs)"),
-    (["objective.args.mask={\"type\": \"TubeBlok\"}"], "objective.args.mask.type: 'TubeBlok' is no mask"),
-    (["optimizer.type=AdamX"], "optimizer.type: 'AdamX' is no optimizer (nearest: Adam"),
-    (["lr_scheduler={\"type\": \"Cosine\", \"args\": {\"warmup\": 3}}"], "lr_scheduler.args.warmup: unknown key"),
-    (["trainer.precision=fp8"], "trainer.precision: 'fp8' is given; known: fp32"),
-    (["trainer.monitor=max val_loss"], "'val_loss' is not measured without validation; known: loss"),
-    (["trainer.accumulate=3"], "data_loader.0: 2 batches of 1 x 4 do not make one step of 3"),
-    (["data_loader.args.batch_size=100"], "lower"),
-    (["data_loader.args.data_dir=/absent"], "/absent"),
-    (["optimizer.args.lr=ten"], "optimizer.args.lr: 'ten' is given"),
-    (["stages=[{\"trainr\": {}}]"], "stages.0.trainr: unknown key"),
-    (["stages=[{}, {\"loss\": {\"args\": {\"temprature\": 1}}}]"], "loss.args.temprature: unknown key"),
-    (["-r", "absent.pth"], "absent.pth: no such checkpoint"),
-    (["-d", "cuda:7"], "7"),
-])
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (["trainer.epoch=3"], "trainer.epoch: unknown key (nearest: epochs)"),
+        (
+            ['objective.args.mask={"type": "TubeBlok"}'],
+            "objective.args.mask.type: 'TubeBlok' is no mask",
+        ),
+        (["optimizer.type=AdamX"], "optimizer.type: 'AdamX' is no optimizer (nearest: Adam"),
+        (
+            ['lr_scheduler={"type": "Cosine", "args": {"warmup": 3}}'],
+            "lr_scheduler.args.warmup: unknown key",
+        ),
+        (["trainer.precision=fp8"], "trainer.precision: 'fp8' is given; known: fp32"),
+        (
+            ["trainer.monitor=max val_loss"],
+            "'val_loss' is not measured without validation; known: loss",
+        ),
+        (["trainer.accumulate=3"], "data_loader.0: 2 batches of 1 x 4 do not make one step of 3"),
+        (["data_loader.args.batch_size=100"], "lower"),
+        (["data_loader.args.data_dir=/absent"], "/absent"),
+        (["optimizer.args.lr=ten"], "optimizer.args.lr: 'ten' is given"),
+        (['stages=[{"trainr": {}}]'], "stages.0.trainr: unknown key"),
+        (
+            ['stages=[{}, {"loss": {"args": {"temprature": 1}}}]'],
+            "loss.args.temprature: unknown key",
+        ),
+        (["-r", "absent.pth"], "absent.pth: no such checkpoint"),
+        (["-d", "cuda:7"], "7"),
+    ],
+)
 def test_a_mistake_is_one_line(capsys, tmp_path, content, changes, said):
     assert said in refused(capsys, tmp_path, content, *changes)
 
@@ -68,7 +88,9 @@ def test_a_name_that_is_missing_and_a_checkpoint_of_another_model(capsys, tmp_pa
     weights = tmp_path / "weights.pth"
     torch.save({"state_dict": torch.load(latest)["state_dict"]}, weights)
     assert "training cannot go on from it" in refused(capsys, tmp_path, content, "-r", str(weights))
-    assert "name: is missing" in refused(capsys, tmp_path, {k: v for k, v in content.items() if k != "name"})
+    assert "name: is missing" in refused(
+        capsys, tmp_path, {k: v for k, v in content.items() if k != "name"}
+    )
     assert len(list(tmp_path.glob("exps/tiny/*"))) == 1  # what was refused left no folder
 
 
@@ -78,11 +100,22 @@ def test_each_run_has_its_folder_and_what_made_it(tmp_path, content):
     folders = list(tmp_path.glob("exps/tiny/*"))
     assert len(folders) == 2
     for folder in folders:
-        there = {path.name for path in folder.iterdir() if not path.name.startswith(("events.", "."))}
-        assert there == {"config.json", "versions.json", "log.jsonl", "checkpoint-latest.pth", "checkpoint-epoch1.pth"}
+        there = {
+            path.name for path in folder.iterdir() if not path.name.startswith(("events.", "."))
+        }
+        assert there == {
+            "config.json",
+            "versions.json",
+            "log.jsonl",
+            "checkpoint-latest.pth",
+            "checkpoint-epoch1.pth",
+        }
         assert json.loads((folder / "config.json").read_text())["trainer"]["log_every"] == 7
         versions = json.loads((folder / "versions.json").read_text())
-        assert versions["packages"]["torch"] == torch.__version__.partition("+")[0] or versions["packages"]["torch"]
+        assert (
+            versions["packages"]["torch"] == torch.__version__.partition("+")[0]
+            or versions["packages"]["torch"]
+        )
         assert set(versions) == {"git", "python", "platform", "packages", "command"}
 
 
@@ -90,13 +123,23 @@ def test_resume_in_the_same_folder_or_beside_it(tmp_path, content, caplog):
     content["trainer"]["save_every"] = 1
     run(tmp_path, content, "-r", "auto")
     assert "-r auto: no checkpoint under" in caplog.text
-    folder, = tmp_path.glob("exps/tiny/*")
+    (folder,) = tmp_path.glob("exps/tiny/*")
     run(tmp_path, content, "-r", "auto", "trainer.epochs=2")
-    assert len(tiny_run.lines(folder, "epoch")) == 2 and len(list(tmp_path.glob("exps/tiny/*"))) == 1
+    assert (
+        len(tiny_run.lines(folder, "epoch")) == 2 and len(list(tmp_path.glob("exps/tiny/*"))) == 1
+    )
     older = {path.name: path.read_bytes() for path in folder.iterdir()}
-    run(tmp_path, content, "-r", str(folder / "checkpoint-epoch1.pth"), "trainer.epochs=2", "--lr", "0.5")
+    run(
+        tmp_path,
+        content,
+        "-r",
+        str(folder / "checkpoint-epoch1.pth"),
+        "trainer.epochs=2",
+        "--lr",
+        "0.5",
+    )
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == older
-    other, = set(tmp_path.glob("exps/tiny/*")) - {folder}
+    (other,) = set(tmp_path.glob("exps/tiny/*")) - {folder}
     assert [row["lr"] for row in tiny_run.lines(other, "step")] == [0.5, 0.5]
     assert "optimizer.args.lr: 0.01 -> 0.5" in caplog.text
     content["trainer"]["epochs"] = 2
@@ -106,8 +149,8 @@ def test_resume_in_the_same_folder_or_beside_it(tmp_path, content, caplog):
 def test_validation_split(tmp_path, content, caplog, home):
     del content["valid_loader"]
     run(tmp_path, content)
-    folder, = tmp_path.glob("exps/tiny/*")
-    row, = tiny_run.lines(folder, "epoch")
+    (folder,) = tmp_path.glob("exps/tiny/*")
+    (row,) = tiny_run.lines(folder, "epoch")
     assert {"val_loss", "val_loss_vt", "val_loss_mvm", "t2v.R1", "v2t.MedR"} <= set(row)
     assert (folder / "model_best.pth").is_file()
     alone = tiny_run.write_data(tmp_path / "alone", train=4)
@@ -122,10 +165,12 @@ def test_validation_split(tmp_path, content, caplog, home):
 def test_two_jobs_do_not_write_in_one_folder(tmp_path, content, capsys, monkeypatch):
     """A lock is a process's own: the other job must be another process."""
     run(tmp_path, content)
-    folder, = tmp_path.glob("exps/tiny/*")
+    (folder,) = tmp_path.glob("exps/tiny/*")
     other = killing.hold(folder)
     monkeypatch.setattr(claim, "WAIT", 0.3)
-    assert "another process is still writing there" in refused(capsys, tmp_path, content, "-r", "auto")
+    assert "another process is still writing there" in refused(
+        capsys, tmp_path, content, "-r", "auto"
+    )
     monkeypatch.setattr(claim, "WAIT", 60)
     threading.Timer(0.5, other.kill).start()
     run(tmp_path, content, "-r", "auto", "trainer.epochs=2")
@@ -134,29 +179,50 @@ def test_two_jobs_do_not_write_in_one_folder(tmp_path, content, capsys, monkeypa
 
 def curriculum(home, tmp_path):
     clips = tiny_run.write_data(tmp_path / "clips", ".mp4", train=6)
-    made = tiny_run.config(home, None, {"save_dir": str(tmp_path / "exps"), "save_every": 1}, valid_loader=None)
+    made = tiny_run.config(
+        home, None, {"save_dir": str(tmp_path / "exps"), "save_every": 1}, valid_loader=None
+    )
     del made["data_loader"]
     frames = {"arch": {"args": {"video_params": {"num_frames": 1}}}}
-    first = {"name": "1f", "data_loader": tiny_run.loader(home / "data", 4), "trainer": {"epochs": 1}, **frames}
-    second = {"name": "4f", "data_loader": tiny_run.loader(clips, 2, frames=4), "trainer": {"epochs": 2}}
+    first = {
+        "name": "1f",
+        "data_loader": tiny_run.loader(home / "data", 4),
+        "trainer": {"epochs": 1},
+        **frames,
+    }
+    second = {
+        "name": "4f",
+        "data_loader": tiny_run.loader(clips, 2, frames=4),
+        "trainer": {"epochs": 2},
+    }
     return {**made, "stages": [first, second]}
 
 
 def test_stages_follow_each_other_and_are_resumed_in_the_right_one(home, tmp_path, caplog):
     content = curriculum(home, tmp_path)
     run(tmp_path, content)
-    folder, = tmp_path.glob("exps/tiny/*")
+    (folder,) = tmp_path.glob("exps/tiny/*")
     assert {path.name for path in folder.iterdir()} == {".lock", "stage1_1f", "stage2_4f"}
-    one, two = (torch.load(folder / name / "checkpoint-latest.pth") for name in ("stage1_1f", "stage2_4f"))
+    one, two = (
+        torch.load(folder / name / "checkpoint-latest.pth") for name in ("stage1_1f", "stage2_4f")
+    )
     time_embedding = "video_model.temporal_embed"
-    assert (one["state_dict"][time_embedding].shape[1], two["state_dict"][time_embedding].shape[1]) == (1, 4)
+    assert (
+        one["state_dict"][time_embedding].shape[1],
+        two["state_dict"][time_embedding].shape[1],
+    ) == (1, 4)
     assert (one["step"], two["step"], two["trainer"]["stage"]) == (2, 6, 1)
     assert "mask_token_D is taken over from the stage before" in caplog.text
     said = json.loads((folder / "stage2_4f/config.json").read_text())
-    assert said["arch"]["args"]["load_checkpoint"] == str(folder / "stage1_1f/checkpoint-latest.pth")
+    assert said["arch"]["args"]["load_checkpoint"] == str(
+        folder / "stage1_1f/checkpoint-latest.pth"
+    )
     caplog.clear()
     run(tmp_path, content, "-r", "auto")
-    assert "stage2_4f: all 2 epochs are done" in caplog.text and len(list(tmp_path.glob("exps/tiny/*"))) == 1
+    assert (
+        "stage2_4f: all 2 epochs are done" in caplog.text
+        and len(list(tmp_path.glob("exps/tiny/*"))) == 1
+    )
     # cut off between the stages, and within the second: the end is the same
     for name in ("checkpoint-latest.pth", "checkpoint-epoch1.pth", "checkpoint-epoch2.pth"):
         (folder / "stage2_4f" / name).unlink()
@@ -168,9 +234,10 @@ def test_stages_follow_each_other_and_are_resumed_in_the_right_one(home, tmp_pat
     assert "going on from" in caplog.text and "checkpoint-epoch1.pth" in caplog.text
     assert killing.digest(folder / "stage2_4f/checkpoint-latest.pth") == digest(tmp_path, two)
 
-
     # by its own config, which knows no stages
-    train.cli(["-r", str(folder / "stage2_4f/checkpoint-latest.pth"), "-d", "cpu", "trainer.epochs=3"])
+    train.cli(
+        ["-r", str(folder / "stage2_4f/checkpoint-latest.pth"), "-d", "cpu", "trainer.epochs=3"]
+    )
     assert torch.load(folder / "stage2_4f/checkpoint-latest.pth")["trainer"]["epoch"] == 3
 
 
@@ -182,8 +249,10 @@ def digest(tmp_path, state):
 def test_a_stage_starts_from_the_last_ones_weights(home, tmp_path):
     content = curriculum(home, tmp_path)
     run(tmp_path, content, "stages.1.optimizer.args.lr=0.0")
-    folder, = tmp_path.glob("exps/tiny/*")
-    one, two = (torch.load(folder / name / "checkpoint-latest.pth") for name in ("stage1_1f", "stage2_4f"))
+    (folder,) = tmp_path.glob("exps/tiny/*")
+    one, two = (
+        torch.load(folder / name / "checkpoint-latest.pth") for name in ("stage1_1f", "stage2_4f")
+    )
     for name, tensor in one["state_dict"].items():
         if name != "video_model.temporal_embed":
             assert torch.equal(tensor, two["state_dict"][name]), name
@@ -191,27 +260,58 @@ def test_a_stage_starts_from_the_last_ones_weights(home, tmp_path):
 
 
 def test_stages_are_laid_over_the_top(tmp_path):
-    config = Config({"name": "x", "arch": {"type": "MILES", "args": {"projection_dim": 8}},
-                     "trainer": {"save_dir": str(tmp_path), "epochs": 7, "seed": 3},
-                     "stages": [{"name": "a", "trainer": {"epochs": 1}}, {"arch": {"args": {"projection_dim": 4}}}]})
+    config = Config(
+        {
+            "name": "x",
+            "arch": {"type": "MILES", "args": {"projection_dim": 8}},
+            "trainer": {"save_dir": str(tmp_path), "epochs": 7, "seed": 3},
+            "stages": [
+                {"name": "a", "trainer": {"epochs": 1}},
+                {"arch": {"args": {"projection_dim": 4}}},
+            ],
+        }
+    )
     one, two = stages(config)
-    assert (settings(one.config).epochs, settings(two.config).epochs, settings(two.config).seed) == (1, 7, 3)
+    assert (
+        settings(one.config).epochs,
+        settings(two.config).epochs,
+        settings(two.config).seed,
+    ) == (1, 7, 3)
     assert (one.folder.name, two.folder.name, one.before) == ("stage1_a", "stage2_x", None)
     assert two.before == one.folder / "checkpoint-latest.pth" and "stages" not in two.config
-    assert two.config["arch"]["args"].plain() == {"projection_dim": 4, "load_checkpoint": str(two.before)}
+    assert two.config["arch"]["args"].plain() == {
+        "projection_dim": 4,
+        "load_checkpoint": str(two.before),
+    }
 
 
-@pytest.mark.parametrize("precision, extra", [
-    ("bf16", []), ("fp32", ["trainer.accumulate=2", "data_loader.args.batch_size=2"]),
-    ("fp32", ["trainer.gradient_checkpointing=true"]), ("tf32", ["trainer.clip_grad_norm=0.1"])])
+@pytest.mark.parametrize(
+    "precision, extra",
+    [
+        ("bf16", []),
+        ("fp32", ["trainer.accumulate=2", "data_loader.args.batch_size=2"]),
+        ("fp32", ["trainer.gradient_checkpointing=true"]),
+        ("tf32", ["trainer.clip_grad_norm=0.1"]),
+    ],
+)
 def test_every_setting_of_the_step_trains_and_resumes_exactly(tmp_path, content, precision, extra):
     settings = [f"trainer.precision={precision}", "trainer.save_every=1", *extra]
     run(tmp_path, content, "trainer.epochs=2", *settings)
-    whole, = tmp_path.glob("exps/tiny/*")
+    (whole,) = tmp_path.glob("exps/tiny/*")
     run(tmp_path, content, "trainer.save_dir=" + str(tmp_path / "cut"), *settings)
-    run(tmp_path, content, "-r", "auto", "trainer.epochs=2", "trainer.save_dir=" + str(tmp_path / "cut"), *settings)
-    cut, = tmp_path.glob("cut/tiny/*")
-    assert killing.digest(whole / "checkpoint-latest.pth") == killing.digest(cut / "checkpoint-latest.pth")
+    run(
+        tmp_path,
+        content,
+        "-r",
+        "auto",
+        "trainer.epochs=2",
+        "trainer.save_dir=" + str(tmp_path / "cut"),
+        *settings,
+    )
+    (cut,) = tmp_path.glob("cut/tiny/*")
+    assert killing.digest(whole / "checkpoint-latest.pth") == killing.digest(
+        cut / "checkpoint-latest.pth"
+    )
 
 
 def test_compile_takes_every_tower_in_place(tmp_path, content, monkeypatch):
@@ -223,17 +323,27 @@ def test_compile_takes_every_tower_in_place(tmp_path, content, monkeypatch):
 
 def test_shards_write_the_checkpoint_that_one_process_goes_on_from(tmp_path, content, home):
     """FSDP2 and validation on unequal shares: whole tensors by the released names."""
-    content = {**content, "data_loader": tiny_run.loader(home / "data", 1),
-               "valid_loader": tiny_run.loader(home / "data", 3, split="val")}
+    content = {
+        **content,
+        "data_loader": tiny_run.loader(home / "data", 1),
+        "valid_loader": tiny_run.loader(home / "data", 3, split="val"),
+    }
     content["trainer"].update(parallel="fsdp2", save_every=3)
     path = tiny_run.save(tmp_path / "config.json", content)
-    assert killing.run(path, "trainer.init_val=true", processes=2) == [0, 0], (tmp_path / killing.SAID).read_text()
-    folder, = tmp_path.glob("exps/tiny/*")
+    assert killing.run(path, "trainer.init_val=true", processes=2) == [0, 0], (
+        tmp_path / killing.SAID
+    ).read_text()
+    (folder,) = tmp_path.glob("exps/tiny/*")
     state = torch.load(folder / "checkpoint-latest.pth", weights_only=True)
-    assert state["state_dict"]["vid_proj.0.weight"].shape == (16, 24) and "mask_token_D" in state["objective"]
+    assert (
+        state["state_dict"]["vid_proj.0.weight"].shape == (16, 24)
+        and "mask_token_D" in state["objective"]
+    )
     assert type(state["optimizer"]["model.vid_proj.0.weight"]["exp_avg"]) is torch.Tensor
     assert killing.run(path, "-r", "auto", "trainer.epochs=2", processes=2) == [0, 0]
-    assert killing.run(path, "-r", "auto", "trainer.epochs=3") == [0], (tmp_path / killing.SAID).read_text()
+    assert killing.run(path, "-r", "auto", "trainer.epochs=3") == [0], (
+        tmp_path / killing.SAID
+    ).read_text()
     assert len(tiny_run.lines(folder, "epoch")) == 3
 
 

@@ -1,4 +1,5 @@
 """Loading: everybody's names and shapes into ours, with a table; what does not fit stops the run."""
+
 import logging
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from model.weights.shapes import resize_places, stretch_time
 from parse_config import ConfigError
 from tests import tiny
 
-SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_frames": 4}
+SIZES = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 24,
+    "depth": 2,
+    "num_heads": 2,
+    "num_frames": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,45 +45,88 @@ def same(a, b, frames=4):
 
 
 def table(caplog, source=""):
-    return next(text for text in reversed([record.getMessage() for record in caplog.records])
-                if text.startswith("weights from") and source in text.splitlines()[0])
+    return next(
+        text
+        for text in reversed([record.getMessage() for record in caplog.records])
+        if text.startswith("weights from") and source in text.splitlines()[0]
+    )
 
 
 def authors(model):
     """Names as in the released MILES file: a wrapper's prefix, a head, a buffer that transformers dropped."""
     state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
-    return {**state, "module.video_model.head.weight": torch.ones(3), "module.video_model.fc.bias": torch.ones(3),
-            "module.text_model.embeddings.position_ids": torch.arange(32)[None]}
+    return {
+        **state,
+        "module.video_model.head.weight": torch.ones(3),
+        "module.video_model.fc.bias": torch.ones(3),
+        "module.text_model.embeddings.position_ids": torch.arange(32)[None],
+    }
 
 
 def frozen(model):
-    return {name.replace("text_proj", "txt_proj"): tensor for name, tensor in model.state_dict().items()}
+    return {
+        name.replace("text_proj", "txt_proj"): tensor for name, tensor in model.state_dict().items()
+    }
 
 
 def mcq(model):
     """No temporal attention; a BridgeFormer beside every block."""
-    state = {name: tensor for name, tensor in model.state_dict().items()
-             if not any(part in name for part in ("timeattn", "norm3", "temporal_embed"))}
-    state = {name.replace("video_model.norm.", "video_model.norm1."): tensor for name, tensor in state.items()}
-    more = ("blocks.0.crossattn.q_question.weight", "blocks.1.bridgeattn.qkv.bias", "blocks.0.bridge_mlp.fc1.weight",
-            "blocks.1.norm4.weight", "blocks.1.norm7.bias", "norm2.weight")
-    return {**state, **{f"video_model.{name}": torch.ones(3) for name in more}, "bridge_proj.0.weight": torch.ones(3)}
+    state = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if not any(part in name for part in ("timeattn", "norm3", "temporal_embed"))
+    }
+    state = {
+        name.replace("video_model.norm.", "video_model.norm1."): tensor
+        for name, tensor in state.items()
+    }
+    more = (
+        "blocks.0.crossattn.q_question.weight",
+        "blocks.1.bridgeattn.qkv.bias",
+        "blocks.0.bridge_mlp.fc1.weight",
+        "blocks.1.norm4.weight",
+        "blocks.1.norm7.bias",
+        "norm2.weight",
+    )
+    return {
+        **state,
+        **{f"video_model.{name}": torch.ones(3) for name in more},
+        "bridge_proj.0.weight": torch.ones(3),
+    }
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("layout, rows", [
-    (authors, ["loaded      43 video_model.*", "left out     1 video_model.head.*: classifier, nothing uses it",
-               "1 text_model.embeddings.position_ids: buffer that transformers dropped"]),
-    (frozen, ["changed      2 text_proj.1.*: was txt_proj.1.* (Frozen in Time's name)"]),
-    (mcq, ["1 bridge_proj.0.*: BridgeFormer of MCQ", "1 video_model.norm2.*: BridgeFormer of MCQ",
-           "changed      2 video_model.norm.*: was video_model.norm1.* (MCQ's name)",
-           "1 video_model.blocks.*.crossattn.q_question.*: BridgeFormer of MCQ",
-           "4 video_model.blocks.*.timeattn.proj.*: zeros: the file has no temporal attention",
-           "4 video_model.blocks.*.norm3.*: copied from norm1"]),
-])
+@pytest.mark.parametrize(
+    "layout, rows",
+    [
+        (
+            authors,
+            [
+                "loaded      43 video_model.*",
+                "left out     1 video_model.head.*: classifier, nothing uses it",
+                "1 text_model.embeddings.position_ids: buffer that transformers dropped",
+            ],
+        ),
+        (frozen, ["changed      2 text_proj.1.*: was txt_proj.1.* (Frozen in Time's name)"]),
+        (
+            mcq,
+            [
+                "1 bridge_proj.0.*: BridgeFormer of MCQ",
+                "1 video_model.norm2.*: BridgeFormer of MCQ",
+                "changed      2 video_model.norm.*: was video_model.norm1.* (MCQ's name)",
+                "1 video_model.blocks.*.crossattn.q_question.*: BridgeFormer of MCQ",
+                "4 video_model.blocks.*.timeattn.proj.*: zeros: the file has no temporal attention",
+                "4 video_model.blocks.*.norm3.*: copied from norm1",
+            ],
+        ),
+    ],
+)
 def test_layouts_of_the_family(model, folder, tmp_path, caplog, layout, rows, zipped):
-    torch.save({"arch": "x", "state_dict": layout(model)}, tmp_path / "x.pth",
-               _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"arch": "x", "state_dict": layout(model)},
+        tmp_path / "x.pth",
+        _use_new_zipfile_serialization=zipped,
+    )
     if layout is mcq:  # what such a file describes
         model.video_model.zero_time()
         torch.nn.init.zeros_(model.video_model.temporal_embed)
@@ -93,7 +144,9 @@ def test_load_checkpoint_in_a_config(model, folder, tmp_path):
     spec = tiny.arch("/no/such/folder", pretrained="/no/such/image.pth")
     spec["args"] |= {"load_checkpoint": str(tmp_path / "x.pth")}
     spec["args"]["text_params"]["model"] = folder
-    assert same(model, ARCHS.build(spec).eval()), "neither tower is fetched when a checkpoint follows"
+    assert same(model, ARCHS.build(spec).eval()), (
+        "neither tower is fetched when a checkpoint follows"
+    )
     spec["args"]["load_checkpoint"] = str(tmp_path / "absent.pth")
     with pytest.raises(FileNotFoundError, match="absent.pth: no such checkpoint"):
         ARCHS.build(spec)
@@ -110,18 +163,32 @@ def test_what_does_not_fit_stops_the_run(model, folder, tmp_path, caplog):
         load_weights(other, tmp_path / "x.pth")
     message = str(caught.value)
     assert "2 missing (text_model.embeddings.LayerNorm.weight, vid_proj.0.bias)" in message
-    assert "1 of another shape (text_proj.1.weight: 3 x 4 in the file, 16 x 32 in the model)" in message
+    assert (
+        "1 of another shape (text_proj.1.weight: 3 x 4 in the file, 16 x 32 in the model)"
+        in message
+    )
     assert "1 unknown (video_model.extra)" in message and "set arch.args.strict to false" in message
-    assert "\n" not in message and all(torch.equal(before[name], t) for name, t in other.state_dict().items())
+    assert "\n" not in message and all(
+        torch.equal(before[name], t) for name, t in other.state_dict().items()
+    )
     spec = tiny.arch(folder)
     spec["args"] |= {"load_checkpoint": str(tmp_path / "x.pth"), "strict": False}
     loaded = ARCHS.build(spec)
     assert torch.equal(loaded.video_model.pos_embed, model.video_model.pos_embed)
-    assert "misshapen    1 text_proj.1.*" in table(caplog) and "1 video_model.extra" in table(caplog)
+    assert "misshapen    1 text_proj.1.*" in table(caplog) and "1 video_model.extra" in table(
+        caplog
+    )
 
 
-@pytest.mark.parametrize("change, message", [({"depth": 1}, "unknown"), ({"depth": 3}, "missing"),
-                                             ({"embed_dim": 48}, "of another shape"), ({"patch_size": 16}, "shape")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"depth": 1}, "unknown"),
+        ({"depth": 3}, "missing"),
+        ({"embed_dim": 48}, "of another shape"),
+        ({"patch_size": 16}, "shape"),
+    ],
+)
 def test_a_model_of_another_size_is_refused(model, folder, tmp_path, change, message):
     torch.save(model.state_dict(), tmp_path / "x.pth")
     with pytest.raises(ConfigError, match=message):
@@ -144,7 +211,9 @@ def test_stretch_time(how, old, new):
         low = places.long().clamp(max=max(old - 2, 0))
         share = (places - low)[:, None]
         high = (low + 1).clamp(max=old - 1)
-        torch.testing.assert_close(made[0], embed_1TD[0, low] * (1 - share) + embed_1TD[0, high] * share)
+        torch.testing.assert_close(
+            made[0], embed_1TD[0, low] * (1 - share) + embed_1TD[0, high] * share
+        )
     if old == 1 and how != "zeros":
         assert torch.equal(made, embed_1TD.expand(-1, new, -1))
     if (old, how) != (8, "interp") and old < new:
@@ -164,14 +233,18 @@ def test_another_number_of_frames_at_load_time(model, folder, tmp_path, caplog, 
     assert torch.equal(other.video_model.temporal_embed, wanted)
     assert f"video_model.temporal_embed: 4 -> {frames} frames ({how})" in table(caplog)
     if frames == 8 and how == "zeros":
-        assert same(model, other, frames=4), "more places for frames change nothing for the frames there were"
+        assert same(model, other, frames=4), (
+            "more places for frames change nothing for the frames there were"
+        )
 
 
 def test_an_unknown_word_for_time(model, folder, tmp_path):
     torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
     spec = tiny.arch(folder, num_frames=8, load_temporal_fix="bicubic")
     spec["args"]["load_checkpoint"] = str(tmp_path / "x.pth")
-    with pytest.raises(ConfigError, match="load_temporal_fix: 'bicubic' is given, one of zeros, interp, nearest"):
+    with pytest.raises(
+        ConfigError, match="load_temporal_fix: 'bicubic' is given, one of zeros, interp, nearest"
+    ):
         ARCHS.build(spec)
 
 
@@ -182,11 +255,15 @@ def test_places_on_another_grid(model, folder, tmp_path, caplog):
     load_weights(wide, tmp_path / "x.pth")
     assert "video_model.pos_embed: 16 places -> 6 x 8 (bicubic)" in table(caplog)
     assert wide.encode_video(torch.randn(1, 4, 3, 48, 64))[0].shape == (1, 16)
-    torch.save({"state_dict": wide.state_dict(), "config": {"arch": tiny.arch(folder, img_size=[48, 64])}},
-               tmp_path / "wide.pth")
+    torch.save(
+        {"state_dict": wide.state_dict(), "config": {"arch": tiny.arch(folder, img_size=[48, 64])}},
+        tmp_path / "wide.pth",
+    )
     load_weights(tiny.miles(folder), tmp_path / "wide.pth")
     torch.save({"state_dict": wide.state_dict()}, tmp_path / "unsaid.pth")
-    with pytest.raises(ConfigError, match="pos_embed: 1 x 49 x 24 in the file, 1 x 17 x 24 in the model"):
+    with pytest.raises(
+        ConfigError, match="pos_embed: 1 x 49 x 24 in the file, 1 x 17 x 24 in the model"
+    ):
         load_weights(tiny.miles(folder), tmp_path / "unsaid.pth")
 
 
@@ -196,20 +273,35 @@ def test_resized_places_keep_what_is_smooth():
     made = resize_places(embed, (4, 16))
     assert made.shape == (1, 65, 1) and made[0, 0] == 5
     grid = made[0, 1:].reshape(4, 16)
-    assert torch.allclose(grid, grid[:, :1].expand(-1, 16), atol=1e-5) and bool((grid.diff(dim=0) > 0.2).all())
+    assert torch.allclose(grid, grid[:, :1].expand(-1, 16), atol=1e-5) and bool(
+        (grid.diff(dim=0) > 0.2).all()
+    )
 
 
 def test_the_teachers_weights(model, folder, tmp_path):
     teacher = tiny.miles(folder, seed=5).eval()
-    own = {f"teacher.{name}": tensor for name, tensor in teacher.state_dict().items() if name.startswith("vid")}
-    torch.save({"state_dict": model.state_dict(), "objective": {**own, "mask_token_D": torch.ones(24)},
-                "config": {"arch": tiny.arch(folder)}}, tmp_path / "x.pth")
+    own = {
+        f"teacher.{name}": tensor
+        for name, tensor in teacher.state_dict().items()
+        if name.startswith("vid")
+    }
+    torch.save(
+        {
+            "state_dict": model.state_dict(),
+            "objective": {**own, "mask_token_D": torch.ones(24)},
+            "config": {"arch": tiny.arch(folder)},
+        },
+        tmp_path / "x.pth",
+    )
     taken = restore(tmp_path / "x.pth", teacher=True)
     clip, words = tiny.batch()["video"], tiny.batch()["text"]
     assert torch.equal(taken.encode_video(clip)[0], teacher.encode_video(clip)[0])
     assert torch.equal(taken.encode_text(words), model.encode_text(words))
     assert same(restore(tmp_path / "x.pth"), model)
-    torch.save({"state_dict": model.state_dict(), "config": {"arch": tiny.arch(folder)}}, tmp_path / "y.pth")
+    torch.save(
+        {"state_dict": model.state_dict(), "config": {"arch": tiny.arch(folder)}},
+        tmp_path / "y.pth",
+    )
     with pytest.raises(ConfigError, match="holds no teacher"):
         restore(tmp_path / "y.pth", teacher=True)
 
@@ -223,7 +315,14 @@ def test_restore_of_a_file_that_says_nothing(model, folder, tmp_path):
 
 def image_vit(**changes):
     torch.manual_seed(0)
-    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
+    sizes = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 2,
+        "num_classes": 5,
+    }
     made = timm.models.VisionTransformer(**{**sizes, **changes}).eval()
     with torch.no_grad():  # timm starts biases and norms at 0 and 1: a wrong mapping would not show
         for p in made.parameters():
@@ -236,7 +335,9 @@ def saved(vit, tmp_path: Path, how: str) -> str:
         timm.models.save_for_hf(vit, tmp_path / "vit", model_args={}, safe_serialization=True)
         return str(tmp_path / "vit")
     path = tmp_path / f"vit.{how}"
-    save_file(vit.state_dict(), path) if how == "safetensors" else torch.save(vit.state_dict(), path)
+    save_file(vit.state_dict(), path) if how == "safetensors" else torch.save(
+        vit.state_dict(), path
+    )
     return str(path)
 
 
@@ -245,24 +346,39 @@ def test_an_image_vit_as_timm_saves_it(folder, tmp_path, caplog, how):
     caplog.set_level(logging.INFO)
     vit = image_vit()
     if how == "folder":
-        vit.pretrained_cfg = {"architecture": "vit_tiny_patch16_224", "num_classes": 5, "input_size": (3, 32, 32)}
+        vit.pretrained_cfg = {
+            "architecture": "vit_tiny_patch16_224",
+            "num_classes": 5,
+            "input_size": (3, 32, 32),
+        }
     model = tiny.miles(folder, pretrained=saved(vit, tmp_path, how)).eval()
     pictures = torch.randn(3, 1, 3, 32, 32)
     cls_BD, patch_BTND = model.video_model(pictures)
     wanted = vit.forward_features(pictures[:, 0])
-    torch.testing.assert_close(torch.cat((cls_BD[:, None], patch_BTND[:, 0]), 1), wanted, atol=2e-5, rtol=1e-5)
-    for row in ("left out     2 head.*: classifier, nothing uses it", "4 blocks.*.norm3.*: copied from norm1",
-                "4 blocks.*.timeattn.qkv.*: temporal: as initialised (zeros)", "1 temporal_embed: temporal: zeros"):
+    torch.testing.assert_close(
+        torch.cat((cls_BD[:, None], patch_BTND[:, 0]), 1), wanted, atol=2e-5, rtol=1e-5
+    )
+    for row in (
+        "left out     2 head.*: classifier, nothing uses it",
+        "4 blocks.*.norm3.*: copied from norm1",
+        "4 blocks.*.timeattn.qkv.*: temporal: as initialised (zeros)",
+        "1 temporal_embed: temporal: zeros",
+    ):
         assert row in table(caplog, "/vit"), table(caplog, "/vit")
 
 
 def test_temporal_layers_copied_from_the_spatial(folder, tmp_path):
     path = saved(image_vit(), tmp_path, "safetensors")
     block = tiny.miles(folder, pretrained=path, time_init="copy").video_model.blocks[1]
-    assert all(torch.equal(a, b) for a, b in zip(block.attn.parameters(), block.timeattn.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(block.attn.parameters(), block.timeattn.parameters())
+    )
     assert torch.equal(block.norm3.weight, block.norm1.weight)
     block = tiny.miles(folder, pretrained=path, time_init="rand").video_model.blocks[1]
-    assert not torch.equal(block.attn.proj.weight, block.timeattn.proj.weight) and block.timeattn.proj.weight.any()
+    assert (
+        not torch.equal(block.attn.proj.weight, block.timeattn.proj.weight)
+        and block.timeattn.proj.weight.any()
+    )
 
 
 def test_an_image_vit_of_another_resolution(folder, tmp_path):
@@ -276,22 +392,33 @@ def test_clips_image_tower(tmp_path):
     vit = image_vit(**eps)
     path = saved(vit, tmp_path, "safetensors")
     assert "norm_pre.weight" in load_file(path) and "patch_embed.proj.bias" not in load_file(path)
-    with pytest.raises(ConfigError, match="normalises before the blocks .CLIP.; .*base_patch16_clip_224_temporal"):
+    with pytest.raises(
+        ConfigError, match="normalises before the blocks .CLIP.; .*base_patch16_clip_224_temporal"
+    ):
         init_from_image(SpaceTimeTransformer(**SIZES), path)
-    ours = SpaceTimeTransformer(**SIZES, pre_norm=True, act="quick_gelu", norm_eps=vit.norm.eps).eval()
+    ours = SpaceTimeTransformer(
+        **SIZES, pre_norm=True, act="quick_gelu", norm_eps=vit.norm.eps
+    ).eval()
     init_from_image(ours, path)
     pictures = torch.randn(3, 1, 3, 32, 32)
-    torch.testing.assert_close(ours(pictures)[0], vit.forward_features(pictures[:, 0])[:, 0], atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        ours(pictures)[0], vit.forward_features(pictures[:, 0])[:, 0], atol=2e-5, rtol=1e-5
+    )
     with torch.device("meta"):
         clip = SpaceTimeTransformer(**SpaceTimeTransformer.sizes["base_patch16_clip_224_temporal"])
     assert clip.image_weights == "vit_base_patch16_clip_224.openai"
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"reg_tokens": 2}, r"unknown \(reg_token"), ({"init_values": 0.1}, r"unknown \(blocks.0.ls1.gamma"),
-    ({"depth": 3}, "unknown"), ({"embed_dim": 48}, "of another shape"),
-    ({"global_pool": "avg", "class_token": False}, r"missing \(cls_token"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"reg_tokens": 2}, r"unknown \(reg_token"),
+        ({"init_values": 0.1}, r"unknown \(blocks.0.ls1.gamma"),
+        ({"depth": 3}, "unknown"),
+        ({"embed_dim": 48}, "of another shape"),
+        ({"global_pool": "avg", "class_token": False}, r"missing \(cls_token"),
+    ],
+)
 def test_vits_that_do_not_map_are_refused(tmp_path, changes, message):
     path = saved(image_vit(**changes), tmp_path, "safetensors")
     with pytest.raises(ConfigError, match=f"{message}.*It must hold a plain ViT"):
@@ -299,12 +426,17 @@ def test_vits_that_do_not_map_are_refused(tmp_path, changes, message):
 
 
 def test_names_and_paths_of_image_vits(folder, tmp_path, model):
-    with pytest.raises(ConfigError, match=r"neither a path nor a timm model with weights \(nearest: vit_base"):
+    with pytest.raises(
+        ConfigError, match=r"neither a path nor a timm model with weights \(nearest: vit_base"
+    ):
         tiny.miles(folder, pretrained="vit_base_patch16_244.augreg_in21k")
     with pytest.raises(FileNotFoundError, match="no such file"):
         tiny.miles(folder, pretrained="weights/vit.safetensors")
     torch.save(model.video_model.state_dict(), tmp_path / "video.pth")
-    with pytest.raises(ConfigError, match="holds a video encoder, no image ViT; give it as arch.args.load_checkpoint"):
+    with pytest.raises(
+        ConfigError,
+        match="holds a video encoder, no image ViT; give it as arch.args.load_checkpoint",
+    ):
         tiny.miles(folder, pretrained=str(tmp_path / "video.pth"))
 
 
@@ -321,14 +453,20 @@ def test_every_size_names_weights_that_timm_has():
 def test_text_weights_that_are_missing_stop_the_run(folder, tmp_path, caplog):
     tiny.text_folder(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
-    save_file({k: v for k, v in state.items() if "layer.1.ffn" not in k}, tmp_path / "model.safetensors",
-              metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"4 missing \(transformer.layer.1.ffn.*AutoModel loads whole"):
+    save_file(
+        {k: v for k, v in state.items() if "layer.1.ffn" not in k},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(
+        ConfigError, match=r"4 missing \(transformer.layer.1.ffn.*AutoModel loads whole"
+    ):
         tiny.miles(str(tmp_path))
 
 
 def test_text_weights_with_a_head(folder, tmp_path, caplog):
     from transformers import DistilBertConfig, DistilBertForMaskedLM
+
     caplog.set_level(logging.INFO)
     tiny.text_folder(tmp_path)
     network = DistilBertForMaskedLM(DistilBertConfig.from_pretrained(tmp_path))

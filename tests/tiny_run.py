@@ -1,4 +1,5 @@
 """A whole run in small: pictures and captions on disk, a tiny text tower, a config for train.py."""
+
 import json
 import os
 import subprocess
@@ -10,11 +11,16 @@ from tests import tiny
 from tests.miniatures import media, text
 
 ROOT = Path(__file__).resolve().parent.parent
-WORDS = (("the", "a"), ("red", "blue", "green"), ("dog", "cat", "man"), ("runs", "jumps", "left", "right"))
+WORDS = (
+    ("the", "a"),
+    ("red", "blue", "green"),
+    ("dog", "cat", "man"),
+    ("runs", "jumps", "left", "right"),
+)
 
 
 def sentence(number: int) -> str:
-    return " ".join(words[number // 3 ** i % len(words)] for i, words in enumerate(WORDS))
+    return " ".join(words[number // 3**i % len(words)] for i, words in enumerate(WORDS))
 
 
 def write_data(folder: Path, suffix: str = ".png", **splits: int) -> Path:
@@ -30,27 +36,65 @@ def write_data(folder: Path, suffix: str = ".png", **splits: int) -> Path:
     return folder
 
 
-def loader(folder: Path, batch_size: int = 2, frames: int = 1, workers: int = 0, **args: Any) -> dict[str, Any]:
+def loader(
+    folder: Path, batch_size: int = 2, frames: int = 1, workers: int = 0, **args: Any
+) -> dict[str, Any]:
     video = {"num_frames": frames, "input_res": 32, "reader": "av", "deadline": 0}
-    return {"type": "TextVideoDataLoader", "args": {
-        "dataset_name": "JsonlDataset", "data_dir": str(folder), "batch_size": batch_size, "num_workers": workers,
-        "video_params": video, **args}}
+    return {
+        "type": "TextVideoDataLoader",
+        "args": {
+            "dataset_name": "JsonlDataset",
+            "data_dir": str(folder),
+            "batch_size": batch_size,
+            "num_workers": workers,
+            "video_params": video,
+            **args,
+        },
+    }
 
 
-def config(home: Path, loaders: Any, trainer: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
+def config(
+    home: Path, loaders: Any, trainer: dict[str, Any] | None = None, **sections: Any
+) -> dict[str, Any]:
     """A config whose runs go to home/exps/tiny; the text tower is made in home/text if it is not there."""
     folder = home / "text"
-    model = tiny.arch(str(folder) if folder.is_dir() else tiny.text_folder(folder, dropout=0.1), depth=1)
-    return {"name": "tiny", "arch": model, "data_loader": loaders,
-            "objective": {"type": "MILESPretraining", "args": {"teacher": {"type": "EMA", "args": {"momentum": 0.9}}}},
-            "loss": {"type": "NormSoftmaxLoss", "args": {}}, "optimizer": {"type": "AdamW", "args": {"lr": 0.01}},
-            "trainer": {"epochs": 2, "save_dir": str(home / "exps"), "log_every": 1, **(trainer or {})}, **sections}
+    model = tiny.arch(
+        str(folder) if folder.is_dir() else tiny.text_folder(folder, dropout=0.1), depth=1
+    )
+    return {
+        "name": "tiny",
+        "arch": model,
+        "data_loader": loaders,
+        "objective": {
+            "type": "MILESPretraining",
+            "args": {"teacher": {"type": "EMA", "args": {"momentum": 0.9}}},
+        },
+        "loss": {"type": "NormSoftmaxLoss", "args": {}},
+        "optimizer": {"type": "AdamW", "args": {"lr": 0.01}},
+        "trainer": {"epochs": 2, "save_dir": str(home / "exps"), "log_every": 1, **(trainer or {})},
+        **sections,
+    }
 
 
-def train(path: Path, *arguments: str, processes: int = 1, wait: bool = True, **environment: str) -> Any:
+def train(
+    path: Path, *arguments: str, processes: int = 1, wait: bool = True, **environment: str
+) -> Any:
     """`train.py -c path arguments` under python or torchrun; CompletedProcess, or Popen without `wait`."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, str(ROOT / "train.py"), "-c", str(path), "-d", "cpu", *arguments]
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        if processes > 1
+        else []
+    )
+    command = [
+        sys.executable,
+        *launcher,
+        str(ROOT / "train.py"),
+        "-c",
+        str(path),
+        "-d",
+        "cpu",
+        *arguments,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
     run = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     if not wait:

@@ -7,6 +7,7 @@
 test.py import; arguments, working directory, environment and the three streams are the caller's. `python -c` and
 `python -m` are the interpreter's own.
 """
+
 import contextlib
 import json
 import os
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CLIENT = '''#!{python} -SE
+CLIENT = """#!{python} -SE
 import json, os, socket, sys
 if not sys.argv[1:] or sys.argv[1].startswith("-"):
     os.execv("{python}", ["{python}", *sys.argv[1:]])
@@ -30,7 +31,7 @@ with socket.socket(socket.AF_UNIX) as ask:
     socket.send_fds(ask, [json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()], [0, 1, 2])
     ask.shutdown(socket.SHUT_WR)
     sys.exit(int(ask.recv(16) or b"1"))  # nothing: it died by a signal
-'''
+"""
 
 
 @contextlib.contextmanager
@@ -40,10 +41,20 @@ def serve() -> Iterator[str]:
         client, place = Path(folder, "python"), Path(folder, "socket")
         client.write_text(CLIENT.format(python=sys.executable, place=place))
         client.chmod(0o755)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "",
-                       "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}  # some virtual machines promise AMX and trap
-        server = subprocess.Popen([sys.executable, "-m", "tests.warm_python", str(place)], cwd=ROOT, env=environment,
-                                  stdout=subprocess.PIPE, text=True)
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
+        }  # some virtual machines promise AMX and trap
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm_python", str(place)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         try:
             assert server.stdout.readline() == "ready\n", "the server did not start"
             yield str(client)
@@ -56,6 +67,7 @@ def main(place: str):
     """Import, listen, fork for each that asks."""
     import test  # noqa: F401
     import tests.warm  # noqa: F401
+
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(place)
         listener.listen()

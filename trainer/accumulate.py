@@ -9,6 +9,7 @@ The random numbers of (1) are replayed in (3), so that masks and dropout are the
 to `losses(cat of encode(micro-batch))` with the whole graph kept, each micro-batch drawing its masks and dropout in
 turn.
 """
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,12 @@ from trainer.distributed import unwrap, without_sync
 from trainer.precision import Precision
 
 
-def forward_backward(objective: nn.Module, batches: Sequence[Mapping[str, Any]], precision: Precision,
-                     see: Callable[[dict[str, Tensor]], None] = lambda parts: None) -> dict[str, Tensor]:
+def forward_backward(
+    objective: nn.Module,
+    batches: Sequence[Mapping[str, Any]],
+    precision: Precision,
+    see: Callable[[dict[str, Tensor]], None] = lambda parts: None,
+) -> dict[str, Tensor]:
     """Add the gradient of `objective` on all of `batches` together to the parameters' .grad; -> its detached parts.
 
     `objective` is an objective or what `distributed.wrap` made of it, `batches` the micro-batches of one step (one is
@@ -37,14 +42,20 @@ def forward_backward(objective: nn.Module, batches: Sequence[Mapping[str, Any]],
     return {name: part.detach() for name, part in parts.items()}
 
 
-def _cached(objective: nn.Module, batches: Sequence[Mapping[str, Any]], precision: Precision,
-            see: Callable[[dict[str, Tensor]], None]) -> dict[str, Tensor]:
+def _cached(
+    objective: nn.Module,
+    batches: Sequence[Mapping[str, Any]],
+    precision: Precision,
+    see: Callable[[dict[str, Tensor]], None],
+) -> dict[str, Tensor]:
     draws, caches = [], []
     for batch in batches:
         draws.append(_random_state(precision.device))
         with torch.no_grad(), precision.autocast():
             caches.append(objective(batch, dict))
-    outputs = {name: torch.cat([cache[name] for cache in caches]).requires_grad_() for name in caches[0]}
+    outputs = {
+        name: torch.cat([cache[name] for cache in caches]).requires_grad_() for name in caches[0]
+    }
     with precision.autocast():
         parts = unwrap(objective).losses(outputs)
     see(parts)
@@ -56,13 +67,19 @@ def _cached(objective: nn.Module, batches: Sequence[Mapping[str, Any]], precisio
         with without_sync(objective, i < len(batches) - 1):
             with precision.autocast():
                 again = objective(batch, dict)
-            learning = [name for name, output in again.items() if output.requires_grad]  # not that of a frozen tower
-            torch.autograd.backward([again[name] for name in learning], [grads[name][i] for name in learning])
+            learning = [
+                name for name, output in again.items() if output.requires_grad
+            ]  # not that of a frozen tower
+            torch.autograd.backward(
+                [again[name] for name in learning], [grads[name][i] for name in learning]
+            )
     return {name: part.detach() for name, part in parts.items()}
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), torch.cuda.get_rng_state(
+        device
+    ) if device.type == "cuda" else None
 
 
 def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device):

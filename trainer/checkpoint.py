@@ -10,6 +10,7 @@ A file is plain data, read without running anything in it:
     monitor_best       the best value so far, None without
     config             as resolved
 """
+
 import contextlib
 import logging
 import os
@@ -40,26 +41,50 @@ def collect(objective: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any)
     """The tensors of a run on the CPU, whole. Every process must call it; those but process 0 get empty shells."""
     names = objective.state_dict()
     whole = {name: _whole(tensor) for name, tensor in names.items()}
-    moments = {name: {key: _whole(value) for key, value in entry.items()}
-               for name, entry in optim.state(optimizer, objective).items()}
-    return {"state_dict": {name[len(MODEL):]: tensor for name, tensor in whole.items() if name.startswith(MODEL)},
-            "objective": {name: tensor for name, tensor in whole.items() if not name.startswith(MODEL)},
-            "optimizer": moments, "scaler": scaler.state_dict()}
+    moments = {
+        name: {key: _whole(value) for key, value in entry.items()}
+        for name, entry in optim.state(optimizer, objective).items()
+    }
+    return {
+        "state_dict": {
+            name[len(MODEL) :]: tensor for name, tensor in whole.items() if name.startswith(MODEL)
+        },
+        "objective": {name: tensor for name, tensor in whole.items() if not name.startswith(MODEL)},
+        "optimizer": moments,
+        "scaler": scaler.state_dict(),
+    }
 
 
-def restore(state: Mapping[str, Any], objective: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any, where: Path):
+def restore(
+    state: Mapping[str, Any],
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    where: Path,
+):
     """Put back what `collect` gave. Raises UserError, one line, if it does not fit; nothing is loaded then."""
     own = objective.state_dict()
-    saved = {**{MODEL + name: tensor for name, tensor in state["state_dict"].items()}, **state["objective"]}
+    saved = {
+        **{MODEL + name: tensor for name, tensor in state["state_dict"].items()},
+        **state["objective"],
+    }
     _check(saved, own, where)
     trained = {name for name, p in objective.named_parameters() if p.requires_grad}
     moments = state["optimizer"]
     if not set(moments) <= trained:
-        raise UserError(f"{where}: its optimizer holds parameters that this config does not train "
-                        f"({_few(set(moments) - trained)}); start from its weights with arch.args.load_checkpoint")
+        raise UserError(
+            f"{where}: its optimizer holds parameters that this config does not train "
+            f"({_few(set(moments) - trained)}); start from its weights with arch.args.load_checkpoint"
+        )
     objective.load_state_dict({name: _like(tensor, own[name]) for name, tensor in saved.items()})
-    optim.load_state(optimizer, objective, {
-        name: {key: _like(value, own[name]) for key, value in entry.items()} for name, entry in moments.items()})
+    optim.load_state(
+        optimizer,
+        objective,
+        {
+            name: {key: _like(value, own[name]) for key, value in entry.items()}
+            for name, entry in moments.items()
+        },
+    )
     if state["scaler"]:
         scaler.load_state_dict(dict(state["scaler"]))
 
@@ -93,8 +118,10 @@ def write(path: Path, state: Mapping[str, Any], also: Sequence[Path] = ()):
         _sync(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise UserError(f"{path}: could not be written ({error.strerror or error}); what was saved before is whole: "
-                        "make room and go on with -r auto") from error
+        raise UserError(
+            f"{path}: could not be written ({error.strerror or error}); what was saved before is whole: "
+            "make room and go on with -r auto"
+        ) from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -102,8 +129,10 @@ def read(path: Path) -> dict[str, Any]:
     state = read_checkpoint(path)
     missing = [name for name in NEEDED if name not in state]
     if missing:
-        raise UserError(f"{path}: training cannot go on from it, it holds no {missing[0]}; to start from its weights "
-                        f"set arch.args.load_checkpoint={path}")
+        raise UserError(
+            f"{path}: training cannot go on from it, it holds no {missing[0]}; to start from its weights "
+            f"set arch.args.load_checkpoint={path}"
+        )
     return state
 
 
@@ -114,7 +143,9 @@ def complete(path: Path) -> bool:
 
 def prune(folder: Path, keep: int):
     """Remove all but the newest `keep` checkpoint-epochN.pth; 0 keeps all."""
-    found = sorted(folder.glob("checkpoint-epoch*.pth"), key=lambda path: int(path.stem.rpartition("epoch")[2]))
+    found = sorted(
+        folder.glob("checkpoint-epoch*.pth"), key=lambda path: int(path.stem.rpartition("epoch")[2])
+    )
     for path in found[:-keep] if keep else []:
         path.unlink(missing_ok=True)
 
@@ -137,11 +168,16 @@ def _like(value: Any, own: Tensor) -> Any:
 def _check(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path):
     wrong = [f"{name} is missing" for name in own if name not in saved]
     wrong += [f"{name} has no place" for name in saved if name not in own]
-    wrong += [f"{name} is {tuple(saved[name].shape)} instead of {tuple(tensor.shape)}" for name, tensor in own.items()
-              if name in saved and saved[name].shape != tensor.shape]
+    wrong += [
+        f"{name} is {tuple(saved[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name in saved and saved[name].shape != tensor.shape
+    ]
     if wrong:
-        raise UserError(f"{where}: does not fit this config: {_few(wrong)}; go on with its own config, "
-                        f"-c {where.parent / 'config.json'}, or start from its weights, arch.args.load_checkpoint")
+        raise UserError(
+            f"{where}: does not fit this config: {_few(wrong)}; go on with its own config, "
+            f"-c {where.parent / 'config.json'}, or start from its weights, arch.args.load_checkpoint"
+        )
 
 
 def _few(words: Sequence[str] | set[str]) -> str:

@@ -1,4 +1,5 @@
 """One writer a run folder: a killed job's processes may live on for a while after the next has been started."""
+
 import errno
 import fcntl
 import logging
@@ -34,8 +35,10 @@ def claim(folder: Path):
                 log.debug("%s: not locked, %s", folder, error)
                 break
         if time.monotonic() - began > WAIT:
-            raise UserError(f"{folder}: another process is still writing there; end it first, or start a run of its "
-                            "own, without -r auto")
+            raise UserError(
+                f"{folder}: another process is still writing there; end it first, or start a run of its "
+                "own, without -r auto"
+            )
         if not said:
             log.info("%s: waiting for the process that still writes there", folder)
             said = True

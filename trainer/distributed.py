@@ -3,6 +3,7 @@
 `torchrun` sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; without WORLD_SIZE (or with 1) there is one
 process and no group.
 """
+
 import functools
 import inspect
 import logging
@@ -40,10 +41,14 @@ def start(device: str | torch.device | None = None) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if processes > 1 and not dist.is_initialized():
-        missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        missing = [
+            name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
+        ]
         if missing:
-            raise UserError(f"WORLD_SIZE is {processes} and {', '.join(missing)} is not set: start it with torchrun "
-                             "--nproc_per_node=N, or unset WORLD_SIZE")
+            raise UserError(
+                f"WORLD_SIZE is {processes} and {', '.join(missing)} is not set: start it with torchrun "
+                "--nproc_per_node=N, or unset WORLD_SIZE"
+            )
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
     return device
@@ -73,9 +78,11 @@ def barrier():
 
 def main_only(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: only process 0 runs `function`; the others get None at once."""
+
     @functools.wraps(function)
     def run(*args, **kwargs):
         return function(*args, **kwargs) if rank() == 0 else None
+
     return run
 
 
@@ -128,7 +135,11 @@ def without_sync(module: nn.Module, active: bool = True) -> AbstractContextManag
 
     FSDP2 averages at each backward pass and adds up shards: whole gradients would not fit where it is needed.
     """
-    return module.no_sync() if active and isinstance(module, DistributedDataParallel) else nullcontext()
+    return (
+        module.no_sync()
+        if active and isinstance(module, DistributedDataParallel)
+        else nullcontext()
+    )
 
 
 @contextmanager
@@ -159,7 +170,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> Tensor:
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
-        return grad[rank() * ctx.rows:(rank() + 1) * ctx.rows]
+        return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
 def _agreed(number: int, how: Any) -> int:
@@ -177,8 +188,13 @@ def _ddp(module: nn.Module) -> nn.Module:
 
 def _fsdp2(module: nn.Module) -> nn.Module:
     from torch.distributed.fsdp import fully_shard  # takes a second to import and is rarely needed
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nobody writes into a tower's output
-    blocks = [block for part in module.modules() if isinstance(part, nn.ModuleList) for block in part]
+
+    warnings.filterwarnings(
+        "ignore", "FSDP2-wrapped module .* returned a view"
+    )  # nobody writes into a tower's output
+    blocks = [
+        block for part in module.modules() if isinstance(part, nn.ModuleList) for block in part
+    ]
     towers = [tower for part in module.children() for tower in part.children()]
     for part in (*blocks, *towers):
         if next(part.parameters(), None) is not None:
@@ -192,5 +208,7 @@ WRAPPERS = {"ddp": _ddp, "fsdp2": _fsdp2}
 def _environment(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdigit():
-        raise UserError(f"the environment variable {name} is {text!r}: start it with torchrun, or unset {name}")
+        raise UserError(
+            f"the environment variable {name} is {text!r}: start it with torchrun, or unset {name}"
+        )
     return int(text)

@@ -1,4 +1,5 @@
 """The exam: a model and a data set -> R@K, MedR, MeanR in both directions. Used by test.py and between epochs."""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ class Evaluation:
     bank: captions of the training split that QB-Norm uses at most (None: all). data_loader: what test.py reads, in
     place of the config's data_loader; one or several.
     """
+
     rows: Sequence = ()
     stride: int | None = None
     prompts: Sequence = PROMPTS
@@ -33,12 +35,18 @@ class Evaluation:
 
     def __post_init__(self):
         if self.stride is not None and self.stride < 1:
-            raise ConfigError(f"evaluation.stride: {self.stride} is given, 1 or more is needed (test.py -s STRIDE)")
+            raise ConfigError(
+                f"evaluation.stride: {self.stride} is given, 1 or more is needed (test.py -s STRIDE)"
+            )
         if isinstance(self.rows, str) or isinstance(self.prompts, str) or not self.prompts:
-            raise ConfigError("evaluation.rows and evaluation.prompts are lists; prompts has at least one entry")
+            raise ConfigError(
+                "evaluation.rows and evaluation.prompts are lists; prompts has at least one entry"
+            )
         wrong = [prompt for prompt in self.prompts if prompt.count("{}") != 1]
         if wrong:
-            raise ConfigError(f"evaluation.prompts: {wrong[0]!r} needs one {{}}, where the class name goes")
+            raise ConfigError(
+                f"evaluation.prompts: {wrong[0]!r} needs one {{}}, where the class name goes"
+            )
 
     @property
     def all_rows(self) -> list:
@@ -58,15 +66,33 @@ def evaluation(config: Mapping[str, Any]) -> Evaluation:
     return Evaluation(**section)
 
 
-def evaluate(model: nn.Module, loader: Any, device: torch.device | str, *, settings: Evaluation | None = None,
-             bank: Sequence[str] = (), metrics: Sequence[str] = STANDARD, precision: Precision | None = None,
-             progress: bool = False) -> dict[str, Any]:
+def evaluate(
+    model: nn.Module,
+    loader: Any,
+    device: torch.device | str,
+    *,
+    settings: Evaluation | None = None,
+    bank: Sequence[str] = (),
+    metrics: Sequence[str] = STANDARD,
+    precision: Precision | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
     """results.json's numbers (docs/results.md) of `model` on the loader's data set; its mode and random state stay.
 
     Every process must call it and gets the same. Videos and captions are embedded once each, whatever the number of
     processes; similarities are float32 whatever the precision of the forward pass.
     """
     settings = settings or Evaluation()
-    found = embed(model, loader, device, stride=settings.stride, bank=bank, prompts=settings.prompts,
-                  precision=precision, progress=progress)
-    return score(found, device, rows=settings.all_rows, metrics=metrics, resamples=settings.resamples)
+    found = embed(
+        model,
+        loader,
+        device,
+        stride=settings.stride,
+        bank=bank,
+        prompts=settings.prompts,
+        precision=precision,
+        progress=progress,
+    )
+    return score(
+        found, device, rows=settings.all_rows, metrics=metrics, resamples=settings.resamples
+    )

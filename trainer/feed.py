@@ -1,4 +1,5 @@
 """Batches on the device: loaders take turns, one optimizer step each; how long the device had to wait for them."""
+
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,16 +21,25 @@ class Feed:
     and processes together (but at least one round).
     """
 
-    def __init__(self, loaders: Sequence[Any], device: torch.device, accumulate: int = 1,
-                 max_samples: float | None = None):
+    def __init__(
+        self,
+        loaders: Sequence[Any],
+        device: torch.device,
+        accumulate: int = 1,
+        max_samples: float | None = None,
+    ):
         self.loaders, self.device, self.accumulate = list(loaders), device, accumulate
-        self.samples = [loader.batch_size * accumulate * world() for loader in self.loaders]  # of a step
+        self.samples = [
+            loader.batch_size * accumulate * world() for loader in self.loaders
+        ]  # of a step
         self.rounds = min(len(loader) // accumulate for loader in self.loaders)
         if self.rounds < 1:
             short = min(range(len(self.loaders)), key=lambda i: len(self.loaders[i]))
-            raise ConfigError(f"data_loader.{short}: {len(self.loaders[short])} batches of {world()} x "
-                              f"{self.loaders[short].batch_size} do not make one step of {accumulate}; lower batch_size"
-                              " or trainer.accumulate, or take more data")
+            raise ConfigError(
+                f"data_loader.{short}: {len(self.loaders[short])} batches of {world()} x "
+                f"{self.loaders[short].batch_size} do not make one step of {accumulate}; lower batch_size"
+                " or trainer.accumulate, or take more data"
+            )
         if max_samples is not None:
             self.rounds = min(self.rounds, max(1, int(max_samples // sum(self.samples))))
         self.waited = 0.0
@@ -48,7 +58,10 @@ class Feed:
 
     def epoch(self, epoch: int, position: int = 0) -> Iterator[tuple[int, Batches]]:
         """(number of the loader, its micro-batches on the device) for each step from `position` on."""
-        sources = [loader.epoch(epoch, start) for loader, start in zip(self.loaders, self.taken(position), strict=True)]
+        sources = [
+            loader.epoch(epoch, start)
+            for loader, start in zip(self.loaders, self.taken(position), strict=True)
+        ]
         try:
             for step in range(position, self.steps):
                 number = step % len(sources)
@@ -60,7 +73,9 @@ class Feed:
     def _fetch(self, source: Iterator[dict[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
         batch = next(source)
-        if self._stream is None or torch.cuda.current_stream(self.device).query():  # a busy GPU does not wait
+        if (
+            self._stream is None or torch.cuda.current_stream(self.device).query()
+        ):  # a busy GPU does not wait
             self.waited += time.perf_counter() - began
         for meta in batch["meta"]:
             self.failures.extend(meta.get("failures", ()))

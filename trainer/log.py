@@ -2,6 +2,7 @@
 
 Files are only ever added to. After a resume log.jsonl may hold steps twice: the later line counts.
 """
+
 import json
 import logging
 import os
@@ -35,14 +36,22 @@ def console(level: int = logging.INFO):
     who = f"[process {rank()}] " if world() > 1 and rank() else ""
     for handler in root.handlers:
         if isinstance(handler, _Console):
-            handler.setFormatter(logging.Formatter(f"%(asctime)s {who}%(levelname).1s %(message)s", "%H:%M:%S"))
+            handler.setFormatter(
+                logging.Formatter(f"%(asctime)s {who}%(levelname).1s %(message)s", "%H:%M:%S")
+            )
     root.setLevel(logging.WARNING if rank() else level)
 
 
 class RunLog:
     """The files of one run folder. `step`: the step that it goes on from, so that TensorBoard drops what lies after."""
 
-    def __init__(self, folder: Path, step: int = 0, config: Mapping[str, Any] | None = None, wandb: Any = False):
+    def __init__(
+        self,
+        folder: Path,
+        step: int = 0,
+        config: Mapping[str, Any] | None = None,
+        wandb: Any = False,
+    ):
         self.folder = Path(folder)
         self._board = self._wandb = None
         if rank() == 0:
@@ -63,8 +72,10 @@ class RunLog:
     @main_only
     def bad_files(self, failures: Iterable[tuple[str, str]], epoch: int):
         """One line of bad_files.jsonl for each (path, reason)."""
-        _append(self.folder / "bad_files.jsonl", [{"path": path, "reason": reason, "epoch": epoch}
-                                                  for path, reason in failures])
+        _append(
+            self.folder / "bad_files.jsonl",
+            [{"path": path, "reason": reason, "epoch": epoch} for path, reason in failures],
+        )
 
     @main_only
     def scalars(self, step: int, values: Mapping[str, float]):
@@ -123,7 +134,10 @@ def _board(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        log.warning("no TensorBoard files are written (%s): pip install tensorboard; log.jsonl has all numbers", error)
+        log.warning(
+            "no TensorBoard files are written (%s): pip install tensorboard; log.jsonl has all numbers",
+            error,
+        )
         return None
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
@@ -135,7 +149,11 @@ def _wandb(folder: Path, config: Mapping[str, Any], wanted: Any) -> Any:
     try:
         import wandb
     except ImportError:
-        raise ConfigError("trainer.wandb: wandb is not installed; pip install wandb, or set it to false") from None
+        raise ConfigError(
+            "trainer.wandb: wandb is not installed; pip install wandb, or set it to false"
+        ) from None
     name = f"{folder.parent.name}-{folder.name}"
     args = {"project": "miles", "name": name, "id": name, "resume": "allow", "dir": str(folder)}
-    return wandb.init(**{**args, **(plain(wanted) if isinstance(wanted, Mapping) else {})}, config=plain(config))
+    return wandb.init(
+        **{**args, **(plain(wanted) if isinstance(wanted, Mapping) else {})}, config=plain(config)
+    )

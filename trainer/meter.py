@@ -2,6 +2,7 @@
 
 K parts of the loss, L loaders.
 """
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,9 @@ class Meter:
         """One step of `loader` with `weight` samples."""
         if self.sums_LK is None:
             self.parts = list(parts)
-            self.sums_LK = torch.zeros(len(self.names), len(parts), dtype=torch.float64, device=values_K.device)
+            self.sums_LK = torch.zeros(
+                len(self.names), len(parts), dtype=torch.float64, device=values_K.device
+            )
         self.sums_LK[loader] += values_K * weight
         self.weights[loader] += weight
 
@@ -43,7 +46,9 @@ class Meter:
     def load(self, state: Mapping[str, Any], device: torch.device):
         """Go on from what `state` gave."""
         self.parts, self.weights = list(state["parts"]), list(state["weights"])
-        self.sums_LK = torch.tensor(state["sums"], dtype=torch.float64, device=device) if self.parts else None
+        self.sums_LK = (
+            torch.tensor(state["sums"], dtype=torch.float64, device=device) if self.parts else None
+        )
 
     def means(self) -> dict[str, float]:
         """{part: mean over all samples of all processes, part/loader: of one loader's}; every process must call it."""
@@ -53,8 +58,11 @@ class Meter:
             column = [row[k] for row in state["sums"]]
             found[part] = sum(column) / max(1, sum(self.weights))
             if len(self.names) > 1:
-                found |= {f"{part}/{name}": column[i] / weight for i, (name, weight)
-                          in enumerate(zip(self.names, self.weights)) if weight}
+                found |= {
+                    f"{part}/{name}": column[i] / weight
+                    for i, (name, weight) in enumerate(zip(self.names, self.weights))
+                    if weight
+                }
         return found
 
 
@@ -93,9 +101,11 @@ class Watch:
         bad = [name for name, value in found.items() if value - value != 0]
         if bad:
             name = next((name for name in bad if name != "loss"), bad[0])
-            raise NonFiniteLoss(f"{name} is {found[name]} at {where}: stopped before the update; lower "
-                                "optimizer.args.lr, set trainer.clip_grad_norm, or take precision bf16 or fp32; -r "
-                                "goes on from the last checkpoint")
+            raise NonFiniteLoss(
+                f"{name} is {found[name]} at {where}: stopped before the update; lower "
+                "optimizer.args.lr, set trainer.clip_grad_norm, or take precision bf16 or fp32; -r "
+                "goes on from the last checkpoint"
+            )
 
     def norm(self, value: Tensor, where: str):
         """The gradient's norm, before the update; not for fp16, whose scaler expects infinite ones."""
@@ -106,5 +116,7 @@ class Watch:
     def check_norm(self, where: str):
         """Raises NonFiniteLoss if a gradient since the start was not finite."""
         if self.bad.item():
-            raise NonFiniteLoss(f"the gradient is not finite at or before {where}, the loss is; lower "
-                                "optimizer.args.lr or take precision bf16 or fp32; -r goes on from the last checkpoint")
+            raise NonFiniteLoss(
+                f"the gradient is not finite at or before {where}, the loss is; lower "
+                "optimizer.args.lr or take precision bf16 or fp32; -r goes on from the last checkpoint"
+            )

@@ -1,7 +1,8 @@
 """Optimizers over parameter groups, and learning-rate schedules as pure functions of the step.
 
-    schedule(step, steps, steps_per_epoch) -> factor of the learning rate for the update after `step` finished ones
+schedule(step, steps, steps_per_epoch) -> factor of the learning rate for the update after `step` finished ones
 """
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,24 +32,50 @@ def groups(module: nn.Module, decay: str = "all") -> list[dict[str, Any]]:
 
 
 @OPTIMIZERS.register("AdamW")
-def adamw(module: nn.Module, lr: float = 3e-5, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-6,
-          weight_decay: float = 0.0, decay: str = "all", fused: bool | None = None) -> torch.optim.Optimizer:
+def adamw(
+    module: nn.Module,
+    lr: float = 3e-5,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    decay: str = "all",
+    fused: bool | None = None,
+) -> torch.optim.Optimizer:
     """torch's AdamW; eps and weight decay are what the family had by default. `fused` None: on a GPU."""
-    return torch.optim.AdamW(groups(module, decay), lr, tuple(betas), eps, weight_decay, fused=_fused(module, fused))
+    return torch.optim.AdamW(
+        groups(module, decay), lr, tuple(betas), eps, weight_decay, fused=_fused(module, fused)
+    )
 
 
 @OPTIMIZERS.register("Adam")
-def adam(module: nn.Module, lr: float = 3e-5, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8,
-         weight_decay: float = 0.0, decay: str = "all", fused: bool | None = None) -> torch.optim.Optimizer:
+def adam(
+    module: nn.Module,
+    lr: float = 3e-5,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decay: str = "all",
+    fused: bool | None = None,
+) -> torch.optim.Optimizer:
     """torch's Adam. `fused` None: on a GPU."""
-    return torch.optim.Adam(groups(module, decay), lr, tuple(betas), eps, weight_decay, fused=_fused(module, fused))
+    return torch.optim.Adam(
+        groups(module, decay), lr, tuple(betas), eps, weight_decay, fused=_fused(module, fused)
+    )
 
 
 @OPTIMIZERS.register("SGD")
-def sgd(module: nn.Module, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, nesterov: bool = False,
-        decay: str = "all") -> torch.optim.Optimizer:
+def sgd(
+    module: nn.Module,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    decay: str = "all",
+) -> torch.optim.Optimizer:
     """torch's SGD."""
-    return torch.optim.SGD(groups(module, decay), lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
+    return torch.optim.SGD(
+        groups(module, decay), lr, momentum, weight_decay=weight_decay, nesterov=nesterov
+    )
 
 
 def _fused(module: nn.Module, wanted: bool | None) -> bool:
@@ -76,7 +103,7 @@ class MultiStep:
 
     def __call__(self, step: int, steps: int, steps_per_epoch: int) -> float:
         passed = sum(step >= round(milestone * steps_per_epoch) for milestone in self.milestones)
-        return self.rise(step, steps, steps_per_epoch) * self.gamma ** passed
+        return self.rise(step, steps, steps_per_epoch) * self.gamma**passed
 
 
 @SCHEDULES.register("Cosine")
@@ -105,11 +132,17 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
 def state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, dict[str, Any]]:
     """{parameter's name: its moments}: independent of order and groups, whose settings come from the config alone."""
     names = {p: name for name, p in module.named_parameters()}
-    return {names[p]: dict(optimizer.state[p]) for group in optimizer.param_groups for p in group["params"]
-            if p in optimizer.state}
+    return {
+        names[p]: dict(optimizer.state[p])
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if p in optimizer.state
+    }
 
 
-def load_state(optimizer: torch.optim.Optimizer, module: nn.Module, saved: Mapping[str, Mapping[str, Any]]):
+def load_state(
+    optimizer: torch.optim.Optimizer, module: nn.Module, saved: Mapping[str, Mapping[str, Any]]
+):
     """Put back what `state` gave, tensors laid out as the parameters are; a parameter without moments starts anew."""
     names = {p: name for name, p in module.named_parameters()}
     order = [names[p] for group in optimizer.param_groups for p in group["params"]]

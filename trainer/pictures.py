@@ -1,5 +1,6 @@
 """A few masked clips as one picture: what the student sees. B clips, T frames, C channels, H height, W width,
 N = rows * columns patches a frame."""
+
 import torch
 from torch import Tensor, nn
 
@@ -30,11 +31,19 @@ def masked_clips(objective: nn.Module, video_BTCHW: Tensor) -> Tensor:
 def _visible(video_BTCHW: Tensor) -> Tensor:
     """Each clip stretched to 0..1: whatever it was normalised by."""
     video_BTCHW = video_BTCHW.detach().float().cpu()
-    low, high = video_BTCHW.amin((1, 2, 3, 4), keepdim=True), video_BTCHW.amax((1, 2, 3, 4), keepdim=True)
+    low, high = (
+        video_BTCHW.amin((1, 2, 3, 4), keepdim=True),
+        video_BTCHW.amax((1, 2, 3, 4), keepdim=True),
+    )
     return (video_BTCHW - low) / (high - low).clamp(min=1e-6)
 
 
 def _pixels(mask_BTN: Tensor, grid: tuple[int, int, int], like_BTCHW: Tensor) -> Tensor:
     """bool (B, T, 1, H, W): the patches' mask in pixels."""
     mask_BTHW = mask_BTN.unflatten(2, grid[1:]).float()
-    return torch.nn.functional.interpolate(mask_BTHW, like_BTCHW.shape[-2:], mode="nearest")[:, :, None] > 0.5
+    return (
+        torch.nn.functional.interpolate(mask_BTHW, like_BTCHW.shape[-2:], mode="nearest")[
+            :, :, None
+        ]
+        > 0.5
+    )

@@ -1,5 +1,6 @@
 """fp32, tf32, bf16, fp16: what the encoders compute in. Parameters stay float32; losses compute in float32 or wider
 whatever is chosen (`model.loss.full_precision`)."""
+
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -32,4 +33,8 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager:
         """The context for one forward pass."""
-        return torch.autocast(self.device.type, dtype=HALF[self.name]) if self.name in HALF else nullcontext()
+        return (
+            torch.autocast(self.device.type, dtype=HALF[self.name])
+            if self.name in HALF
+            else nullcontext()
+        )

@@ -1,4 +1,5 @@
 """What the loop tells while it runs: the bar, the numbers every few steps, the line of an epoch."""
+
 import logging
 import sys
 import time
@@ -35,8 +36,15 @@ class Report:
     def begin(self, epochs: int):
         """The bar of an epoch, from where it stands."""
         progress, feed = self.state.progress, self.state.feed
-        self.bar = tqdm(total=feed.steps, initial=progress.position, desc=f"epoch {progress.epoch + 1}/{epochs}",
-                        disable=True if rank() else None, file=sys.stderr, dynamic_ncols=True, bar_format=BAR)
+        self.bar = tqdm(
+            total=feed.steps,
+            initial=progress.position,
+            desc=f"epoch {progress.epoch + 1}/{epochs}",
+            disable=True if rank() else None,
+            file=sys.stderr,
+            dynamic_ncols=True,
+            bar_format=BAR,
+        )
         self.recent = Meter(self.state.loaders)
         self.began = self.marked = time.perf_counter()
         self.samples = self.recent_samples = self.taken = 0
@@ -61,18 +69,31 @@ class Report:
         """The means since the last time; every process must call it."""
         means, now = self.recent.means(), time.perf_counter()
         waiting = max(gather_objects((self.state.feed.waited - self.waited) / (now - self.marked)))
-        values = {**means, **values, "samples_per_s": self.recent_samples / (now - self.marked), "waiting": waiting,
-                  "memory_gib": used(self.state.feed.device)}
+        values = {
+            **means,
+            **values,
+            "samples_per_s": self.recent_samples / (now - self.marked),
+            "waiting": waiting,
+            "memory_gib": used(self.state.feed.device),
+        }
         self.recent, self.marked, self.recent_samples = Meter(self.state.loaders), now, 0
         self.waited = self.state.feed.waited
         self.files.line("step", epoch=self.state.progress.epoch + 1, step=self.state.step, **values)
-        self.files.scalars(self.state.step, {f"train/{name}": value for name, value in values.items()})
+        self.files.scalars(
+            self.state.step, {f"train/{name}": value for name, value in values.items()}
+        )
         left = duration(self._left())
         self.bar.set_postfix_str(brief(means, values, left), refresh=False)
         if self.bar.disable and now - self.said > QUIET:
             self.said = now
-            log.info("epoch %d, step %d of %d: %s, %s left", self.state.progress.epoch + 1, self.state.step, self.steps,
-                     self._text(means, values), left)
+            log.info(
+                "epoch %d, step %d of %d: %s, %s left",
+                self.state.progress.epoch + 1,
+                self.state.step,
+                self.steps,
+                self._text(means, values),
+                left,
+            )
 
     def end(self):
         """The bar goes, the clock stops."""
@@ -82,50 +103,96 @@ class Report:
     def validated(self, values: Mapping[str, float]):
         """What validation found before the first step."""
         self.files.line("validation", step=self.state.step, **values)
-        self.files.scalars(self.state.step, {f"val/{name}": value for name, value in values.items()})
-        log.info("before the first step: %s", ", ".join(f"{name} {value:.4g}" for name, value in shown(values).items()))
+        self.files.scalars(
+            self.state.step, {f"val/{name}": value for name, value in values.items()}
+        )
+        log.info(
+            "before the first step: %s",
+            ", ".join(f"{name} {value:.4g}" for name, value in shown(values).items()),
+        )
 
     def epoch(self, means: Mapping[str, float], validated: Mapping[str, float], lr: float):
         """The line of an epoch that is done; every process must call it."""
         share = max(gather_objects(self.state.feed.waited / self.seconds))
         number, bad = self.state.progress.epoch + 1, self.state.progress.bad_files
         rate = self.samples / self.seconds
-        self.files.line("epoch", epoch=number, step=self.state.step, **means, **validated, lr=lr, samples_per_s=rate,
-                        waiting=share, seconds=self.seconds, bad_files=bad)
-        self.files.scalars(self.state.step, {f"epoch/{name}": value for name, value in means.items()})
-        self.files.scalars(self.state.step, {f"val/{name}": value for name, value in validated.items()})
+        self.files.line(
+            "epoch",
+            epoch=number,
+            step=self.state.step,
+            **means,
+            **validated,
+            lr=lr,
+            samples_per_s=rate,
+            waiting=share,
+            seconds=self.seconds,
+            bad_files=bad,
+        )
+        self.files.scalars(
+            self.state.step, {f"epoch/{name}": value for name, value in means.items()}
+        )
+        self.files.scalars(
+            self.state.step, {f"val/{name}": value for name, value in validated.items()}
+        )
         self.files.flush()
         values = {"lr": lr, "samples_per_s": rate, "waiting": share}
-        log.info("epoch %d: %s%s", number, self._text({**means, **shown(validated)}, values),
-                 f"; {bad} unreadable files replaced, see bad_files.jsonl" if bad else "")
+        log.info(
+            "epoch %d: %s%s",
+            number,
+            self._text({**means, **shown(validated)}, values),
+            f"; {bad} unreadable files replaced, see bad_files.jsonl" if bad else "",
+        )
         if share > SLOW and self.state.feed.waited > 10:
             log.warning(slow(share))
 
     def _text(self, means: Mapping[str, float], values: Mapping[str, float]) -> str:
         parts = [f"{name} {value:.4g}" for name, value in means.items() if "/" not in name]
-        return ", ".join([*parts, f"lr {values['lr']:.2e}", f"{values['samples_per_s']:.1f} samples/s",
-                          f"{100 * values['waiting']:.0f} % waiting for data"])
+        return ", ".join(
+            [
+                *parts,
+                f"lr {values['lr']:.2e}",
+                f"{values['samples_per_s']:.1f} samples/s",
+                f"{100 * values['waiting']:.0f} % waiting for data",
+            ]
+        )
 
     def _left(self) -> float:
         """Seconds, by the epoch's mean speed."""
-        return (time.perf_counter() - self.began) / max(1, self.taken) * (self.steps - self.state.step)
+        return (
+            (time.perf_counter() - self.began) / max(1, self.taken) * (self.steps - self.state.step)
+        )
 
 
 def brief(means: Mapping[str, float], values: Mapping[str, float], left: str) -> str:
     """What fits beside a bar in 80 columns: losses, learning rate, samples/s, share of waiting, time left."""
-    parts = [f"{name.removeprefix('loss_')} {value:.3g}" for name, value in means.items() if "/" not in name]
-    return " ".join([*parts, f"lr {values['lr']:.1e} {values['samples_per_s']:.0f}/s",
-                     f"wait {100 * values['waiting']:.0f}% left {left}"])
+    parts = [
+        f"{name.removeprefix('loss_')} {value:.3g}"
+        for name, value in means.items()
+        if "/" not in name
+    ]
+    return " ".join(
+        [
+            *parts,
+            f"lr {values['lr']:.1e} {values['samples_per_s']:.0f}/s",
+            f"wait {100 * values['waiting']:.0f}% left {left}",
+        ]
+    )
 
 
 def slow(share: float) -> str:
     """What to do about a loader that is too slow."""
-    return f"{100 * share:.0f} % of the time waiting for data: raise num_workers or prepare the data"
+    return (
+        f"{100 * share:.0f} % of the time waiting for data: raise num_workers or prepare the data"
+    )
 
 
 def shown(validated: Mapping[str, float]) -> dict[str, float]:
     """The few numbers of validation that a line has room for."""
-    return {name: value for name, value in validated.items() if name in ("val_loss", "t2v.R1", "t2v.R5", "v2t.R1")}
+    return {
+        name: value
+        for name, value in validated.items()
+        if name in ("val_loss", "t2v.R1", "t2v.R5", "v2t.R1")
+    }
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 A run is save_dir/name/<MMDD_HHMMSS>/; with stages each lies in a folder of its own therein, as stage1_NAME/.
 """
+
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,15 @@ from trainer.settings import settings
 log = logging.getLogger(__name__)
 
 
-Sections = Sequence[tuple[str, Registry, Sequence[str]]]  # name in the config, what it names, what the program gives
+Sections = Sequence[
+    tuple[str, Registry, Sequence[str]]
+]  # name in the config, what it names, what the program gives
 
 
 class Stage(NamedTuple):
     """One stage of a run (a run without stages is one): its resolved config, its folder, the checkpoint to go on from
     and the one of the stage before, each None if there is none. `number` counts from 0."""
+
     number: int
     config: Config
     folder: Path
@@ -33,6 +37,7 @@ class Stage(NamedTuple):
 
 class Place(NamedTuple):
     """The run's folder, the folder of the run that it goes on from, the first stage to run, its checkpoint or None."""
+
     folder: Path
     source: Path
     stage: int
@@ -46,7 +51,9 @@ def stages(config: Config, resume: str | None = None, sections: Sections = ()) -
     `sections` of all stages are checked first, so that none fails by a slip after the others' days. Raises
     FileNotFoundError, UserError.
     """
-    blocks = [_resolve(config, number) for number in range(len(config.blocks("stages")))] or [config]
+    blocks = [_resolve(config, number) for number in range(len(config.blocks("stages")))] or [
+        config
+    ]
     for block in blocks:
         _check(block, sections)
     place = _from_main(lambda: _place(config, blocks, resume))
@@ -56,16 +63,29 @@ def stages(config: Config, resume: str | None = None, sections: Sections = ()) -
     found = []
     for number in range(place.stage, len(blocks)):
         first = number == place.stage
-        before = (place.source if first else place.folder) / names[number - 1] / checkpoint.LATEST if number else None
-        found.append(Stage(number, _after(blocks[number], before), place.folder / names[number],
-                           place.start if first else None, before))
+        before = (
+            (place.source if first else place.folder) / names[number - 1] / checkpoint.LATEST
+            if number
+            else None
+        )
+        found.append(
+            Stage(
+                number,
+                _after(blocks[number], before),
+                place.folder / names[number],
+                place.start if first else None,
+                before,
+            )
+        )
     return found
 
 
 def finished(progress: Mapping[str, Any], epoch: int, config: Config) -> bool:
     """Whether a stage of which `epoch` epochs are done has nothing left to do (or was stopped early)."""
     chosen = settings(config)
-    return epoch >= chosen.epochs or bool(chosen.early_stop and progress["stale"] >= chosen.early_stop)
+    return epoch >= chosen.epochs or bool(
+        chosen.early_stop and progress["stale"] >= chosen.early_stop
+    )
 
 
 def _resolve(config: Config, number: int) -> Config:
@@ -73,8 +93,12 @@ def _resolve(config: Config, number: int) -> Config:
     over = config["stages"][number]
     unknown = set(over) - (set(SECTIONS) - {"stages", "base"})
     if unknown:
-        raise ConfigError(f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(SECTIONS))}")
-    return Config(lay({key: value for key, value in config.plain().items() if key != "stages"}, over.plain()))
+        raise ConfigError(
+            f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(SECTIONS))}"
+        )
+    return Config(
+        lay({key: value for key, value in config.plain().items() if key != "stages"}, over.plain())
+    )
 
 
 def _check(config: Config, sections: Sections):
@@ -114,7 +138,10 @@ def _from_main(function: Callable[[], Any]) -> Any:
 
 def _place(config: Config, blocks: list[Config], resume: str | None) -> Place:
     """Where to run; process 0 holds the folder from here on."""
-    home, many = Path(settings(config).save_dir) / config.need("name"), bool(config.blocks("stages"))
+    home, many = (
+        Path(settings(config).save_dir) / config.need("name"),
+        bool(config.blocks("stages")),
+    )
     found = _newest(home) if resume == "auto" else Path(resume) if resume else None
     if found is None:
         if resume:
@@ -135,7 +162,10 @@ def _place(config: Config, blocks: list[Config], resume: str | None) -> Place:
     if start is None:
         later = checkpoint.complete(run / _name(blocks[stage], stage) / checkpoint.LATEST)
     else:
-        later = found.name != checkpoint.LATEST and _step(found.with_name(checkpoint.LATEST)) > state["step"]
+        later = (
+            found.name != checkpoint.LATEST
+            and _step(found.with_name(checkpoint.LATEST)) > state["step"]
+        )
     folder = _new(home) if later else run
     if later:
         log.warning("%s is not the newest of its run: going on in a new folder, %s", found, folder)

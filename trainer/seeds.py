@@ -1,4 +1,5 @@
 """Randomness as a pure function of integers: a step draws the same whenever and wherever it is taken."""
+
 import hashlib
 
 import torch

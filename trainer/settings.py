@@ -1,4 +1,5 @@
 """The "trainer" section of a config: names, defaults, checks."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,6 +21,7 @@ class Settings:
     keep_last (0: all); save_every: also save every so many steps. log_every: steps between log lines.
     seed: of everything that is drawn. wandb: true, or an object of arguments for wandb.init.
     """
+
     epochs: int = 10
     max_samples_per_epoch: int | float | None = None
     accumulate: int = 1
@@ -40,14 +42,24 @@ class Settings:
     wandb: Any = False
 
     def __post_init__(self):
-        for name, least in {"epochs": 1, "accumulate": 1, "save_period": 1, "log_every": 1, "keep_last": 0,
-                            "save_every": 0, "early_stop": 0, "max_samples_per_epoch": 1}.items():
+        for name, least in {
+            "epochs": 1,
+            "accumulate": 1,
+            "save_period": 1,
+            "log_every": 1,
+            "keep_last": 0,
+            "save_every": 0,
+            "early_stop": 0,
+            "max_samples_per_epoch": 1,
+        }.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"trainer.{name}: {value} is given, {least} or more is needed")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
-            raise ConfigError(f"trainer.clip_grad_norm: {self.clip_grad_norm} is given, a number above 0 is needed; "
-                              "null is no clipping")
+            raise ConfigError(
+                f"trainer.clip_grad_norm: {self.clip_grad_norm} is given, a number above 0 is needed; "
+                "null is no clipping"
+            )
 
 
 def settings(config: Mapping[str, Any]) -> Settings:
@@ -55,4 +67,6 @@ def settings(config: Mapping[str, Any]) -> Settings:
     section = config.get("trainer") or {}
     check_args(Settings, section, "trainer")
     whole = {"seed": config.get("seed", 0), **section}
-    return Settings(**{field.name: whole[field.name] for field in fields(Settings) if field.name in whole})
+    return Settings(
+        **{field.name: whole[field.name] for field in fields(Settings) if field.name in whole}
+    )

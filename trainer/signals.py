@@ -3,6 +3,7 @@
 Slurm signals the data workers too, which then die; torch would raise in the middle of a step. Here their death is only
 noticed when a batch is fetched (see `Stop.watch`), so that a checkpoint is always of a whole step.
 """
+
 import ctypes
 import os
 import signal
@@ -25,7 +26,9 @@ class Stop:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGTERM)  # a killed torchrun leaves no one who writes on
+            ctypes.CDLL(None).prctl(
+                PARENT_DEATH, signal.SIGTERM
+            )  # a killed torchrun leaves no one who writes on
         return self
 
     def __exit__(self, *error):

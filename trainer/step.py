@@ -1,4 +1,5 @@
 """One optimizer step, and everything that takes part in it."""
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,17 +22,23 @@ class Step:
     `objective` is the unwrapped one, on this process's device; `number` is the stage's, a part of the seed.
     """
 
-    def __init__(self, objective: nn.Module, config: Mapping[str, Any], device: torch.device, number: int = 0):
+    def __init__(
+        self, objective: nn.Module, config: Mapping[str, Any], device: torch.device, number: int = 0
+    ):
         chosen = settings(config)
         self.seed, self.number, self.clip = chosen.seed, number, chosen.clip_grad_norm
         self.precision, self.watch = Precision(chosen.precision, device), Watch(device)
         self.schedule = SCHEDULES.build(config.get("lr_scheduler") or CONSTANT)
-        self.objective = prepare(objective, chosen.gradient_checkpointing, chosen.compile).to(device)
+        self.objective = prepare(objective, chosen.gradient_checkpointing, chosen.compile).to(
+            device
+        )
         self.wrapped = wrap(self.objective, chosen.parallel)
         self.optimizer = OPTIMIZERS.build(config.need("optimizer"), module=self.objective)
         self.rehearsed = self.wrapped is self.objective or world() < 3
 
-    def take(self, batches: Batches, step: int, steps: int, steps_per_epoch: int, where: str) -> tuple[float, Tensor]:
+    def take(
+        self, batches: Batches, step: int, steps: int, steps_per_epoch: int, where: str
+    ) -> tuple[float, Tensor]:
         """The step after `step` of `steps` finished ones -> (learning rate, norm of the gradient before clipping).
 
         The losses stand in `watch`. Raises NonFiniteLoss, which names `where`, before the update.
@@ -61,7 +68,12 @@ class Step:
         """Clip, look, update."""
         scaler = self.precision.scaler
         scaler.unscale_(self.optimizer)
-        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        trained = [
+            p
+            for group in self.optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
         norm = nn.utils.get_total_norm([p.grad for p in trained])
         if self.clip:
             nn.utils.clip_grads_with_norm_(trained, self.clip, norm)

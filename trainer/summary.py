@@ -1,4 +1,5 @@
 """What is about to be run, in words, before the first step."""
+
 import resource
 import sys
 from collections.abc import Sequence
@@ -12,25 +13,40 @@ from trainer.feed import Feed
 from trainer.settings import Settings
 
 
-def summary(objective: nn.Module, optimizer: torch.optim.Optimizer, feed: Feed, chosen: Settings,
-            valid_loader: Any = None) -> list[str]:
+def summary(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    feed: Feed,
+    chosen: Settings,
+    valid_loader: Any = None,
+) -> list[str]:
     """Lines that say what each number of a run is: batch, samples, steps, frames, parameters, precision, memory."""
-    lines = [f"processes: {world()} on {feed.device}, {chosen.parallel if world() > 1 else 'alone'}; precision "
-             f"{chosen.precision}{', compiled' if chosen.compile else ''}"
-             f"{', gradient checkpointing' if chosen.gradient_checkpointing else ''}; seed {chosen.seed}"]
+    lines = [
+        f"processes: {world()} on {feed.device}, {chosen.parallel if world() > 1 else 'alone'}; precision "
+        f"{chosen.precision}{', compiled' if chosen.compile else ''}"
+        f"{', gradient checkpointing' if chosen.gradient_checkpointing else ''}; seed {chosen.seed}"
+    ]
     for loader, samples in zip(feed.loaders, feed.samples, strict=True):
-        lines.append(f"{title(loader)}: {len(loader.dataset)} clips, {frames(loader)}; global batch {samples} = "
-                     f"{world()} processes x {loader.batch_size} x {chosen.accumulate} micro-batches")
+        lines.append(
+            f"{title(loader)}: {len(loader.dataset)} clips, {frames(loader)}; global batch {samples} = "
+            f"{world()} processes x {loader.batch_size} x {chosen.accumulate} micro-batches"
+        )
     epoch = feed.rounds * sum(feed.samples)
-    lines.append(f"an epoch: {feed.steps:,} steps, {epoch:,} samples; {chosen.epochs} epochs: "
-                 f"{feed.steps * chosen.epochs:,} steps, {epoch * chosen.epochs:,} samples")
-    memory = static_memory(objective, optimizer) / 2 ** 30
-    lines.append(f"parameters: {count(objective, True):,} trained, {count(objective, False):,} more without gradient; "
-                 f"memory: {memory:.2f} GiB before activations, of {available(feed.device)}")
+    lines.append(
+        f"an epoch: {feed.steps:,} steps, {epoch:,} samples; {chosen.epochs} epochs: "
+        f"{feed.steps * chosen.epochs:,} steps, {epoch * chosen.epochs:,} samples"
+    )
+    memory = static_memory(objective, optimizer) / 2**30
+    lines.append(
+        f"parameters: {count(objective, True):,} trained, {count(objective, False):,} more without gradient; "
+        f"memory: {memory:.2f} GiB before activations, of {available(feed.device)}"
+    )
     if valid_loader is None:
         lines.append("validation: none")
     else:
-        lines.append(f"validation: {title(valid_loader)}, {len(valid_loader.dataset)} clips, {frames(valid_loader)}")
+        lines.append(
+            f"validation: {title(valid_loader)}, {len(valid_loader.dataset)} clips, {frames(valid_loader)}"
+        )
     return lines
 
 
@@ -51,7 +67,11 @@ def titles(loaders: Sequence[Any]) -> list[str]:
 def frames(loader: Any) -> str:
     """How many frames of which size a clip has."""
     video = getattr(loader.dataset, "video", None)
-    return f"{video.num_frames} frames of {video.input_res} px" if video is not None else "frames as they come"
+    return (
+        f"{video.num_frames} frames of {video.input_res} px"
+        if video is not None
+        else "frames as they come"
+    )
 
 
 def count(module: nn.Module, trained: bool) -> int:
@@ -78,12 +98,14 @@ def available(device: torch.device) -> str:
     """The device's memory in words."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        return f"{properties.total_memory / 2 ** 30:.0f} GiB ({properties.name})"
+        return f"{properties.total_memory / 2**30:.0f} GiB ({properties.name})"
     return "the host's"
 
 
 def used(device: torch.device) -> float:
     """GiB: the GPU's peak so far, or this process's on the CPU."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2 ** 30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 30 if sys.platform == "darwin" else 2 ** 20)
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**30 if sys.platform == "darwin" else 2**20
+    )

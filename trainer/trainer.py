@@ -1,4 +1,5 @@
 """The loop: batches -> step -> numbers -> checkpoints, from wherever it was."""
+
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,8 +32,14 @@ class Trainer:
     Made, it stands where `stage.resume` was saved. Raises UserError for a checkpoint that does not fit.
     """
 
-    def __init__(self, objective: nn.Module, loaders: Sequence[Any], stage: Stage, device: torch.device,
-                 valid_loader: Any = None):
+    def __init__(
+        self,
+        objective: nn.Module,
+        loaders: Sequence[Any],
+        stage: Stage,
+        device: torch.device,
+        valid_loader: Any = None,
+    ):
         self.stage, self.valid_loader, self.settings = stage, valid_loader, settings(stage.config)
         chosen = self.settings
         self.monitor = Monitor(chosen.monitor, valid_loader is not None)
@@ -54,7 +61,9 @@ class Trainer:
             return {}
         describe(self.stage.folder, self.stage.config)
         log.info("run folder: %s", self.stage.folder)
-        for line in summary(self.step.objective, self.step.optimizer, self.feed, self.settings, self.valid_loader):
+        for line in summary(
+            self.step.objective, self.step.optimizer, self.feed, self.settings, self.valid_loader
+        ):
             log.info(line)
         values: Values = {}
         files = RunLog(self.stage.folder, self.state.step, self.stage.config, self.settings.wandb)
@@ -69,7 +78,9 @@ class Trainer:
         return values
 
     def _finished(self) -> bool:
-        return finished({"stale": self.state.progress.stale}, self.state.progress.epoch, self.stage.config)
+        return finished(
+            {"stale": self.state.progress.stale}, self.state.progress.epoch, self.stage.config
+        )
 
     def _train(self):
         """What remains of this epoch."""
@@ -95,24 +106,35 @@ class Trainer:
         if number:
             self._save()
             if rank() == 0:
-                log.warning("%s: saved at step %d of %d; -r auto goes on", name(number), self.state.step, self.steps)
+                log.warning(
+                    "%s: saved at step %d of %d; -r auto goes on",
+                    name(number),
+                    self.state.step,
+                    self.steps,
+                )
             raise SystemExit(EXIT)
         return item
 
     def _step(self, loader: int, batches: Batches):
         """One optimizer step, told and kept."""
         step, watch = self.state.step, self.step.watch
-        where = f"step {step + 1} (epoch {self.state.progress.epoch + 1}, {self.state.loaders[loader]})"
+        where = (
+            f"step {step + 1} (epoch {self.state.progress.epoch + 1}, {self.state.loaders[loader]})"
+        )
         lr, norm = self.step.take(batches, step, self.steps, self.feed.steps, where)
         first = self.state.progress.position == 0
         self.state.progress.position += 1
         self.report.add(loader, watch.names, watch.values_K)
         if self.report.due():
             watch.check_norm(where)
-            self.report.numbers(lr=lr, grad_norm=float(norm), **momentum(self.step.objective, step + 1, self.steps))
+            self.report.numbers(
+                lr=lr, grad_norm=float(norm), **momentum(self.step.objective, step + 1, self.steps)
+            )
         if first and rank() == 0:
             self.step.draw(step)
-            self.files.picture(step, "clips", pictures.masked_clips(self.step.objective, batches[0]["video"]))
+            self.files.picture(
+                step, "clips", pictures.masked_clips(self.step.objective, batches[0]["video"])
+            )
         if self.settings.save_every and self.state.step % self.settings.save_every == 0:
             self._save()
 
@@ -131,17 +153,28 @@ class Trainer:
         if better:
             progress.best = values[self.monitor.name]
         self.state.end_epoch()
-        keep = [f"checkpoint-epoch{progress.epoch}.pth"] if progress.epoch % self.settings.save_period == 0 else []
+        keep = (
+            [f"checkpoint-epoch{progress.epoch}.pth"]
+            if progress.epoch % self.settings.save_period == 0
+            else []
+        )
         self._save([*keep, *([checkpoint.BEST] if better else [])])
         if rank() == 0:
             checkpoint.prune(self.stage.folder, self.settings.keep_last)
         if self._finished() and progress.epoch < self.settings.epochs:
-            log.info("%s has not become better for %d epochs: the end", self.monitor.name, progress.stale)
+            log.info(
+                "%s has not become better for %d epochs: the end", self.monitor.name, progress.stale
+            )
         return values
 
     def _validate(self) -> Values:
-        return validate(self.step.objective, self.valid_loader, self.step.precision, self.settings.seed,
-                        evaluation(self.stage.config))
+        return validate(
+            self.step.objective,
+            self.valid_loader,
+            self.step.precision,
+            self.settings.seed,
+            evaluation(self.stage.config),
+        )
 
     def _save(self, also: Sequence[str] = ()):
         self.step.watch.check_norm(f"step {self.state.step}")

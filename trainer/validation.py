@@ -1,4 +1,5 @@
 """The look at held-out clips between epochs: the loss, and the exam with the evaluator's own code."""
+
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,10 +16,14 @@ from trainer.meter import Meter
 from trainer.precision import Precision
 
 Values = dict[str, float]
-VALIDATION = -1  # stands where a training step's number would: masks of validation are the same at every epoch
+VALIDATION = (
+    -1
+)  # stands where a training step's number would: masks of validation are the same at every epoch
 
 
-def validate(objective: nn.Module, loader: Any, precision: Precision, seed: int, exam: Evaluation) -> Values:
+def validate(
+    objective: nn.Module, loader: Any, precision: Precision, seed: int, exam: Evaluation
+) -> Values:
     """{"val_loss", its parts as "val_loss_vt", ..., "t2v.R1", ..., "v2t.R1", ...}; every process must call it.
 
     `exam`: the config's evaluation section, of which the raw row is taken. The loss comes first, because a sharded
@@ -29,8 +34,14 @@ def validate(objective: nn.Module, loader: Any, precision: Precision, seed: int,
     try:
         values = losses(objective, loader, precision, seed)
         with whole(objective):
-            results = evaluate(objective.model, loader, precision.device, settings=exam, precision=precision,
-                               progress=sys.stderr.isatty())
+            results = evaluate(
+                objective.model,
+                loader,
+                precision.device,
+                settings=exam,
+                precision=precision,
+                progress=sys.stderr.isatty(),
+            )
     finally:
         objective.train()
     return {**values, **flat(results)}
@@ -60,11 +71,21 @@ def losses(objective: nn.Module, loader: Any, precision: Precision, seed: int) -
 
 def flat(results: Mapping[str, Any]) -> Values:
     """The numbers of results.json that are shown and monitored: {"t2v.R1": ..., "v2t.MedR": ...}."""
-    return {f"{way}.{name}": float(value) for way in ("t2v", "v2t") for name, value in results.get(way, {}).items()
-            if isinstance(value, int | float)}
+    return {
+        f"{way}.{name}": float(value)
+        for way in ("t2v", "v2t")
+        for name, value in results.get(way, {}).items()
+        if isinstance(value, int | float)
+    }
 
 
 def _first(batch: Mapping[str, Any], rows: int) -> dict[str, Any]:
     """The first `rows` samples."""
-    return {key: _first(value, rows) if isinstance(value, Mapping) else
-            value[:rows] if isinstance(value, Tensor | list) else value for key, value in batch.items()}
+    return {
+        key: _first(value, rows)
+        if isinstance(value, Mapping)
+        else value[:rows]
+        if isinstance(value, Tensor | list)
+        else value
+        for key, value in batch.items()
+    }

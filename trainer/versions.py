@@ -1,4 +1,5 @@
 """What a run was made by: git revision, versions; written beside it."""
+
 import json
 import platform
 import subprocess
@@ -10,8 +11,20 @@ from typing import Any
 from parse_config import Config
 from trainer.distributed import main_only
 
-PACKAGES = ("torch", "torchvision", "timm", "transformers", "tokenizers", "numpy", "pandas", "av", "decord", "tqdm",
-            "safetensors", "tensorboard")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pandas",
+    "av",
+    "decord",
+    "tqdm",
+    "safetensors",
+    "tensorboard",
+)
 
 
 @main_only
@@ -36,8 +49,13 @@ def versions() -> dict[str, Any]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = None
-    return {"git": _git(), "python": platform.python_version(), "platform": platform.platform(), "packages": found,
-            "command": sys.argv}
+    return {
+        "git": _git(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": found,
+        "command": sys.argv,
+    }
 
 
 def _git() -> str | None:

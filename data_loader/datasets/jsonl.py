@@ -3,6 +3,7 @@
 One row a video or a caption: path (or video, image), caption or captions, and optionally start, end (seconds), id,
 split. Rows of the same path and cut are one video.
 """
+
 import csv
 import json
 import logging
@@ -32,7 +33,11 @@ class JsonlDataset(TextVideoDataset):
             self.file = Path(self.folders[0])
         else:
             splits = SPLITS.get(self.split, (self.split,))
-            stems = [self.cut, *(f"{self.cut}_{split}" for split in splits)] if self.cut else [*splits, *COMMON]
+            stems = (
+                [self.cut, *(f"{self.cut}_{split}" for split in splits)]
+                if self.cut
+                else [*splits, *COMMON]
+            )
             names = [stem + extension for stem in stems for extension in EXTENSIONS]
             _, (self.file,) = locate("JsonlDataset", self.folders, {name: [name] for name in names})
         self.layout = f"{self.file.suffix.lstrip('.').upper()}, {self.file}"
@@ -47,14 +52,23 @@ class JsonlDataset(TextVideoDataset):
                 continue
             path, captions = _need(row, PATHS, place), _need(row, CAPTIONS, place)
             start, end = (_seconds(row.get(key), f"{place}: {key}") for key in ("start", "end"))
-            name = path if start is end is None else f"{path}#{start or 0:g}-{'' if end is None else f'{end:g}'}"
+            name = (
+                path
+                if start is end is None
+                else f"{path}#{start or 0:g}-{'' if end is None else f'{end:g}'}"
+            )
             known = videos.setdefault((path, start, end), (str(row.get("id") or name), []))
             known[1].extend([captions] if isinstance(captions, str) else captions)
         if not videos:
-            raise UserError(f"{self.file}: no row of split {self.split!r}; splits in it: {', '.join(sorted(names))}")
+            raise UserError(
+                f"{self.file}: no row of split {self.split!r}; splits in it: {', '.join(sorted(names))}"
+            )
         if names == {""} and not self.file.stem.endswith(SPLITS.get(self.split, (self.split,))):
             log.warning("%s: its rows name no split, all are taken for %r", self.file, self.split)
-        return (Item(name, path, captions, start, end) for (path, start, end), (name, captions) in videos.items())
+        return (
+            Item(name, path, captions, start, end)
+            for (path, start, end), (name, captions) in videos.items()
+        )
 
 
 def rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -66,8 +80,13 @@ def rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     elif file.suffix == ".json":
         listed = read_json(file)
         if not isinstance(listed, list):
-            raise UserError(f"{file}: a list of objects is needed, one a video; one object a line is called .jsonl")
-        yield from ((f"{file}: entry {i}", _object(row, f"{file}: entry {i}")) for i, row in enumerate(listed))
+            raise UserError(
+                f"{file}: a list of objects is needed, one a video; one object a line is called .jsonl"
+            )
+        yield from (
+            (f"{file}: entry {i}", _object(row, f"{file}: entry {i}"))
+            for i, row in enumerate(listed)
+        )
     else:
         with open(file, encoding="utf-8-sig") as text:
             for number, line in enumerate(text, 1):
@@ -88,11 +107,16 @@ def _object(row: Any, place: str) -> Mapping[str, Any]:
 
 def _need(row: Mapping[str, Any], keys: Iterable[str], place: str) -> Any:
     value = next((row[key] for key in keys if row.get(key) is not None), None)
-    right = isinstance(value, str) or (keys is CAPTIONS and isinstance(value, list)
-                                       and all(isinstance(caption, str) for caption in value))
+    right = isinstance(value, str) or (
+        keys is CAPTIONS
+        and isinstance(value, list)
+        and all(isinstance(caption, str) for caption in value)
+    )
     if not right:
-        raise UserError(f"{place}: no {' or '.join(keys)} that is text; its columns are "
-                        f"{', '.join(repr(key) for key in row)}")
+        raise UserError(
+            f"{place}: no {' or '.join(keys)} that is text; its columns are "
+            f"{', '.join(repr(key) for key in row)}"
+        )
     return value
 
 

@@ -1,9 +1,18 @@
 """MSVD (Chen and Dolan, ACL 2011), also YouTubeClips: 1,970 videos with 18 to 81 captions each."""
+
 from collections.abc import Iterator
 
 from data_loader.base import Item, TextVideoDataset
 from data_loader.datasets import DATASETS
-from data_loader.layouts import captions_of, locate, media_folder, read_json, read_lines, read_pickle, words
+from data_loader.layouts import (
+    captions_of,
+    locate,
+    media_folder,
+    read_json,
+    read_lines,
+    read_pickle,
+    words,
+)
 from data_loader.protocols import of_split
 from parse_config import ConfigError
 
@@ -21,18 +30,27 @@ class MSVD(TextVideoDataset):
 
     def __init__(self, data_dir: str, protocol: str = "all_captions", **common):
         if protocol not in QUERIES:
-            raise ConfigError(f"protocol: {protocol!r} is no protocol of MSVD; known: {', '.join(QUERIES)}")
+            raise ConfigError(
+                f"protocol: {protocol!r} is no protocol of MSVD; known: {', '.join(QUERIES)}"
+            )
         self.queries = protocol
         super().__init__(data_dir, **common)
 
     def items(self) -> Iterator[Item]:
         lists = f"{self.split}_list.txt"
         readers = {"raw-captions.pkl": read_pickle, "captions_msvd.json": read_json}
-        self.layout, (names, source) = locate(f"MSVD, split {self.split}", self.folders,
-                                              {file: [lists, file] for file in readers})
+        self.layout, (names, source) = locate(
+            f"MSVD, split {self.split}", self.folders, {file: [lists, file] for file in readers}
+        )
         self.protocol = of_split(f"msvd-{self.queries.replace('_', '-')}", self.split)
         captions = captions_of(read_lines(names), readers[self.layout](source), source)
-        folder = media_folder(self.data_dir, ("YouTubeClips", "", "videos"), [f"{name}.avi" for name in captions])
+        folder = media_folder(
+            self.data_dir, ("YouTubeClips", "", "videos"), [f"{name}.avi" for name in captions]
+        )
         queries = QUERIES["all_captions" if self.train else self.queries]
         for name, said in captions.items():
-            yield Item(name, f"{folder}/{name}.avi".lstrip("/"), queries([words(caption) for caption in said]))
+            yield Item(
+                name,
+                f"{folder}/{name}.avi".lstrip("/"),
+                queries([words(caption) for caption in said]),
+            )

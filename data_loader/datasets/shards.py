@@ -4,6 +4,7 @@ The shards are listed once, by webdataset's rules for what a sample is; then eve
 its own. So what a stream of shards promises only in part holds exactly: each sample at most once an epoch, the same
 order and equal steps for any number of shards, processes and workers, and a resumed run goes on at its very batch.
 """
+
 import glob
 import os
 import re
@@ -40,14 +41,32 @@ class TarShards(TextVideoDataset):
         return {"shards": self.shards, "loading": self.video.loading}
 
     def sources(self) -> Sequence[Path]:
-        splits = any(glob.glob(f"{split}/*.tar", root_dir=self.data_dir) for split in ("train", "val", "test"))
-        names = webdataset().shardlists.expand_urls(self.shards or (f"{self.split}/*.tar" if splits else "*.tar"))
-        found = sorted({os.path.join(self.data_dir, file) for name in names
-                        for file in (glob.glob(name, root_dir=self.data_dir) if glob.has_magic(name) else [name])})
-        absent = [file for file in found or [os.path.join(self.data_dir, names[0])] if not os.path.isfile(file)]
+        splits = any(
+            glob.glob(f"{split}/*.tar", root_dir=self.data_dir)
+            for split in ("train", "val", "test")
+        )
+        names = webdataset().shardlists.expand_urls(
+            self.shards or (f"{self.split}/*.tar" if splits else "*.tar")
+        )
+        found = sorted(
+            {
+                os.path.join(self.data_dir, file)
+                for name in names
+                for file in (
+                    glob.glob(name, root_dir=self.data_dir) if glob.has_magic(name) else [name]
+                )
+            }
+        )
+        absent = [
+            file
+            for file in found or [os.path.join(self.data_dir, names[0])]
+            if not os.path.isfile(file)
+        ]
         if absent:
-            raise FileNotFoundError(f"{absent[0]}: no such tar shard; {self.name} misses {len(absent)} of "
-                                    f"{max(1, len(found))}")
+            raise FileNotFoundError(
+                f"{absent[0]}: no such tar shard; {self.name} misses {len(absent)} of "
+                f"{max(1, len(found))}"
+            )
         self.layout = f"{len(found)} tar shards"
         return [Path(file) for file in found]
 
@@ -59,16 +78,24 @@ class TarShards(TextVideoDataset):
             suffixes = [f".{sample.extension.rpartition('.')[2]}" for sample in found]
             kinds |= {"pictures" if suffix in IMAGE else "videos" for suffix in suffixes}
             place = os.path.relpath(shard, self.data_dir)
-            yield {"id": [f"{shard.stem}/{sample.key}" for sample in found],
-                   "path": [f"{place}[{sample.first}+{sample.size}]/{os.path.basename(sample.key)}{suffix}"
-                            for sample, suffix in zip(found, suffixes)],
-                   "caption": [caption for sample in found for caption in sample.captions],
-                   "count": [len(sample.captions) for sample in found]}
+            yield {
+                "id": [f"{shard.stem}/{sample.key}" for sample in found],
+                "path": [
+                    f"{place}[{sample.first}+{sample.size}]/{os.path.basename(sample.key)}{suffix}"
+                    for sample, suffix in zip(found, suffixes)
+                ],
+                "caption": [caption for sample in found for caption in sample.captions],
+                "count": [len(sample.captions) for sample in found],
+            }
         if faults and self.video.loading == "strict":
-            raise UserError(f"{self.name}: {faults[0]} ({len(faults)} faults in all); video_params.loading \"skip\" "
-                            "goes on without what is faulty")
+            raise UserError(
+                f'{self.name}: {faults[0]} ({len(faults)} faults in all); video_params.loading "skip" '
+                "goes on without what is faulty"
+            )
         self.layout += f" of {' and '.join(sorted(kinds))}" if kinds else ""
-        self.layout += f"; {len(faults)} faulty members left out, the first: {faults[0]}" if faults else ""
+        self.layout += (
+            f"; {len(faults)} faulty members left out, the first: {faults[0]}" if faults else ""
+        )
 
     def _read(self, index: int, choose: Callable[[int], list[int]]) -> tuple[Tensor, list[int]]:
         """Through a copy of the member, which lives as long as the reading: any reader takes it, deadline and all."""
@@ -79,7 +106,9 @@ class TarShards(TextVideoDataset):
                 with open(shard, "rb") as file:
                     copy.write(read_bytes(file, (int(first), int(size))))
                 copy.flush()
-                return read_clip(copy.name, choose, reader=self.video.reader, deadline=self.video.deadline)
+                return read_clip(
+                    copy.name, choose, reader=self.video.reader, deadline=self.video.deadline
+                )
             except BrokenVideo as error:
                 raise BrokenVideo(path, error.reason.replace(copy.name, name)) from None
             except OSError as error:

@@ -1,4 +1,5 @@
 """UCF101 (Soomro et al., 2012): 101 actions, for zero-shot recognition."""
+
 from collections.abc import Iterator
 
 from data_loader.actions import ActionDataset
@@ -11,6 +12,7 @@ from data_loader.protocols import of_split
 @DATASETS.register("UCF101")
 class UCF101(ActionDataset):
     """Split 1 of the official lists where they lie, else, for a gallery, every clip of the class folders."""
+
     roots = ("", "UCF-101", "UCF101", "videos")
 
     def items(self) -> Iterator[Item]:
@@ -21,8 +23,13 @@ class UCF101(ActionDataset):
             self.layout = "class folders"
             yield from self.clips(*self.listing())
             return
-        self.layout, (lists, index) = locate(f"UCF101, split {self.split}", self.folders, {
-            "official split 1": [f"{part}list01.txt", "classInd.txt"]})
+        self.layout, (lists, index) = locate(
+            f"UCF101, split {self.split}",
+            self.folders,
+            {"official split 1": [f"{part}list01.txt", "classInd.txt"]},
+        )
         self.protocol = of_split("ucf101-split1", part)
-        yield from self.clips([line.split()[0] for line in read_lines(lists)],
-                              [line.split()[1] for line in read_lines(index)])
+        yield from self.clips(
+            [line.split()[0] for line in read_lines(lists)],
+            [line.split()[1] for line in read_lines(index)],
+        )

@@ -6,6 +6,7 @@ must then answer for the new number. `pictures` are uint8 (H, W, 3) arrays of on
 index in the order asked: exactly the frames that a decode of the whole file gives at those places.
 A file that cannot be decoded raises `BrokenVideo`; an index that the clip does not have, IndexError.
 """
+
 from collections.abc import Callable, Sequence
 
 from parse_config import Registry, UserError

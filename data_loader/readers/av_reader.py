@@ -1,4 +1,5 @@
 """PyAV. A proven file (`h264.prove`) is read at the wanted places; any other is decoded from first to last."""
+
 from bisect import bisect_right
 from contextlib import suppress
 
@@ -18,7 +19,9 @@ class NotAsPlanned(Exception):
 
 @READERS.register("auto")
 @READERS.register("av")
-def read(path: str, choose: Choose, start: float | None = None, end: float | None = None) -> Pictures:
+def read(
+    path: str, choose: Choose, start: float | None = None, end: float | None = None
+) -> Pictures:
     """See `data_loader.readers`."""
     with suppress(NotAsPlanned, BrokenVideo), planned(path, end) as (source, plan):
         if plan:
@@ -36,8 +39,12 @@ def jump(source: Source, plan: Plan, places: set[int]) -> dict[int, np.ndarray]:
     ends: dict[int, int] = {}  # start -> the last wanted packet behind it
     for number in sorted(wanted):
         ends[plan.starts[bisect_right(plan.starts, number) - 1]] = number
-    needed = {number for start, end in ends.items() for number in range(start, end + 1)
-              if number in wanted or not plan.skips[number]}
+    needed = {
+        number
+        for start, end in ends.items()
+        for number in range(start, end + 1)
+        if number in wanted or not plan.skips[number]
+    }
     stops, seen, sent, shown = set(ends.values()), {}, [], []
     places_of = {plan.stamps[place]: place for place in places}
     for number, packet in enumerate(source.packets()):
@@ -70,7 +77,9 @@ def _decoded(source: Source, packet: av.Packet, last: bool):
 
 
 @READERS.register("sequential")
-def from_the_start(path: str, choose: Choose, start: float | None = None, end: float | None = None) -> Pictures:
+def from_the_start(
+    path: str, choose: Choose, start: float | None = None, end: float | None = None
+) -> Pictures:
     """Decode the file from its first frame on, to the last wanted one, or to the end where frames must be counted.
 
     To count them in the same decode, the choice is made from what the container says; where that proves wrong, it is
@@ -84,7 +93,9 @@ def from_the_start(path: str, choose: Choose, start: float | None = None, end: f
     believed, seconds = None, None
     while seconds is None or believed != cut(seconds, start, end):
         with Source(path, end) as source:
-            first, last = believed = cut(_promised(source) if seconds is None else seconds, start, end)
+            first, last = believed = cut(
+                _promised(source) if seconds is None else seconds, start, end
+            )
             indices = chosen(choose, last - first) if last > first else []
             seen, seconds = _walk(source, {first + i for i in indices})
     if seconds and not indices:
@@ -98,7 +109,9 @@ def _promised(source: Source) -> list[float]:
     return source.seconds(stamps if None in stamps else sorted(stamps))
 
 
-def _walk(source: Source, places: set[int], stop: bool = False) -> tuple[dict[int, np.ndarray], list[float]]:
+def _walk(
+    source: Source, places: set[int], stop: bool = False
+) -> tuple[dict[int, np.ndarray], list[float]]:
     """({n: picture of the n-th frame}, seconds of all frames); `stop`: not further than the last of them."""
     seen, stamps = {}, []
     for place, frame in enumerate(source.frames()):
@@ -110,10 +123,17 @@ def _walk(source: Source, places: set[int], stop: bool = False) -> tuple[dict[in
     return seen, source.seconds(stamps)
 
 
-def _answer(source: Source, indices: list[int], first: int, seen: dict[int, np.ndarray], seconds: list[float],
-            ) -> Pictures:
+def _answer(
+    source: Source,
+    indices: list[int],
+    first: int,
+    seen: dict[int, np.ndarray],
+    seconds: list[float],
+) -> Pictures:
     if not seconds:
-        raise BrokenVideo(source.path, f"holds no frame that can be decoded ({source.damage or 'no packets'})")
+        raise BrokenVideo(
+            source.path, f"holds no frame that can be decoded ({source.damage or 'no packets'})"
+        )
     missing = [i for i in indices if first + i not in seen]
     if missing:
         raise IndexError(f"{source.path}: frame {missing[0]} is asked of {len(seconds) - first}")

@@ -7,6 +7,7 @@ time of its own, and nothing about the sequence changes on the way. Then
 - a picture that no other refers to (nal_ref_idc 0) need not be decoded.
 Whatever is not shown - other codecs, Annex B streams, interlaced ones, edit lists, damage - gets no plan.
 """
+
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ class Plan(NamedTuple):
     decoding: `starts`, the numbers of the IDR pictures; `skips`, whether no other picture refers to it; `times`, of
     decoding. `keyed`: whether the container's key frames are exactly the starts. `depth`: frames that a decoder must
     hold back to show them in order."""
+
     order: list[int]
     stamps: list[int]
     starts: list[int]
@@ -34,7 +36,7 @@ def _picture(data: memoryview, width: int, known: set[bytes]) -> tuple[bool, boo
     """(is an IDR picture, nothing refers to it) of a packet that holds exactly one whole picture; else None."""
     at, size, types, refers = 0, len(data), set(), 0
     while at + width < size:
-        length = int.from_bytes(data[at:at + width], "big")
+        length = int.from_bytes(data[at : at + width], "big")
         head, unit = data[at + width], at + width
         kind = head & 31
         at = unit + length
@@ -69,14 +71,23 @@ def planned(path: str, end: float | None = None) -> Iterator[tuple[Source, Plan 
 
 def prove(source: Source) -> Plan | None:
     """The plan of an open file, or None."""
-    width, known = parameter_sets(source.decoder.extradata or b"") if source.decoder.name == "h264" else (0, set())
+    width, known = (
+        parameter_sets(source.decoder.extradata or b"")
+        if source.decoder.name == "h264"
+        else (0, set())
+    )
     if not width:
         return None
     pts, starts, skips, times, keyed = [], [], [], [], True
     for packet in source.packets():
         seen = _picture(memoryview(packet), width, known)
-        if seen is None or packet.pts is None or packet.is_corrupt or packet.is_discard \
-                or packet.has_sidedata("new_extradata"):
+        if (
+            seen is None
+            or packet.pts is None
+            or packet.is_corrupt
+            or packet.is_discard
+            or packet.has_sidedata("new_extradata")
+        ):
             return None
         if seen[0]:
             starts.append(len(pts))

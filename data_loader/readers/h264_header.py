@@ -1,6 +1,21 @@
 """What an H.264 file says of itself before its first picture (ITU-T H.264, 7.3.2.1; ISO/IEC 14496-15, 5.3.3.1)."""
 
-HIGH = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244}  # profiles that tell the chroma format
+HIGH = {
+    44,
+    83,
+    86,
+    100,
+    110,
+    118,
+    122,
+    128,
+    134,
+    135,
+    138,
+    139,
+    144,
+    244,
+}  # profiles that tell the chroma format
 
 
 class _Bits:
@@ -12,7 +27,7 @@ class _Bits:
 
     def take(self, count: int) -> int:
         self.at += count
-        return int(self.bits[self.at - count:self.at], 2)
+        return int(self.bits[self.at - count : self.at], 2)
 
     def golomb(self) -> int:
         zeros = self.bits.index("1", self.at) - self.at
@@ -52,8 +67,8 @@ def parameter_sets(extra: bytes) -> tuple[int, set[bytes]]:
         for mask in (31, 255):
             count, at = extra[at] & mask, at + 1
             for _ in range(count):
-                length = int.from_bytes(extra[at:at + 2], "big")
-                found.append(extra[at + 2:at + 2 + length])
+                length = int.from_bytes(extra[at : at + 2], "big")
+                found.append(extra[at + 2 : at + 2 + length])
                 at += 2 + length
         sequences = [one for one in found if one[0] & 31 == 7]
         plain = at <= len(extra) and len(sequences) == 1 and _plain(sequences[0])

@@ -1,11 +1,18 @@
 """Images as clips of one frame, known by their first bytes (the files of CC3M have no extension)."""
+
 import warnings
 
 import numpy as np
 
 from data_loader.readers import READERS, BrokenVideo, Choose, chosen
 
-BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")  # JPEG, PNG, BMP, TIFF
+BEGINNINGS = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+)  # JPEG, PNG, BMP, TIFF
 
 
 def is_image(path: str) -> bool:
@@ -16,10 +23,15 @@ def is_image(path: str) -> bool:
 
 
 @READERS.register("image")
-def read(path: str, choose: Choose, start: float | None = None, end: float | None = None,
-         ) -> tuple[list[np.ndarray], list[int]]:
+def read(
+    path: str,
+    choose: Choose,
+    start: float | None = None,
+    end: float | None = None,
+) -> tuple[list[np.ndarray], list[int]]:
     """See `data_loader.readers`; `start` and `end` mean nothing here. The camera's orientation is applied."""
     from PIL import Image, ImageOps
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata, large pictures

@@ -1,4 +1,5 @@
 """An open video file: its packets as often as wanted, its decoder, its frames from first to last, their pictures."""
+
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
@@ -10,9 +11,15 @@ from av.video.reformatter import VideoReformatter
 
 from data_loader.readers import BrokenVideo
 
-HOLD = 256 << 20  # bytes of packets that stay in memory; a larger file is read from disk again instead
+HOLD = (
+    256 << 20
+)  # bytes of packets that stay in memory; a larger file is read from disk again instead
 SLACK = 2.0  # seconds between the stamp at which reading ends and the last frame that is wanted
-QUICK = {"skip_frame": "all", "probesize": "32", "fpsprobesize": "0"}  # open without decoding any frame: 0.2 ms, not 5
+QUICK = {
+    "skip_frame": "all",
+    "probesize": "32",
+    "fpsprobesize": "0",
+}  # open without decoding any frame: 0.2 ms, not 5
 
 
 class Source:
@@ -43,7 +50,9 @@ class Source:
             options = dict(QUICK) if self.quick else {}
             container = av.open(f"file:{self.path}", options=options, metadata_errors="ignore")
         except av.FFmpegError as error:
-            raise BrokenVideo(self.path, _reason(self.path) or f"is no video ({error.strerror})") from None
+            raise BrokenVideo(
+                self.path, _reason(self.path) or f"is no video ({error.strerror})"
+            ) from None
         stream, reason = container.streams.best("video"), ""
         if stream is None or stream.disposition & Disposition.attached_pic:
             reason = "has no video stream"
@@ -70,11 +79,17 @@ class Source:
 
     def _demux(self, stream) -> Iterator[av.Packet]:
         limit = None
-        with closing(stream.container.demux(stream)) as packets:  # PyAV leaks if it is dropped half way, not closed
+        with closing(
+            stream.container.demux(stream)
+        ) as packets:  # PyAV leaks if it is dropped half way, not closed
             try:
                 for packet in packets:
                     if self.end is not None and packet.dts is not None:
-                        limit = packet.dts + (self.end + SLACK) / stream.time_base if limit is None else limit
+                        limit = (
+                            packet.dts + (self.end + SLACK) / stream.time_base
+                            if limit is None
+                            else limit
+                        )
                         if packet.dts > limit:
                             return
                     if packet.size:
@@ -107,7 +122,9 @@ class Source:
         try:
             picture = self._convert.reformat(frame, *self._size, "rgb24", threads=1)
         except (av.FFmpegError, ValueError) as error:
-            raise BrokenVideo(self.path, f"has pictures that cannot be converted to RGB ({error})") from None
+            raise BrokenVideo(
+                self.path, f"has pictures that cannot be converted to RGB ({error})"
+            ) from None
         self._size = picture.width, picture.height
         return np.rot90(picture.to_ndarray(), (frame.rotation // 90) % 4)
 

@@ -1,4 +1,5 @@
 """Losses, one a file, registered in `LOSSES`: contrastive ones, and reconstruction ones for masked modeling."""
+
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ def of_kind(loss: nn.Module, kind: type[nn.Module], where: str) -> nn.Module:
     """`loss`, or a ConfigError that names `where` it was given if it is not of this kind."""
     if not isinstance(loss, kind):
         known = [name for name in LOSSES.names() if issubclass(LOSSES.get(name), kind)]
-        raise ConfigError(f"{where}: {type(loss).__name__} is no {kind.__name__}; known: {', '.join(known)}")
+        raise ConfigError(
+            f"{where}: {type(loss).__name__} is no {kind.__name__}; known: {', '.join(known)}"
+        )
     return loss
 
 
@@ -39,11 +42,13 @@ def hidden_sums(distance_BTN: Tensor, mask_BTN: Tensor) -> Tensor:
 
 def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Decorator of a loss's forward: on float32 (float64 stays), outside of autocast and without tf32."""
+
     @functools.wraps(forward)
     def run(self, *tensors: Tensor) -> Tensor:
         wide = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in tensors]
         with torch.autocast(tensors[0].device.type, enabled=False), _no_tf32():
             return forward(self, *wide)
+
     return run
 
 

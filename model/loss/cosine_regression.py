@@ -2,6 +2,7 @@
 
 B clips, T frames, N patches a frame, E width of the features.
 """
+
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,4 +1,5 @@
 """The max-margin ranking loss of the family, for fine-tuning. B pairs, E joint width."""
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,7 +24,9 @@ class MaxMarginRankingLoss(ContrastiveLoss):
         """Row i of both belongs together -> scalar."""
         sims_BB = F.normalize(t_BE, dim=-1) @ F.normalize(v_BE, dim=-1).T
         pair_B = sims_BB.diagonal()
-        terms_BB = F.relu(self.margin - pair_B[:, None] + sims_BB) + F.relu(self.margin - pair_B[None] + sims_BB)
+        terms_BB = F.relu(self.margin - pair_B[:, None] + sims_BB) + F.relu(
+            self.margin - pair_B[None] + sims_BB
+        )
         pairs_BB = torch.eye(len(sims_BB), dtype=sims_BB.dtype, device=sims_BB.device)
         weight_BB = 1 - pairs_BB if self.fix_norm else torch.ones_like(pairs_BB)
         return (terms_BB * weight_BB).sum() / (2 * weight_BB.sum()).clamp(min=1)

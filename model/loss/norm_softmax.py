@@ -1,4 +1,5 @@
 """The family's contrastive loss: InfoNCE in both directions (Frozen in Time, arXiv 2104.00650). B pairs, E width."""
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,11 +15,15 @@ class NormSoftmaxLoss(ContrastiveLoss):
     def __init__(self, temperature: float = 0.05):
         super().__init__()
         if temperature <= 0:
-            raise ConfigError(f"loss.args.temperature: {temperature} is given, a number above 0 is needed")
+            raise ConfigError(
+                f"loss.args.temperature: {temperature} is given, a number above 0 is needed"
+            )
         self.temperature = temperature
 
     @full_precision
     def forward(self, v_BE: Tensor, t_BE: Tensor) -> Tensor:
         """Row i of both belongs together -> scalar."""
         sims_BB = F.normalize(t_BE, dim=-1) @ F.normalize(v_BE, dim=-1).T / self.temperature
-        return -(sims_BB.log_softmax(1).diagonal().mean() + sims_BB.log_softmax(0).diagonal().mean())
+        return -(
+            sims_BB.log_softmax(1).diagonal().mean() + sims_BB.log_softmax(0).diagonal().mean()
+        )

@@ -2,6 +2,7 @@
 
 B clips, T frames, N patches a frame, E width of the features.
 """
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,5 +23,7 @@ class SmoothL1Regression(ReconstructionLoss):
     @full_precision
     def forward(self, pred_BTNE: Tensor, target_BTNE: Tensor, mask_BTN: Tensor) -> Tensor:
         """-> sums_12."""
-        apart_BTNE = F.smooth_l1_loss(pred_BTNE, target_BTNE.detach(), reduction="none", beta=self.beta)
+        apart_BTNE = F.smooth_l1_loss(
+            pred_BTNE, target_BTNE.detach(), reduction="none", beta=self.beta
+        )
         return hidden_sums(apart_BTNE.mean(-1), mask_BTN)

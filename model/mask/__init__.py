@@ -1,4 +1,5 @@
 """Masking strategies, one a file, registered in `MASKS`. B clips, T frames, N = rows * columns patches a frame."""
+
 import torch
 from torch import Tensor
 
@@ -20,12 +21,16 @@ class Mask:
             raise ConfigError(f"mask.args.ratio: {ratio} is given, a share from 0 to 1 is needed")
         self.ratio = ratio
 
-    def __call__(self, batch: int, grid: tuple[int, int, int], device: torch.device | str = "cpu") -> Tensor:
+    def __call__(
+        self, batch: int, grid: tuple[int, int, int], device: torch.device | str = "cpu"
+    ) -> Tensor:
         """bool (B, T, N) on `device`; the host does not wait for a GPU."""
         frames, rows, columns = grid
         mask_BTN = self.draw(batch, grid, round(self.ratio * rows * columns))
         if torch.device(device).type == "cuda":
-            mask_BTN = mask_BTN.pin_memory()  # a copy from pageable memory would wait for what the GPU has queued
+            mask_BTN = (
+                mask_BTN.pin_memory()
+            )  # a copy from pageable memory would wait for what the GPU has queued
         return mask_BTN.to(device, non_blocking=True).expand(-1, frames, -1)
 
     def draw(self, batch: int, grid: tuple[int, int, int], count: int) -> Tensor:

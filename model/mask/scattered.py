@@ -1,4 +1,5 @@
 """Scattered places, drawn anew in every frame."""
+
 from torch import Tensor
 
 from model.mask import MASKS, Mask, scatter

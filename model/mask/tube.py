@@ -1,4 +1,5 @@
 """Scattered places, the same in every frame (VideoMAE's tube, arXiv 2203.12602)."""
+
 from torch import Tensor
 
 from model.mask import MASKS, Mask, scatter

@@ -1,5 +1,6 @@
 """Contiguous blocks, the same in every frame: what the figure of MILES (arXiv 2204.12408) shows. The sampler is ours,
 after BEiT's (arXiv 2106.08254). B clips, H rows, W columns, N = H * W patches a frame."""
+
 import math
 
 import torch
@@ -21,8 +22,10 @@ class TubeBlock(Mask):
     def __init__(self, ratio: float = 0.5, min_block: float = 0.1, max_aspect: float = 3.0):
         super().__init__(ratio)
         if not 0 <= min_block <= 1 or max_aspect < 1:
-            raise ConfigError(f"mask.args: min_block {min_block} and max_aspect {max_aspect} are given, a share from "
-                              "0 to 1 and 1 or more are needed")
+            raise ConfigError(
+                f"mask.args: min_block {min_block} and max_aspect {max_aspect} are given, a share from "
+                "0 to 1 and 1 or more are needed"
+            )
         self.min_block, self.max_aspect = min_block, max_aspect
 
     def draw(self, batch: int, grid: tuple[int, int, int], count: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The snapshot video encoder, "an evolving tokenizer" (MILES, arXiv 2204.12408): rules of how it follows the video
 encoder, one a file, registered in `TEACHERS`. B clips, T frames, N patches a frame, D encoder width, E joint width."""
+
 import copy
 from collections.abc import Iterator
 
@@ -25,7 +26,9 @@ class Teacher(nn.Module):
 
     def __init__(self, student: nn.Module):
         super().__init__()
-        assert not any(hasattr(p, "full_tensor") for p in student.parameters()), "make the teacher before sharding"
+        assert not any(hasattr(p, "full_tensor") for p in student.parameters()), (
+            "make the teacher before sharding"
+        )
         for part in PARTS:
             module = getattr(student, part)
             setattr(self, part, copy.deepcopy(getattr(module, "_orig_mod", module)))
@@ -60,7 +63,9 @@ class Teacher(nn.Module):
             return
         pairs = list(_pairs(self, student))
         moving = [(mine, theirs) for mine, theirs, parameter in pairs if parameter]
-        torch._foreach_lerp_([mine for mine, _ in moving], [theirs for _, theirs in moving], 1 - momentum)
+        torch._foreach_lerp_(
+            [mine for mine, _ in moving], [theirs for _, theirs in moving], 1 - momentum
+        )
         for mine, theirs in [(mine, theirs) for mine, theirs, parameter in pairs if not parameter]:
             mine.copy_(theirs)
 
@@ -69,19 +74,26 @@ def _pairs(teacher: nn.Module, student: nn.Module) -> Iterator[tuple[Tensor, Ten
     """(teacher's tensor, student's tensor, whether it is a parameter), both as they lie on this process."""
     for kind in ("named_parameters", "named_buffers"):
         mine, theirs = _named(teacher, kind), _named(student, kind)
-        assert mine.keys() == theirs.keys(), f"teacher and student differ in {sorted(mine.keys() ^ theirs.keys())}"
+        assert mine.keys() == theirs.keys(), (
+            f"teacher and student differ in {sorted(mine.keys() ^ theirs.keys())}"
+        )
         for name, tensor in mine.items():
             yield *_local(tensor, theirs[name]), kind == "named_parameters"
 
 
 def _named(model: nn.Module, kind: str) -> dict[str, Tensor]:
-    return {f"{part}.{name}".replace("_orig_mod.", ""): tensor
-            for part in PARTS for name, tensor in getattr(getattr(model, part), kind)()}
+    return {
+        f"{part}.{name}".replace("_orig_mod.", ""): tensor
+        for part in PARTS
+        for name, tensor in getattr(getattr(model, part), kind)()
+    }
 
 
 def _local(mine: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     """The two without DTensor around them, of equal shape."""
     if hasattr(mine, "to_local"):
-        assert hasattr(theirs, "to_local") and mine.placements == theirs.placements, "sharded unlike the student"
+        assert hasattr(theirs, "to_local") and mine.placements == theirs.placements, (
+            "sharded unlike the student"
+        )
         return mine.to_local(), theirs.to_local()
     return mine, theirs.full_tensor() if hasattr(theirs, "full_tensor") else theirs

@@ -1,4 +1,5 @@
 """The teacher as an exponential moving average of the student (mean teacher, BYOL, MoCo; in MILES as reported)."""
+
 import math
 
 from torch import nn
@@ -22,11 +23,19 @@ class EMA(Teacher):
     def __init__(self, student: nn.Module, momentum: float = 0.996, schedule: str = "constant"):
         super().__init__(student)
         if not 0 <= momentum <= 1:
-            raise ConfigError(f"teacher.args.momentum: {momentum} is given, a number from 0 to 1 is needed")
+            raise ConfigError(
+                f"teacher.args.momentum: {momentum} is given, a number from 0 to 1 is needed"
+            )
         if schedule not in SCHEDULES:
-            raise ConfigError(f"teacher.args.schedule: {schedule!r} is given; known: {', '.join(SCHEDULES)}")
+            raise ConfigError(
+                f"teacher.args.schedule: {schedule!r} is given; known: {', '.join(SCHEDULES)}"
+            )
         self.momentum, self.schedule = momentum, schedule
 
     def momentum_at(self, step: int, steps: int) -> float:
         """`momentum`, or its schedule's value."""
-        return self.momentum if self.schedule == "constant" else cosine_momentum(step, steps, self.momentum)
+        return (
+            self.momentum
+            if self.schedule == "constant"
+            else cosine_momentum(step, steps, self.momentum)
+        )

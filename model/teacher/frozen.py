@@ -1,4 +1,5 @@
 """The teacher that does not learn: a baseline of the ablation."""
+
 from model.teacher import TEACHERS, Teacher
 
 

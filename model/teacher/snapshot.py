@@ -1,4 +1,5 @@
 """The teacher as a copy of the student that is renewed now and then."""
+
 from torch import nn
 
 from model.teacher import TEACHERS, Teacher

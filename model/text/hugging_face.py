@@ -2,6 +2,7 @@
 
 B captions, L tokens, D width.
 """
+
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,12 +30,20 @@ disable_progress_bar()
 DEFAULT = "distilbert-base-uncased"
 WHERE = "arch.args.text_params.model"
 # Names whose configuration is the library's default: their shape needs no hub.
-DEFAULTS = {"distilbert-base-uncased": DistilBertConfig, "distilbert/distilbert-base-uncased": DistilBertConfig,
-            "bert-base-uncased": BertConfig, "google-bert/bert-base-uncased": BertConfig}
+DEFAULTS = {
+    "distilbert-base-uncased": DistilBertConfig,
+    "distilbert/distilbert-base-uncased": DistilBertConfig,
+    "bert-base-uncased": BertConfig,
+    "google-bert/bert-base-uncased": BertConfig,
+}
 
 
-def build_text_model(model: str = DEFAULT, pretrained: bool = True, pooling: str = "cls",
-                     max_length: int | None = None) -> PreTrainedModel:
+def build_text_model(
+    model: str = DEFAULT,
+    pretrained: bool = True,
+    pooling: str = "cls",
+    max_length: int | None = None,
+) -> PreTrainedModel:
     """`text_params` -> the transformers model of that hub name or folder, without a pooler (nothing would train it).
 
     `pretrained=False` takes the shape alone. `pooling` ("cls", "mean") and `max_length` (tokens; None: what the model
@@ -42,7 +51,9 @@ def build_text_model(model: str = DEFAULT, pretrained: bool = True, pooling: str
     weights are missing in it.
     """
     if pooling not in ("cls", "mean"):
-        raise ConfigError(f"arch.args.text_params.pooling: {pooling!r} is given, cls or mean is needed")
+        raise ConfigError(
+            f"arch.args.text_params.pooling: {pooling!r} is given, cls or mean is needed"
+        )
     if pretrained:
         network = _pretrained(model)
     elif model in DEFAULTS and not Path(model).is_dir():
@@ -56,13 +67,19 @@ def build_text_model(model: str = DEFAULT, pretrained: bool = True, pooling: str
 
 def _pretrained(model: str) -> PreTrainedModel:
     network, info = _load(AutoModel.from_pretrained, model, output_loading_info=True)
-    report = Report(f"{model} (text)", remedy=f"{WHERE} must be a model whose encoder AutoModel loads whole")
+    report = Report(
+        f"{model} (text)", remedy=f"{WHERE} must be a model whose encoder AutoModel loads whole"
+    )
     poolers = {name for name in info["missing_keys"] if name.startswith("pooler.")}
     report.absent = dict.fromkeys(sorted(set(info["missing_keys"]) - poolers), "")
     report.misshapen = {str(entry[0]): "" for entry in sorted(info["mismatched_keys"])}
     report.left_out = dict.fromkeys(sorted(info["unexpected_keys"]), "not of the encoder")
     report.missing = dict.fromkeys(sorted(poolers), "dropped: nothing uses it")
-    report.loaded = {f"text_model.{name}": "" for name in network.state_dict() if name not in info["missing_keys"]}
+    report.loaded = {
+        f"text_model.{name}": ""
+        for name in network.state_dict()
+        if name not in info["missing_keys"]
+    }
     log.info("%s", report.table())
     report.check(strict=True)
     return network
@@ -73,10 +90,17 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return _load(AutoTokenizer.from_pretrained, model)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_length: int) -> dict[str, Tensor]:
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, captions: Sequence[str], max_length: int
+) -> dict[str, Tensor]:
     """Captions -> {"input_ids", "attention_mask"} (B, L), padded to the longest, cut at `max_length` tokens."""
-    tokens = tokenizer(list(captions), return_tensors="pt", padding=True, truncation=True,
-                       max_length=min(max_length, tokenizer.model_max_length))
+    tokens = tokenizer(
+        list(captions),
+        return_tensors="pt",
+        padding=True,
+        truncation=True,
+        max_length=min(max_length, tokenizer.model_max_length),
+    )
     return {name: tokens[name] for name in ("input_ids", "attention_mask")}
 
 

@@ -2,6 +2,7 @@
 
 L tokens, W words, D width of the tower, E joint width.
 """
+
 import re
 
 import torch
@@ -11,7 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from model.miles import MILES
 from parse_config import UserError
 
-WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")  # letters and digits, with apostrophes and hyphens inside
+WORD = re.compile(
+    r"\w+(?:['\u2019-]\w+)*"
+)  # letters and digits, with apostrophes and hyphens inside
 
 
 @torch.no_grad()
@@ -28,19 +31,33 @@ def encode_words(model: MILES, caption: str) -> tuple[list[str], Tensor]:
         raise UserError(f"the text {caption!r} has no words")
     hidden_LD = model.text_features({name: ids.to(model.device) for name, ids in tokens.items()})[0]
     token_LE = model.text_proj(hidden_LD)
-    return words, torch.stack([token_LE[[i for i, owner in enumerate(owner_L) if owner == word]].mean(0)
-                               for word in range(len(words))])
+    return words, torch.stack(
+        [
+            token_LE[[i for i, owner in enumerate(owner_L) if owner == word]].mean(0)
+            for word in range(len(words))
+        ]
+    )
 
 
-def owners(tokenizer: PreTrainedTokenizerBase, caption: str, length: int) -> tuple[list[str], list[int]]:
+def owners(
+    tokenizer: PreTrainedTokenizerBase, caption: str, length: int
+) -> tuple[list[str], list[int]]:
     """(words, for each of the `length` tokens the place of its word in them; -1: of none)."""
     if not tokenizer.is_fast:
-        raise UserError(f"{type(tokenizer).__name__} does not say where its tokens stand in the text; use a model "
-                        "with a tokenizer of the tokenizers library")
-    spans = tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=length)["offset_mapping"]
+        raise UserError(
+            f"{type(tokenizer).__name__} does not say where its tokens stand in the text; use a model "
+            "with a tokenizer of the tokenizers library"
+        )
+    spans = tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=length)[
+        "offset_mapping"
+    ]
     places = [match.span() for match in WORD.finditer(caption)]
-    owner_L = [next((i for i, (start, end) in enumerate(places) if first < end and start < last), -1)
-               for first, last in spans]
+    owner_L = [
+        next((i for i, (start, end) in enumerate(places) if first < end and start < last), -1)
+        for first, last in spans
+    ]
     seen = sorted(set(owner_L) - {-1})
-    return ([caption[slice(*places[i])] for i in seen],
-            [seen.index(owner) if owner >= 0 else -1 for owner in owner_L])
+    return (
+        [caption[slice(*places[i])] for i in seen],
+        [seen.index(owner) if owner >= 0 else -1 for owner in owner_L],
+    )

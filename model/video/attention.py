@@ -3,6 +3,7 @@
 B clips, T frames, N patches a frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width, H heads,
 K = D / H, G groups (a frame's patches, or a place's frames), Q tokens in a group.
 """
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -18,6 +19,7 @@ class AttentionMap(NamedTuple):
     `cls_BHS`: of CLS over all tokens. `patch_BGHQM`: of each group's patches over M = 1 + Q tokens, CLS first; the
     groups are frames (G = T, Q = N) in spatial layers, places (G = N, Q = T) in temporal ones.
     """
+
     cls_BHS: Tensor
     patch_BGHQM: Tensor
 
@@ -28,7 +30,9 @@ class DividedAttention(nn.Module):
     `over="space"`: the group is the patch's frame; `over="time"`: the same place in every frame.
     """
 
-    def __init__(self, dim: int, num_heads: int, over: str, qkv_bias: bool = True, drop: float = 0.0):
+    def __init__(
+        self, dim: int, num_heads: int, over: str, qkv_bias: bool = True, drop: float = 0.0
+    ):
         super().__init__()
         assert over in ("space", "time"), over
         self.num_heads, self.over = num_heads, over
@@ -39,7 +43,9 @@ class DividedAttention(nn.Module):
 
     def forward(self, x_BSD: Tensor, frames: int) -> Tensor:
         """x_BSD with S = 1 + frames * N -> (B, S, D)."""
-        q, k, v = self.qkv(x_BSD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # BHSK each
+        q, k, v = (
+            self.qkv(x_BSD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        )  # BHSK each
         query, key, value = (self._groups(part, frames) for part in (q, k, v))  # BGHQK each
         key, value = _with_cls(k, key), _with_cls(v, value)  # BGHMK
         attend = fused if self.record is None else explicit
@@ -50,8 +56,14 @@ class DividedAttention(nn.Module):
         if self.record is not None:
             self.record.append(AttentionMap(cls_weights.squeeze(2), weights.unflatten(1, shape_GH)))
         out_BGHQK = out.unflatten(1, shape_GH)
-        out_BTNHK = out_BGHQK.permute(*((0, 1, 3, 2, 4) if self.over == "space" else (0, 3, 1, 2, 4)))
-        return self.drop(self.proj(torch.cat((cls_BH1K.transpose(1, 2), out_BTNHK.flatten(1, 2)), dim=1).flatten(2)))
+        out_BTNHK = out_BGHQK.permute(
+            *((0, 1, 3, 2, 4) if self.over == "space" else (0, 3, 1, 2, 4))
+        )
+        return self.drop(
+            self.proj(
+                torch.cat((cls_BH1K.transpose(1, 2), out_BTNHK.flatten(1, 2)), dim=1).flatten(2)
+            )
+        )
 
     def _groups(self, part_BHSK: Tensor, frames: int) -> Tensor:
         part_BHTNK = part_BHSK[:, :, 1:].unflatten(2, (frames, -1))
@@ -64,7 +76,11 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, list[AttentionMap]]
 
     The recording layers compute softmax(q k / sqrt(K)) v in the open, from the same projections as the fused kernel.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, DividedAttention)}
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, DividedAttention)
+    }
     maps: dict[str, list[AttentionMap]] = {name: [] for name in layers}
     for name, layer in layers.items():
         layer.record = maps[name]

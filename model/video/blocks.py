@@ -2,6 +2,7 @@
 
 B clips, T frames, N patches a frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width.
 """
+
 import torch
 from torch import Tensor, nn
 
@@ -36,8 +37,18 @@ class SpaceTimeBlock(nn.Module):
     """Temporal attention, spatial attention, MLP. As in Frozen in Time, what spatial attention reads includes the
     temporal one's output, but its residual starts from the block's input."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, *, qkv_bias: bool = True, drop: float = 0.0,
-                 drop_path: float = 0.0, act: str = "gelu", norm_eps: float = 1e-6):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        *,
+        qkv_bias: bool = True,
+        drop: float = 0.0,
+        drop_path: float = 0.0,
+        act: str = "gelu",
+        norm_eps: float = 1e-6,
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = DividedAttention(dim, num_heads, "space", qkv_bias, drop)
@@ -70,4 +81,5 @@ def make_drop_path(rate: float) -> nn.Module:
     if rate == 0:
         return nn.Identity()
     from timm.layers import DropPath  # timm takes a second to import and is rarely needed here
+
     return DropPath(rate)

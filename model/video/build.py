@@ -1,4 +1,5 @@
 """`video_params` of a config -> the video encoder."""
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,12 @@ from model.video import VIDEO_ENCODERS
 from model.weights.image import init_from_image, locate
 from parse_config import ConfigError, check_args
 
-OTHERS = ("model", "arch_config", "pretrained", "load_temporal_fix")  # of video_params, not of the encoder
+OTHERS = (
+    "model",
+    "arch_config",
+    "pretrained",
+    "load_temporal_fix",
+)  # of video_params, not of the encoder
 
 
 def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) -> nn.Module:
@@ -19,11 +25,15 @@ def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) 
     or a path) is followed unless the argument `pretrained` is False. Raises ConfigError.
     """
     where = getattr(video_params, "where", "") or "arch.args.video_params"
-    encoder = VIDEO_ENCODERS.get(video_params.get("model", "SpaceTimeTransformer"), f"{where}.model")
+    encoder = VIDEO_ENCODERS.get(
+        video_params.get("model", "SpaceTimeTransformer"), f"{where}.model"
+    )
     sizes = getattr(encoder, "sizes", {})
     name = video_params.get("arch_config", next(iter(sizes), ""))
     if name and name not in sizes:
-        raise ConfigError(f"{where}.arch_config: {name!r} is no size of {encoder.__name__}; known: {', '.join(sizes)}")
+        raise ConfigError(
+            f"{where}.arch_config: {name!r} is no size of {encoder.__name__}; known: {', '.join(sizes)}"
+        )
     args = {key: value for key, value in video_params.items() if key not in OTHERS}
     check_args(encoder, args, where)
     args = {**sizes.get(name, {}), **args}

@@ -2,6 +2,7 @@
 
 B clips, T frames, N patches a frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width.
 """
+
 from collections.abc import Sequence
 
 import torch
@@ -13,12 +14,14 @@ from model.video.blocks import ACTIVATIONS, PatchEmbed, SpaceTimeBlock
 from parse_config import ConfigError
 
 # (embed_dim, depth, patch_size, pre_norm) -> what "pretrained": true stands for.
-IMAGE_WEIGHTS = {(768, 12, 16, False): "vit_base_patch16_224.augreg_in21k",
-                 (768, 12, 32, False): "vit_base_patch32_224.augreg_in21k",
-                 (192, 12, 16, False): "vit_tiny_patch16_224.augreg_in21k",
-                 (384, 12, 16, False): "vit_small_patch16_224.augreg_in21k",
-                 (1024, 24, 16, False): "vit_large_patch16_224.augreg_in21k",
-                 (768, 12, 16, True): "vit_base_patch16_clip_224.openai"}
+IMAGE_WEIGHTS = {
+    (768, 12, 16, False): "vit_base_patch16_224.augreg_in21k",
+    (768, 12, 32, False): "vit_base_patch32_224.augreg_in21k",
+    (192, 12, 16, False): "vit_tiny_patch16_224.augreg_in21k",
+    (384, 12, 16, False): "vit_small_patch16_224.augreg_in21k",
+    (1024, 24, 16, False): "vit_large_patch16_224.augreg_in21k",
+    (768, 12, 16, True): "vit_base_patch16_clip_224.openai",
+}
 
 
 @VIDEO_ENCODERS.register("SpaceTimeTransformer")
@@ -39,43 +42,91 @@ class SpaceTimeTransformer(nn.Module):
         "small_patch16_224_temporal": {"embed_dim": 384, "num_heads": 6},
         "base_patch32_224_temporal": {"embed_dim": 768, "num_heads": 12, "patch_size": 32},
         "large_patch16_224_temporal": {"embed_dim": 1024, "num_heads": 16, "depth": 24},
-        "base_patch16_224": {"embed_dim": 768, "num_heads": 12},  # Frozen's and MCQ's name of the same network
-        "base_patch16_clip_224_temporal": {"embed_dim": 768, "num_heads": 12, "pre_norm": True, "act": "quick_gelu",
-                                           "norm_eps": 1e-5},
+        "base_patch16_224": {
+            "embed_dim": 768,
+            "num_heads": 12,
+        },  # Frozen's and MCQ's name of the same network
+        "base_patch16_clip_224_temporal": {
+            "embed_dim": 768,
+            "num_heads": 12,
+            "pre_norm": True,
+            "act": "quick_gelu",
+            "norm_eps": 1e-5,
+        },
     }
 
-    def __init__(self, img_size: int | Sequence[int] = 224, patch_size: int = 16, in_chans: int = 3,
-                 embed_dim: int = 768, depth: int = 12, num_heads: int = 12, mlp_ratio: float = 4.0,
-                 qkv_bias: bool = True, num_frames: int = 4, time_init: str = "zeros", drop_rate: float = 0.0,
-                 drop_path_rate: float = 0.0, pre_norm: bool = False, act: str = "gelu", norm_eps: float = 1e-6,
-                 weight_std: float = 0.02, place_std: float = 0.02, frame_std: float = 0.0):
+    def __init__(
+        self,
+        img_size: int | Sequence[int] = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        num_frames: int = 4,
+        time_init: str = "zeros",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        pre_norm: bool = False,
+        act: str = "gelu",
+        norm_eps: float = 1e-6,
+        weight_std: float = 0.02,
+        place_std: float = 0.02,
+        frame_std: float = 0.0,
+    ):
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        _check(height % patch_size == 0 and width % patch_size == 0, f"img_size {height} x {width} is no multiple of "
-               f"patch_size {patch_size}")
-        _check(embed_dim % num_heads == 0, f"embed_dim {embed_dim} is no multiple of num_heads {num_heads}")
+        _check(
+            height % patch_size == 0 and width % patch_size == 0,
+            f"img_size {height} x {width} is no multiple of patch_size {patch_size}",
+        )
+        _check(
+            embed_dim % num_heads == 0,
+            f"embed_dim {embed_dim} is no multiple of num_heads {num_heads}",
+        )
         _check(act in ACTIVATIONS, f"act {act!r} is none of {', '.join(ACTIVATIONS)}")
-        _check(time_init in ("zeros", "rand", "copy"), f"time_init {time_init!r} is none of zeros, rand, copy")
+        _check(
+            time_init in ("zeros", "rand", "copy"),
+            f"time_init {time_init!r} is none of zeros, rand, copy",
+        )
         self.img_size, self.patch_size, self.num_frames = (height, width), patch_size, num_frames
         self.embed_dim, self.time_init = embed_dim, time_init
         self.patch_grid = height // patch_size, width // patch_size
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.patch_grid[0] * self.patch_grid[1], embed_dim))
+        self.pos_embed = nn.Parameter(
+            torch.zeros(1, 1 + self.patch_grid[0] * self.patch_grid[1], embed_dim)
+        )
         self.temporal_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.pos_drop = nn.Dropout(drop_rate)
         if pre_norm:
             self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.blocks = nn.ModuleList(
-            SpaceTimeBlock(embed_dim, num_heads, mlp_ratio, qkv_bias=qkv_bias, drop=drop_rate, act=act,
-                           drop_path=drop_path_rate * i / max(depth - 1, 1), norm_eps=norm_eps) for i in range(depth))
+            SpaceTimeBlock(
+                embed_dim,
+                num_heads,
+                mlp_ratio,
+                qkv_bias=qkv_bias,
+                drop=drop_rate,
+                act=act,
+                drop_path=drop_path_rate * i / max(depth - 1, 1),
+                norm_eps=norm_eps,
+            )
+            for i in range(depth)
+        )
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.image_weights = IMAGE_WEIGHTS.get((embed_dim, depth, patch_size, pre_norm))
         self.checkpointing = False
         self._initialise(weight_std, place_std, frame_std)
 
-    def forward(self, video_BTCHW: Tensor, mask_BTN: Tensor | None = None, mask_token_D: Tensor | None = None,
-                ) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        video_BTCHW: Tensor,
+        mask_BTN: Tensor | None = None,
+        mask_token_D: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Normalised frames -> (cls_BD, patch_BTND), both after the last norm.
 
         Where `mask_BTN` (bool) is True a patch's embedding gives way to `mask_token_D`; its place embeddings stay.
@@ -83,14 +134,22 @@ class SpaceTimeTransformer(nn.Module):
         """
         frames, grid = video_BTCHW.shape[1], self.grid(video_BTCHW)[1:]
         if grid != self.patch_grid or frames > self.num_frames:
-            raise ValueError(f"a clip of {frames} frames of {tuple(video_BTCHW.shape[3:])} pixels: the video encoder "
-                             f"takes up to {self.num_frames} frames of {self.img_size} (num_frames, img_size)")
+            raise ValueError(
+                f"a clip of {frames} frames of {tuple(video_BTCHW.shape[3:])} pixels: the video encoder "
+                f"takes up to {self.num_frames} frames of {self.img_size} (num_frames, img_size)"
+            )
         patch_BTND = self.patch_embed(video_BTCHW)
         if mask_BTN is not None:
-            patch_BTND = torch.where(mask_BTN[..., None], mask_token_D.to(patch_BTND.dtype), patch_BTND)
-        patch_BTND = patch_BTND + self.pos_embed[:, None, 1:] + self.temporal_embed[:, :frames, None]
+            patch_BTND = torch.where(
+                mask_BTN[..., None], mask_token_D.to(patch_BTND.dtype), patch_BTND
+            )
+        patch_BTND = (
+            patch_BTND + self.pos_embed[:, None, 1:] + self.temporal_embed[:, :frames, None]
+        )
         cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(patch_BTND.shape[0], -1, -1)
-        x_BSD = self.pos_drop(torch.cat((cls_B1D.to(patch_BTND.dtype), patch_BTND.flatten(1, 2)), dim=1))
+        x_BSD = self.pos_drop(
+            torch.cat((cls_B1D.to(patch_BTND.dtype), patch_BTND.flatten(1, 2)), dim=1)
+        )
         if hasattr(self, "norm_pre"):
             x_BSD = self.norm_pre(x_BSD)
         for block in self.blocks:

@@ -1,4 +1,5 @@
 """Other people's weights into ours, and ours out."""
+
 from model.weights.load import load_weights
 from model.weights.read import read_checkpoint
 

@@ -1,4 +1,5 @@
 """What a checkpoint's pickle may call: our own functions, for tensors (within bounds), numpy and plain data."""
+
 import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -10,10 +11,21 @@ from torch import Tensor
 
 from model.weights.pickles import Inert, Named, Rebuilt, UnsafeCheckpoint, describe, inert
 
-STORAGES = {"Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
-            "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
-            "Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128,
-            "Untyped": torch.uint8}
+STORAGES = {
+    "Float": torch.float32,
+    "Double": torch.float64,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+    "Untyped": torch.uint8,
+}
 TYPES = {str(kind): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)}
 
 
@@ -40,7 +52,9 @@ class NumpyArray(Rebuilt):
 
     def build(self, state: tuple):
         _, shape, kind, fortran, raw = state
-        self.array = np.frombuffer(_raw(raw), kind.type).reshape(shape, order="F" if fortran else "C")
+        self.array = np.frombuffer(_raw(raw), kind.type).reshape(
+            shape, order="F" if fortran else "C"
+        )
 
     def plain(self) -> Tensor | list:
         """A tensor, or a list of what torch has no type for."""
@@ -60,8 +74,16 @@ def _tensor(flat: Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> T
     return flat.as_strided(size, stride, offset)
 
 
-def _tensor_of_type(flat: Tensor, offset: int, size: tuple, stride: tuple, grad: bool, hooks: Any, kind: Named,
-                    *_: Any) -> Tensor:
+def _tensor_of_type(
+    flat: Tensor,
+    offset: int,
+    size: tuple,
+    stride: tuple,
+    grad: bool,
+    hooks: Any,
+    kind: Named,
+    *_: Any,
+) -> Tensor:
     if not isinstance(kind, Named) or kind.name not in TYPES:
         raise UnsafeCheckpoint(f"make a tensor of type {describe(kind)}")
     return flat.view(torch.uint8).view(TYPES[kind.name]).as_strided(size, stride, offset)
@@ -115,17 +137,47 @@ CALLS: dict[str, Callable[..., Any]] = {
     "torch.Size": lambda sizes=(): tuple(sizes),
     "torch.device": lambda *parts: ":".join(map(str, parts)),
     "numpy.dtype": NumpyType,
-    **{f"numpy.{core}.{name}": function for core in ("core.multiarray", "_core.multiarray", "core.numeric",
-                                                     "_core.numeric")
-       for name, function in (("scalar", _scalar), ("_reconstruct", NumpyArray), ("_frombuffer", _from_buffer))},
-    "_codecs.encode": _bytes, "builtins.bytes": _bytes, "builtins.bytearray": _bytes,
-    "builtins.set": lambda items=(): set(items), "builtins.frozenset": lambda items=(): frozenset(items),
+    **{
+        f"numpy.{core}.{name}": function
+        for core in ("core.multiarray", "_core.multiarray", "core.numeric", "_core.numeric")
+        for name, function in (
+            ("scalar", _scalar),
+            ("_reconstruct", NumpyArray),
+            ("_frombuffer", _from_buffer),
+        )
+    },
+    "_codecs.encode": _bytes,
+    "builtins.bytes": _bytes,
+    "builtins.bytearray": _bytes,
+    "builtins.set": lambda items=(): set(items),
+    "builtins.frozenset": lambda items=(): frozenset(items),
     "builtins.complex": lambda *parts: complex(*parts),
-    "collections.OrderedDict": lambda items=(): dict(items), "collections.Counter": lambda items=(): dict(items),
-    "collections.defaultdict": lambda *factory: {}, "collections.deque": lambda items=(), *_: list(items),
+    "collections.OrderedDict": lambda items=(): dict(items),
+    "collections.Counter": lambda items=(): dict(items),
+    "collections.defaultdict": lambda *factory: {},
+    "collections.deque": lambda items=(), *_: list(items),
     "copyreg._reconstructor": lambda cls, base, state: inert(cls),
-    **{f"pathlib.{kind}": _path for kind in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath",
-                                             "WindowsPath")},
-    **{name: _inert(name) for name in ("argparse.Namespace", "datetime.date", "datetime.datetime", "datetime.timedelta",
-                                       "functools.partial", "logging.getLogger", "types.SimpleNamespace")},
+    **{
+        f"pathlib.{kind}": _path
+        for kind in (
+            "Path",
+            "PosixPath",
+            "PurePath",
+            "PurePosixPath",
+            "PureWindowsPath",
+            "WindowsPath",
+        )
+    },
+    **{
+        name: _inert(name)
+        for name in (
+            "argparse.Namespace",
+            "datetime.date",
+            "datetime.datetime",
+            "datetime.timedelta",
+            "functools.partial",
+            "logging.getLogger",
+            "types.SimpleNamespace",
+        )
+    },
 }

@@ -1,4 +1,5 @@
 """A checkpoint of MILES, MCQ or Frozen in Time, or one of ours, into a model: renamed, reshaped, compared, reported."""
+
 import logging
 import re
 from collections.abc import Mapping
@@ -17,18 +18,32 @@ log = logging.getLogger(__name__)
 
 # What wrappers put before a name, at its start or inside.
 WRAPPERS = r"^(module\.)+|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\."
-RENAMED = ((r"^txt_proj\.", "text_proj.", "Frozen in Time's name"),
-           (r"^video_model\.norm1\.", "video_model.norm.", "MCQ's name"))
-LEFT_OUT = ((r"video_model\.(head|fc|pre_logits)\b.*", "classifier, nothing uses it"),
-            (r"text_model\.(.*\.)?position_ids", "buffer that transformers dropped"),
-            (r"text_model\.pooler\..*", "pooler, nothing uses it"),
-            (r"video_model\.blocks\.\d+\.(crossattn|bridgeattn|bridge_mlp|norm[4-7])\..*|video_model\.norm2\..*"
-             r"|bridge_proj\..*", "BridgeFormer of MCQ"))
+RENAMED = (
+    (r"^txt_proj\.", "text_proj.", "Frozen in Time's name"),
+    (r"^video_model\.norm1\.", "video_model.norm.", "MCQ's name"),
+)
+LEFT_OUT = (
+    (r"video_model\.(head|fc|pre_logits)\b.*", "classifier, nothing uses it"),
+    (r"text_model\.(.*\.)?position_ids", "buffer that transformers dropped"),
+    (r"text_model\.pooler\..*", "pooler, nothing uses it"),
+    (
+        r"video_model\.blocks\.\d+\.(crossattn|bridgeattn|bridge_mlp|norm[4-7])\..*|video_model\.norm2\..*"
+        r"|bridge_proj\..*",
+        "BridgeFormer of MCQ",
+    ),
+)
 VIDEO = "video_model."
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], *, temporal_fix: str = "zeros",
-                 strict: bool = True, teacher: bool = False, name: str = "") -> Report:
+def load_weights(
+    model: nn.Module,
+    source: str | Path | Mapping[str, Any],
+    *,
+    temporal_fix: str = "zeros",
+    strict: bool = True,
+    teacher: bool = False,
+    name: str = "",
+) -> Report:
     """Load a file, folder or checkpoint already read (then `name` is what messages call it) into `model` (MILES), and
     log a table of what was done.
 
@@ -53,15 +68,23 @@ def fit(model: nn.Module, state: dict[str, Tensor], report: Report, strict: bool
         if name not in own:
             report.unknown[name] = ""
         elif own[name].shape != tensor.shape:
-            report.misshapen[name] = f"{_shape(tensor)} in the file, {_shape(own[name])} in the model"
+            report.misshapen[name] = (
+                f"{_shape(tensor)} in the file, {_shape(own[name])} in the model"
+            )
         elif name not in report.changed and name not in report.missing:
             report.loaded[name] = ""
     report.absent = {name: "" for name in own if name not in state}
     bad = report.absent or report.misshapen or report.unknown
     log.log(logging.WARNING if bad else logging.INFO, "%s", report.table())
     report.check(strict)
-    model.load_state_dict({name: tensor for name, tensor in state.items()
-                           if name not in report.misshapen and name not in report.unknown}, strict=False)
+    model.load_state_dict(
+        {
+            name: tensor
+            for name, tensor in state.items()
+            if name not in report.misshapen and name not in report.unknown
+        },
+        strict=False,
+    )
 
 
 def clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,10 +95,15 @@ def clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def teachers(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state_dict with the snapshot teacher's tensors in place of the student's; ConfigError if there are none."""
     state = clean(checkpoint["state_dict"])
-    found = {match[1]: tensor for name, tensor in checkpoint.get("objective", {}).items()
-             if (match := re.fullmatch(r"(?:.*\.)?teacher\..*?((?:video_model|vid_proj)\..+)", name))}
+    found = {
+        match[1]: tensor
+        for name, tensor in checkpoint.get("objective", {}).items()
+        if (match := re.fullmatch(r"(?:.*\.)?teacher\..*?((?:video_model|vid_proj)\..+)", name))
+    }
     if not found or not set(found) <= set(state):
-        raise ConfigError("the checkpoint holds no teacher: it was not written by pre-training with a snapshot")
+        raise ConfigError(
+            "the checkpoint holds no teacher: it was not written by pre-training with a snapshot"
+        )
     return {**state, **found}
 
 
@@ -99,27 +127,51 @@ def _rename(state: dict[str, Tensor], model: nn.Module, report: Report) -> dict[
 def _fill_time(state: dict[str, Tensor], model: nn.Module, report: Report):
     """A file without any temporal attention (MCQ) gets a silent one: the network then computes what it did."""
     own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(VIDEO)}
-    if any(".timeattn." in name for name in state) or not any(".attn.qkv." in name for name in state):
+    if any(".timeattn." in name for name in state) or not any(
+        ".attn.qkv." in name for name in state
+    ):
         return
     for name, tensor in own.items():
         if name == f"{VIDEO}temporal_embed" or ".timeattn.proj." in name:
-            state[name], report.missing[name] = torch.zeros_like(tensor), "zeros: the file has no temporal attention"
+            state[name], report.missing[name] = (
+                torch.zeros_like(tensor),
+                "zeros: the file has no temporal attention",
+            )
         elif ".timeattn." in name:
-            state[name], report.missing[name] = tensor, "as initialised: the file has no temporal attention"
+            state[name], report.missing[name] = (
+                tensor,
+                "as initialised: the file has no temporal attention",
+            )
         elif ".norm3." in name:
-            state[name], report.missing[name] = state[name.replace("norm3", "norm1")], "copied from norm1"
+            state[name], report.missing[name] = (
+                state[name.replace("norm3", "norm1")],
+                "copied from norm1",
+            )
 
 
-def _reshape(state: dict[str, Tensor], model: nn.Module, report: Report, checkpoint: Mapping[str, Any], fix: str):
+def _reshape(
+    state: dict[str, Tensor],
+    model: nn.Module,
+    report: Report,
+    checkpoint: Mapping[str, Any],
+    fix: str,
+):
     own = model.state_dict()
     name = f"{VIDEO}temporal_embed"
     if name in state and name in own and state[name].shape[1] != own[name].shape[1]:
         report.changed[name] = f"{state[name].shape[1]} -> {own[name].shape[1]} frames ({fix})"
         state[name] = stretch_time(state[name], own[name].shape[1], fix)
     name, old_grid = f"{VIDEO}pos_embed", _grid(checkpoint)
-    if name in state and name in own and state[name].shape != own[name].shape and is_grid(state[name], old_grid):
+    if (
+        name in state
+        and name in own
+        and state[name].shape != own[name].shape
+        and is_grid(state[name], old_grid)
+    ):
         grid = model.video_model.patch_grid
-        report.changed[name] = f"{state[name].shape[1] - 1} places -> {grid[0]} x {grid[1]} (bicubic)"
+        report.changed[name] = (
+            f"{state[name].shape[1] - 1} places -> {grid[0]} x {grid[1]} (bicubic)"
+        )
         state[name] = resize_places(state[name], grid, old_grid)
 
 

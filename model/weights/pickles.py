@@ -5,6 +5,7 @@ is imported), an object of an unknown class an `Inert` that keeps its state, and
 of our own functions; any other call refuses the file. The opcodes that call, build or set state are all replaced, so
 that no real callable is within a file's reach.
 """
+
 import pickle
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -14,8 +15,20 @@ from typing import Any, BinaryIO
 from parse_config import ConfigError
 
 # Standard-library modules whose objects may stand in a checkpoint (as inert ones).
-HARMLESS = {"argparse", "collections", "copyreg", "datetime", "decimal", "enum", "fractions", "functools", "logging",
-            "pathlib", "types", "uuid"}
+HARMLESS = {
+    "argparse",
+    "collections",
+    "copyreg",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "logging",
+    "pathlib",
+    "types",
+    "uuid",
+}
 
 
 class UnsafeCheckpoint(ConfigError):
@@ -24,6 +37,7 @@ class UnsafeCheckpoint(ConfigError):
 
 class Named:
     """A class or function that the file names; never imported, never called."""
+
     __slots__ = ("name",)
 
     def __init__(self, module: str, name: str):
@@ -32,6 +46,7 @@ class Named:
 
 class Inert:
     """An object of a class that is not ours to build: what the file knows of it, and no behaviour."""
+
     __slots__ = ("cls", "args", "state", "items")
 
     def __init__(self, cls: Named, args: tuple = ()):
@@ -47,7 +62,13 @@ class Inert:
 
     def plain(self) -> dict[str, Any]:
         """{"class", "args", its attributes}: for `plain`, still to be made plain inside."""
-        state = self.state if isinstance(self.state, Mapping) else {} if self.state is None else {"state": self.state}
+        state = (
+            self.state
+            if isinstance(self.state, Mapping)
+            else {}
+            if self.state is None
+            else {"state": self.state}
+        )
         more = {key: value for key, value in (("args", self.args), ("items", self.items)) if value}
         return {"class": self.cls} | more | dict(state)
 
@@ -60,13 +81,17 @@ class SafeUnpickler(pickle._Unpickler):
     """Reads one pickle from `file`. `calls`: name -> our function for each call that a file may make; `storage`: our
     function for persistent ids."""
 
-    def __init__(self, file: BinaryIO, calls: Mapping[str, Callable], storage: Callable[[Any], Any]):
+    def __init__(
+        self, file: BinaryIO, calls: Mapping[str, Callable], storage: Callable[[Any], Any]
+    ):
         super().__init__(file, encoding="latin1")
         self.calls, self.persistent_load = calls, storage
 
     def find_class(self, module: str, name: str) -> Named:
         if self.proto < 3:  # such files say Python 2's names
-            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+            module, name = NAME_MAPPING.get(
+                (module, name), (IMPORT_MAPPING.get(module, module), name)
+            )
         return Named(module, name)
 
     def load_reduce(self):
@@ -93,7 +118,9 @@ class SafeUnpickler(pickle._Unpickler):
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Inert):
-            target.state = state[0] if isinstance(state, tuple) and len(state) == 2 and state[0] else state
+            target.state = (
+                state[0] if isinstance(state, tuple) and len(state) == 2 and state[0] else state
+            )
         elif isinstance(target, Rebuilt):
             target.build(state)
         elif not isinstance(target, dict):  # attributes of an OrderedDict: nothing needs them
@@ -103,7 +130,11 @@ class SafeUnpickler(pickle._Unpickler):
         raise UnsafeCheckpoint("use the copyreg extension registry")
 
     def _call(self, function: Any, args: tuple) -> Any:
-        if not isinstance(function, Named) or function.name not in self.calls or not isinstance(args, tuple):
+        if (
+            not isinstance(function, Named)
+            or function.name not in self.calls
+            or not isinstance(args, tuple)
+        ):
             raise UnsafeCheckpoint(f"call {describe(function)}")
         return self.calls[function.name](*args)
 
@@ -114,10 +145,18 @@ class SafeUnpickler(pickle._Unpickler):
             return self._call(cls, args)
         return inert(cls, *args)
 
-    dispatch = {**pickle._Unpickler.dispatch, pickle.REDUCE[0]: load_reduce, pickle.NEWOBJ[0]: load_newobj,
-                pickle.NEWOBJ_EX[0]: load_newobj_ex, pickle.OBJ[0]: load_obj, pickle.INST[0]: load_inst,
-                pickle.BUILD[0]: load_build, pickle.EXT1[0]: load_extension, pickle.EXT2[0]: load_extension,
-                pickle.EXT4[0]: load_extension}
+    dispatch = {
+        **pickle._Unpickler.dispatch,
+        pickle.REDUCE[0]: load_reduce,
+        pickle.NEWOBJ[0]: load_newobj,
+        pickle.NEWOBJ_EX[0]: load_newobj_ex,
+        pickle.OBJ[0]: load_obj,
+        pickle.INST[0]: load_inst,
+        pickle.BUILD[0]: load_build,
+        pickle.EXT1[0]: load_extension,
+        pickle.EXT2[0]: load_extension,
+        pickle.EXT4[0]: load_extension,
+    }
 
 
 def inert(cls: Named, *args: Any) -> Inert:
@@ -132,8 +171,13 @@ def inert(cls: Named, *args: Any) -> Inert:
 
 def describe(thing: Any) -> str:
     """What a refusal calls it."""
-    return thing.name if isinstance(thing, Named) else f"an object of {thing.cls}" if isinstance(thing, Inert) \
+    return (
+        thing.name
+        if isinstance(thing, Named)
+        else f"an object of {thing.cls}"
+        if isinstance(thing, Inert)
         else f"a {type(thing).__name__}"
+    )
 
 
 def plain(value: Any, done: dict[int, Any] | None = None) -> Any:
@@ -144,8 +188,10 @@ def plain(value: Any, done: dict[int, Any] | None = None) -> Any:
     if isinstance(value, Inert | dict):
         made: Any = {}
         done[id(value)] = made, value  # the original is kept alive: its id must not be given again
-        made.update((_key(key), plain(item, done)) for key, item in
-                    (value.plain() if isinstance(value, Inert) else value).items())
+        made.update(
+            (_key(key), plain(item, done))
+            for key, item in (value.plain() if isinstance(value, Inert) else value).items()
+        )
     elif isinstance(value, list):
         done[id(value)] = made, _ = [], value
         made.extend(plain(item, done) for item in value)
@@ -154,7 +200,13 @@ def plain(value: Any, done: dict[int, Any] | None = None) -> Any:
     elif isinstance(value, set | frozenset):
         made = {_key(item) for item in value}
     else:
-        made = value.name if isinstance(value, Named) else value.plain() if isinstance(value, Rebuilt) else value
+        made = (
+            value.name
+            if isinstance(value, Named)
+            else value.plain()
+            if isinstance(value, Rebuilt)
+            else value
+        )
     return made
 
 

@@ -2,6 +2,7 @@
 
 T frames, N patches a frame, D width.
 """
+
 import math
 
 import torch
@@ -20,13 +21,17 @@ def stretch_time(embed_1TD: Tensor, frames: int, how: str = "zeros") -> Tensor:
     "nearest": the nearest frame's. Raises ConfigError for another word.
     """
     if how not in FIXES:
-        raise ConfigError(f"arch.args.video_params.load_temporal_fix: {how!r} is given, one of {', '.join(FIXES)} is "
-                          f"needed")
+        raise ConfigError(
+            f"arch.args.video_params.load_temporal_fix: {how!r} is given, one of {', '.join(FIXES)} is "
+            f"needed"
+        )
     if how == "zeros":
         kept_1TD = embed_1TD[:, :frames]
         return F.pad(kept_1TD, (0, 0, 0, frames - kept_1TD.shape[1]))
     embed_1DT = embed_1TD.transpose(1, 2).float()
-    stretched_1DT = F.interpolate(embed_1DT, frames, mode="linear" if how == "interp" else "nearest")
+    stretched_1DT = F.interpolate(
+        embed_1DT, frames, mode="linear" if how == "interp" else "nearest"
+    )
     return stretched_1DT.transpose(1, 2).to(embed_1TD.dtype).contiguous()
 
 
@@ -36,7 +41,9 @@ def is_grid(embed_1ND: Tensor, grid: tuple[int, int] | None = None) -> bool:
     return rows * columns == embed_1ND.shape[1] - 1
 
 
-def resize_places(embed_1ND: Tensor, grid: tuple[int, int], old_grid: tuple[int, int] | None = None) -> Tensor:
+def resize_places(
+    embed_1ND: Tensor, grid: tuple[int, int], old_grid: tuple[int, int] | None = None
+) -> Tensor:
     """Position embedding, CLS first, for `grid` = (rows, columns) of patches: bicubic, CLS as it is.
 
     `old_grid` is the file's; None: a square, see `is_grid`.

@@ -27,7 +27,18 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = ("red", "green", "blue", "cyan", "pink", "white")
 MOTIONS = ("left", "right", "up", "down")
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "square", "moves", *COLOURS, *MOTIONS]
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "square",
+    "moves",
+    *COLOURS,
+    *MOTIONS,
+]
 NOT_COMPARED = {
     "time", "date", "seconds", "wait", "samples_per_s", "waiting", "memory", "memory_gib", "peak_gib",
     "git", "revision", "versions", "hostname", "device", "eta", "elapsed", "speed", "host", "cpu", "gpu",
@@ -88,13 +99,17 @@ def write_media(path: Path, number: int):
     frames = []
     for time in range(8):
         frame = np.random.default_rng(number).integers(0, 60, (48, 64, 3), dtype=np.uint8)
-        frame[10:30, 3 * time : 3 * time + 20] = np.random.default_rng(100 + number).integers(100, 255, 3)
+        frame[10:30, 3 * time : 3 * time + 20] = np.random.default_rng(100 + number).integers(
+            100, 255, 3
+        )
         frames.append(frame)
     if path.suffix == ".png":
         Image.fromarray(frames[0]).save(path)
         return
     with av.open(path, "w") as container:
-        stream = container.add_stream("mpeg4", rate=8, options={"threads": "1"})  # x264 is not deterministic
+        stream = container.add_stream(
+            "mpeg4", rate=8, options={"threads": "1"}
+        )  # x264 is not deterministic
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -107,12 +122,24 @@ def write_text_model(folder: Path):
     folder.mkdir()
     BertTokenizerFast(vocab={word: i for i, word in enumerate(VOCABULARY)}).save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"vocab_size": len(VOCABULARY), "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2}
+    sizes = {
+        "vocab_size": len(VOCABULARY),
+        "dim": 32,
+        "hidden_dim": 64,
+        "n_layers": 2,
+        "n_heads": 2,
+    }
     DistilBertModel(DistilBertConfig(max_position_embeddings=32, **sizes)).save_pretrained(folder)
 
 
 def config() -> dict[str, Any]:
-    video = {"model": "SpaceTimeTransformer", "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2}
+    video = {
+        "model": "SpaceTimeTransformer",
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 2,
+    }
     loader = {
         "dataset_name": "JsonlDataset", "data_dir": "clips", "batch_size": 4, "num_workers": 0,
         "video_params": {"num_frames": 2, "input_res": 32, "reader": "av"},
@@ -126,7 +153,10 @@ def config() -> dict[str, Any]:
         "name": "golden",
         "arch": {"type": "MILES", "args": arch},
         "data_loader": {"type": "TextVideoDataLoader", "args": loader},
-        "objective": {"type": "MILESPretraining", "args": {"teacher": {"type": "EMA", "args": {"momentum": 0.9}}}},
+        "objective": {
+            "type": "MILESPretraining",
+            "args": {"teacher": {"type": "EMA", "args": {"momentum": 0.9}}},
+        },
         "loss": {"type": "NormSoftmaxLoss", "args": {}},
         "optimizer": {"type": "AdamW", "args": {"lr": 0.01}},
         "lr_scheduler": {"type": "Cosine", "args": {"warmup_steps": 2}},
@@ -137,10 +167,22 @@ def config() -> dict[str, Any]:
 
 def command(*words: str) -> str:
     """The standard output of `python words` in the current folder; the program must succeed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    done = subprocess.run(
+        [sys.executable, str(ROOT / words[0]), *words[1:]],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
-        raise SystemExit(f"{' '.join(words)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        raise SystemExit(
+            f"{' '.join(words)}: exit status {done.returncode}\n{done.stdout}{done.stderr}"
+        )
     return done.stdout
 
 
@@ -153,14 +195,40 @@ def record(folder: Path) -> dict[str, Any]:
     run = run.rename(run.with_name("0101_000000"))
     command("train.py", "-c", "train.json", "-d", "cpu", "-r", "auto", "trainer.epochs=3")
     best = str(run / "model_best.pth")
-    command("test.py", "-c", "train.json", "-r", best, "-d", "cpu", "-o", "test", "--save-embeddings", "--save-ranks")
+    command(
+        "test.py",
+        "-c",
+        "train.json",
+        "-r",
+        best,
+        "-d",
+        "cpu",
+        "-o",
+        "test",
+        "--save-embeddings",
+        "--save-ranks",
+    )
     command("scripts/export.py", best, "exported")
-    command("scripts/extract.py", "-r", best, "-d", "cpu", "--workers", "0", "clips", "features", "--segments", "0.5")
+    command(
+        "scripts/extract.py",
+        "-r",
+        best,
+        "-d",
+        "cpu",
+        "--workers",
+        "0",
+        "clips",
+        "features",
+        "--segments",
+        "0.5",
+    )
     command("scripts/index.py", "build", "features", "index")
     answers = command("scripts/search.py", "index", "a red square", "--json")
     return {
         "checkpoints": {path.name: checkpoint_bits(path) for path in sorted(run.glob("*.pth"))},
-        "log": [plain_numbers(json.loads(line)) for line in (run / "log.jsonl").read_text().splitlines()],
+        "log": [
+            plain_numbers(json.loads(line)) for line in (run / "log.jsonl").read_text().splitlines()
+        ],
         "results": plain_numbers(json.loads(Path("test/results.json").read_text())),
         "config_keys": key_paths(json.loads((run / "config.json").read_text())),
         "files": {name: file_bits(name) for name in ("test", "exported", "features", "index")},
@@ -171,14 +239,23 @@ def record(folder: Path) -> dict[str, Any]:
 
 def checkpoint_bits(path: Path) -> dict[str, Any]:
     content = torch.load(path, weights_only=True)
-    tensors = flatten({key: value for key, value in content.items() if key not in ("config", "trainer")})
-    return {"tensors": {name: bits(value) for name, value in tensors.items()}, "trainer": plain_numbers(content["trainer"])}
+    tensors = flatten(
+        {key: value for key, value in content.items() if key not in ("config", "trainer")}
+    )
+    return {
+        "tensors": {name: bits(value) for name, value in tensors.items()},
+        "trainer": plain_numbers(content["trainer"]),
+    }
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {name: value}
-    return {path: leaf for key, item in value.items() for path, leaf in flatten(item, f"{name}/{key}").items()}
+    return {
+        path: leaf
+        for key, item in value.items()
+        for path, leaf in flatten(item, f"{name}/{key}").items()
+    }
 
 
 def bits(value: Any) -> str:
@@ -206,7 +283,9 @@ def file_bits(name: str) -> dict[str, str]:
         if path.suffix == ".json":
             found[str(path)] = " ".join(key_paths(json.loads(path.read_text())))
         elif path.suffix in (".safetensors", ".npy", ".jsonl", ".faiss", ".txt"):
-            found[str(path)] = hashlib.sha256(path.read_bytes().replace(os.getcwd().encode(), b"")).hexdigest()[:16]
+            found[str(path)] = hashlib.sha256(
+                path.read_bytes().replace(os.getcwd().encode(), b"")
+            ).hexdigest()[:16]
     return found
 
 
@@ -226,7 +305,11 @@ def error_line(words: list[str]) -> str:
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        return [line for key in {**old, **new} for line in differences(old.get(key), new.get(key), f"{path}/{key}")]
+        return [
+            line
+            for key in {**old, **new}
+            for line in differences(old.get(key), new.get(key), f"{path}/{key}")
+        ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = zip(old, new, strict=True)
         return [line for i, (a, b) in enumerate(pairs) for line in differences(a, b, f"{path}/{i}")]
@@ -234,7 +317,9 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("mode", choices=("record", "compare"))
     parser.add_argument("file", type=Path)
     arguments = parser.parse_args()
@@ -246,7 +331,6 @@ def main():
         file.write_text(json.dumps(content, indent=1))
         return
     lines = differences(json.loads(file.read_text()), content)
-    print("\n".join(lines) or "equal: nothing differs")
     sys.exit(bool(lines))
 
 

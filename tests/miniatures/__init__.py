@@ -5,6 +5,7 @@
 
 `expected` is {split: {video id: captions}}. A writer is registered by decorating it with `miniature`.
 """
+
 import colorsys
 import functools
 import importlib
@@ -19,16 +20,63 @@ import numpy as np
 from PIL import Image
 
 Expected = dict[str, dict[str, tuple[str, ...]]]
-WHO = ("a red fox", "two old sailors", "my neighbour", "a tired robot", "the choir", "one small dragon", "a baker",
-       "three geese", "the night nurse", "a paper kite", "some miners", "a juggler", "her cousin", "an owl")
-DOES = ("paints", "carries", "forgets", "repairs", "chases", "weighs", "sells", "buries", "polishes", "draws", "hides")
-WHAT = ("a wooden boat", "the green door", "seven lemons", "an engine", "a brass bell", "the last chair", "a map",
-        "the icy bridge", "a yellow tent", "some warm bread", "the clock tower", "a carpet", "the long rope")
-CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".webm": "libvpx", ".mkv": "libx264", ".mov": "libx264", ".3gp": "mpeg4"}
+WHO = (
+    "a red fox",
+    "two old sailors",
+    "my neighbour",
+    "a tired robot",
+    "the choir",
+    "one small dragon",
+    "a baker",
+    "three geese",
+    "the night nurse",
+    "a paper kite",
+    "some miners",
+    "a juggler",
+    "her cousin",
+    "an owl",
+)
+DOES = (
+    "paints",
+    "carries",
+    "forgets",
+    "repairs",
+    "chases",
+    "weighs",
+    "sells",
+    "buries",
+    "polishes",
+    "draws",
+    "hides",
+)
+WHAT = (
+    "a wooden boat",
+    "the green door",
+    "seven lemons",
+    "an engine",
+    "a brass bell",
+    "the last chair",
+    "a map",
+    "the icy bridge",
+    "a yellow tent",
+    "some warm bread",
+    "the clock tower",
+    "a carpet",
+    "the long rope",
+)
+CODECS = {
+    ".mp4": "libx264",
+    ".avi": "mpeg4",
+    ".webm": "libvpx",
+    ".mkv": "libx264",
+    ".mov": "libx264",
+    ".3gp": "mpeg4",
+}
 
 
 class Miniature(NamedTuple):
     """One data set in one layout; `write(folder, videos)` makes `videos` clips a split and returns `Expected`."""
+
     dataset: str
     layout: str
     args: dict[str, Any]
@@ -40,13 +88,17 @@ MINIATURES: list[Miniature] = []
 
 def miniature(dataset: str, layout: str, **args: Any) -> Callable:
     """Register a writer. `layout` stands in the loader's own words for it; `args` go beside data_dir in the JSON."""
+
     def enter(write):
         MINIATURES.append(Miniature(dataset, layout, args, write))
         return write
+
     return enter
 
 
-def build(dataset: str, folder: Path, layout: str = "", videos: int = 4) -> tuple[dict[str, Any], Expected]:
+def build(
+    dataset: str, folder: Path, layout: str = "", videos: int = 4
+) -> tuple[dict[str, Any], Expected]:
     """Write the first miniature of `dataset` (whose layout contains `layout`) -> (JSON args, expected content)."""
     found = next(m for m in MINIATURES if m.dataset == dataset and layout in m.layout)
     expected = found.write(Path(folder), videos)
@@ -55,7 +107,9 @@ def build(dataset: str, folder: Path, layout: str = "", videos: int = 4) -> tupl
 
 def sentence(video: int, caption: int = 0) -> str:
     """An invented caption; distinct for video < 154 and caption < 13."""
-    return f"{WHO[video % len(WHO)]} {DOES[video % len(DOES)]} {WHAT[(video + caption) % len(WHAT)]}"
+    return (
+        f"{WHO[video % len(WHO)]} {DOES[video % len(DOES)]} {WHAT[(video + caption) % len(WHAT)]}"
+    )
 
 
 def sentences(video: int, count: int) -> tuple[str, ...]:
@@ -73,7 +127,7 @@ def picture(video: int, frame: int = 0, height: int = 48, width: int = 64) -> np
     """uint8 (height, width, 3): the video's own colour, a bright bar that moves with the frame."""
     colour = colorsys.hsv_to_rgb(video % 8 / 8, 0.8, 0.6)
     image = np.full((height, width, 3), np.array(colour) * 255, np.uint8)
-    image[:, frame * 4 % width:frame * 4 % width + 6] = 240
+    image[:, frame * 4 % width : frame * 4 % width + 6] = 240
     return image
 
 
@@ -81,7 +135,9 @@ def picture(video: int, frame: int = 0, height: int = 48, width: int = 64) -> np
 def _media(suffix: str, video: int, frames: int, rate: int) -> bytes:
     buffer = io.BytesIO()
     if suffix not in CODECS:
-        Image.fromarray(picture(video)).save(buffer, {".png": "PNG", ".webp": "WEBP"}.get(suffix, "JPEG"))
+        Image.fromarray(picture(video)).save(
+            buffer, {".png": "PNG", ".webp": "WEBP"}.get(suffix, "JPEG")
+        )
         return buffer.getvalue()
     container = {".mkv": "matroska"}.get(suffix, suffix[1:])
     with av.open(buffer, "w", format=container) as output:
@@ -89,7 +145,9 @@ def _media(suffix: str, video: int, frames: int, rate: int) -> bytes:
         stream.height, stream.width = picture(0).shape[:2]
         stream.pix_fmt, stream.thread_count = "yuv420p", 1
         for frame in range(frames):
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture(video, frame), format="rgb24")))
+            output.mux(
+                stream.encode(av.VideoFrame.from_ndarray(picture(video, frame), format="rgb24"))
+            )
         output.mux(stream.encode())
     return buffer.getvalue()
 

@@ -2,6 +2,7 @@
 
 C captions, V videos, E joint width.
 """
+
 import json
 import os
 import time
@@ -34,8 +35,14 @@ def new_folder(home: Path) -> Path:
     raise AssertionError
 
 
-def keep(folder: Path, found: Embeddings, results: Mapping[str, Any], identity: Mapping[str, Any],
-         embeddings: bool = False, ranks_on: torch.device | None = None) -> Path:
+def keep(
+    folder: Path,
+    found: Embeddings,
+    results: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    embeddings: bool = False,
+    ranks_on: torch.device | None = None,
+) -> Path:
     """Write results.json, with `embeddings` those too, with `ranks_on` (a device) ranks.jsonl; -> the first's path."""
     folder.mkdir(parents=True, exist_ok=True)
     if embeddings:
@@ -59,9 +66,19 @@ def save_embeddings(folder: Path, found: Embeddings, identity: Mapping[str, Any]
     """embeddings.safetensors, ids.json and the config.json that made them, in a folder of their own."""
     folder.mkdir(parents=True)
     tensors = {name: getattr(found, name) for name in TENSORS if getattr(found, name) is not None}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "embeddings.safetensors")
-    write_json(folder / "ids.json", {"ids": list(found.ids), "captions": list(found.captions), "about": found.about,
-                                     **{key: value for key, value in identity.items() if key != "config"}})
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        folder / "embeddings.safetensors",
+    )
+    write_json(
+        folder / "ids.json",
+        {
+            "ids": list(found.ids),
+            "captions": list(found.captions),
+            "about": found.about,
+            **{key: value for key, value in identity.items() if key != "config"},
+        },
+    )
     write_json(folder / "config.json", identity["config"])
 
 
@@ -70,12 +87,16 @@ def load_embeddings(folder: str | Path) -> tuple[Embeddings, dict[str, Any]]:
     folder = Path(folder)
     for name in ("embeddings.safetensors", "ids.json", "config.json"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder}: holds no {name}; give a folder that test.py --save-embeddings wrote")
+            raise FileNotFoundError(
+                f"{folder}: holds no {name}; give a folder that test.py --save-embeddings wrote"
+            )
     words = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
     try:
         tensors = load_file(folder / "embeddings.safetensors")
     except SafetensorError as error:
-        raise UserError(f"{folder / 'embeddings.safetensors'}: is damaged ({error}); write it again") from None
+        raise UserError(
+            f"{folder / 'embeddings.safetensors'}: is damaged ({error}); write it again"
+        ) from None
     found = Embeddings(**tensors, **{key: words.pop(key) for key in ("ids", "captions", "about")})
     return found, words
 
@@ -92,24 +113,48 @@ def rank_lines(found: Embeddings, device: torch.device, k: int = 10) -> Iterator
     text_CE, video_VE = found.text_CE.to(device), found.video_VE.to(device)
     captions, ids = found.captions, found.ids
     if found.labels_V is not None:
-        ranks_V, best = count(Product(video_VE, text_CE), found.labels_V)[0].ranks(), top(Product(video_VE, text_CE), k)
+        ranks_V, best = (
+            count(Product(video_VE, text_CE), found.labels_V)[0].ranks(),
+            top(Product(video_VE, text_CE), k),
+        )
         right = [captions[label] for label in found.labels_V.tolist()]
         yield from _lines("v2t", ids, right, ranks_V, best, captions)
         return
     there, back = count(Product(text_CE, video_VE), found.owner_C)
     owners = found.owner_C.tolist()
-    yield from _lines("t2v", captions, [ids[owner] for owner in owners], there.ranks(),
-                      top(Product(text_CE, video_VE), k), ids)
+    yield from _lines(
+        "t2v",
+        captions,
+        [ids[owner] for owner in owners],
+        there.ranks(),
+        top(Product(text_CE, video_VE), k),
+        ids,
+    )
     own: dict[int, list[str]] = {}
     for caption, owner in zip(captions, owners):
         own.setdefault(owner, []).append(caption)
     asked = sorted(own)
     best = top(Product(video_VE[torch.tensor(asked, device=device)], text_CE), k)
-    yield from _lines("v2t", [ids[video] for video in asked], [own[video] for video in asked], back.ranks(), best,
-                      captions)
+    yield from _lines(
+        "v2t",
+        [ids[video] for video in asked],
+        [own[video] for video in asked],
+        back.ranks(),
+        best,
+        captions,
+    )
 
 
-def _lines(direction: str, queries: Any, right: Any, ranks: Any, best: Any, names: Any) -> Iterator[dict[str, Any]]:
-    for query, answer, rank, values, places in zip(queries, right, ranks.tolist(), *(x.tolist() for x in best)):
-        yield {"direction": direction, "query": query, "right": answer, "rank": rank,
-               "top": [[names[place], round(value, 6)] for place, value in zip(places, values)]}
+def _lines(
+    direction: str, queries: Any, right: Any, ranks: Any, best: Any, names: Any
+) -> Iterator[dict[str, Any]]:
+    for query, answer, rank, values, places in zip(
+        queries, right, ranks.tolist(), *(x.tolist() for x in best)
+    ):
+        yield {
+            "direction": direction,
+            "query": query,
+            "right": answer,
+            "rank": rank,
+            "top": [[names[place], round(value, 6)] for place, value in zip(places, values)],
+        }

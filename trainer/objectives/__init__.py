@@ -1,4 +1,5 @@
 """What is minimised: one objective a file, registered in `OBJECTIVES`."""
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +22,9 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Mapping[str, Any], then: Callable[[dict[str, Tensor]], Any] | None = None) -> Any:
+    def forward(
+        self, batch: Mapping[str, Any], then: Callable[[dict[str, Tensor]], Any] | None = None
+    ) -> Any:
         """{"video": video_BTCHW, "text": tokens} -> {"loss": ..., parts}; or what `then` makes of the encodings."""
         return (then or self.losses)(self.encode(batch))
 

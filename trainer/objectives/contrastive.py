@@ -1,4 +1,5 @@
 """Fine-tuning, and the baseline without masks: clips against captions. B pairs, E joint width."""
+
 from collections.abc import Mapping
 from typing import Any
 

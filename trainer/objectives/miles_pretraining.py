@@ -2,6 +2,7 @@
 
 B clips, T frames, N patches a frame, D encoder width, E joint width (or D, with target_space "encoder").
 """
+
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -30,16 +31,32 @@ class MILESPretraining(Objective):
     before it ("encoder"). The [MASK] token is here and not in the encoder, which has no use for it when fine-tuning.
     """
 
-    def __init__(self, model: nn.Module, loss: nn.Module, mask: Mapping[str, Any] = TUBE_BLOCK,
-                 teacher: Mapping[str, Any] = EMA, mvm_loss: Mapping[str, Any] = COSINE, mvm_weight: float = 1.0,
-                 contrast_view: str = "masked", target_space: str = "joint"):
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        mask: Mapping[str, Any] = TUBE_BLOCK,
+        teacher: Mapping[str, Any] = EMA,
+        mvm_loss: Mapping[str, Any] = COSINE,
+        mvm_weight: float = 1.0,
+        contrast_view: str = "masked",
+        target_space: str = "joint",
+    ):
         super().__init__(model)
         self.contrast = of_kind(loss, ContrastiveLoss, "loss.type")
-        self.reconstruct = of_kind(LOSSES.build(mvm_loss), ReconstructionLoss, "objective.args.mvm_loss.type")
+        self.reconstruct = of_kind(
+            LOSSES.build(mvm_loss), ReconstructionLoss, "objective.args.mvm_loss.type"
+        )
         self.mask, self.teacher = MASKS.build(mask), TEACHERS.build(teacher, student=model)
-        self.mask_token_D = nn.Parameter(nn.init.trunc_normal_(torch.empty(model.video_model.embed_dim), std=0.02))
-        self.features = _choice("target_space", target_space, {"joint": _joint, "encoder": _encoder})
-        self.contrasted = _choice("contrast_view", contrast_view, {"masked": _masked, "full": _full})
+        self.mask_token_D = nn.Parameter(
+            nn.init.trunc_normal_(torch.empty(model.video_model.embed_dim), std=0.02)
+        )
+        self.features = _choice(
+            "target_space", target_space, {"joint": _joint, "encoder": _encoder}
+        )
+        self.contrasted = _choice(
+            "contrast_view", contrast_view, {"masked": _masked, "full": _full}
+        )
         self.mvm_weight = mvm_weight
 
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -47,19 +64,29 @@ class MILESPretraining(Objective):
         video_BTCHW = batch["video"]
         mask_BTN = self.mask(len(video_BTCHW), self.model.grid(video_BTCHW), video_BTCHW.device)
 
-        v_BE, patch_BTNE = self.features(self.model, video_BTCHW, mask_BTN, self.mask_token_D)  # the corrupted clip
-        _, target_BTNE = self.features(self.teacher, video_BTCHW)                               # the whole clip
+        v_BE, patch_BTNE = self.features(
+            self.model, video_BTCHW, mask_BTN, self.mask_token_D
+        )  # the corrupted clip
+        _, target_BTNE = self.features(self.teacher, video_BTCHW)  # the whole clip
         v_BE = self.contrasted(self.model, video_BTCHW, v_BE)
         t_BE = self.model.encode_text(batch["text"])
 
-        return {"v_BE": v_BE, "t_BE": t_BE, "sums_12": self.reconstruct(patch_BTNE, target_BTNE, mask_BTN)}
+        return {
+            "v_BE": v_BE,
+            "t_BE": t_BE,
+            "sums_12": self.reconstruct(patch_BTNE, target_BTNE, mask_BTN),
+        }
 
     def losses(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """-> {"loss", "loss_vt", "loss_mvm"}; loss_mvm is the mean over all places that any process hides."""
         loss_vt = self.contrast(gather(outputs["v_BE"]), gather(outputs["t_BE"]))
         distance, places = gather(outputs["sums_12"]).sum(0)
         loss_mvm = distance / places.clamp(min=1)
-        return {"loss": loss_vt + self.mvm_weight * loss_mvm, "loss_vt": loss_vt, "loss_mvm": loss_mvm}
+        return {
+            "loss": loss_vt + self.mvm_weight * loss_mvm,
+            "loss_vt": loss_vt,
+            "loss_mvm": loss_mvm,
+        }
 
     def after_step(self, step: int, steps: int):
         """The teacher follows; `step` of `steps` have been taken, this one included."""
