@@ -16,14 +16,15 @@ from typing import Any
 import torch
 
 from data_loader import LOADERS
-from data_loader.clips import ClipReader
+from data_loader.decode.clip_reader import ClipReader
 from model import ARCHS
 from model.miles import MILES
 from model.restore import restore
 from model.weights import read_checkpoint
 from parse_config import Config, ConfigError, UserError, command, command_line, lay
 from trainer import distributed
-from trainer.evaluation import files, report
+from trainer.evaluation import table
+from trainer.evaluation.results import keep, load_embeddings, new_folder
 from trainer.evaluator import Embeddings, Evaluation, embed, evaluation, score
 from trainer.log import console
 from trainer.precision import Precision
@@ -52,8 +53,8 @@ def main(config: Config, given: argparse.Namespace):
                 f"{folder}/results.json: is there already and stays as it is; choose another folder"
             )
         if given.metrics_from:
-            found, made_by = files.load_embeddings(given.metrics_from)
-            here = report.identity(config, None, device)
+            found, made_by = load_embeddings(given.metrics_from)
+            here = table.identity(config, None, device)
             finish(
                 config,
                 given,
@@ -65,7 +66,7 @@ def main(config: Config, given: argparse.Namespace):
             )
             return
         model = build_model(config, given.pretrained_only).to(device)
-        identity = report.identity(config, config["arch"]["args"].get("load_checkpoint"), device)
+        identity = table.identity(config, config["arch"]["args"].get("load_checkpoint"), device)
         blocks = loaders(config, given.split)
         for block in blocks:
             options = {"rank": distributed.rank(), "world": distributed.world()}
@@ -147,8 +148,8 @@ def finish(
     )
     if distributed.rank():
         return folder
-    folder = folder or files.new_folder(Path(settings(config).save_dir) / config.need("name"))
-    written = files.keep(
+    folder = folder or new_folder(Path(settings(config).save_dir) / config.need("name"))
+    written = keep(
         folder / name,
         found,
         results,
@@ -156,7 +157,7 @@ def finish(
         given.save_embeddings,
         device if given.save_ranks else None,
     )
-    print(report.table(results, metrics, given.compare), f"written: {written}", sep="\n")
+    print(table.table(results, metrics, given.compare), f"written: {written}", sep="\n")
     return folder
 
 

@@ -16,12 +16,12 @@ from data_loader import LOADERS
 from model import ARCHS
 from model.loss import LOSSES
 from parse_config import Config, UserError, command, command_line, lay
-from trainer import checkpoint, claim, distributed, seeds
+from trainer import checkpoint, distributed, lock, seeds
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
-from trainer.run import Stage, stages
 from trainer.settings import settings
+from trainer.stages import Stage, stages
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -47,7 +47,7 @@ def main(config: Config, resume: str | None = None, device: str | None = None):
         for stage in stages(config, resume, SECTIONS):
             build(stage, place).run()
     finally:
-        claim.release()
+        lock.release()
         distributed.stop()
 
 

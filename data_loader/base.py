@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from data_loader import draws, frames
-from data_loader.gallery import Gallery
-from data_loader.items import Annotations, Item
+from data_loader import frames, seeding
+from data_loader.annotations.items import Annotations, Item
+from data_loader.annotations.selection import Gallery
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text, video_settings
 from data_loader.transforms import build_transform
@@ -94,7 +94,7 @@ class TextVideoDataset(Annotations, Dataset):
         failures: list[tuple[str, str]] = []
         for attempt in range(TRIES if self.train else 1):
             numbers = (self.seed, epoch, index, attempt)
-            chosen = index if attempt == 0 else draws.mix(*numbers) % len(self)
+            chosen = index if attempt == 0 else seeding.mix(*numbers) % len(self)
             sample = self._caption(chosen, numbers, failures)
             try:
                 self._clip(sample, numbers)
@@ -131,7 +131,7 @@ class TextVideoDataset(Annotations, Dataset):
         """The sample of video `index` without its clip."""
         table, row = self.gallery.table, int(self.gallery.rows[index])
         places = table.captions(row)
-        caption = draws.mix(*numbers, 1) % len(places) if self.train else 0
+        caption = seeding.mix(*numbers, 1) % len(places) if self.train else 0
         meta = {
             "index": index,
             "id": table.id[row],
@@ -151,10 +151,10 @@ class TextVideoDataset(Annotations, Dataset):
         how, meta = "random" if self.train else "uniform", sample["meta"]
 
         def choose(length: int) -> list[int]:
-            return frames.pick(length, self.video.num_frames, how, draws.generator(*numbers, 2))
+            return frames.pick(length, self.video.num_frames, how, seeding.generator(*numbers, 2))
 
         clip_TCHW, meta["frames"] = self._read(meta["index"], choose)
-        sample["video"] = self.transform(clip_TCHW, draws.generator(*numbers, 3))
+        sample["video"] = self.transform(clip_TCHW, seeding.generator(*numbers, 3))
 
     def _read(
         self, index: int, choose: Callable[[int], list[int]]

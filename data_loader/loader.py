@@ -7,9 +7,9 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from data_loader import LOADERS
-from data_loader.batches import Batches
 from data_loader.collate import Collate, Guarded, Windows, as_it_is
 from data_loader.datasets import DATASETS
+from data_loader.sampler import Batches
 from data_loader.workers import batches, worker_options
 from parse_config import ConfigError
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_loader import isolated
+from data_loader.decode import process
 from data_loader.readers import READERS, BrokenVideo, Choose
 from data_loader.readers.image_reader import is_image
 
@@ -77,7 +77,7 @@ def _read(
     except IsADirectoryError:
         raise BrokenVideo(path, "is a folder") from None
     if deadline:
-        pictures_THWC, indices = isolated.read(reader, path, choose, start, end, deadline)
+        pictures_THWC, indices = process.read(reader, path, choose, start, end, deadline)
     else:
         pictures, indices = function(path, choose, start, end)
         pictures_THWC = np.stack(pictures)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from model.ranks import Counts, count, owners
-from model.tiles import Matrix
+from model.similarity import Matrix
 from parse_config import Registry
 
 METRICS = Registry("metric")

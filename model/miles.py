@@ -14,7 +14,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from model import ARCHS, share
+from model import ARCHS, pretrained
 from model.text.hugging_face import (
     DEFAULT,
     build_text_model,
@@ -163,7 +163,7 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         return next(self.parameters()).device
 
     def _save_pretrained(self, save_directory: Path):
-        share.save(self, Path(save_directory))
+        pretrained.save(self, Path(save_directory))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **changes: Any) -> "MILES":
@@ -173,7 +173,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         force_download and local_files_only are huggingface_hub's. Raises ConfigError, FileNotFoundError.
         """
         where = {key: changes.pop(key) for key in HUB if key in changes}
-        return share.load(cls, share.locate(pretrained_model_name_or_path, **where), changes)
+        return pretrained.load(
+            cls, pretrained.locate(pretrained_model_name_or_path, **where), changes
+        )
 
     def _encode_paths(self, paths: Sequence[str]) -> Tensor:
         if self.read is None:

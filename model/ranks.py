@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from model.tiles import Matrix, Product, exact, tiles
+from model.similarity import Matrix, Product, exact, tiles
 
 Rescore = Callable[[torch.Tensor, torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
 

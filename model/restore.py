@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from model import ARCHS, share
+from model import ARCHS, pretrained
 from model.weights import load_weights, read_checkpoint
 from parse_config import FAMILY, ConfigError, plain
 
@@ -27,7 +27,7 @@ def restore(
     Time or MCQ. `arch`: {"type", "args"} in place of what the file says of itself. `teacher`: the snapshot's video
     tower instead of the student's. Raises ConfigError, FileNotFoundError.
     """
-    if not arch and (Path(path) / share.CONFIG).is_file():
+    if not arch and (Path(path) / pretrained.CONFIG).is_file():
         if teacher:
             raise ConfigError(
                 f"{path}: an exported folder holds one model; take the teacher from the checkpoint"

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from parse_config import Config, ConfigError, UserError, command, lay, load
-from scripts import ablation_report
+from scripts.benchmarks import ablation_report
 
 DATA = ["--objects", "2", "--train", "6000", "--test", "1000"]  # of make_demo_data.py
 CLEAN = {"type": "Contrastive", "args": {}}

@@ -16,11 +16,11 @@ BENCHES = ("step", "eval", "loader")
 
 
 def main(argv: list[str]):
-    """Hand the arguments to scripts/bench_NAME.py."""
+    """Hand the arguments to scripts/benchmarks/NAME.py."""
     if not argv or argv[0] not in BENCHES:
         sys.stdout.write(__doc__ + "\n")
         raise SystemExit(0 if argv[:1] in (["-h"], ["--help"]) else 2)
-    importlib.import_module(f"scripts.bench_{argv[0]}").main(argv[1:])
+    importlib.import_module(f"scripts.benchmarks.{argv[0]}").main(argv[1:])
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch
 from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
 from parse_config import ConfigError, command, load
-from trainer.evaluation.report import sha256
+from trainer.evaluation.table import sha256
 
 
 def main(

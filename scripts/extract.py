@@ -6,7 +6,8 @@
     torchrun --nproc_per_node=8 scripts/extract.py ...                 any number of processes
 
 OUT gets shards of features (as encode_video and encode_text give them, not normalised), ids.jsonl, bad_files.jsonl,
-manifest.json; see scripts/features.py. Whatever ends it, the same command goes on; another checkpoint or other options
+manifest.json; see scripts/retrieval/features.py.
+Whatever ends it, the same command goes on; another checkpoint or other options
 are refused. --segments cuts videos into pieces of so many seconds, each a row; a rest of no more than a quarter of that
 goes with the piece before. Files that cannot be read are listed and counted, and do not change the exit status.
 """
@@ -24,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model.miles import MILES
 from parse_config import ConfigError, UserError, command, plain
-from scripts import extract_rows
-from scripts.extract_run import encoder, fill, on_main, parts, width
-from scripts.extract_store import Store
-from scripts.features import FILES, Row, digest, fingerprint
+from scripts.retrieval import sources
+from scripts.retrieval.encode import encoder, fill, on_main, parts, width
+from scripts.retrieval.feature_writer import Store
+from scripts.retrieval.features import FILES, Row, digest, fingerprint
 from test import load
-from trainer import claim, distributed
+from trainer import distributed, lock
 from trainer.distributed import gather_objects, rank, world
 from trainer.log import console
 from trainer.precision import NAMES
@@ -44,7 +45,7 @@ def main(given: argparse.Namespace):
         if given.deadline is not None:
             model.read.video = replace(model.read.video, deadline=given.deadline)
         store = Store(given.out, given.files, given.shard, width(model))
-        sets = extract_rows.data_sets(given.source, given.split)
+        sets = sources.data_sets(given.source, given.split)
         begin(store, model, sets, given)
         pending = on_main(store.look)
         store.look()
@@ -53,7 +54,7 @@ def main(given: argparse.Namespace):
         distributed.barrier()
         tell(store, *on_main(store.finish), store.shards - len(pending), time.monotonic() - began)
     finally:
-        claim.release()
+        lock.release()
         distributed.stop()
 
 
@@ -62,11 +63,11 @@ def begin(store: Store, model: MILES, sets: list[Any], given: argparse.Namespace
 
     def look() -> tuple[list[Row], dict[str, Any], bool]:
         rows = (
-            extract_rows.texts(given.source, sets)
+            sources.texts(given.source, sets)
             if given.texts
-            else extract_rows.clips(sets)
+            else sources.clips(sets)
             if sets
-            else extract_rows.files(given.source)
+            else sources.files(given.source)
         )
         settings = [] if given.texts else [dataset.video for dataset in sets] or [model.read.video]
         video = plain([{**vars(one), "deadline": None} for one in settings])
@@ -87,9 +88,7 @@ def begin(store: Store, model: MILES, sets: list[Any], given: argparse.Namespace
     if not begun:
         if given.segments:
             share = rows[rank() * len(rows) // world() : (rank() + 1) * len(rows) // world()]
-            pieces = extract_rows.cut(
-                share, given.segments, model.read.video.deadline, given.workers
-            )
+            pieces = sources.cut(share, given.segments, model.read.video.deadline, given.workers)
             rows = [row for part in gather_objects(pieces) for row in part]
         on_main(lambda: store.begin(identity, rows))
 

@@ -20,7 +20,7 @@ import torch
 
 from data_loader.reader import READERS, BrokenVideo, count_frames, read_clip, read_frames
 from data_loader.readers.h264 import planned
-from tests import clips
+from scripts.synthetic import clips
 
 MOST = 60  # frames of a file that are asked for alone
 

@@ -28,8 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from parse_config import UserError, command
-from scripts.faiss_index import EFFORT, KINDS, faiss, make, normalised, on_gpus, set_effort
-from scripts.features import Features, write_json, write_lines
+from scripts.retrieval.faiss_index import (
+    EFFORT,
+    KINDS,
+    faiss,
+    make,
+    normalised,
+    on_gpus,
+    set_effort,
+)
+from scripts.retrieval.features import Features, write_json, write_lines
 
 FLAT, HNSW = 100_000, 1_000_000  # rows up to which each is taken
 K, QUERIES = 10, 500  # of the recall

@@ -31,8 +31,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from data_loader.annotations.file_lookup import IMAGE, VIDEO
 from data_loader.datasets import DATASETS
-from data_loader.find import IMAGE, VIDEO
 from data_loader.readers import BrokenVideo
 from data_loader.readers.image_reader import is_image
 from parse_config import ConfigError, command

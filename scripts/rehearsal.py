@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from parse_config import command
-from scripts import rehearsal_checks as checks
-from trainer.evaluation.files import new_folder
+from scripts.benchmarks import rehearsal_checks as checks
+from trainer.evaluation.results import new_folder
 
 RELEASED = ["bash", "scripts/test_retrieval_MILES.sh"]  # the authors' released settings
 FINETUNE = ["bash", "scripts/finetune.sh", "configs/finetune_msrvtt.json"]
@@ -97,10 +97,10 @@ def main(home: Path):
     print(
         f"rehearsal in {home}: invented clips, a tiny model, two steps a run; the numbers mean nothing, the files do"
     )
-    from tests import tiny
+    from scripts.synthetic import tiny_models
 
     print(f"0  data\n   {checks.make_data(home)}")
-    now.settings = [*tiny.settings(home / "text"), "trainer.precision=fp32"]
+    now.settings = [*tiny_models.settings(home / "text"), "trainer.precision=fp32"]
     runs = {
         "first": "MILES_cc3m_webvid_1f",
         "second": "MILES_webvid_4f",

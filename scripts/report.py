@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from parse_config import UserError, command
-from scripts.report_page import page
-from scripts.report_read import read
+from scripts.html_report.page import page
+from scripts.html_report.run_folder import read
 
 
 def main(folder: Path, out: Path, queries: int = 200, figures: int = 3) -> Path:

@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from parse_config import ConfigError, command
-from scripts.search_index import SearchIndex, place
-from scripts.search_model import Queries
+from scripts.retrieval.query_encoder import Queries
+from scripts.retrieval.search_index import SearchIndex, place
 
 
 def main(given: argparse.Namespace):
@@ -28,7 +28,7 @@ def main(given: argparse.Namespace):
     queries = Queries(index.checkpoint(given.resume), given.device)
     loaded = time.perf_counter()
     if given.serve:
-        from scripts.search_server import serve
+        from scripts.retrieval.server import serve
 
         serve(index, queries, given.port)
         return

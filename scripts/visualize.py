@@ -17,12 +17,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from parse_config import UserError, command
-from scripts.figure_clips import models
-from scripts.figures import PANEL
-from scripts.visualize_alignment import alignment_figure
-from scripts.visualize_attention import attention_figure
-from scripts.visualize_masking import masking_figure
-from scripts.visualize_movie import attention_movie
+from scripts.figures.alignment import alignment_figure
+from scripts.figures.attention import attention_figure
+from scripts.figures.attention_video import attention_movie
+from scripts.figures.clips import models
+from scripts.figures.heatmap import PANEL
+from scripts.figures.masking import masking_figure
 from trainer import device
 
 __all__ = ["alignment_figure", "attention_figure", "attention_movie", "masking_figure"]

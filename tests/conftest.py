@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from tests.browser import browser, open_page
+from tests.helpers.browser import browser, open_page
 from trainer.log import _Console
 
 __all__ = ["browser", "open_page"]

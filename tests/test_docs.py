@@ -17,9 +17,10 @@ import torch
 
 from model.video.build import OTHERS
 from parse_config import Config, ConfigError, check_args, load
-from tests import miniatures, tiny, warm_python
+from scripts.synthetic import miniatures, tiny_models
+from tests.helpers import warm_python
+from tests.scripts.test_recipes import DATA, VIDEOS
 from tests.test_configs import check_config
-from tests.test_recipes import DATA, VIDEOS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
@@ -31,7 +32,7 @@ WALKED = (
     "own_data.md",
     "pretrain.md",
 )  # every command of these is run, but for:
-NOT_HERE = ("tensorboard", "scripts/rehearsal.py")  # a server; tests/test_rehearsal.py
+NOT_HERE = ("tensorboard", "scripts/rehearsal.py")  # a server; tests/scripts/test_rehearsal.py
 SIZED = ("test.py", "train.py")  # take settings
 RECIPES = {
     "finetune.sh": "train.py",
@@ -206,12 +207,12 @@ def home(tmp_path_factory) -> Path:
     miniatures.build(
         "MSRVTT", here / "data/MSRVTT", "official", videos=VIDEOS
     )  # the full split beside 1k-A
-    arch = tiny.arch(tiny.text_folder(here / "text"))
+    arch = tiny_models.arch(tiny_models.text_folder(here / "text"))
     torch.save(
         {
             "arch": "MILES",
             "epoch": 1,
-            "state_dict": tiny.miles(str(here / "text")).state_dict(),
+            "state_dict": tiny_models.miles(str(here / "text")).state_dict(),
             "config": {"arch": arch},
         },
         here / "MILES.pth",
@@ -230,7 +231,7 @@ def run(home: Path, python: str, command: Command) -> subprocess.CompletedProces
     line = command.line
     if program in SIZED and "--metrics-from" not in command.words:
         under = "stages." if "curriculum" in command.program else ""
-        line += " " + " ".join(map(shlex.quote, tiny.settings(home / "text", under)))
+        line += " " + " ".join(map(shlex.quote, tiny_models.settings(home / "text", under)))
         line += " trainer.precision=fp32" + " arch.args.video_params.num_frames=4" * (
             "demo.json" in line
         )
@@ -311,7 +312,7 @@ def test_a_component_is_one_file(tmp_path, home):
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
     }
-    small = [*tiny.settings(home / "text"), "name=both"]
+    small = [*tiny_models.settings(home / "text"), "name=both"]
     done = subprocess.run(
         [sys.executable, "train.py", "-c", "configs/demo.json", *both, *small],
         cwd=tmp_path,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import tiny
-from tests.test_prepare_data import clip
+from scripts.synthetic import tiny_models
+from tests.scripts.test_prepare_data import clip
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ SCRIPTS = sorted(set(re.findall(r"python (scripts/\w+\.py)", README)))
 
 
 def test_the_five_lines(tmp_path):
-    model = tiny.miles(tiny.text_folder(tmp_path / "text"))
+    model = tiny_models.miles(tiny_models.text_folder(tmp_path / "text"))
     model.save_pretrained(tmp_path / "model")
     for i in range(2):
         clip(tmp_path / f"{i}.mp4", frames=8, size=(64, 48))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import test as program
-from tests import miniatures, tiny
+from scripts.synthetic import miniatures, tiny_models
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = (
@@ -38,8 +38,8 @@ def home(tmp_path_factory):
         miniatures.media(folder / "data" / f"{i}.mp4", i)
     for split in ("train", "test"):
         miniatures.text(folder / "data" / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
-    arch = tiny.arch(tiny.text_folder(folder / "text"))
-    model = tiny.miles(str(folder / "text"))
+    arch = tiny_models.arch(tiny_models.text_folder(folder / "text"))
+    model = tiny_models.miles(str(folder / "text"))
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -176,7 +176,7 @@ def test_any_number_of_processes_gives_the_same(home, examined, processes):
 
 
 def test_five_lines_give_the_evaluators_embeddings(home, examined):
-    from trainer.evaluation.files import load_embeddings
+    from trainer.evaluation.results import load_embeddings
 
     found, _ = load_embeddings(examined[0] / "embeddings")
     model = program.load(home / "model.pth")

@@ -8,10 +8,10 @@ import torch
 
 import train
 from parse_config import Config
-from tests import killing, tiny_run
-from trainer import claim
-from trainer.run import stages
+from tests.helpers import killing, tiny_run
+from trainer import lock
 from trainer.settings import settings
+from trainer.stages import stages
 
 
 @pytest.fixture(scope="module")
@@ -167,11 +167,11 @@ def test_two_jobs_do_not_write_in_one_folder(tmp_path, content, capsys, monkeypa
     run(tmp_path, content)
     (folder,) = tmp_path.glob("exps/tiny/*")
     other = killing.hold(folder)
-    monkeypatch.setattr(claim, "WAIT", 0.3)
+    monkeypatch.setattr(lock, "WAIT", 0.3)
     assert "another process is still writing there" in refused(
         capsys, tmp_path, content, "-r", "auto"
     )
-    monkeypatch.setattr(claim, "WAIT", 60)
+    monkeypatch.setattr(lock, "WAIT", 60)
     threading.Timer(0.5, other.kill).start()
     run(tmp_path, content, "-r", "auto", "trainer.epochs=2")
     assert len(tiny_run.lines(folder, "epoch")) == 2

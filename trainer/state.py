@@ -8,10 +8,10 @@ from typing import Any
 
 from parse_config import ConfigError, plain
 from trainer import checkpoint
+from trainer.batches import Feed
 from trainer.distributed import rank, world
-from trainer.feed import Feed
 from trainer.meter import Meter
-from trainer.run import Stage
+from trainer.stages import Stage
 from trainer.step import Step
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from trainer import seeds
 from trainer.accumulate import forward_backward
+from trainer.batches import Batches
 from trainer.distributed import rank, world, wrap
-from trainer.feed import Batches
 from trainer.meter import Watch
 from trainer.optim import CONSTANT, OPTIMIZERS, SCHEDULES, set_lr
 from trainer.precision import Precision

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.batches import Feed
 from trainer.distributed import world
-from trainer.feed import Feed
 from trainer.settings import Settings
 
 

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer import checkpoint, pictures
+from trainer import checkpoint, images
+from trainer.batches import Batches, Feed
 from trainer.distributed import gather_objects, largest, rank
 from trainer.evaluator import evaluation
-from trainer.feed import Batches, Feed
 from trainer.log import RunLog
 from trainer.monitor import Monitor
-from trainer.report import Report, momentum
-from trainer.run import Stage, finished
+from trainer.progress import Report, momentum
 from trainer.settings import settings
 from trainer.signals import EXIT, Stop, name
+from trainer.stages import Stage, finished
 from trainer.state import State
 from trainer.step import Step
 from trainer.summary import summary, titles
@@ -133,7 +133,7 @@ class Trainer:
         if first and rank() == 0:
             self.step.draw(step)
             self.files.picture(
-                step, "clips", pictures.masked_clips(self.step.objective, batches[0]["video"])
+                step, "clips", images.masked_clips(self.step.objective, batches[0]["video"])
             )
         if self.settings.save_every and self.state.step % self.settings.save_every == 0:
             self._save()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from trainer import seeds
+from trainer.batches import move
 from trainer.distributed import rank, smallest, whole
 from trainer.evaluator import Evaluation, evaluate
-from trainer.feed import move
 from trainer.meter import Meter
 from trainer.precision import Precision
 

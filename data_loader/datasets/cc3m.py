@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from data_loader.annotations.layouts import header_rows, locate, read_columns, read_tabs
+from data_loader.annotations.table import Chunk
 from data_loader.base import TextVideoDataset
 from data_loader.datasets import DATASETS
-from data_loader.layouts import header_rows, locate, read_columns, read_tabs
-from data_loader.table import Chunk
 
 FILES = {
     "train": {

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from data_loader.annotations.file_lookup import find_all
+from data_loader.annotations.layouts import locate, media_folder, read_json, read_lines
+from data_loader.annotations.protocols import of_split
 from data_loader.base import Item, TextVideoDataset
 from data_loader.datasets import DATASETS
-from data_loader.find import find_all
-from data_loader.layouts import locate, media_folder, read_json, read_lines
-from data_loader.protocols import of_split
 
 SECONDS = 30.0  # the moments were described within the first half minute, and all published numbers see no more
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_loader.annotations.layouts import locate, read_json
 from data_loader.base import Item, TextVideoDataset
 from data_loader.datasets import DATASETS
-from data_loader.layouts import locate, read_json
 from parse_config import UserError
 
 log = logging.getLogger(__name__)

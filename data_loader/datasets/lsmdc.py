@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_loader.base import Item, TextVideoDataset
-from data_loader.datasets import DATASETS
-from data_loader.layouts import (
+from data_loader.annotations.layouts import (
     captions_of,
     locate,
     media_folder,
@@ -14,7 +12,9 @@ from data_loader.layouts import (
     read_text,
     words,
 )
-from data_loader.protocols import of_split
+from data_loader.annotations.protocols import of_split
+from data_loader.base import Item, TextVideoDataset
+from data_loader.datasets import DATASETS
 from parse_config import UserError
 
 TABLES = {

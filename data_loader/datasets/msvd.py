@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 
-from data_loader.base import Item, TextVideoDataset
-from data_loader.datasets import DATASETS
-from data_loader.layouts import (
+from data_loader.annotations.layouts import (
     captions_of,
     locate,
     media_folder,
@@ -13,7 +11,9 @@ from data_loader.layouts import (
     read_pickle,
     words,
 )
-from data_loader.protocols import of_split
+from data_loader.annotations.protocols import of_split
+from data_loader.base import Item, TextVideoDataset
+from data_loader.datasets import DATASETS
 from parse_config import ConfigError
 
 QUERIES = {  # protocol -> a video's captions -> its queries

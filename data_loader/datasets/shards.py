@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import Tensor
 
+from data_loader.annotations.file_lookup import IMAGE
+from data_loader.annotations.table import Chunk
+from data_loader.annotations.tar_index import list_shards, read_bytes, webdataset
 from data_loader.base import TextVideoDataset
 from data_loader.datasets import DATASETS
-from data_loader.find import IMAGE
 from data_loader.reader import BrokenVideo, read_clip
-from data_loader.table import Chunk
-from data_loader.tars import list_shards, read_bytes, webdataset
 from parse_config import UserError
 
 PLACE = re.compile(r"(.*)\[(\d+)\+(\d+)\]/([^/]*)", re.DOTALL)  # shard[first byte+bytes]/name

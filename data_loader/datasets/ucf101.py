@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from data_loader.actions import ActionDataset
+from data_loader.action_dataset import ActionDataset
+from data_loader.annotations.layouts import locate, places, read_lines
+from data_loader.annotations.protocols import of_split
 from data_loader.base import Item
 from data_loader.datasets import DATASETS
-from data_loader.layouts import locate, places, read_lines
-from data_loader.protocols import of_split
 
 
 @DATASETS.register("UCF101")

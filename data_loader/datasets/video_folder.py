@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_loader.annotations.file_lookup import KNOWN
+from data_loader.annotations.layouts import places, read_lines
 from data_loader.base import Item, TextVideoDataset
 from data_loader.datasets import DATASETS
-from data_loader.find import KNOWN
-from data_loader.layouts import places, read_lines
 
 SPLITS = ("train", "val", "test")
 

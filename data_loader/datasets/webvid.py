@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data_loader.annotations.layouts import header_rows, locate, read_columns, read_tabs
+from data_loader.annotations.table import Chunk
 from data_loader.base import TextVideoDataset
 from data_loader.datasets import DATASETS
-from data_loader.layouts import header_rows, locate, read_columns, read_tabs
-from data_loader.table import Chunk
 
 LONGEST = 350  # characters of a caption, as Frozen in Time cuts them; a few are a page long
 MCQ = {

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model.video import VIDEO_ENCODERS
-from model.weights.image import init_from_image, locate
+from model.weights.image_vit import init_from_image, locate
 from parse_config import ConfigError, check_args
 
 OTHERS = (

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from model.weights.calls import CALLS, storage_type
-from model.weights.pickles import Named, SafeUnpickler, UnsafeCheckpoint, plain
+from model.weights.allowed_calls import CALLS, storage_type
+from model.weights.safe_unpickler import Named, SafeUnpickler, UnsafeCheckpoint, plain
 from parse_config import ConfigError
 
 LEGACY = 0x1950A86A20F9469CFC6C, 1001  # magic number and version of torch.save before 1.6

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.evaluation.encoder import Encoder
+from trainer.evaluation.extractor import Encoder
 from trainer.precision import Precision
 
 PROMPTS = ("{}", "a person {}", "a video of a person {}")

@@ -7,10 +7,10 @@ import torch
 
 from model.metric import METRICS, average_precision, intervals, mean_interval, same_words, summarise
 from model.ranks import Counts, count
-from model.tiles import Product, tiles
+from model.similarity import Product, tiles
 from parse_config import ConfigError, plain
 from trainer.evaluation.embed import Embeddings
-from trainer.evaluation.rows import ROWS
+from trainer.evaluation.rescoring import ROWS
 
 SCHEMA = 1
 STANDARD = ("t2v_metrics", "v2t_metrics")

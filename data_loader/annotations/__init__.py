@@ -1,0 +1,1 @@
+"""Annotation files -> the table of videos and captions that a data set holds."""

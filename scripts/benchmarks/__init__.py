@@ -1,0 +1,1 @@
+"""Measurements and checks behind scripts/bench.py, ablation.py and rehearsal.py."""

@@ -1,0 +1,1 @@
+"""Generated data, tiny models and miniature data sets (scripts/make_demo_data.py, the tests)."""

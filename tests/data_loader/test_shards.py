@@ -1,0 +1,276 @@
+"""Tar shards: the same samples as webdataset streams, each at most once an epoch, on any number of processes."""
+
+import json
+import logging
+import multiprocessing
+import os
+import tarfile
+
+import pytest
+import torch
+
+from data_loader.annotations import tar_index
+from data_loader.datasets import DATASETS
+from data_loader.loader import TextVideoDataLoader
+from data_loader.reader import BrokenVideo, read_frames
+from parse_config import ConfigError, UserError
+from scripts.synthetic.miniatures import _media, sentence, text
+from scripts.synthetic.miniatures.pretraining import shard
+
+VIDEO = {"num_frames": 2, "input_res": 16, "deadline": 0}
+
+
+def members(number, suffix="mp4", **more):
+    """One sample's files."""
+    return [
+        (f"{number:06d}.{suffix}", _media(f".{suffix}", number % 8, 8, 8)),
+        (f"{number:06d}.txt", sentence(number).encode()),
+        *((f"{number:06d}.{name}", content) for name, content in more.items()),
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """13 videos in 4 shards of 5, 5, 2 and 1, under train/."""
+    top = tmp_path_factory.mktemp("shards") / "odd [a] {b,c} ::"
+    for place, numbers in enumerate((range(5), range(5, 10), range(10, 12), range(12, 13))):
+        shard(
+            top / f"train/{place:05d}.tar",
+            [member for number in numbers for member in members(number)],
+        )
+    return top
+
+
+def load(folder, split="train", params=None, **args):
+    args = {
+        "data_dir": str(folder),
+        "split": split,
+        "video_params": {**VIDEO, **(params or {})},
+        **args,
+    }
+    return DATASETS.build({"type": "TarShards", "args": args})
+
+
+def loader(folder, rank=0, world=1, workers=0, batch_size=2, seed=0):
+    return TextVideoDataLoader(
+        "TarShards",
+        str(folder),
+        batch_size=batch_size,
+        num_workers=workers,
+        video_params=VIDEO,
+        rank=rank,
+        world=world,
+        seed=seed,
+    )
+
+
+def seen(batches):
+    return [[meta["id"] for meta in batch["meta"]] for batch in batches]
+
+
+def test_the_samples_are_webdatasets(tmp_path):
+    """The library's own writer and reader: the same keys, captions and bytes in the same order."""
+    import webdataset
+
+    with webdataset.ShardWriter(str(tmp_path / "%05d.tar"), maxcount=3, verbose=0) as writer:
+        for number in range(7):
+            writer.write(
+                {
+                    "__key__": f"{number:09d}",
+                    "mp4": _media(".mp4", number, 8, 8),
+                    "txt": sentence(number),
+                    "json": {"caption": sentence(number), "duration": 1.5},
+                }
+            )
+    dataset = load(tmp_path)
+    stream = list(webdataset.WebDataset(str(tmp_path / "{00000..00002}.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in stream] == [
+        name.partition("/")[2] for name in dataset.ids
+    ]
+    assert [sample["txt"].decode() for sample in stream] == list(dataset.captions)
+    for index, sample in enumerate(stream):
+        (tmp_path / "one.mp4").write_bytes(sample["mp4"])
+        frames, places = dataset._read(index, lambda length: range(length))
+        assert torch.equal(frames, read_frames(str(tmp_path / "one.mp4"), places))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_each_sample_at_most_once_and_equal_steps(folder, world):
+    loaders = [loader(folder, rank, world) for rank in range(world)]
+    epochs = []
+    for epoch in (0, 1):
+        parts = [seen(part.epoch(epoch)) for part in loaders]
+        assert {len(part) for part in parts} == {len(loaders[0])} == {13 // (2 * world)}
+        names = [name for part in parts for batch in part for name in batch]
+        assert len(set(names)) == len(names) == 13 // (2 * world) * 2 * world
+        epochs.append(names)
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == [
+        name
+        for rank in range(world)
+        for batch in seen(loader(folder, rank, world).epoch(0))
+        for name in batch
+    ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same(folder, workers):
+    for ours, theirs in zip(
+        loader(folder).epoch(2), loader(folder, workers=workers).epoch(2), strict=True
+    ):
+        assert torch.equal(ours["video"], theirs["video"]) and ours["text"] == theirs["text"]
+
+
+def test_an_epoch_goes_on_in_its_middle(folder):
+    whole, rest = list(loader(folder).epoch(3)), list(loader(folder).epoch(3, start=4))
+    assert len(whole) == 6 and len(rest) == 2
+    for ours, theirs in zip(whole[4:], rest):
+        assert torch.equal(ours["video"], theirs["video"]) and ours["meta"] == theirs["meta"]
+
+
+def test_too_few_are_an_error_at_start(folder, tmp_path):
+    with pytest.raises(ConfigError, match="13 videos, fewer than one batch of 7 x 2"):
+        loader(folder, world=7)
+    with pytest.raises(FileNotFoundError, match="no such tar shard"):
+        load(tmp_path)
+    shard(tmp_path / "00000.tar", [("readme.md", b"nothing")])
+    with pytest.raises(UserError, match="no videos"):
+        load(tmp_path)
+
+
+def test_pictures_in_an_evaluation(tmp_path):
+    shard(
+        tmp_path / "val/00000.tar",
+        [member for number in range(3) for member in members(number, "jpg")],
+    )
+    shard(
+        tmp_path / "val/00001.tar",
+        [member for number in range(3, 5) for member in members(number, "png")],
+    )
+    dataset = load(tmp_path, "val")
+    assert dataset.layout == "2 tar shards of pictures" and dataset.owner.tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert list(dataset.captions) == [sentence(number) for number in range(5)]
+    assert dataset[4]["video"].shape == (2, 3, 16, 16) and dataset.windows(0, 1).shape == (
+        1,
+        2,
+        3,
+        16,
+        16,
+    )
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path, "test")
+
+
+def test_captions_of_the_json(tmp_path):
+    clip = _media(".mp4", 0, 8, 8)
+    about = [
+        json.dumps({"captions": ["one", "two"]}),
+        json.dumps({"caption": None}),
+        "[1]",
+        "{broken",
+    ]
+    samples = [[(f"{i}.mp4", clip), (f"{i}.json", said.encode())] for i, said in enumerate(about)]
+    shard(
+        tmp_path / "00000.tar",
+        sum(samples, []) + [("4.mp4", clip), ("4.txt", b"\xff from the text \n")],
+    )
+    dataset = load(tmp_path, "train")
+    assert list(dataset.captions) == [
+        "one",
+        "two",
+        "\ufffd from the text",
+    ] and dataset.owner.tolist() == [0, 0, 1]
+    assert "1 faulty members left out, the first" in dataset.layout and "3.json" in dataset.layout
+    assert len(load(tmp_path, "val", {"loading": "skip"})) == 5
+
+
+def cut_short(path):
+    with tarfile.open(path) as tar:
+        end = tar.getmembers()[-1].offset_data
+    os.truncate(path, end + 700)
+
+
+FAULTS = {
+    "cut short": cut_short,
+    "no tar": lambda path: text(path, "<html>" * 200),
+    "empty": lambda path: path.write_bytes(b""),
+    "no media": lambda path: shard(path, [("000099.json", b"{}"), ("000099.txt", b"lost")]),
+    "a name twice": lambda path: shard(path, members(20) + [("000020.mp4", b"again")]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faulty_shards_are_counted(tmp_path, fault, caplog):
+    shard(tmp_path / "00000.tar", members(0) + members(1))
+    FAULTS[fault](
+        shard(tmp_path / "00001.tar", members(2) + [("000003.mp4", _media(".mp4", 3, 8, 8))])
+    )
+    with caplog.at_level(logging.INFO):
+        dataset = load(tmp_path)
+    assert len(dataset) == {"cut short": 3, "a name twice": 3}.get(fault, 2)
+    assert "1 faulty members left out, the first: " in caplog.text and "00001.tar" in caplog.text
+    assert all(dataset[index]["video"] is not None for index in range(len(dataset)))
+    with pytest.raises(UserError, match="00001.tar.*1 faults"):
+        load(tmp_path, "val")
+
+
+def test_a_member_that_does_not_decode(tmp_path):
+    shard(
+        tmp_path / "00000.tar",
+        [*members(0), ("000001.mp4", b"<html>404</html>"), ("000001.txt", b"gone")],
+    )
+    dataset = load(tmp_path)
+    sample = dataset[1]
+    ((path, reason),) = sample["meta"]["failures"]
+    assert path.endswith("]/000001.mp4") and "00000.tar[" in path and "/tmp" not in reason
+    assert sample["text"] == sentence(0) and sample["meta"]["id"] == "00000/000000"
+    with pytest.raises(BrokenVideo, match="000001.mp4"):
+        load(tmp_path, "val")[1]
+    os.remove(tmp_path / "00000.tar")
+    with pytest.raises(UserError, match="No such file"):
+        dataset[0]
+
+
+@pytest.mark.parametrize("reader", ["av", "decord", "auto"])
+def test_readers_and_deadline(folder, reader):
+    dataset = load(folder, params={"reader": reader, "deadline": 20.0})
+    assert torch.equal(dataset[3]["video"], load(folder)[3]["video"])
+
+
+def test_shards_by_pattern(folder):
+    assert len(load(folder, shards="train/{00000..00001}.tar")) == 10
+    assert len(load(folder, shards="train/0000[23].tar")) == 3
+    with pytest.raises(FileNotFoundError, match="00004.tar: no such tar shard.*misses 3 of 6"):
+        load(folder, shards="train/{00001..00006}.tar")
+
+
+def test_the_list_is_kept(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_loader.annotations.items.SMALL", 0)
+    first = load(folder, cache_dir=str(tmp_path))
+    monkeypatch.setattr(tar_index, "samples", None)
+    again = load(folder, cache_dir=str(tmp_path))
+    assert (
+        list(again.ids) == list(first.ids)
+        and again.layout == first.layout == "4 tar shards of videos"
+    )
+    assert torch.equal(again[4]["video"], first[4]["video"])
+
+
+def test_many_shards_are_listed_by_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    for place in range(9):
+        shard(tmp_path / f"{place:05d}.tar", members(place))
+    assert list(load(tmp_path).captions) == [sentence(place) for place in range(9)]
+    assert not multiprocessing.active_children()
+
+
+def test_without_the_library(folder, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "webdataset.tariterators", None)
+    with pytest.raises(ConfigError, match="pip install webdataset"):
+        load(folder)

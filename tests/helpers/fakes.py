@@ -1,0 +1,84 @@
+"""Loaders and an objective without data or towers: for tests of the loop itself."""
+
+import torch
+from torch import nn
+
+from parse_config import Config
+from trainer.stages import Stage
+from trainer.trainer import Trainer
+
+
+class FakeLoader:
+    """Batch b of epoch e holds the number 100 e + b, whatever it was asked for before; `hooks[(e, b)]` runs first."""
+
+    def __init__(self, batches=4, batch_size=2, offset=0, hooks=None):
+        self.count, self.batch_size, self.offset, self.hooks = (
+            batches,
+            batch_size,
+            offset,
+            hooks or {},
+        )
+        self.dataset, self.given = range(batches * batch_size), []
+
+    def __len__(self):
+        return self.count
+
+    def epoch(self, epoch=0, start=0):
+        for number in range(start, self.count):
+            failures = self.hooks.get((epoch, number), lambda: [])()
+            self.given.append((epoch, number))
+            value = torch.full((self.batch_size, 1), float(self.offset + 100 * epoch + number))
+            yield {
+                "video": value,
+                "text": {"ids": value.long()},
+                "unreadable": [],
+                "meta": [
+                    {"failures": failures if row == 0 else []} for row in range(self.batch_size)
+                ],
+            }
+
+
+class FakeObjective(nn.Module):
+    """loss = mean of the batch + weight * noise; the noise is of the step's own random numbers."""
+
+    def __init__(self, spoil=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.model, self.spoil, self.steps = nn.Linear(1, 1), spoil or {}, []
+
+    def forward(self, batch):
+        value = batch["video"].mean()
+        noise = torch.randn(()) * self.model.weight.sum() + self.model.bias.sum()
+        bad = self.spoil.get(float(value), {})
+        parts = {"loss_a": value + noise, "loss_b": noise * 0.1 + bad.get("b", 0.0)}
+        loss = parts["loss_a"] + parts["loss_b"]
+        return {
+            "loss": loss + self.model.weight.sum().abs().sqrt() if "gradient" in bad else loss,
+            **parts,
+        }
+
+    def after_step(self, step, steps):
+        self.steps.append((step, steps))
+
+
+def stage(folder, resume=None, number=0, **trainer):
+    settings = {"epochs": 2, "log_every": 1, **trainer}
+    schedule = settings.pop("lr_scheduler", None)
+    config = {
+        "name": "fake",
+        "arch": {"type": "Fake"},
+        "optimizer": {"type": "AdamW", "args": {"lr": 0.1}},
+        "trainer": settings,
+        **({"lr_scheduler": schedule} if schedule else {}),
+    }
+    return Stage(number, Config(config), folder, resume)
+
+
+def trainer(folder, loaders=None, objective=None, valid_loader=None, resume=None, **settings):
+    return Trainer(
+        objective or FakeObjective(),
+        loaders or [FakeLoader()],
+        stage(folder, resume, **settings),
+        torch.device("cpu"),
+        valid_loader,
+    )

@@ -1,0 +1,249 @@
+"""A report's page as text: hostile words, what is missing and how it is made, folders of every kind, sizes."""
+
+import json
+import re
+import shlex
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+import test as exam
+from scripts import report
+from scripts.html_report import figures, gallery
+from scripts.html_report.page import embedded, page
+from scripts.html_report.run_folder import Exam, read
+from tests.helpers import report_run, tiny_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return report_run.make(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "a run")
+
+
+class Reader(HTMLParser):
+    """What a browser makes of the page: tags, attributes, texts by the tag that they stand in, scripts."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.texts, self.inside = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "img", "br"):
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.inside.pop() == tag, "tags are closed in order"
+
+    def handle_data(self, data):
+        self.texts.append((self.inside[-1] if self.inside else "", data))
+
+    def text(self, tag=None):
+        return "\n".join(data for where, data in self.texts if tag in (None, where))
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as left:
+        report.cli(list(map(str, arguments)))
+    said = capsys.readouterr().err.strip().splitlines()
+    assert left.value.code == 2 and said[-1].startswith("error: ")
+    return said[-1]
+
+
+def data(html):
+    """What the galleries' scripts hold."""
+    return [
+        json.loads(text)
+        for text in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html)
+    ]
+
+
+def commands(run):
+    return " | ".join(f"{what}: {command}" for what, command in read(run).missing)
+
+
+def test_hostile_words_stay_words(run):
+    html = page(read(run), drawn=0)
+    seen = Reader(html)
+    assert seen.inside == [] and [tag for tag, _ in seen.tags].count("script") == 2
+    assert not [tag for tag, _ in seen.tags if tag in ("img", "b", "iframe", "link", "object")]
+    assert not [key for _, attributes in seen.tags for key in attributes if key.startswith("on")]
+    queries = data(html)[0]["queries"]
+    assert {query["text"] for query in queries} == {row["query"] for row in report_run.ranks(run)}
+    assert json.loads(seen.text("pre"))["about"] == report_run.HOSTILE[0]
+    assert "http:" not in re.sub("<script type.*?</script>", "", html).replace(
+        "http://pictures.invalid", ""
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [*report_run.HOSTILE, "\ud800 alone", "]]> <![CDATA[", "\x00\x1b"]
+)
+def test_json_in_the_page_is_the_same_json(words):
+    written = embedded({"a": [words]})
+    assert (
+        json.loads(written) == {"a": [words]}
+        and not set("<>&") & set(written)
+        and written.isascii()
+    )
+
+
+def test_figures_of_the_model(run):
+    html = page(read(run), drawn=2)
+    figures = re.findall(r'<img alt="(\w+): [^"]*" src="data:image/jpeg;base64,[^"]{2000,}">', html)
+    assert figures == ["attention", "masking", "alignment", "alignment"] and read(run).missing == []
+
+
+def test_words_that_a_figure_shows(monkeypatch):
+    monkeypatch.setattr(figures, "encode_words", lambda model, text: (text.split(), None))
+    words = figures.words
+    assert words(None, "in this clip a green hoop moves to the left slowly") == [
+        "slowly",
+        "green",
+        "moves",
+        "hoop",
+    ]
+    assert words(None, "it is the") == ["the", "it", "is"]
+
+
+def test_a_folder_of_test_py_alone(run):
+    (run / "test" / "ranks.jsonl").unlink()
+    html = page(read(run / "test"), drawn=1)
+    assert commands(run / "test").count("python ") == 2 and "no log.jsonl" in commands(run / "test")
+    assert (
+        "no ranks.jsonl" in html and "--save-ranks --save-embeddings" in html and data(html) == []
+    )
+    assert html.count('<table class="metrics">') == 1 and html.count("<img") == 3, (
+        "figures need no ranks"
+    )
+
+
+def test_what_is_missing_is_said_with_a_command_that_makes_it(run, capsys):
+    shutil.rmtree(run / "test")
+    ((what, command),) = read(run).missing
+    assert "no results.json" in what
+    program, script, *arguments = shlex.split(command)
+    assert (program, script) == ("python", "test.py") and (tiny_run.ROOT / script).is_file()
+    exam.cli([*arguments, "-d", "cpu"])
+    report.cli([str(run), "-o", str(run / "new" / "r.html"), "--figures", "0"])
+    assert "missing:" not in capsys.readouterr().out and data((run / "new" / "r.html").read_text())
+    for file in run.glob("*.pth"):
+        file.unlink()
+    results = json.loads((run / "test" / "results.json").read_text())
+    (run / "test" / "results.json").write_text(json.dumps({**results, "checkpoint": None}))
+    assert "no checkpoint, so no figures" in page(read(run))
+
+
+def test_clips_that_are_gone_are_counted(run):
+    results = json.loads((run / "test" / "results.json").read_text())
+    home = shutil.copytree(results["config"]["data_loader"]["args"]["data_dir"], run / "data")
+    results["config"]["data_loader"]["args"]["data_dir"] = str(home)
+    (run / "test" / "results.json").write_text(json.dumps(results))
+    (home / "57.mp4").unlink()
+    (home / "58.mp4").write_bytes(b"no film")
+    html = page(read(run), drawn=0)
+    assert {item["name"] for item in data(html)[0]["items"] if "src" not in item} == {
+        "57.mp4",
+        "58.mp4",
+    }
+    assert "2 of 14 clips could not be read" in html
+    shutil.rmtree(home)
+    html = page(read(run))
+    assert (
+        "14 of 14 clips could not be read" in html
+        and str(home) in html
+        and "No clips to draw" in html
+    )
+
+
+def test_stages_have_their_own_curves(run, tmp_path):
+    for number in (1, 2):
+        shutil.copytree(
+            run, tmp_path / "both" / f"stage{number}_x", ignore=shutil.ignore_patterns("test")
+        )
+    html = page(read(tmp_path / "both"), drawn=0)
+    assert re.findall("<h3>(.*?)</h3>", html) == ["stage1_x", "stage2_x"] * 2
+    assert f"-r {tmp_path}/both/stage2_x/model_best.pth" in commands(tmp_path / "both")
+
+
+def test_recognition_asks_with_videos():
+    ranks = [
+        {
+            "direction": "v2t",
+            "query": f"v{i}",
+            "right": "run",
+            "rank": 1.0 + i,
+            "top": [["run", 0.5], ["jump", 0.4]],
+        }
+        for i in range(3)
+    ]
+    made = gallery.gallery(Exam("", None, {}, ranks), 10, Fake())
+    assert [made["items"][query["item"]]["src"] for query in made["queries"]] == [
+        "<v0>",
+        "<v1>",
+        "<v2>",
+    ]
+    assert [item["name"] for item in made["items"] if "src" not in item] == ["run", "jump"]
+    assert gallery.said(made, Fake())[0].startswith("3 of 3 videos are shown: 1 of 1 hits")
+
+
+class Fake:
+    """Clips without files; each may be asked for once."""
+
+    def __init__(self, size=0):
+        self.gone, self.why, self.asked, self.size = {}, "", set(), size
+
+    def thumbnail(self, name):
+        assert name not in self.asked
+        self.asked.add(name)
+        return {"name": name, "src": f"<{name}>" + "x" * self.size}
+
+
+def test_a_thousand_queries_and_videos():
+    """Each thumbnail is there once; the page grows by what is shown."""
+    ranks = [
+        {
+            "direction": "t2v",
+            "query": f"caption {i}",
+            "right": f"v{i}",
+            "rank": 1.0 + i % 5 * 100,
+            "top": [[f"v{(i * 7 + k) % 1000}", 0.5] for k in range(10)],
+        }
+        for i in range(1000)
+    ]
+    clips = Fake(5000)
+    made = gallery.gallery(Exam("", None, {}, ranks), 200, clips)
+    used = {
+        made["items"][number]["name"] for query in made["queries"] for number, _ in query["top"]
+    }
+    used |= {ranks[query["place"]]["right"] for query in made["queries"]}
+    assert {item["name"] for item in made["items"]} == used == clips.asked and len(
+        made["queries"]
+    ) == 200
+    assert len(embedded(made)) < 5100 * len(used) + 200 * 300
+    assert gallery.said(made, clips) == [
+        "200 of 1000 captions are shown: 100 of 200 hits (rank 1, evenly over "
+        "the list) and 100 of 800 misses, the worst."
+    ]
+
+
+def test_mistakes_cost_one_line(run, tmp_path, capsys):
+    assert "no such folder" in refused(capsys, tmp_path / "nowhere")
+    assert "neither log.jsonl nor results.json" in refused(capsys, tmp_path)
+    assert "at least 1" in refused(capsys, run, "--queries", 0)
+    assert "is a folder" in refused(capsys, run, "-o", tmp_path)
+    with (run / "test" / "ranks.jsonl").open("a") as file:
+        file.write('{"direction": "t2v"}\n')
+    assert "ranks.jsonl, line 29" in refused(capsys, run)
+    (run / "test" / "results.json").write_text("{")
+    assert "results.json: is damaged" in refused(capsys, run)
+    (run / "test" / "results.json").write_text("{}")
+    assert "is no results.json of test.py" in refused(capsys, run)
+    assert not (run / "report.html").exists()

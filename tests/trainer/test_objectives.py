@@ -1,0 +1,210 @@
+"""Objectives step by step in float64, and what every registered one keeps to."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model.loss import LOSSES
+from parse_config import Config, ConfigError
+from scripts.synthetic import tiny_models
+from trainer.objectives import OBJECTIVES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_models.text_folder(tmp_path_factory.mktemp("text"))
+
+
+def build(name, folder, loss="NormSoftmaxLoss", **args):
+    return OBJECTIVES.build(
+        Config({"type": name, "args": args}, "objective"),
+        model=tiny_models.miles(folder, time_init="rand"),
+        loss=LOSSES.build({"type": loss}),
+    )
+
+
+def infonce(v, t):
+    """Loops, cosine / 0.05, both directions' means added."""
+    v, t = ([row / row.norm() for row in x.detach()] for x in (v, t))
+    total = 0.0
+    for i in range(len(v)):
+        for rows, columns in ((v, t), (t, v)):
+            scores = [float(rows[i] @ column) / 0.05 for column in columns]
+            total -= (scores[i] - math.log(sum(math.exp(s) for s in scores))) / len(v)
+    return total
+
+
+@pytest.mark.parametrize("view", ["masked", "full"])
+@pytest.mark.parametrize("space", ["joint", "encoder"])
+def test_miles_pretraining_step_by_step(folder, view, space):
+    objective = build(
+        "MILESPretraining",
+        folder,
+        mvm_weight=0.7,
+        contrast_view=view,
+        target_space=space,
+        mask={"type": "Random", "args": {"ratio": 0.4}},
+    ).double()
+    with torch.no_grad():
+        for p in objective.teacher.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    batch = tiny_models.batch(dtype=torch.float64)
+    torch.manual_seed(5)
+    parts = {name: part.item() for name, part in objective(batch).items()}
+    torch.manual_seed(5)
+    mask = objective.mask(4, (4, 4, 4), "cpu")
+    model, video = objective.model, batch["video"]
+    hidden_cls, hidden = model.video_model(video, mask, objective.mask_token_D)
+    whole_cls, _ = model.video_model(video)
+    _, target = objective.teacher.video_model(video)
+    if space == "joint":
+        hidden, target = model.vid_proj(hidden), objective.teacher.vid_proj(target)
+    v = model.vid_proj(hidden_cls if view == "masked" else whole_cls)
+    places = mask.nonzero().tolist()
+    distances = [
+        (F.normalize(hidden[b, t, n], dim=0) - F.normalize(target[b, t, n], dim=0))
+        .square()
+        .sum()
+        .item()
+        for b, t, n in places
+    ]
+    mvm = sum(distances) / len(distances)
+    assert len(places) == 4 * 4 * round(0.4 * 16)
+    assert parts["loss_vt"] == pytest.approx(
+        infonce(v, model.encode_text(batch["text"])), abs=1e-10
+    )
+    assert parts["loss_mvm"] == pytest.approx(mvm, abs=1e-10)
+    assert parts["loss"] == pytest.approx(parts["loss_vt"] + 0.7 * mvm, abs=1e-10)
+
+
+def test_contrastive_step_by_step(folder):
+    objective, batch = build("Contrastive", folder).double(), tiny_models.batch(dtype=torch.float64)
+    v, t = (
+        objective.model.encode_video(batch["video"])[0],
+        objective.model.encode_text(batch["text"]),
+    )
+    parts = objective(batch)
+    assert parts["loss_vt"].item() == pytest.approx(infonce(v, t), abs=1e-10)
+    assert torch.equal(parts["loss"], parts["loss_vt"])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+@pytest.mark.parametrize("frames", [4, 1])
+def test_every_objective_reaches_every_trainable_parameter(name, frames, folder):
+    objective = build(name, folder)
+    parts = objective(tiny_models.batch(frames=frames))
+    assert all(part.ndim == 0 and part.isfinite() for part in parts.values())
+    parts["loss"].backward()
+    trained = {n: p.grad for n, p in objective.named_parameters() if p.requires_grad}
+    assert not [n for n, grad in trained.items() if grad is None], (
+        "DDP would raise at the second step"
+    )
+    silent = [n for n, grad in trained.items() if not grad.any() and not n.endswith("k_lin.bias")]
+    assert not silent, "softmax does not see a key's bias; all else must learn"
+    time = trained["model.video_model.temporal_embed"][0].abs().sum(-1) > 0
+    assert time.tolist() == [True] * frames + [False] * (4 - frames), (
+        "images move the first frame's place alone"
+    )
+    objective.after_step(1, 10)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_every_objective_can_be_cut_between_encodings_and_losses(name, folder):
+    objective, batch = build(name, folder).double(), tiny_models.batch(dtype=torch.float64)
+    torch.manual_seed(3)
+    parts = objective(batch)
+    torch.manual_seed(3)
+    outputs = objective(batch, dict)
+    assert parts.keys() >= {"loss"} and objective.losses(outputs).keys() == parts.keys()
+    for key, part in objective.losses(outputs).items():
+        assert torch.equal(part, parts[key])
+    torch.manual_seed(3)
+    assert {key: output.shape for key, output in objective.encode(batch).items()} == {
+        key: output.shape for key, output in outputs.items()
+    }
+    assert all(output.is_floating_point() and output.ndim == 2 for output in outputs.values())
+    twice = objective.losses({key: torch.cat([output, output]) for key, output in outputs.items()})
+    assert all(part.isfinite() for part in twice.values())
+
+
+def test_nothing_hidden_costs_nothing_and_learns_nothing(folder):
+    objective = build(
+        "MILESPretraining", folder, mask={"type": "TubeBlock", "args": {"ratio": 0.0}}
+    )
+    parts = objective(tiny_models.batch())
+    parts["loss"].backward()
+    assert parts["loss_mvm"].item() == 0 and torch.equal(parts["loss"], parts["loss_vt"])
+    assert objective.mask_token_D.grad.abs().max() == 0
+    assert all(p.grad.isfinite().all() for p in objective.parameters() if p.requires_grad)
+
+
+def test_the_mean_is_over_hidden_places_however_unequally_clips_hide(folder):
+    objective, batch = (
+        build("MILESPretraining", folder).double(),
+        tiny_models.batch(dtype=torch.float64),
+    )
+    with torch.no_grad():
+        objective.teacher.vid_proj[0].weight.add_(0.3 * torch.randn(16, 24, dtype=torch.float64))
+    mask = torch.rand(4, 4, 16) < torch.tensor([0.05, 0.3, 0.6, 1.0])[:, None, None]
+    objective.mask = lambda batch, grid, device: mask
+    pred = objective.model.encode_video(batch["video"], mask, objective.mask_token_D)[1]
+    target = objective.teacher(batch["video"])[1]
+    distances = (F.normalize(pred, dim=-1) - F.normalize(target, dim=-1)).square().sum(-1)[mask]
+    assert objective(batch)["loss_mvm"].item() == pytest.approx(distances.mean().item(), abs=1e-12)
+
+
+def test_the_teacher_follows_after_a_step_and_is_saved_with_the_mask_token(folder):
+    objective = build(
+        "MILESPretraining", folder, teacher={"type": "EMA", "args": {"momentum": 0.75}}
+    )
+    start = objective.teacher.vid_proj[0].weight.clone()
+    with torch.no_grad():
+        objective.model.vid_proj[0].weight.add_(1)
+    objective.after_step(1, 10)
+    torch.testing.assert_close(objective.teacher.vid_proj[0].weight, start + 0.25)
+    own = {
+        ".".join(name.split(".")[:2])
+        for name in objective.state_dict()
+        if not name.startswith("model.")
+    }
+    assert own == {"mask_token_D", "teacher.video_model", "teacher.vid_proj"}
+    assert not objective.train().teacher.training and not objective.teacher.video_model.training
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        (
+            {"contrast_view": "clean"},
+            "objective.args.contrast_view: 'clean' is given; known: masked, full",
+        ),
+        ({"target_space": "pixels"}, "known: joint, encoder"),
+        ({"mask": {"type": "Tub"}}, "objective.args.mask.type: 'Tub' is no mask .nearest: Tube"),
+        (
+            {"mask": {"type": "Tube", "args": {"rati": 0.5}}},
+            "objective.args.mask.args.rati: unknown key .nearest: ratio",
+        ),
+        ({"teacher": {"type": "EMO"}}, "nearest: EMA"),
+        (
+            {"mvm_loss": {"type": "NormSoftmaxLoss"}},
+            "NormSoftmaxLoss is no ReconstructionLoss; known: CosineRegression",
+        ),
+        ({"mvm_weigth": 1.0}, "nearest: mvm_weight"),
+    ],
+)
+def test_wrong_settings_say_what_is_known(folder, args, says):
+    with pytest.raises(ConfigError, match=says):
+        build("MILESPretraining", folder, **args)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_every_objective_refuses_a_loss_that_does_not_contrast(name, folder):
+    with pytest.raises(ConfigError, match="loss.type: CosineRegression is no ContrastiveLoss"):
+        build(name, folder, loss="CosineRegression")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES.names())
+def test_every_objective_takes_the_margin_loss(name, folder):
+    assert build(name, folder, loss="MaxMarginRankingLoss")(tiny_models.batch())["loss"].isfinite()

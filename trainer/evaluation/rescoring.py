@@ -1,0 +1,106 @@
+"""Rows beside the raw one: each a way to score of its own name, never part of the headline.
+
+C captions, V videos, R captions and K videos of one tile. Registered in `ROWS`; a row is called with embeddings and a
+device and gives Counts of text-to-video and video-to-text, None where it says nothing.
+"""
+
+import torch
+
+from model.ranks import Counts, count
+from model.similarity import Product, log_sums, top
+from parse_config import ConfigError, Registry
+from trainer.evaluation.embed import Embeddings
+
+ROWS = Registry("row of the evaluation")
+Both = tuple[Counts, Counts | None]
+
+
+@ROWS.register("raw")
+class Raw:
+    """The headline: cosine similarity, nothing else."""
+
+    about = "cosine similarity of the embeddings"
+
+    def __call__(
+        self, found: Embeddings, device: torch.device, extra_P2: torch.Tensor | None = None
+    ) -> Both:
+        return count(
+            Product(found.text_CE.to(device), found.video_VE.to(device)), found.owner_C, extra_P2
+        )
+
+
+@ROWS.register("tta")
+class Windows:
+    """Test-time augmentation: a video is the mean of its sliding windows' embeddings (test.py -s STRIDE)."""
+
+    about = "test-time augmentation: the windows of a sliding window averaged"
+
+    def __call__(self, found: Embeddings, device: torch.device) -> Both:
+        if found.windows_VE is None:
+            raise ConfigError("evaluation.rows: tta needs sliding windows; add -s STRIDE")
+        return count(Product(found.text_CE.to(device), found.windows_VE.to(device)), found.owner_C)
+
+
+@ROWS.register("dsl")
+class DualSoftmax:
+    """Dual softmax (Cheng et al., arXiv 2109.04290): a similarity times its softmax over the queries.
+
+    Looks at all test queries at once, so it is no retrieval of one query: a row of its own.
+    """
+
+    def __init__(self, temperature: float = 0.05):
+        self.temperature = temperature
+        self.about = f"dual softmax over the test queries, temperature {temperature:g}; sees all queries at once"
+
+    def __call__(self, found: Embeddings, device: torch.device) -> Both:
+        source = Product(found.text_CE.to(device), found.video_VE.to(device))
+        sums_C, sums_V = log_sums(source, self.temperature)
+
+        def rescore(
+            tile_RK: torch.Tensor, rows_R: torch.Tensor, columns: slice
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            logits_RK = tile_RK / self.temperature
+            return (
+                tile_RK * (logits_RK - sums_V[columns]).exp(),
+                tile_RK * (logits_RK - sums_C[rows_R.to(device), None]).exp(),
+            )
+
+        return count(source, found.owner_C, rescore=rescore)
+
+
+@ROWS.register("qbnorm")
+class QueryBank:
+    """QB-Norm (Bogolin et al., arXiv 2112.12777): dynamic inverted softmax over a bank of training captions.
+
+    A query whose best video is also the best of some caption of the bank has its similarities divided by what the bank
+    gives each video; the others stay raw. The bank never holds test queries. Text-to-video only.
+    """
+
+    def __init__(self, temperature: float = 0.05):
+        self.temperature = temperature
+        self.about = f"QB-Norm, bank of training captions, temperature {temperature:g}"
+
+    def __call__(self, found: Embeddings, device: torch.device) -> Both:
+        if found.bank_BE is None:
+            raise ConfigError(
+                "evaluation.rows: qbnorm needs a bank, the captions of the training split; embed with it"
+            )
+        video_VE = found.video_VE.to(device)
+        source, bank = (
+            Product(found.text_CE.to(device), video_VE),
+            Product(found.bank_BE.to(device), video_VE),
+        )
+        sums_V = log_sums(bank, self.temperature)[1]
+        popular_V = torch.zeros(len(video_VE), dtype=torch.bool, device=device)
+        popular_V[top(bank, 1)[1][:, 0]] = True
+        active_C = popular_V[top(source, 1)[1][:, 0]]
+
+        def rescore(
+            tile_RK: torch.Tensor, rows_R: torch.Tensor, columns: slice
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            active_R = active_C[rows_R.to(device), None]
+            return torch.where(
+                active_R, tile_RK / self.temperature - sums_V[columns], tile_RK
+            ), tile_RK
+
+        return count(source, found.owner_C, rescore=rescore)[0], None
