@@ -259,14 +259,14 @@ def test_embeddings_kept_and_taken_up_again_give_the_same_numbers(tmp_path):
     model, loader = world()
     found = embed(model, loader, "cpu", stride=1, bank=["bank 3", "bank 7"])
     rows = ["tta", "dsl", "qbnorm"]
-    results.save_embeddings(
+    result_files.save_embeddings(
         tmp_path / "kept", found, {"config": {"name": "x"}, "checkpoint": None, "date": "today"}
     )
     again, about = load_embeddings(tmp_path / "kept")
     assert score(again, "cpu", rows=rows) == score(found, "cpu", rows=rows)
     assert about == {"checkpoint": None, "date": "today"}
     with pytest.raises(FileExistsError):
-        results.save_embeddings(tmp_path / "kept", found, {"config": {}})
+        result_files.save_embeddings(tmp_path / "kept", found, {"config": {}})
     with pytest.raises(FileNotFoundError, match="--save-embeddings"):
         load_embeddings(tmp_path)
     (tmp_path / "kept/embeddings.safetensors").write_bytes(b"torn")
@@ -278,7 +278,7 @@ def test_ranks_of_each_query(tmp_path):
     model, loader = world()
     loader.dataset.owner[loader.dataset.owner == 4] = 5  # a video without captions asks nothing
     found = embed(model, loader, "cpu")
-    results.save_ranks(tmp_path / "ranks.jsonl", found, torch.device("cpu"))
+    result_files.save_ranks(tmp_path / "ranks.jsonl", found, torch.device("cpu"))
     lines = [json.loads(line) for line in (tmp_path / "ranks.jsonl").read_text().splitlines()]
     there, back = ([line for line in lines if line["direction"] == way] for way in ("t2v", "v2t"))
     asked = sorted(set(loader.dataset.owner.tolist()))
@@ -301,9 +301,9 @@ def test_ranks_of_each_query(tmp_path):
 def test_nothing_is_overwritten(tmp_path):
     folders = {new_folder(tmp_path / "run") for _ in range(3)}
     assert len(folders) == 3
-    results.write_json(tmp_path / "results.json", {"a": 1})
+    result_files.write_json(tmp_path / "results.json", {"a": 1})
     with pytest.raises(UserError, match="stays as it is"):
-        results.write_json(tmp_path / "results.json", {"a": 2})
+        result_files.write_json(tmp_path / "results.json", {"a": 2})
     assert json.loads((tmp_path / "results.json").read_text()) == {"a": 1}
 
 
