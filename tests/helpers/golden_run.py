@@ -41,7 +41,7 @@ VOCABULARY = [
 ]
 NOT_COMPARED = {
     "time", "date", "seconds", "wait", "samples_per_s", "waiting", "memory", "memory_gib", "peak_gib",
-    "git", "revision", "versions", "hostname", "device", "eta", "elapsed", "speed", "host", "cpu", "gpu",
+    "git", "git_revision", "revision", "versions", "hostname", "device", "eta", "elapsed", "speed", "host", "cpu", "gpu",
 }  # fmt: skip
 MISTAKES = (
     ["train.py", "-c", "train.json", "trainer.epohcs=3"],

@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from model.metric import METRICS, t2v_metrics, v2t_metrics
 from parse_config import Config, ConfigError, UserError
+from trainer.evaluation import results as result_files
 from trainer.evaluation import table
 from trainer.evaluation.published import published
 from trainer.evaluation.rescoring import ROWS
