@@ -18,8 +18,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from demo_captions import Combination, deal_one, deal_two, describe
-from demo_shapes import draw
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.synthetic.captions import Combination, deal_one, deal_two, describe
+from scripts.synthetic.shapes import draw
 
 VERSION = (
     3  # of the pictures and words: raise it when they change, so that old data is not taken for new

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from demo_shapes import ROUND, Thing, all_things
+
+from scripts.synthetic.shapes import ROUND, Thing, all_things
 
 SHAPE_WORDS = {
     "ring": ("ring", "hoop"), "square": ("square", "box"), "bar": ("bar", "plank"),

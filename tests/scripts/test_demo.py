@@ -78,7 +78,7 @@ def test_every_reader_reads_the_clips(data, reader):
 @pytest.fixture
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return importlib.import_module("demo_captions")
+    return importlib.import_module("scripts.synthetic.captions")
 
 
 @pytest.mark.parametrize("objects", (1, 2))

@@ -31,7 +31,7 @@ def folder(tmp_path):
 @pytest.fixture(autouse=True)
 def plain_pictures(monkeypatch):
     monkeypatch.setattr(
-        loop.pictures, "masked_clips", lambda *_: torch.zeros(3, 4, 4, dtype=torch.uint8)
+        loop.images, "masked_clips", lambda *_: torch.zeros(3, 4, 4, dtype=torch.uint8)
     )
 
 
