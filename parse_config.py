@@ -43,7 +43,7 @@ SECTIONS = (
 )
 
 # Keys of that family which mean nothing here -> what replaces them. "*" stands for one entry of a list, or for none.
-FAMILY = {
+LEGACY_KEYS = {
     "n_gpu": "start it with torchrun --nproc_per_node=N",
     "visualizer": "TensorBoard and log.jsonl are always written",
     "trainer.neptune": "TensorBoard and log.jsonl are always written, trainer.wandb is there",
@@ -73,19 +73,21 @@ class ConfigError(UserError):
 
 
 class Config(Mapping):
-    """A frozen JSON object. `where` is its path in the file ("objective.args.mask"), "" at the top."""
+    """A frozen JSON object. `json_path` is its path in the file ("objective.args.mask"), "" at the top."""
 
-    __slots__ = ("_data", "where")
+    __slots__ = ("_data", "json_path")
 
-    def __init__(self, data: Mapping[str, Any], where: str = ""):
-        object.__setattr__(self, "where", where)
+    def __init__(self, data: Mapping[str, Any], json_path: str = ""):
+        object.__setattr__(self, "json_path", json_path)
         object.__setattr__(
-            self, "_data", {key: _freeze(value, _join(where, key)) for key, value in data.items()}
+            self,
+            "_data",
+            {key: _freeze(value, _join(json_path, key)) for key, value in data.items()},
         )
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._data:
-            raise KeyError(_join(self.where, key))
+            raise KeyError(_join(self.json_path, key))
         return self._data[key]
 
     def __iter__(self):
@@ -98,16 +100,16 @@ class Config(Mapping):
         raise AttributeError("a Config is frozen")
 
     def __reduce__(self):
-        return Config, (self.plain(), self.where)
+        return Config, (self.to_dict(), self.json_path)
 
     def __repr__(self) -> str:
-        return f"Config({self.plain()!r})"
+        return f"Config({self.to_dict()!r})"
 
-    def need(self, key: str) -> Any:
+    def require(self, key: str) -> Any:
         """The value of `key`, or a ConfigError that says that the section or key is missing."""
         if key not in self._data:
             raise ConfigError(
-                f"{_join(self.where, key)}: is missing; present: {_words(self._data)}"
+                f"{_join(self.json_path, key)}: is missing; present: {_words(self._data)}"
             )
         return self._data[key]
 
@@ -116,34 +118,34 @@ class Config(Mapping):
         value = self._data.get(key) or ()
         return value if isinstance(value, tuple) else (value,)
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """A copy of ordinary dicts and lists, as it goes into JSON."""
-        return plain(self._data)
+        return to_plain(self._data)
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Config or any nesting of mappings and sequences -> ordinary dicts and lists."""
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def lay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` laid on `under`, object by object; an object whose "type" changes replaces its block, a list its list."""
     if "type" in over and "type" in under and over["type"] != under["type"]:
-        return plain(over)
-    laid = plain(under)
+        return to_plain(over)
+    laid = to_plain(under)
     for key, value in over.items():
         below = laid.get(key)
         laid[key] = (
-            lay(below, value)
+            merge(below, value)
             if isinstance(value, Mapping) and isinstance(below, Mapping)
-            else plain(value)
+            else to_plain(value)
         )
     return laid
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read `path` with its bases and lay `key.path=value` overrides on it.
 
     Raises ConfigError for a file that is absent or does not parse, doubled or unknown top-level keys, unset variables.
@@ -193,10 +195,10 @@ def command_line(
     overrides = list(arguments.overrides)
     overrides += [f"optimizer.args.lr={arguments.lr}"] if arguments.lr is not None else []
     overrides += [f"data_loader.args.batch_size={arguments.bs}"] if arguments.bs is not None else []
-    return arguments, load(arguments.config or beside, overrides)
+    return arguments, load_config(arguments.config or beside, overrides)
 
 
-def command(main: Callable[..., Any]) -> Callable[..., Any]:
+def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2."""
 
     @functools.wraps(main)
@@ -247,12 +249,12 @@ class Registry:
                     importlib.import_module(f"{self.package}.{module.name}")
         return sorted(self._entries)
 
-    def get(self, name: str, where: str = "") -> Callable[..., Any]:
-        """The thing called `name`; ConfigError naming `where`, the nearest and all known names if there is none."""
+    def get(self, name: str, json_path: str = "") -> Callable[..., Any]:
+        """The thing called `name`; ConfigError naming `json_path`, the nearest and all known names if there is none."""
         known = self.names()
         if name not in self._entries:
             raise ConfigError(
-                f"{where or self.kind}: {name!r} is no {self.kind}{_nearest(name, known)}; "
+                f"{json_path or self.kind}: {name!r} is no {self.kind}{_nearest(name, known)}; "
                 f"known: {_words(known)}"
             )
         return self._entries[name]
@@ -263,21 +265,21 @@ class Registry:
         `given` are objects that the program supplies, not the JSON; those that the constructor does not take are left
         out.
         """
-        where = getattr(spec, "where", "")
+        json_path = getattr(spec, "json_path", "")
         if not isinstance(spec, Mapping) or "type" not in spec:
             raise ConfigError(
-                f'{where or self.kind}: write {{"type": ..., "args": {{...}}}}, not {plain(spec)!r}; '
+                f'{json_path or self.kind}: write {{"type": ..., "args": {{...}}}}, not {to_plain(spec)!r}; '
                 f"types: {_words(self.names())}"
             )
-        _check_names(spec, ("type", "args"), where or self.kind)
-        entry = self.get(spec["type"], _join(where, "type"))
+        _check_names(spec, ("type", "args"), json_path or self.kind)
+        entry = self.get(spec["type"], _join(json_path, "type"))
         args = spec.get("args") or {}
         taken, _ = parameters(entry)
         given = {key: value for key, value in given.items() if key in taken}
         check_args(
             entry,
             args,
-            _join(where, "args") if where else f"{self.kind} {spec['type']}: args",
+            _join(json_path, "args") if json_path else f"{self.kind} {spec['type']}: args",
             given,
         )
         return entry(**args, **given)
@@ -308,25 +310,25 @@ def parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
 def check_args(
     function: Callable[..., Any],
     args: Mapping[str, Any],
-    where: str = "",
+    json_path: str = "",
     given: Iterable[str] = (),
 ):
     """ConfigError if `args` (from JSON) do not fit `function`: unknown, missing, or of another plain type.
 
     `given` names the parameters that the program itself supplies: they are neither known nor missing in the JSON.
     """
-    where = where or getattr(args, "where", "")
+    json_path = json_path or getattr(args, "json_path", "")
     found, required = parameters(function)
     known = [name for name in found if name not in set(given)]
-    _check_names(args, known, where)
+    _check_names(args, known, json_path)
     missing = sorted(required - set(args) - set(given))
     if missing:
-        raise ConfigError(f"{_join(where, missing[0])}: is missing; known: {_words(known)}")
+        raise ConfigError(f"{_join(json_path, missing[0])}: is missing; known: {_words(known)}")
     for name, value in args.items():
-        _check_type(value, found[name].annotation, _join(where, name))
+        _check_type(value, found[name].annotation, _join(json_path, name))
 
 
-def _check_type(value: Any, annotation: Any, where: str):
+def _check_type(value: Any, annotation: Any, json_path: str):
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     parts = (
         typing.get_args(annotation)
@@ -340,18 +342,18 @@ def _check_type(value: Any, annotation: Any, where: str):
     kind = "None" if value is None else type(value).__name__
     if kind not in words and not (kind == "int" and "float" in words):
         raise ConfigError(
-            f"{where}: {plain(value)!r} is given, {' or '.join(sorted(words))} is needed"
+            f"{json_path}: {to_plain(value)!r} is given, {' or '.join(sorted(words))} is needed"
         )
 
 
-def _check_names(names: Iterable[str], known: Iterable[str], where: str):
+def _check_names(names: Iterable[str], known: Iterable[str], json_path: str):
     if not isinstance(names, Mapping):
-        raise ConfigError(f"{where}: an object {{...}} is needed, {plain(names)!r} is given")
+        raise ConfigError(f"{json_path}: an object {{...}} is needed, {to_plain(names)!r} is given")
     known = list(known)
     for name in names:
         if name not in known:
             raise ConfigError(
-                f"{_join(where, name)}: unknown key{_nearest(name, known)}; known: {_words(known)}"
+                f"{_join(json_path, name)}: unknown key{_nearest(name, known)}; known: {_words(known)}"
             )
 
 
@@ -365,15 +367,15 @@ def _words(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def _join(where: str, key: str | int) -> str:
-    return f"{where}.{key}" if where else str(key)
+def _join(json_path: str, key: str | int) -> str:
+    return f"{json_path}.{key}" if json_path else str(key)
 
 
-def _freeze(value: Any, where: str) -> Any:
+def _freeze(value: Any, json_path: str) -> Any:
     if isinstance(value, Mapping):
-        return Config(value, where)
+        return Config(value, json_path)
     if isinstance(value, list | tuple):
-        return tuple(_freeze(item, _join(where, i)) for i, item in enumerate(value))
+        return tuple(_freeze(item, _join(json_path, i)) for i, item in enumerate(value))
     return value
 
 
@@ -408,8 +410,8 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     bases = data.pop("base", ())
     under: dict[str, Any] = {}
     for base in (bases,) if isinstance(bases, str) else bases:
-        under = lay(under, _read(path.parent / base, (*above, path)))
-    return lay(under, data)
+        under = merge(under, _read(path.parent / base, (*above, path)))
+    return merge(under, data)
 
 
 def _parse(text: str) -> Any:
@@ -439,7 +441,7 @@ def _set(data: Any, keys: list[str], value: Any, whole: str):
 
 
 def _drop_family(data: dict[str, Any]):
-    for pattern, remedy in FAMILY.items():
+    for pattern, remedy in LEGACY_KEYS.items():
         keys = [key for key in pattern.split(".") if key != "*"]
         if _drop(data, keys):
             log.warning(
@@ -455,20 +457,20 @@ def _drop(data: Any, keys: list[str]) -> bool:
     return _drop(data[keys[0]], keys[1:]) if keys[1:] else (data.pop(keys[0]), True)[1]
 
 
-def _expand(value: Any, where: str) -> Any:
+def _expand(value: Any, json_path: str) -> Any:
     if isinstance(value, dict):
         return {
-            key: _expand(item, _join(where, key)) if key != "about" else item
+            key: _expand(item, _join(json_path, key)) if key != "about" else item
             for key, item in value.items()
         }
     if isinstance(value, list):
-        return [_expand(item, _join(where, i)) for i, item in enumerate(value)]
+        return [_expand(item, _join(json_path, i)) for i, item in enumerate(value)]
 
     def variable(match):
         name, default = match.groups()
         if os.environ.get(name, default) is None:
             raise ConfigError(
-                f"{where}: the environment variable {name} is not set; export {name}=... first"
+                f"{json_path}: the environment variable {name} is not set; export {name}=... first"
             )
         return os.environ.get(name) or default or ""
 

@@ -21,14 +21,14 @@ from model import ARCHS
 from model.miles import MILES
 from model.restore import restore
 from model.weights import read_checkpoint
-from parse_config import Config, ConfigError, UserError, command, command_line, lay
+from parse_config import Config, ConfigError, UserError, cli_entry, command_line, merge
 from trainer import distributed
 from trainer.evaluation import table
 from trainer.evaluation.results import keep, load_embeddings, new_folder
-from trainer.evaluator import Embeddings, Evaluation, embed, evaluation, score
+from trainer.evaluator import Embeddings, EvaluationSettings, embed, evaluation_settings, score
 from trainer.log import console
 from trainer.precision import Precision
-from trainer.settings import settings
+from trainer.settings import trainer_settings
 
 # Intel's library then gives the same bits with any number of threads, so that 1, 2 and 3 processes agree on a CPU. It
 # reads this at its first product.
@@ -47,7 +47,7 @@ def main(config: Config, given: argparse.Namespace):
     device = distributed.start(given.device)
     try:
         console()
-        chosen, folder = evaluation(config), Path(given.output) if given.output else None
+        chosen, folder = evaluation_settings(config), Path(given.output) if given.output else None
         if folder and distributed.rank() == 0 and (folder / "results.json").exists():
             raise UserError(
                 f"{folder}/results.json: is there already and stays as it is; choose another folder"
@@ -69,7 +69,7 @@ def main(config: Config, given: argparse.Namespace):
         identity = table.identity(config, config["arch"]["args"].get("load_checkpoint"), device)
         blocks = loaders(config, given.split)
         for block in blocks:
-            options = {"rank": distributed.rank(), "world": distributed.world()}
+            options = {"rank": distributed.rank(), "world_size": distributed.world_size()}
             found = embed(
                 model,
                 LOADERS.build(block, **options),
@@ -92,8 +92,8 @@ def main(config: Config, given: argparse.Namespace):
 
 def build_model(config: Config, pretrained_only: bool) -> torch.nn.Module:
     """The architecture with the checkpoint's weights; without one only if that is what was asked for."""
-    arch = config.need("arch")
-    checkpoint = arch.need("args").get("load_checkpoint")
+    arch = config.require("arch")
+    checkpoint = arch.require("args").get("load_checkpoint")
     if not checkpoint and not pretrained_only:
         raise ConfigError(
             "no checkpoint is given: add -r CHECKPOINT or arch.args.load_checkpoint=...; to examine the "
@@ -114,18 +114,20 @@ def loaders(config: Config, split: str) -> list[Config]:
     if not blocks:
         raise ConfigError("data_loader: is missing; it says which data set is examined")
     return [
-        Config(lay(block.plain(), {"args": {"split": split, "shuffle": False}}), block.where)
+        Config(
+            merge(block.to_dict(), {"args": {"split": split, "shuffle": False}}), block.json_path
+        )
         for block in blocks
     ]
 
 
-def bank(chosen: Evaluation, block: Config, options: dict[str, Any]) -> list[str]:
+def bank(chosen: EvaluationSettings, block: Config, options: dict[str, Any]) -> list[str]:
     """Captions of the training split, if a row wants them; evaluation.bank at most, evenly over the split."""
     if "qbnorm" not in chosen.row_names:
         return []
     over = {"args": {"split": "train", "num_workers": 0, "check_files": False, "batch_size": 1}}
     captions = LOADERS.build(
-        Config(lay(block.plain(), over), block.where), **options
+        Config(merge(block.to_dict(), over), block.json_path), **options
     ).dataset.captions
     step = max(1, -(-len(captions) // chosen.bank)) if chosen.bank else 1
     return [captions[i] for i in range(0, len(captions), step)]
@@ -135,7 +137,7 @@ def finish(
     config: Config,
     given: argparse.Namespace,
     folder: Path | None,
-    chosen: Evaluation,
+    chosen: EvaluationSettings,
     found: Embeddings,
     identity: dict[str, Any],
     device: torch.device,
@@ -148,7 +150,7 @@ def finish(
     )
     if distributed.rank():
         return folder
-    folder = folder or new_folder(Path(settings(config).save_dir) / config.need("name"))
+    folder = folder or new_folder(Path(trainer_settings(config).save_dir) / config.require("name"))
     written = keep(
         folder / name,
         found,
@@ -209,7 +211,7 @@ def options(parser: argparse.ArgumentParser):
     )
 
 
-@command
+@cli_entry
 def cli(argv: list[str] | None = None):
     """The command line."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -228,7 +230,7 @@ def cli(argv: list[str] | None = None):
         if given.sliding_window_stride > 0
         else {}
     )
-    main(Config(lay(config.plain(), over)), given)
+    main(Config(merge(config.to_dict(), over)), given)
 
 
 if __name__ == "__main__":

@@ -15,18 +15,18 @@ from torch import nn
 from data_loader import LOADERS
 from model import ARCHS
 from model.loss import LOSSES
-from parse_config import Config, UserError, command, command_line, lay
+from parse_config import Config, UserError, cli_entry, command_line, merge
 from trainer import checkpoint, distributed, lock, seeds
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
-from trainer.settings import settings
+from trainer.settings import trainer_settings
 from trainer.stages import Stage, stages
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
 
-GIVEN = ("tokenize", "rank", "world", "seed")
+GIVEN = ("tokenize", "rank", "world_size", "seed")
 SECTIONS = (
     ("arch", ARCHS, ()),
     ("data_loader", LOADERS, GIVEN),
@@ -53,7 +53,7 @@ def main(config: Config, resume: str | None = None, device: str | None = None):
 
 def build(stage: Stage, place: torch.device) -> Trainer:
     """data -> model -> objective -> loop."""
-    config, seed = stage.config, settings(stage.config).seed
+    config, seed = stage.config, trainer_settings(stage.config).seed
     seeds.seed(seed, stage.number)
     model = build_model(stage)
     given = dict(
@@ -62,14 +62,14 @@ def build(stage: Stage, place: torch.device) -> Trainer:
             (
                 model.tokenize,
                 distributed.rank(),
-                distributed.world(),
+                distributed.world_size(),
                 seeds.mix(seed, stage.number),
             ),
         )
     )
     loaders = [LOADERS.build(block, **given) for block in config.blocks("data_loader")]
     valid_loader = build_valid_loader(config, given)
-    loss = LOSSES.build(config.need("loss"))
+    loss = LOSSES.build(config.require("loss"))
     objective = OBJECTIVES.build(config.get("objective") or CONTRASTIVE, model=model, loss=loss)
     if stage.before and not stage.resume:
         checkpoint.carry(checkpoint.read(stage.before), objective)
@@ -78,11 +78,11 @@ def build(stage: Stage, place: torch.device) -> Trainer:
 
 def build_model(stage: Stage) -> nn.Module:
     """The architecture with the weights it starts from, or bare where a checkpoint comes next."""
-    arch = stage.config.need("arch")
+    arch = stage.config.require("arch")
     if not stage.resume:
         return ARCHS.build(arch)
     bare = {"args": {"load_checkpoint": ""}} if "load_checkpoint" in arch.get("args", {}) else {}
-    return ARCHS.build(Config(lay(arch.plain(), bare), arch.where), pretrained=False)
+    return ARCHS.build(Config(merge(arch.to_dict(), bare), arch.json_path), pretrained=False)
 
 
 def build_valid_loader(config: Config, given: dict[str, Any]) -> Any:
@@ -94,8 +94,8 @@ def build_valid_loader(config: Config, given: dict[str, Any]) -> Any:
                 "validation is on the test split: what is chosen by it is chosen on the test set"
             )
         return LOADERS.build(block, **given) if block else None
-    block = lay(
-        config.blocks("data_loader")[0].plain(), {"args": {"split": "val", "shuffle": False}}
+    block = merge(
+        config.blocks("data_loader")[0].to_dict(), {"args": {"split": "val", "shuffle": False}}
     )
     try:
         return LOADERS.build(block, **given)
@@ -104,7 +104,7 @@ def build_valid_loader(config: Config, given: dict[str, Any]) -> Any:
         return None
 
 
-@command
+@cli_entry
 def cli(argv: list[str] | None = None):
     """The command line."""
     arguments, config = command_line(__doc__, argv)

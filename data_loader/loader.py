@@ -19,7 +19,7 @@ Batch = dict[str, Any]
 @LOADERS.register("TextVideoDataLoader")
 @LOADERS.register("MultiDistTextVideoDataLoader")
 class TextVideoDataLoader:
-    """Batches of the data set `dataset_name` (a name of DATASETS), for process `rank` of `world`.
+    """Batches of the data set `dataset_name` (a name of DATASETS), for process `rank` of `world_size`.
 
     batch_size: per process. num_workers: reading processes (0: read here; default: a worker a core, 8 at most).
     shuffle: order of the training split (default: shuffled, anew each epoch); val and test are always read in order.
@@ -48,7 +48,7 @@ class TextVideoDataLoader:
         *,
         tokenize: Callable[[list[str]], Any] | None = None,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         seed: int = 0,
     ):
         DATASETS.get(dataset_name, "data_loader.args.dataset_name")
@@ -68,7 +68,7 @@ class TextVideoDataLoader:
         self.dataset = DATASETS.build(
             {"type": dataset_name, "args": {**common, **(dataset_params or {})}}, seed=seed
         )
-        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         workers = min(8, len(os.sched_getaffinity(0))) if num_workers is None else num_workers
         if batch_size < 1 or workers < 0:
             raise ConfigError(
@@ -77,12 +77,18 @@ class TextVideoDataLoader:
             )
         train, video = self.dataset.train, self.dataset.video
         self._batches = Batches(
-            len(self.dataset), batch_size, rank, world, train, train and shuffle is not False, seed
+            len(self.dataset),
+            batch_size,
+            rank,
+            world_size,
+            train,
+            train and shuffle is not False,
+            seed,
         )
         if not len(self._batches) and train:
             raise ConfigError(
                 f"data_loader.args.batch_size: {self.dataset.name} has {len(self.dataset)} videos, fewer "
-                f"than one batch of {world} x {batch_size}; lower it"
+                f"than one batch of {world_size} x {batch_size}; lower it"
             )
         self._options = worker_options(workers)
         collate = Collate(tokenize, (video.num_frames, 3, video.input_res, video.input_res))
@@ -111,7 +117,7 @@ class TextVideoDataLoader:
         """This process's videos in order, {"video": float32 (W, T, C, H, W) or None if unreadable, "meta": dict}: all
         sliding windows of each, as `TextVideoDataset.windows` makes them."""
         views = Guarded(Windows(self.dataset, stride))
-        own = range(self.rank, len(self.dataset), self.world)
+        own = range(self.rank, len(self.dataset), self.world_size)
         yield from batches(
             DataLoader(views, batch_size=None, sampler=own, collate_fn=as_it_is, **self._options)
         )

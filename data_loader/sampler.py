@@ -8,11 +8,11 @@ from data_loader import seeding
 
 
 class Batches:
-    """Batch sampler: lists of (index, epoch) for process `rank` of `world`.
+    """Batch sampler: lists of (index, epoch) for process `rank` of `world_size`.
 
-    Training: an order of all indices that belongs to (seed, epoch), batch s being its s-th stretch of world x
+    Training: an order of all indices that belongs to (seed, epoch), batch s being its s-th stretch of world_size x
     batch_size, cut into processes; the rest that fills no batch is left out: each process does the same number of
-    steps. Otherwise: indices rank, rank + world, ... in order, nothing padded, nothing left out.
+    steps. Otherwise: indices rank, rank + world_size, ... in order, nothing padded, nothing left out.
     """
 
     def __init__(
@@ -20,12 +20,17 @@ class Batches:
         count: int,
         batch_size: int,
         rank: int,
-        world: int,
+        world_size: int,
         train: bool,
         shuffle: bool,
         seed: int,
     ):
-        self.count, self.batch_size, self.rank, self.world = count, batch_size, rank, world
+        self.count, self.batch_size, self.rank, self.world_size = (
+            count,
+            batch_size,
+            rank,
+            world_size,
+        )
         self.train, self.shuffle, self.seed = train, shuffle, seed
         self.begin(0, 0)
 
@@ -35,8 +40,8 @@ class Batches:
 
     def __len__(self) -> int:
         if self.train:
-            return self.count // (self.batch_size * self.world)
-        return -(-len(range(self.rank, self.count, self.world)) // self.batch_size)
+            return self.count // (self.batch_size * self.world_size)
+        return -(-len(range(self.rank, self.count, self.world_size)) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, size = self.epoch, self.batch_size
@@ -47,11 +52,11 @@ class Batches:
                 else torch.arange(self.count)
             )
             order = (
-                order[: len(self) * size * self.world]
-                .view(-1, self.world, size)[:, self.rank]
+                order[: len(self) * size * self.world_size]
+                .view(-1, self.world_size, size)[:, self.rank]
                 .flatten()
             )
         else:
-            order = torch.arange(self.count)[self.rank :: self.world]
+            order = torch.arange(self.count)[self.rank :: self.world_size]
         for step in range(self.start, len(self)):
             yield [(index, epoch) for index in order[step * size : (step + 1) * size].tolist()]

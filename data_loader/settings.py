@@ -51,7 +51,7 @@ def video_settings(
 ) -> VideoSettings:
     """`video_params` checked and completed for `split`; `reader` beside it (as the family writes it) wins."""
     params = params if params is not None else {}
-    where = getattr(params, "where", "") or "video_params"
+    where = getattr(params, "json_path", "") or "video_params"
     check_args(VideoSettings, params, where)
     made = VideoSettings(**params)
     reader = reader or made.reader
@@ -83,7 +83,7 @@ def _loading(given: str | None, split: str, where: str) -> str:
 
 def check_text(params: Mapping[str, Any] | None) -> None:
     """`text_params` of a data set hold nothing but the family's {"input": "text"}."""
-    where = getattr(params, "where", "") or "text_params"
+    where = getattr(params, "json_path", "") or "text_params"
     check_args(lambda input="text": None, params or {}, where)
     if params and params.get("input", "text") != "text":
         raise ConfigError(f"{where}.input: {params['input']!r} is given; captions are always text")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from model.ranks import Counts, count, owners
-from model.similarity import Matrix
+from model.similarity import SimilarityMatrix
 from parse_config import Registry
 
 METRICS = Registry("metric")
@@ -28,7 +28,7 @@ def t2v_metrics(
     `owner[i]` is the video of caption i (None: equal counts, in order). `relevant`, a bool matrix like the similarities
     or pairs (caption, video), names all videos that are right answers (the own one always is) and adds "mAP".
     """
-    source = Matrix(sims)
+    source = SimilarityMatrix(sims)
     owner_C = owners(owner, *source.shape)
     extra_P2 = None if relevant is None else extra_pairs(relevant, owner_C)
     there, _ = count(source, owner_C, extra_P2)
@@ -52,7 +52,7 @@ def t2v_metrics(
 @METRICS.register("v2t_metrics")
 def v2t_metrics(sims: torch.Tensor | np.ndarray, owner: Any = None) -> dict[str, float]:
     """Video-to-text: `sims` (C, V); each video with captions is a query, the best placed of its captions the answer."""
-    source = Matrix(sims)
+    source = SimilarityMatrix(sims)
     return summarise(count(source, owners(owner, *source.shape))[1].ranks())
 
 

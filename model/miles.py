@@ -25,7 +25,7 @@ from model.text.hugging_face import (
 )
 from model.video.build import build_video_model
 from model.weights import load_weights
-from parse_config import ConfigError, check_args, plain
+from parse_config import ConfigError, check_args, to_plain
 
 Captions = Mapping[str, Tensor] | Sequence[str]
 HUB = (
@@ -63,15 +63,15 @@ class MILES(nn.Module, PyTorchModelHubMixin):
     ):
         super().__init__()
         self.settings = {
-            "video_params": plain(video_params),
-            "text_params": plain(text_params),
+            "video_params": to_plain(video_params),
+            "text_params": to_plain(text_params),
             "projection": projection,
             "projection_dim": projection_dim,
         }
         check_args(
             build_text_model,
             text_params,
-            getattr(text_params, "where", "") or "arch.args.text_params",
+            getattr(text_params, "json_path", "") or "arch.args.text_params",
         )
         fresh = pretrained and not load_checkpoint
         self.video_model = build_video_model(video_params, fresh)

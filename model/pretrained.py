@@ -19,7 +19,7 @@ from torch import nn
 
 from model import hub
 from model.weights import load_weights
-from parse_config import ConfigError, lay
+from parse_config import ConfigError, merge
 
 CONFIG, WEIGHTS, PREPROCESSING, TEXT = (
     "config.json",
@@ -31,7 +31,7 @@ CONFIG, WEIGHTS, PREPROCESSING, TEXT = (
 
 def save(model: nn.Module, folder: Path):
     """Write `model` (MILES) into `folder`, which exists. Raises ConfigError if its tokenizer cannot be had."""
-    arch = lay(
+    arch = merge(
         {"type": "MILES", "args": model.settings},
         {
             "args": {
@@ -72,7 +72,7 @@ def load(cls: type[nn.Module], folder: Path, changes: Mapping[str, Any]) -> nn.M
             f"{folder / CONFIG}: has no arch; scripts/export.py makes such a folder of a checkpoint"
         )
     local = {"text_params": {"model": str(folder / TEXT)}} if (folder / TEXT).is_dir() else {}
-    model = cls(**lay(lay(arch["args"], local), changes), pretrained=False)
+    model = cls(**merge(merge(arch["args"], local), changes), pretrained=False)
     load_weights(
         model, folder, temporal_fix=model.settings["video_params"].get("load_temporal_fix", "zeros")
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from model.similarity import Matrix, Product, exact, tiles
+from model.similarity import CosineSimilarity, SimilarityMatrix, exact, tiles
 
 Rescore = Callable[[torch.Tensor, torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
 
@@ -59,7 +59,7 @@ def owners(
 
 
 def count(
-    source: Matrix | Product,
+    source: SimilarityMatrix | CosineSimilarity,
     owner_C: torch.Tensor,
     extra_P2: torch.Tensor | None = None,
     rescore: Rescore | None = None,
@@ -102,7 +102,7 @@ def count(
 class _Plan(NamedTuple):
     """The two passes of `count`; pairs are sorted by their caption's place in `order_C`."""
 
-    source: Matrix | Product
+    source: SimilarityMatrix | CosineSimilarity
     order_C: torch.Tensor
     place_P: torch.Tensor
     video_P: torch.Tensor

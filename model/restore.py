@@ -8,7 +8,7 @@ from torch import nn
 
 from model import ARCHS, pretrained
 from model.weights import load_weights, read_checkpoint
-from parse_config import FAMILY, ConfigError, plain
+from parse_config import LEGACY_KEYS, ConfigError, to_plain
 
 CLIP = (
     "center_crop",
@@ -53,8 +53,8 @@ def from_checkpoint(
         raise ConfigError(
             f"{name}: does not say what model it holds; give a config (-c) whose arch describes it"
         )
-    args = plain(arch["args"])
-    for key in FAMILY:
+    args = to_plain(arch["args"])
+    for key in LEGACY_KEYS:
         section, _, leaf = key.removeprefix("arch.args.").rpartition(".")
         if key.startswith("arch.args."):
             (args.get(section, {}) if section else args).pop(leaf, None)
@@ -69,7 +69,9 @@ def from_checkpoint(
     params = ((loaders if isinstance(loaders, Mapping) else loaders[0]).get("args") or {}).get(
         "video_params"
     ) or {}
-    model.preprocessing |= {key: plain(params[key]) for key in CLIP if params.get(key) is not None}
+    model.preprocessing |= {
+        key: to_plain(params[key]) for key in CLIP if params.get(key) is not None
+    }
     return model.eval()
 
 

@@ -15,7 +15,7 @@ import torch
 BLOCKS = {"cpu": (1024, 1024), "cuda": (2048, 4096)}  # captions x videos of a tile
 
 
-class Matrix:
+class SimilarityMatrix:
     """Given similarities, captions x videos, as a source of tiles. ValueError for NaN."""
 
     def __init__(self, sims_CV: torch.Tensor | np.ndarray, block: tuple[int, int] | None = None):
@@ -43,7 +43,7 @@ class Matrix:
         return lambda columns: sims_RV[:, columns]
 
 
-class Product:
+class CosineSimilarity:
     """Cosine similarities of embeddings, made when asked, float32 (float64 if both are), as a source of tiles.
 
     Embeddings (C, E) and (V, E) on one device, of any length and any floating type. ValueError for NaN or infinity.
@@ -108,22 +108,24 @@ def exact(device: torch.device) -> Iterator[None]:
 
 
 def tiles(
-    source: Matrix | Product,
+    source: SimilarityMatrix | CosineSimilarity,
     order_C: torch.Tensor | None = None,
     wanted: Callable[[int], list[int]] | None = None,
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
     """(slice of `order_C`, slice of the videos, tile) band by band; `wanted(band)` names the tiles, default all."""
     (captions, videos), (height, width) = source.shape, source.block
     order_C = torch.arange(captions) if order_C is None else order_C
-    for band, top in enumerate(range(0, captions, height)):
-        rows = slice(top, min(top + height, captions))
+    for band, topk in enumerate(range(0, captions, height)):
+        rows = slice(topk, min(topk + height, captions))
         tile = source.band(order_C[rows])
         for k in wanted(band) if wanted else range(-(-videos // width)):
             columns = slice(k * width, min((k + 1) * width, videos))
             yield rows, columns, tile(columns)
 
 
-def log_sums(source: Matrix | Product, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def log_sums(
+    source: SimilarityMatrix | CosineSimilarity, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """log sum exp(similarity / temperature): of each caption over the videos (C), of each video over the captions."""
     sums_C, sums_V = (
         torch.full((n,), -torch.inf, dtype=source.dtype, device=source.device) for n in source.shape
@@ -136,7 +138,7 @@ def log_sums(source: Matrix | Product, temperature: float) -> tuple[torch.Tensor
     return sums_C, sums_V
 
 
-def top(source: Matrix | Product, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def topk(source: SimilarityMatrix | CosineSimilarity, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k (at most V) best videos of each caption, best first: similarities and indices, both (C, k)."""
     k = min(k, source.shape[1])
     best_Ck = torch.full((source.shape[0], k), -torch.inf, dtype=source.dtype, device=source.device)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from parse_config import Config, ConfigError, UserError, command, lay, load
+from parse_config import Config, ConfigError, UserError, cli_entry, load_config, merge
 from scripts.benchmarks import ablation_report
 
 DATA = ["--objects", "2", "--train", "6000", "--test", "1000"]  # of make_demo_data.py
@@ -99,7 +99,7 @@ def plan(given: argparse.Namespace) -> list[Run]:
     unknown = [name for name in given.variants if name not in known]
     if unknown:
         raise ConfigError(f"--variants: {unknown[0]!r} is given; known: {', '.join(known)}")
-    base = load(given.config, given.overrides).plain()
+    base = load_config(given.config, given.overrides).to_dict()
     stamp(given.out, base)
     return [
         Run(
@@ -116,7 +116,7 @@ def plan(given: argparse.Namespace) -> list[Run]:
 
 def laid(base: Mapping[str, Any], over: Mapping[str, Any], seed: int) -> Config:
     """The config of one run; the seed decides the weights at the start, the order, the frames and the masks."""
-    return Config(lay(lay(base, over), {"name": f"seed{seed}", "trainer": {"seed": seed}}))
+    return Config(merge(merge(base, over), {"name": f"seed{seed}", "trainer": {"seed": seed}}))
 
 
 def stamp(out: Path, base: Mapping[str, Any]):
@@ -144,7 +144,7 @@ def perform(run: Run) -> bool:
     """Train and examine; what they say goes to the run's .log. -> whether both ended well."""
     run.folder.mkdir(parents=True, exist_ok=True)
     path = run.folder / "config.json"
-    config = lay(run.config.plain(), {"trainer": {"save_dir": str(run.folder.parent)}})
+    config = merge(run.config.to_dict(), {"trainer": {"save_dir": str(run.folder.parent)}})
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     device = ["-d", run.device] if run.device else []
     with open(f"{run.folder}.log", "a", encoding="utf-8") as log:
@@ -175,7 +175,7 @@ def call(log: Any, *arguments: str) -> bool:
     )
 
 
-@command
+@cli_entry
 def cli(argv: Sequence[str] | None = None):
     """The command line."""
     parser = argparse.ArgumentParser(

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from data_loader import LOADERS
 from data_loader.reader import BrokenVideo
-from parse_config import Config, command, command_line, lay
+from parse_config import Config, cli_entry, command_line, merge
 
 
 def data_set(block: Config, split: str | None):
@@ -28,7 +28,9 @@ def data_set(block: Config, split: str | None):
     changes = {"args": {"num_workers": 0, "batch_size": 1, "video_params": {"loading": "skip"}}}
     if split:
         changes["args"]["split"] = split
-    return LOADERS.build(Config(lay(block.plain(), changes), block.where), tokenize=list).dataset
+    return LOADERS.build(
+        Config(merge(block.to_dict(), changes), block.json_path), tokenize=list
+    ).dataset
 
 
 def undecodable(dataset, count: int) -> list[tuple[str, str]]:
@@ -122,7 +124,7 @@ def sheet(datasets: list, path: Path, rows: int = 6):
     print(f"contact sheet: {path}")
 
 
-@command
+@cli_entry
 def main(argv: list[str] | None = None):
     """The command line."""
 

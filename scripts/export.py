@@ -21,7 +21,7 @@ import torch
 
 from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
-from parse_config import ConfigError, command, load
+from parse_config import ConfigError, cli_entry, load_config
 from trainer.evaluation.table import sha256
 
 
@@ -97,7 +97,7 @@ def digest(path: Path) -> str:
     return sha256(path)
 
 
-@command
+@cli_entry
 def cli(argv: list[str] | None = None):
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -112,7 +112,7 @@ def cli(argv: list[str] | None = None):
     parser.add_argument("--teacher", action="store_true", help="the snapshot teacher's video tower")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = load(arguments.config) if arguments.config else None
+    config = load_config(arguments.config) if arguments.config else None
     main(arguments.checkpoint, arguments.out, arguments.layout, arguments.teacher, config)
 
 

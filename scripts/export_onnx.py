@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from model.restore import restore
-from parse_config import ConfigError, command
+from parse_config import ConfigError, cli_entry
 
 TOLERANCE = (
     1e-4  # largest difference between onnxruntime and torch, of embeddings scaled to length 1
@@ -119,7 +119,7 @@ def difference(path: Path, tower: nn.Module, inputs: Mapping[str, Tensor]) -> fl
     )
 
 
-@command
+@cli_entry
 def cli(argv: list[str] | None = None):
     """The command line."""
     parser = argparse.ArgumentParser(

@@ -24,14 +24,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from model.miles import MILES
-from parse_config import ConfigError, UserError, command, plain
+from parse_config import ConfigError, UserError, cli_entry, to_plain
 from scripts.retrieval import sources
 from scripts.retrieval.encode import encoder, fill, on_main, parts, width
 from scripts.retrieval.feature_writer import Store
 from scripts.retrieval.features import FILES, Row, digest, fingerprint
 from test import load
 from trainer import distributed, lock
-from trainer.distributed import gather_objects, rank, world
+from trainer.distributed import gather_objects, rank, world_size
 from trainer.log import console
 from trainer.precision import NAMES
 
@@ -49,7 +49,7 @@ def main(given: argparse.Namespace):
         begin(store, model, sets, given)
         pending = on_main(store.look)
         store.look()
-        mine = pending[rank() :: world()]
+        mine = pending[rank() :: world_size()]
         fill(store, encoder(model, given), parts(store, model, sets, mine, given), len(mine))
         distributed.barrier()
         tell(store, *on_main(store.finish), store.shards - len(pending), time.monotonic() - began)
@@ -70,7 +70,7 @@ def begin(store: Store, model: MILES, sets: list[Any], given: argparse.Namespace
             else sources.files(given.source)
         )
         settings = [] if given.texts else [dataset.video for dataset in sets] or [model.read.video]
-        video = plain([{**vars(one), "deadline": None} for one in settings])
+        video = to_plain([{**vars(one), "deadline": None} for one in settings])
         identity = {
             "kind": "text" if given.texts else "video",
             "checkpoint": str(Path(given.resume).resolve()),
@@ -87,7 +87,9 @@ def begin(store: Store, model: MILES, sets: list[Any], given: argparse.Namespace
     rows, identity, begun = on_main(look)
     if not begun:
         if given.segments:
-            share = rows[rank() * len(rows) // world() : (rank() + 1) * len(rows) // world()]
+            share = rows[
+                rank() * len(rows) // world_size() : (rank() + 1) * len(rows) // world_size()
+            ]
             pieces = sources.cut(share, given.segments, model.read.video.deadline, given.workers)
             rows = [row for part in gather_objects(pieces) for row in part]
         on_main(lambda: store.begin(identity, rows))
@@ -118,7 +120,7 @@ def positive(number: type) -> Callable[[str], Any]:
     return parse
 
 
-@command
+@cli_entry
 def cli(argv: list[str] | None = None):
     """The command line."""
     parser = argparse.ArgumentParser(

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from parse_config import UserError, command
+from parse_config import UserError, cli_entry
 from scripts.retrieval.faiss_index import (
     EFFORT,
     KINDS,
@@ -158,7 +158,7 @@ def recall(exact: np.ndarray, found: np.ndarray, own: np.ndarray | None = None) 
     return float(np.mean(shares))
 
 
-@command
+@cli_entry
 def cli(argv: list[str] | None = None):
     """The command line."""
     parser = argparse.ArgumentParser(

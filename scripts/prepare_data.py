@@ -35,7 +35,7 @@ from data_loader.annotations.file_lookup import IMAGE, VIDEO
 from data_loader.datasets import DATASETS
 from data_loader.readers import BrokenVideo
 from data_loader.readers.image_reader import is_image
-from parse_config import ConfigError, command
+from parse_config import ConfigError, cli_entry
 
 VERSION = 1  # of what is written: raise it when the same settings give other files
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -204,7 +204,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return given
 
 
-@command
+@cli_entry
 def main(argv: list[str] | None = None):
     """The command line; exit status 0 when every file was tried, whatever failed is in the manifest."""
     given = arguments(argv)

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from parse_config import command
+from parse_config import cli_entry
 from scripts.benchmarks import rehearsal_checks as checks
 from trainer.evaluation.results import new_folder
 
@@ -171,7 +171,7 @@ def main(home: Path):
     )
 
 
-@command
+@cli_entry
 def cli(argv: list[str] | None = None):
     """The command line."""
     parser = argparse.ArgumentParser(

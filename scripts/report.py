@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from parse_config import UserError, command
+from parse_config import UserError, cli_entry
 from scripts.html_report.page import page
 from scripts.html_report.run_folder import read
 
@@ -36,7 +36,7 @@ def main(folder: Path, out: Path, queries: int = 200, figures: int = 3) -> Path:
     return out
 
 
-@command
+@cli_entry
 def cli(argv: list[str] | None = None):
     """The command line."""
     parser = argparse.ArgumentParser(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from parse_config import ConfigError, command
+from parse_config import ConfigError, cli_entry
 from scripts.retrieval.query_encoder import Queries
 from scripts.retrieval.search_index import SearchIndex, place
 
@@ -47,7 +47,7 @@ def main(given: argparse.Namespace):
     )
 
 
-@command
+@cli_entry
 def cli(argv: list[str] | None = None):
     """The command line."""
     parser = argparse.ArgumentParser(

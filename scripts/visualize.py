@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from parse_config import UserError, command
+from parse_config import UserError, cli_entry
 from scripts.figures.alignment import alignment_figure
 from scripts.figures.attention import attention_figure
 from scripts.figures.attention_video import attention_movie
@@ -168,7 +168,7 @@ def sort_out(given: argparse.Namespace):
         if getattr(given, name, least) < least:
             raise UserError(f"--{name} {getattr(given, name)}: {least} or more is needed")
     given.out = given.out or OUT / f"{given.kind}.png"
-    given.device = str(device.choose(given.device))
+    given.device = str(device.choose_device(given.device))
 
 
 def is_checkpoint(path: str) -> bool:
@@ -186,7 +186,7 @@ def short(path: str) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-@command
+@cli_entry
 def cli(argv: Sequence[str] | None = None):
     """The command line."""
     given = parser().parse_args(argv)

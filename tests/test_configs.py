@@ -14,20 +14,20 @@ from model.mask import MASKS
 from model.metric import METRICS
 from model.teacher import TEACHERS
 from model.video import VIDEO_ENCODERS
-from parse_config import Config, check_args, lay, load
+from parse_config import Config, check_args, load_config, merge
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
-from trainer.settings import settings
+from trainer.settings import trainer_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.json"))
 IDS = [path.name for path in CONFIGS]
-SUPPLIED = ("model", "loss", "module", "tokenize", "rank", "world", "seed", "student")
+SUPPLIED = ("model", "loss", "module", "tokenize", "rank", "world_size", "seed", "student")
 
 
 def check(registry, block):
-    thing = registry.get(block["type"], f"{block.where}.type")
-    check_args(thing, block.get("args", {}), f"{block.where}.args", SUPPLIED)
+    thing = registry.get(block["type"], f"{block.json_path}.type")
+    check_args(thing, block.get("args", {}), f"{block.json_path}.args", SUPPLIED)
 
 
 @pytest.fixture(autouse=True)
@@ -37,14 +37,14 @@ def variables(monkeypatch):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=IDS)
 def test_every_name_and_argument_is_known(path):
-    check_config(load(path))
+    check_config(load_config(path))
 
 
 def check_config(whole: Config):
     """Every section of every stage names what exists, with arguments that it takes."""
     for stage in whole.blocks("stages") or ({},):
-        config = Config(lay({k: v for k, v in whole.plain().items() if k != "stages"}, stage))
-        settings(config)
+        config = Config(merge({k: v for k, v in whole.to_dict().items() if k != "stages"}, stage))
+        trainer_settings(config)
         check(ARCHS, config["arch"])
         video = config["arch"]["args"]["video_params"]
         VIDEO_ENCODERS.get(video["model"])
@@ -73,7 +73,7 @@ def check_config(whole: Config):
     "path", [p for p in CONFIGS if "MILES" not in p.name], ids=lambda p: p.name
 )
 def test_about_gives_a_command_that_exists(path):
-    about = load(path)["about"]
+    about = load_config(path)["about"]
     words = about.split("  -- ")[0].split()
     script = next(word for word in words if word.endswith((".sh", ".py")))
     assert (ROOT / script).is_file() and "  -- " in about or script == "scripts/demo.sh"

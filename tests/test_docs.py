@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from model.video.build import OTHERS
-from parse_config import Config, ConfigError, check_args, load
+from parse_config import Config, ConfigError, check_args, load_config
 from scripts.synthetic import miniatures, tiny_models
 from tests.helpers import warm_python
 from tests.scripts.test_recipes import DATA, VIDEOS
@@ -156,7 +156,7 @@ def test_settings_exist(command, tmp_path, monkeypatch):
         for name, content in made.items():
             miniatures.text(tmp_path / name, content)
         path = tmp_path / named
-    check(load(path, settings))
+    check(load_config(path, settings))
 
 
 def check(whole: Config):
@@ -186,7 +186,7 @@ def check(whole: Config):
 def test_a_setting_that_does_not_exist_is_found(setting, monkeypatch):
     monkeypatch.setenv("STAGE1", "stage1.pth")
     with pytest.raises(ConfigError, match="unknown key"):
-        check(load(ROOT / "configs/pretrain_webvid_4f.json", [setting]))
+        check(load_config(ROOT / "configs/pretrain_webvid_4f.json", [setting]))
 
 
 def test_links_lead_somewhere():

@@ -8,7 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from parse_config import Config, ConfigError, Registry, check_args, command, command_line, lay, load
+from parse_config import (
+    Config,
+    ConfigError,
+    Registry,
+    check_args,
+    cli_entry,
+    command_line,
+    load_config,
+    merge,
+)
 
 
 def write(path, data):
@@ -42,7 +51,7 @@ def test_base_is_laid_under_and_a_changed_type_replaces(tmp_path):
             "metrics": ["one", "two"],
         },
     )
-    same = load(
+    same = load_config(
         write(
             tmp_path / "b.json",
             {
@@ -53,33 +62,33 @@ def test_base_is_laid_under_and_a_changed_type_replaces(tmp_path):
             },
         )
     )
-    assert same.plain() == {
+    assert same.to_dict() == {
         "loss": {"type": "A", "args": {"x": 5, "y": 2}},
         "trainer": {"epochs": 4, "seed": 1},
         "metrics": ["three"],
     }
-    other = load(write(tmp_path / "c.json", {"base": "base/a.json", "loss": {"type": "B"}}))
-    assert other["loss"].plain() == {"type": "B"}
+    other = load_config(write(tmp_path / "c.json", {"base": "base/a.json", "loss": {"type": "B"}}))
+    assert other["loss"].to_dict() == {"type": "B"}
     with pytest.raises(ConfigError, match="own base"):
-        load(write(tmp_path / "d.json", {"base": "d.json"}))
+        load_config(write(tmp_path / "d.json", {"base": "d.json"}))
 
 
 def test_lay_does_not_touch_what_it_was_given():
     under = {"a": {"b": [1, 2]}}
-    laid = lay(under, {"a": {"c": 3}})
+    laid = merge(under, {"a": {"c": 3}})
     laid["a"]["b"].append(3)
     assert under == {"a": {"b": [1, 2]}} and laid == {"a": {"b": [1, 2, 3], "c": 3}}
 
 
 def test_frozen_and_knows_its_place():
     config = Config({"a": {"b": [{"c": 1}]}})
-    assert config["a"]["b"][0].where == "a.b.0" and config.plain() == {"a": {"b": [{"c": 1}]}}
+    assert config["a"]["b"][0].json_path == "a.b.0" and config.to_dict() == {"a": {"b": [{"c": 1}]}}
     with pytest.raises(AttributeError):
         config.a = 1
     with pytest.raises(TypeError):
         config["a"] = 1
     again = pickle.loads(pickle.dumps(config["a"]))
-    assert again == config["a"] and again.where == "a"
+    assert again == config["a"] and again.json_path == "a"
 
 
 def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
@@ -87,7 +96,7 @@ def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
         tmp_path / "c.json",
         {"data_loader": [{"args": {"batch_size": 1}}, {"args": {"batch_size": 2}}], "trainer": {}},
     )
-    config = load(
+    config = load_config(
         path,
         [
             "data_loader.args.batch_size=8",
@@ -100,14 +109,16 @@ def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
     )
     assert [b["args"]["batch_size"] for b in config.blocks("data_loader")] == [8, 8]
     assert config["data_loader"][1]["args"]["cut"] == "full"
-    assert config["trainer"].plain() == {"clip": 1e-3, "flag": True} and config["metrics"] == ("m",)
+    assert config["trainer"].to_dict() == {"clip": 1e-3, "flag": True} and config["metrics"] == (
+        "m",
+    )
     assert config["loss"]["args"]["deep"]["er"] is None
     with pytest.raises(ConfigError, match="key.path=value"):
-        load(path, ["trainer.epochs"])
+        load_config(path, ["trainer.epochs"])
     with pytest.raises(ConfigError, match="2 entries"):
-        load(path, ["data_loader.7.args.cut=full"])
+        load_config(path, ["data_loader.7.args.cut=full"])
     with pytest.raises(ConfigError, match="plain value"):
-        load(path, ["data_loader.0.args.batch_size.x=full"])
+        load_config(path, ["data_loader.0.args.batch_size.x=full"])
 
 
 def test_variables_expand_and_unset_ones_are_named(tmp_path, monkeypatch):
@@ -121,13 +132,13 @@ def test_variables_expand_and_unset_ones_are_named(tmp_path, monkeypatch):
             "about": "${NOT_SET} is free text",
         },
     )
-    assert load(path).plain() == {
+    assert load_config(path).to_dict() == {
         "name": "/somewhere/x",
         "trainer": {"save_dir": "exps"},
         "about": "${NOT_SET} is free text",
     }
     with pytest.raises(ConfigError, match="trainer.save_dir: the environment variable NOT_SET"):
-        load(path, ["trainer.save_dir=${NOT_SET}"])
+        load_config(path, ["trainer.save_dir=${NOT_SET}"])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +152,7 @@ def test_variables_expand_and_unset_ones_are_named(tmp_path, monkeypatch):
 )
 def test_broken_files_say_where(tmp_path, text, says):
     with pytest.raises(ConfigError) as caught:
-        load(write(tmp_path / "c.json", text))
+        load_config(write(tmp_path / "c.json", text))
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -150,7 +161,7 @@ def test_absent_file_names_the_nearest(tmp_path):
     with pytest.raises(
         ConfigError, match=r"pretrian.json: no such config file \(nearest: .*pretrain.json\)"
     ):
-        load(tmp_path / "pretrian.json")
+        load_config(tmp_path / "pretrian.json")
 
 
 def test_family_keys_get_one_warning_each(tmp_path, caplog):
@@ -167,8 +178,8 @@ def test_family_keys_get_one_warning_each(tmp_path, caplog):
         },
     )
     with caplog.at_level(logging.WARNING):
-        config = load(path)
-    assert config.plain() == {
+        config = load_config(path)
+    assert config.to_dict() == {
         "trainer": {"epochs": 1},
         "data_loader": [
             {"args": {"video_params": {"num_frames": 4}}},
@@ -240,19 +251,19 @@ def test_command_line(tmp_path):
     )
     given = ["-c", str(path), "trainer.epochs=2", "--lr", "0.1", "--bs", "4", "-d", "cpu"]
     arguments, config = command_line("x", given)
-    assert arguments.device == "cpu" and config.plain() == {
+    assert arguments.device == "cpu" and config.to_dict() == {
         "optimizer": {"args": {"lr": 0.1}},
         "data_loader": {"args": {"batch_size": 4}},
         "trainer": {"epochs": 2},
     }
     _, beside = command_line("x", ["-r", str(tmp_path / "checkpoint.pth")])
-    assert beside["trainer"].plain() == {}
+    assert beside["trainer"].to_dict() == {}
     with pytest.raises(ConfigError, match="-c CONFIG is missing"):
         command_line("x", [])
 
 
 def test_command_ends_with_one_line(capsys):
-    @command
+    @cli_entry
     def main():
         raise ConfigError("a: b\nc")
 

@@ -10,7 +10,7 @@ import train
 from parse_config import Config
 from tests.helpers import killing, tiny_run
 from trainer import lock
-from trainer.settings import settings
+from trainer.settings import trainer_settings
 from trainer.stages import stages
 
 
@@ -273,13 +273,13 @@ def test_stages_are_laid_over_the_top(tmp_path):
     )
     one, two = stages(config)
     assert (
-        settings(one.config).epochs,
-        settings(two.config).epochs,
-        settings(two.config).seed,
+        trainer_settings(one.config).epochs,
+        trainer_settings(two.config).epochs,
+        trainer_settings(two.config).seed,
     ) == (1, 7, 3)
     assert (one.folder.name, two.folder.name, one.before) == ("stage1_a", "stage2_x", None)
     assert two.before == one.folder / "checkpoint-latest.pth" and "stages" not in two.config
-    assert two.config["arch"]["args"].plain() == {
+    assert two.config["arch"]["args"].to_dict() == {
         "projection_dim": 4,
         "load_checkpoint": str(two.before),
     }
@@ -295,10 +295,10 @@ def test_stages_are_laid_over_the_top(tmp_path):
     ],
 )
 def test_every_setting_of_the_step_trains_and_resumes_exactly(tmp_path, content, precision, extra):
-    settings = [f"trainer.precision={precision}", "trainer.save_every=1", *extra]
-    run(tmp_path, content, "trainer.epochs=2", *settings)
+    trainer_settings = [f"trainer.precision={precision}", "trainer.save_every=1", *extra]
+    run(tmp_path, content, "trainer.epochs=2", *trainer_settings)
     (whole,) = tmp_path.glob("exps/tiny/*")
-    run(tmp_path, content, "trainer.save_dir=" + str(tmp_path / "cut"), *settings)
+    run(tmp_path, content, "trainer.save_dir=" + str(tmp_path / "cut"), *trainer_settings)
     run(
         tmp_path,
         content,
@@ -306,7 +306,7 @@ def test_every_setting_of_the_step_trains_and_resumes_exactly(tmp_path, content,
         "auto",
         "trainer.epochs=2",
         "trainer.save_dir=" + str(tmp_path / "cut"),
-        *settings,
+        *trainer_settings,
     )
     (cut,) = tmp_path.glob("cut/tiny/*")
     assert killing.digest(whole / "checkpoint-latest.pth") == killing.digest(

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from parse_config import ConfigError
-from trainer.distributed import world
+from trainer.distributed import world_size
 
 Batches = list[dict[str, Any]]
 
 
-class Feed:
+class RoundRobinLoader:
     """`loaders` in turn. A step takes `accumulate` micro-batches of one loader; a round is one step of each.
 
     An epoch is as many whole rounds as the shortest loader has, and no more than `max_samples` samples of all loaders
@@ -30,13 +30,13 @@ class Feed:
     ):
         self.loaders, self.device, self.accumulate = list(loaders), device, accumulate
         self.samples = [
-            loader.batch_size * accumulate * world() for loader in self.loaders
+            loader.batch_size * accumulate * world_size() for loader in self.loaders
         ]  # of a step
         self.rounds = min(len(loader) // accumulate for loader in self.loaders)
         if self.rounds < 1:
             short = min(range(len(self.loaders)), key=lambda i: len(self.loaders[i]))
             raise ConfigError(
-                f"data_loader.{short}: {len(self.loaders[short])} batches of {world()} x "
+                f"data_loader.{short}: {len(self.loaders[short])} batches of {world_size()} x "
                 f"{self.loaders[short].batch_size} do not make one step of {accumulate}; lower batch_size"
                 " or trainer.accumulate, or take more data"
             )

@@ -5,7 +5,9 @@ import torch
 from parse_config import UserError
 
 
-def choose(wanted: str | torch.device | None = None, local_rank: int | None = None) -> torch.device:
+def choose_device(
+    wanted: str | torch.device | None = None, local_rank: int | None = None
+) -> torch.device:
     """ "cpu", "cuda", "cuda:1", ... or None (a GPU if there is one) -> the device; `local_rank` numbers the GPU where
     several processes share a machine. Raises UserError for a device that is absent."""
     try:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from parse_config import ConfigError, UserError
-from trainer.device import choose
+from trainer.device import choose_device
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def start(device: str | torch.device | None = None) -> torch.device:
     that LOCAL_RANK numbers. Raises UserError for a device that is absent and for half of torchrun's environment.
     """
     processes = _environment("WORLD_SIZE", 1)
-    device = choose(device, _environment("LOCAL_RANK", 0) if processes > 1 else None)
+    device = choose_device(device, _environment("LOCAL_RANK", 0) if processes > 1 else None)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if processes > 1 and not dist.is_initialized():
@@ -65,14 +65,14 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def barrier():
     """Wait until every process is here."""
-    if world() > 1:
+    if world_size() > 1:
         dist.barrier()
 
 
@@ -93,13 +93,13 @@ def gather(x: Tensor) -> Tensor:
     the processes' parameter gradients are averaged, as DDP and FSDP2 do, the outcome is the gradient of one process
     that holds the whole batch. (A slice alone, without the sum, is that gradient divided by the number of processes.)
     """
-    return _Gather.apply(x) if world() > 1 else x
+    return _Gather.apply(x) if world_size() > 1 else x
 
 
 def gather_objects(thing: Any) -> list[Any]:
     """Any picklable thing of each process -> the list of them on all, in the order of ranks."""
-    things = [thing] * world()
-    if world() > 1:
+    things = [thing] * world_size()
+    if world_size() > 1:
         dist.all_gather_object(things, thing)
     return things
 
@@ -122,7 +122,7 @@ def wrap(module: nn.Module, how: str = "ddp") -> nn.Module:
     """
     if how not in WRAPPERS:
         raise ConfigError(f"trainer.parallel: {how!r} is given; known: {', '.join(WRAPPERS)}")
-    return WRAPPERS[how](module) if world() > 1 else module
+    return WRAPPERS[how](module) if world_size() > 1 else module
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -162,7 +162,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.rows = len(x)
-        rows = x.new_empty(world(), *x.shape)
+        rows = x.new_empty(world_size(), *x.shape)
         dist.all_gather(list(rows), x.contiguous())
         return rows.flatten(0, 1)
 
@@ -174,7 +174,7 @@ class _Gather(torch.autograd.Function):
 
 
 def _agreed(number: int, how: Any) -> int:
-    if world() == 1:
+    if world_size() == 1:
         return number
     agreed = torch.tensor(number)  # on the CPU, beside what a GPU does
     dist.all_reduce(agreed, how)

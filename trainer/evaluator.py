@@ -12,11 +12,11 @@ from trainer.evaluation.embed import PROMPTS, Embeddings, embed
 from trainer.evaluation.score import STANDARD, score
 from trainer.precision import Precision
 
-__all__ = ["Embeddings", "Evaluation", "embed", "evaluate", "evaluation", "score"]
+__all__ = ["Embeddings", "EvaluationSettings", "embed", "evaluate", "evaluation_settings", "score"]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationSettings:
     """The "evaluation" section of a config.
 
     rows: beside the raw one, of "dsl", "qbnorm" or {"type": ..., "args": {...}}. stride: of sliding windows, makes the
@@ -59,11 +59,11 @@ class Evaluation:
         return [row if isinstance(row, str) else row.get("type") for row in self.rows]
 
 
-def evaluation(config: Mapping[str, Any]) -> Evaluation:
+def evaluation_settings(config: Mapping[str, Any]) -> EvaluationSettings:
     """The checked "evaluation" section of a whole config."""
     section = config.get("evaluation") or {}
-    check_args(Evaluation, section, "evaluation")
-    return Evaluation(**section)
+    check_args(EvaluationSettings, section, "evaluation")
+    return EvaluationSettings(**section)
 
 
 def evaluate(
@@ -71,7 +71,7 @@ def evaluate(
     loader: Any,
     device: torch.device | str,
     *,
-    settings: Evaluation | None = None,
+    settings: EvaluationSettings | None = None,
     bank: Sequence[str] = (),
     metrics: Sequence[str] = STANDARD,
     precision: Precision | None = None,
@@ -82,7 +82,7 @@ def evaluate(
     Every process must call it and gets the same. Videos and captions are embedded once each, whatever the number of
     processes; similarities are float32 whatever the precision of the forward pass.
     """
-    settings = settings or Evaluation()
+    settings = settings or EvaluationSettings()
     found = embed(
         model,
         loader,

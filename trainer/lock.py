@@ -16,7 +16,7 @@ WAIT = 60.0  # seconds; what is killed politely needs some to save
 _held: dict[Path, IO] = {}
 
 
-def claim(folder: Path):
+def acquire(folder: Path):
     """Make this process the folder's one writer until it ends. Raises UserError if another stays that for `WAIT`.
 
     The lock is the process's own (its data workers do not hold it) and goes with it, however it ends. Where the file

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from parse_config import ConfigError, plain
-from trainer.distributed import main_only, rank, world
+from parse_config import ConfigError, to_plain
+from trainer.distributed import main_only, rank, world_size
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def console(level: int = logging.INFO):
     root = logging.getLogger()
     if not any(isinstance(handler, _Console) for handler in root.handlers):
         root.addHandler(_Console())
-    who = f"[process {rank()}] " if world() > 1 and rank() else ""
+    who = f"[process {rank()}] " if world_size() > 1 and rank() else ""
     for handler in root.handlers:
         if isinstance(handler, _Console):
             handler.setFormatter(
@@ -127,7 +127,7 @@ def _finite(value: Any) -> Any:
     """JSON knows no NaN: null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and value - value != 0 else plain(value)
+    return None if isinstance(value, float) and value - value != 0 else to_plain(value)
 
 
 def _board(folder: Path, step: int) -> Any:
@@ -155,5 +155,6 @@ def _wandb(folder: Path, config: Mapping[str, Any], wanted: Any) -> Any:
     name = f"{folder.parent.name}-{folder.name}"
     args = {"project": "miles", "name": name, "id": name, "resume": "allow", "dir": str(folder)}
     return wandb.init(
-        **{**args, **(plain(wanted) if isinstance(wanted, Mapping) else {})}, config=plain(config)
+        **{**args, **(to_plain(wanted) if isinstance(wanted, Mapping) else {})},
+        config=to_plain(config),
     )

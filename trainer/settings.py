@@ -8,7 +8,7 @@ from parse_config import ConfigError, check_args
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainerSettings:
     """How a run is trained, kept and told.
 
     epochs; max_samples_per_epoch: samples of all loaders and processes together, at most (None: all there are).
@@ -62,11 +62,15 @@ class Settings:
             )
 
 
-def settings(config: Mapping[str, Any]) -> Settings:
+def trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
     """The settings of a whole config; `seed` may stand at its top or in "trainer"."""
     section = config.get("trainer") or {}
-    check_args(Settings, section, "trainer")
+    check_args(TrainerSettings, section, "trainer")
     whole = {"seed": config.get("seed", 0), **section}
-    return Settings(
-        **{field.name: whole[field.name] for field in fields(Settings) if field.name in whole}
+    return TrainerSettings(
+        **{
+            field.name: whole[field.name]
+            for field in fields(TrainerSettings)
+            if field.name in whole
+        }
     )

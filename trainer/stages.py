@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, lay
+from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
 from trainer import checkpoint
 from trainer.distributed import gather_objects, rank
 from trainer.evaluation.results import new_folder
-from trainer.lock import claim
+from trainer.lock import acquire
 from trainer.monitor import Monitor
-from trainer.settings import settings
+from trainer.settings import trainer_settings
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Stage(NamedTuple):
     before: Path | None = None
 
 
-class Place(NamedTuple):
+class RunLocation(NamedTuple):
     """The run's folder, the folder of the run that it goes on from, the first stage to run, its checkpoint or None."""
 
     folder: Path
@@ -82,7 +82,7 @@ def stages(config: Config, resume: str | None = None, sections: Sections = ()) -
 
 def finished(progress: Mapping[str, Any], epoch: int, config: Config) -> bool:
     """Whether a stage of which `epoch` epochs are done has nothing left to do (or was stopped early)."""
-    chosen = settings(config)
+    chosen = trainer_settings(config)
     return epoch >= chosen.epochs or bool(
         chosen.early_stop and progress["stale"] >= chosen.early_stop
     )
@@ -97,25 +97,28 @@ def _resolve(config: Config, number: int) -> Config:
             f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(SECTIONS))}"
         )
     return Config(
-        lay({key: value for key, value in config.plain().items() if key != "stages"}, over.plain())
+        merge(
+            {key: value for key, value in config.to_dict().items() if key != "stages"},
+            over.to_dict(),
+        )
     )
 
 
 def _check(config: Config, sections: Sections):
     """Types and arguments, as far as they are known without building."""
-    chosen = settings(config)
+    chosen = trainer_settings(config)
     Monitor(chosen.monitor, True)
     for name, registry, given in sections:
         for block in config.blocks(name):
-            entry = registry.get(block.need("type"), f"{block.where}.type")
-            check_args(entry, block.get("args") or {}, f"{block.where}.args", given)
+            entry = registry.get(block.require("type"), f"{block.json_path}.type")
+            check_args(entry, block.get("args") or {}, f"{block.json_path}.args", given)
 
 
 def _after(config: Config, before: Path | None) -> Config:
     """`config`, its model starting from the weights of the stage before."""
     if before is None:
         return config
-    return Config(lay(config.plain(), {"arch": {"args": {"load_checkpoint": str(before)}}}))
+    return Config(merge(config.to_dict(), {"arch": {"args": {"load_checkpoint": str(before)}}}))
 
 
 def _name(config: Config, number: int) -> str:
@@ -136,10 +139,10 @@ def _from_main(function: Callable[[], Any]) -> Any:
     return found
 
 
-def _place(config: Config, blocks: list[Config], resume: str | None) -> Place:
+def _place(config: Config, blocks: list[Config], resume: str | None) -> RunLocation:
     """Where to run; process 0 holds the folder from here on."""
     home, many = (
-        Path(settings(config).save_dir) / config.need("name"),
+        Path(trainer_settings(config).save_dir) / config.require("name"),
         bool(config.blocks("stages")),
     )
     found = _newest(home) if resume == "auto" else Path(resume) if resume else None
@@ -147,10 +150,10 @@ def _place(config: Config, blocks: list[Config], resume: str | None) -> Place:
         if resume:
             log.info("-r auto: no checkpoint under %s, a new run begins", home)
         folder = _new(home)
-        return Place(folder, folder, 0, None)
+        return RunLocation(folder, folder, 0, None)
     written = _age(found) if found.is_file() else None
     state, run = checkpoint.read(found), found.parent.parent if many else found.parent
-    claim(run)
+    acquire(run)
     if (resume == "auto" and _newest(home) != found) or _age(found) != written:
         return _place(config, blocks, resume)  # whoever held it has saved once more
     stage, progress = state["trainer"]["stage"], state["trainer"]
@@ -169,12 +172,12 @@ def _place(config: Config, blocks: list[Config], resume: str | None) -> Place:
     folder = _new(home) if later else run
     if later:
         log.warning("%s is not the newest of its run: going on in a new folder, %s", found, folder)
-    return Place(folder, run, stage, start)
+    return RunLocation(folder, run, stage, start)
 
 
 def _new(home: Path) -> Path:
     folder = new_folder(home)
-    claim(folder)
+    acquire(folder)
     return folder
 
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from parse_config import ConfigError, plain
+from parse_config import ConfigError, to_plain
 from trainer import checkpoint
-from trainer.batches import Feed
-from trainer.distributed import rank, world
+from trainer.batches import RoundRobinLoader
+from trainer.distributed import rank, world_size
 from trainer.meter import Meter
 from trainer.stages import Stage
 from trainer.step import Step
@@ -31,7 +31,7 @@ class Progress:
 class State:
     """One stage's objective, optimizer, scaler, place in the data and running means."""
 
-    def __init__(self, stage: Stage, feed: Feed, parts: Step, loaders: Sequence[str]):
+    def __init__(self, stage: Stage, feed: RoundRobinLoader, parts: Step, loaders: Sequence[str]):
         self.stage, self.feed = stage, feed
         self.parts = parts.objective, parts.optimizer, parts.precision.scaler
         self.loaders, self.progress, self.meter = list(loaders), Progress(), Meter(loaders)
@@ -56,7 +56,7 @@ class State:
         place = {
             **asdict(self.progress),
             "stage": self.stage.number,
-            "world": world(),
+            "world": world_size(),
             "samples": self.feed.samples,
             "accumulate": self.feed.accumulate,
             "steps_per_epoch": self.feed.steps,
@@ -69,7 +69,7 @@ class State:
             ],
         }
         if rank() == 0:
-            config = self.stage.config.plain()
+            config = self.stage.config.to_dict()
             content = {
                 "arch": config["arch"]["type"],
                 **tensors,
@@ -97,14 +97,14 @@ class State:
         self.meter.load(place["meter"], self.feed.device)
         log.info("going on from %s: epoch %d, step %d", path, self.progress.epoch + 1, self.step)
         found = [
-            *changes(saved["config"], self.stage.config.plain()),
+            *changes(saved["config"], self.stage.config.to_dict()),
             *differences(place, self.feed),
         ]
         for change in found if rank() == 0 else ():
             log.warning("since the checkpoint: %s", change)
 
 
-def position(place: Mapping[str, Any], feed: Feed) -> int:
+def position(place: Mapping[str, Any], feed: RoundRobinLoader) -> int:
     """Where to go on within the epoch: the same step if a step takes the same samples, else the last whole round that
     leaves none out (some may be seen twice)."""
     if list(place["samples"]) == feed.samples:
@@ -113,12 +113,12 @@ def position(place: Mapping[str, Any], feed: Feed) -> int:
     return min(rounds, feed.rounds) * len(feed.samples)
 
 
-def differences(place: Mapping[str, Any], feed: Feed) -> list[str]:
+def differences(place: Mapping[str, Any], feed: RoundRobinLoader) -> list[str]:
     """What makes the rest of the run another than the unbroken one would have been."""
     found = []
-    if place["world"] != world() or place["accumulate"] != feed.accumulate:
+    if place["world"] != world_size() or place["accumulate"] != feed.accumulate:
         found.append(
-            f"{place['world']} processes x {place['accumulate']} micro-batches -> {world()} x "
+            f"{place['world']} processes x {place['accumulate']} micro-batches -> {world_size()} x "
             f"{feed.accumulate}: dropout and masks are drawn otherwise, sums are taken in another order"
         )
     if list(place["samples"]) != feed.samples:
@@ -141,4 +141,8 @@ def changes(old: Any, new: Any, where: str = "") -> list[str]:
             for key in sorted({*old, *new})
             for line in changes(old.get(key), new.get(key), f"{where}.{key}" if where else key)
         ]
-    return [] if plain(old) == plain(new) else [f"{where}: {plain(old)!r} -> {plain(new)!r}"]
+    return (
+        []
+        if to_plain(old) == to_plain(new)
+        else [f"{where}: {to_plain(old)!r} -> {to_plain(new)!r}"]
+    )

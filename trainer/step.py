@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from trainer import seeds
 from trainer.accumulate import forward_backward
 from trainer.batches import Batches
-from trainer.distributed import rank, world, wrap
-from trainer.meter import Watch
+from trainer.distributed import rank, world_size, wrap
+from trainer.loss_guard import LossGuard
 from trainer.optim import CONSTANT, OPTIMIZERS, SCHEDULES, set_lr
 from trainer.precision import Precision
-from trainer.settings import settings
+from trainer.settings import trainer_settings
 
 
 class Step:
@@ -25,16 +25,16 @@ class Step:
     def __init__(
         self, objective: nn.Module, config: Mapping[str, Any], device: torch.device, number: int = 0
     ):
-        chosen = settings(config)
+        chosen = trainer_settings(config)
         self.seed, self.number, self.clip = chosen.seed, number, chosen.clip_grad_norm
-        self.precision, self.watch = Precision(chosen.precision, device), Watch(device)
+        self.precision, self.watch = Precision(chosen.precision, device), LossGuard(device)
         self.schedule = SCHEDULES.build(config.get("lr_scheduler") or CONSTANT)
         self.objective = prepare(objective, chosen.gradient_checkpointing, chosen.compile).to(
             device
         )
         self.wrapped = wrap(self.objective, chosen.parallel)
-        self.optimizer = OPTIMIZERS.build(config.need("optimizer"), module=self.objective)
-        self.rehearsed = self.wrapped is self.objective or world() < 3
+        self.optimizer = OPTIMIZERS.build(config.require("optimizer"), module=self.objective)
+        self.rehearsed = self.wrapped is self.objective or world_size() < 3
 
     def take(
         self, batches: Batches, step: int, steps: int, steps_per_epoch: int, where: str

@@ -8,28 +8,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer.batches import Feed
-from trainer.distributed import world
-from trainer.settings import Settings
+from trainer.batches import RoundRobinLoader
+from trainer.distributed import world_size
+from trainer.settings import TrainerSettings
 
 
 def summary(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    feed: Feed,
-    chosen: Settings,
+    feed: RoundRobinLoader,
+    chosen: TrainerSettings,
     valid_loader: Any = None,
 ) -> list[str]:
     """Lines that say what each number of a run is: batch, samples, steps, frames, parameters, precision, memory."""
     lines = [
-        f"processes: {world()} on {feed.device}, {chosen.parallel if world() > 1 else 'alone'}; precision "
+        f"processes: {world_size()} on {feed.device}, {chosen.parallel if world_size() > 1 else 'alone'}; precision "
         f"{chosen.precision}{', compiled' if chosen.compile else ''}"
         f"{', gradient checkpointing' if chosen.gradient_checkpointing else ''}; seed {chosen.seed}"
     ]
     for loader, samples in zip(feed.loaders, feed.samples, strict=True):
         lines.append(
             f"{title(loader)}: {len(loader.dataset)} clips, {frames(loader)}; global batch {samples} = "
-            f"{world()} processes x {loader.batch_size} x {chosen.accumulate} micro-batches"
+            f"{world_size()} processes x {loader.batch_size} x {chosen.accumulate} micro-batches"
         )
     epoch = feed.rounds * sum(feed.samples)
     lines.append(

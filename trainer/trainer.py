@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from trainer import checkpoint, images
-from trainer.batches import Batches, Feed
+from trainer.batches import Batches, RoundRobinLoader
 from trainer.distributed import gather_objects, largest, rank
-from trainer.evaluator import evaluation
+from trainer.evaluator import evaluation_settings
 from trainer.log import RunLog
 from trainer.monitor import Monitor
 from trainer.progress import Report, momentum
-from trainer.settings import settings
+from trainer.settings import trainer_settings
 from trainer.signals import EXIT, Stop, name
 from trainer.stages import Stage, finished
 from trainer.state import State
@@ -40,10 +40,16 @@ class Trainer:
         device: torch.device,
         valid_loader: Any = None,
     ):
-        self.stage, self.valid_loader, self.settings = stage, valid_loader, settings(stage.config)
+        self.stage, self.valid_loader, self.settings = (
+            stage,
+            valid_loader,
+            trainer_settings(stage.config),
+        )
         chosen = self.settings
         self.monitor = Monitor(chosen.monitor, valid_loader is not None)
-        self.feed = Feed(loaders, device, chosen.accumulate, chosen.max_samples_per_epoch)
+        self.feed = RoundRobinLoader(
+            loaders, device, chosen.accumulate, chosen.max_samples_per_epoch
+        )
         self.steps = chosen.epochs * self.feed.steps
         self.step = Step(objective, stage.config, device, stage.number)
         self.state = State(stage, self.feed, self.step, titles(loaders))
@@ -173,7 +179,7 @@ class Trainer:
             self.valid_loader,
             self.step.precision,
             self.settings.seed,
-            evaluation(self.stage.config),
+            evaluation_settings(self.stage.config),
         )
 
     def _save(self, also: Sequence[str] = ()):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from trainer import seeds
 from trainer.batches import move
 from trainer.distributed import rank, smallest, whole
-from trainer.evaluator import Evaluation, evaluate
+from trainer.evaluator import EvaluationSettings, evaluate
 from trainer.meter import Meter
 from trainer.precision import Precision
 
@@ -22,7 +22,7 @@ VALIDATION = (
 
 
 def validate(
-    objective: nn.Module, loader: Any, precision: Precision, seed: int, exam: Evaluation
+    objective: nn.Module, loader: Any, precision: Precision, seed: int, exam: EvaluationSettings
 ) -> Values:
     """{"val_loss", its parts as "val_loss_vt", ..., "t2v.R1", ..., "v2t.R1", ...}; every process must call it.
 

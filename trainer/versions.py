@@ -31,7 +31,7 @@ PACKAGES = (
 def describe(folder: Path, config: Config):
     """config.json and versions.json beside the run; those of an earlier start stay, under a number."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (("config.json", config.plain()), ("versions.json", versions())):
+    for name, content in (("config.json", config.to_dict()), ("versions.json", versions())):
         text = json.dumps(content, indent=4) + "\n"
         path, count = folder / name, 1
         if path.is_file() and path.read_text(encoding="utf-8") != text:

@@ -24,7 +24,7 @@ class ReconstructionLoss(nn.Module):
     """
 
 
-def of_kind(loss: nn.Module, kind: type[nn.Module], where: str) -> nn.Module:
+def require_loss(loss: nn.Module, kind: type[nn.Module], where: str) -> nn.Module:
     """`loss`, or a ConfigError that names `where` it was given if it is not of this kind."""
     if not isinstance(loss, kind):
         known = [name for name in LOSSES.names() if issubclass(LOSSES.get(name), kind)]
@@ -34,7 +34,7 @@ def of_kind(loss: nn.Module, kind: type[nn.Module], where: str) -> nn.Module:
     return loss
 
 
-def hidden_sums(distance_BTN: Tensor, mask_BTN: Tensor) -> Tensor:
+def masked_sum_and_count(distance_BTN: Tensor, mask_BTN: Tensor) -> Tensor:
     """(1, 2): the distances summed over the hidden places, and how many places those are."""
     weight_BTN = mask_BTN.to(distance_BTN.dtype)
     return torch.stack(((distance_BTN * weight_BTN).sum(), weight_BTN.sum()))[None]

@@ -6,7 +6,7 @@ B clips, T frames, N patches a frame, E width of the features.
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.loss import LOSSES, ReconstructionLoss, full_precision, hidden_sums
+from model.loss import LOSSES, ReconstructionLoss, full_precision, masked_sum_and_count
 
 
 @LOSSES.register("CosineRegression")
@@ -17,4 +17,4 @@ class CosineRegression(ReconstructionLoss):
     def forward(self, pred_BTNE: Tensor, target_BTNE: Tensor, mask_BTN: Tensor) -> Tensor:
         """-> sums_12."""
         apart_BTNE = F.normalize(pred_BTNE, dim=-1) - F.normalize(target_BTNE.detach(), dim=-1)
-        return hidden_sums(apart_BTNE.square().sum(-1), mask_BTN)
+        return masked_sum_and_count(apart_BTNE.square().sum(-1), mask_BTN)

@@ -6,7 +6,7 @@ B clips, T frames, N patches a frame, E width of the features.
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.loss import LOSSES, ReconstructionLoss, full_precision, hidden_sums
+from model.loss import LOSSES, ReconstructionLoss, full_precision, masked_sum_and_count
 from parse_config import ConfigError
 
 
@@ -26,4 +26,4 @@ class SmoothL1Regression(ReconstructionLoss):
         apart_BTNE = F.smooth_l1_loss(
             pred_BTNE, target_BTNE.detach(), reduction="none", beta=self.beta
         )
-        return hidden_sums(apart_BTNE.mean(-1), mask_BTN)
+        return masked_sum_and_count(apart_BTNE.mean(-1), mask_BTN)

@@ -24,7 +24,7 @@ def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) 
     `arch_config` names one of the encoder's `sizes`; arguments beside it lie over it. `pretrained` (true, a timm name
     or a path) is followed unless the argument `pretrained` is False. Raises ConfigError.
     """
-    where = getattr(video_params, "where", "") or "arch.args.video_params"
+    where = getattr(video_params, "json_path", "") or "arch.args.video_params"
     encoder = VIDEO_ENCODERS.get(
         video_params.get("model", "SpaceTimeTransformer"), f"{where}.model"
     )

@@ -40,7 +40,7 @@ class NumpyType(Rebuilt):
     def build(self, state: tuple):
         self.type = self.type.newbyteorder(state[1])
 
-    def plain(self) -> str:
+    def to_dict(self) -> str:
         return self.type.str
 
 
@@ -56,7 +56,7 @@ class NumpyArray(Rebuilt):
             shape, order="F" if fortran else "C"
         )
 
-    def plain(self) -> Tensor | list:
+    def to_dict(self) -> Tensor | list:
         """A tensor, or a list of what torch has no type for."""
         array = self.array.astype(self.array.dtype.newbyteorder("="))
         return torch.from_numpy(array) if array.dtype.kind in "biufc" else array.tolist()

@@ -11,7 +11,7 @@ from model import hub
 from model.weights.load import clean, fit
 from model.weights.read import find, read_checkpoint
 from model.weights.report import Report
-from model.weights.shapes import is_grid, resize_places
+from model.weights.shapes import is_grid, resize_pos_embed
 from parse_config import ConfigError
 
 LEFT_OUT = ("head.", "head_dist.", "fc_norm.", "fc.", "pre_logits.")
@@ -119,4 +119,4 @@ def _fill(state: dict[str, Tensor], encoder: nn.Module, report: Report):
         report.changed["pos_embed"] = (
             f"{places.shape[1] - 1} places -> {grid[0]} x {grid[1]} (bicubic)"
         )
-        state["pos_embed"] = resize_places(places, grid)
+        state["pos_embed"] = resize_pos_embed(places, grid)

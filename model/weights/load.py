@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.weights.read import read_checkpoint
 from model.weights.report import Report, pattern
-from model.weights.shapes import is_grid, resize_places, stretch_time
+from model.weights.shapes import is_grid, resize_pos_embed, stretch_time
 from parse_config import ConfigError
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def _reshape(
         report.changed[name] = (
             f"{state[name].shape[1] - 1} places -> {grid[0]} x {grid[1]} (bicubic)"
         )
-        state[name] = resize_places(state[name], grid, old_grid)
+        state[name] = resize_pos_embed(state[name], grid, old_grid)
 
 
 def _grid(checkpoint: Mapping[str, Any]) -> tuple[int, int] | None:

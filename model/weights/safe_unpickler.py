@@ -60,7 +60,7 @@ class Inert:
     def __setitem__(self, key: Any, value: Any):
         self.items.append((key, value))
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """{"class", "args", its attributes}: for `plain`, still to be made plain inside."""
         state = (
             self.state
@@ -190,7 +190,7 @@ def plain(value: Any, done: dict[int, Any] | None = None) -> Any:
         done[id(value)] = made, value  # the original is kept alive: its id must not be given again
         made.update(
             (_key(key), plain(item, done))
-            for key, item in (value.plain() if isinstance(value, Inert) else value).items()
+            for key, item in (value.to_dict() if isinstance(value, Inert) else value).items()
         )
     elif isinstance(value, list):
         done[id(value)] = made, _ = [], value
@@ -203,7 +203,7 @@ def plain(value: Any, done: dict[int, Any] | None = None) -> Any:
         made = (
             value.name
             if isinstance(value, Named)
-            else value.plain()
+            else value.to_dict()
             if isinstance(value, Rebuilt)
             else value
         )

@@ -41,7 +41,7 @@ def is_grid(embed_1ND: Tensor, grid: tuple[int, int] | None = None) -> bool:
     return rows * columns == embed_1ND.shape[1] - 1
 
 
-def resize_places(
+def resize_pos_embed(
     embed_1ND: Tensor, grid: tuple[int, int], old_grid: tuple[int, int] | None = None
 ) -> Tensor:
     """Position embedding, CLS first, for `grid` = (rows, columns) of patches: bicubic, CLS as it is.

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from model.ranks import Counts, count
-from model.similarity import Product, exact, tiles
+from model.similarity import CosineSimilarity, exact, tiles
 from trainer.versions import versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def ours(
     text_CE: torch.Tensor, video_VE: torch.Tensor, owner_C: torch.Tensor
 ) -> tuple[Counts, Counts]:
     """Both directions."""
-    return count(Product(text_CE, video_VE), owner_C)
+    return count(CosineSimilarity(text_CE, video_VE), owner_C)
 
 
 def bare(text_CE: torch.Tensor, video_VE: torch.Tensor, out_CV: torch.Tensor | None):
@@ -53,7 +53,7 @@ def bare(text_CE: torch.Tensor, video_VE: torch.Tensor, out_CV: torch.Tensor | N
         if out_CV is not None:
             torch.mm(text_CE, video_VE.T, out=out_CV)
             return
-        for _ in tiles(Product(text_CE, video_VE)):
+        for _ in tiles(CosineSimilarity(text_CE, video_VE)):
             pass
 
 

@@ -15,7 +15,7 @@ from model.loss import LOSSES
 from model.miles import MILES
 from model.restore import described
 from model.weights import read_checkpoint
-from parse_config import Config, plain
+from parse_config import Config, to_plain
 from scripts.figures.clips import Clip, File, clips, models
 from scripts.figures.heatmap import PANEL, Scale, enlarge, overlay, save
 from scripts.figures.sheet import Block, Row, draw
@@ -46,7 +46,7 @@ def masking_of(model: MILES | File, device: str = "cpu") -> Masking:
     section = described(checkpoint).get("objective") or {}
     args = {
         key: Config(value, f"objective.args.{key}") if isinstance(value, Mapping) else value
-        for key, value in (plain(section).get("args") or {}).items()
+        for key, value in (to_plain(section).get("args") or {}).items()
         if key in TAKEN
     }
     student = models(model, device)[0]

@@ -12,7 +12,7 @@ from data_loader import LOADERS
 from data_loader.datasets import DATASETS
 from data_loader.frames import pick
 from data_loader.reader import BrokenVideo, read_clip
-from parse_config import Config, UserError, lay
+from parse_config import Config, UserError, merge
 from scripts.html_report.run_folder import Exam
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def data_set(exam: Exam) -> Any:
             "video_params": {"loading": "skip"},
         }
     }
-    return LOADERS.build(Config(lay(own[0].plain(), changes), own[0].where)).dataset
+    return LOADERS.build(Config(merge(own[0].to_dict(), changes), own[0].json_path)).dataset
 
 
 def _class(block: Mapping[str, Any]) -> str:

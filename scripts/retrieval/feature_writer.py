@@ -39,7 +39,7 @@ class Store:
             raise UserError(
                 f"{self.folder}: holds other files ({strange[0]}); give a folder of its own"
             )
-        lock.claim(self.folder)
+        lock.acquire(self.folder)
         (self.folder / "shards").mkdir(exist_ok=True)
         manifest = self.folder / "manifest.json"
         if not manifest.is_file():

@@ -19,7 +19,7 @@ from data_loader.decode.timestamps import duration, segments
 from data_loader.reader import BrokenVideo
 from data_loader.readers.image_reader import is_image
 from data_loader.workers import batches, worker_options
-from parse_config import Config, UserError, lay, load
+from parse_config import Config, UserError, load_config, merge
 from scripts.retrieval.features import Row
 from test import loaders
 
@@ -36,8 +36,10 @@ def data_sets(source: Path, split: str) -> list[Any]:
     }
     return (
         [
-            LOADERS.build(Config(lay(block.plain(), over), block.where), tokenize=list).dataset
-            for block in loaders(load(source), split)
+            LOADERS.build(
+                Config(merge(block.to_dict(), over), block.json_path), tokenize=list
+            ).dataset
+            for block in loaders(load_config(source), split)
         ]
         if source.suffix == ".json"
         else []

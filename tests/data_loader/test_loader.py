@@ -53,7 +53,7 @@ def folder(whole, tmp_path):
 
 
 def make(folder, split="train", loading=None, tokenize=tokenize, **more):
-    given = {key: more.pop(key) for key in ("rank", "world", "seed") if key in more}
+    given = {key: more.pop(key) for key in ("rank", "world_size", "seed") if key in more}
     video = {"num_frames": 2, "input_res": 16, "loading": loading, "reader": "av", "deadline": 0}
     args = {
         "dataset_name": "JsonlDataset",
@@ -145,31 +145,39 @@ def test_loaders_can_be_read_alternately(whole):
     same(both[1::2], list(make(whole, seed=5).epoch(0)))
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_processes_share_an_epoch(whole, world):
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_processes_share_an_epoch(whole, world_size):
     batches = [
-        ids(make(whole, rank=rank, world=world, batch_size=1).epoch(2)) for rank in range(world)
+        ids(make(whole, rank=rank, world_size=world_size, batch_size=1).epoch(2))
+        for rank in range(world_size)
     ]
     flat = sum(sum(batches, []), [])
     assert (
         len({len(own) for own in batches}) == 1
-        and len(flat) == len(set(flat)) == COUNT // world * world
+        and len(flat) == len(set(flat)) == COUNT // world_size * world_size
     )
     exam = [
-        sum(ids(make(whole, "test", rank=rank, world=world).epoch()), []) for rank in range(world)
+        sum(ids(make(whole, "test", rank=rank, world_size=world_size).epoch()), [])
+        for rank in range(world_size)
     ]
-    assert exam == [[f"test{i}.mp4" for i in range(rank, COUNT, world)] for rank in range(world)]
+    assert exam == [
+        [f"test{i}.mp4" for i in range(rank, COUNT, world_size)] for rank in range(world_size)
+    ]
 
 
-@pytest.mark.parametrize("count, size, world", [(11, 2, 2), (64, 4, 4), (7, 7, 1), (1000, 3, 7)])
-def test_a_global_batch_is_the_same_on_any_number_of_processes(count, size, world):
-    own = [list(Batches(count, size, rank, world, True, True, 0)) for rank in range(world)]
-    alone = list(Batches(count, size * world, 0, 1, True, True, 0))
+@pytest.mark.parametrize(
+    "count, size, world_size", [(11, 2, 2), (64, 4, 4), (7, 7, 1), (1000, 3, 7)]
+)
+def test_a_global_batch_is_the_same_on_any_number_of_processes(count, size, world_size):
+    own = [
+        list(Batches(count, size, rank, world_size, True, True, 0)) for rank in range(world_size)
+    ]
+    alone = list(Batches(count, size * world_size, 0, 1, True, True, 0))
     assert [sum(parts, []) for parts in zip(*own)] == alone
 
 
 def test_more_processes_than_videos_in_an_exam(whole):
-    loader = make(whole, "test", rank=12, world=13)
+    loader = make(whole, "test", rank=12, world_size=13)
     assert len(loader) == 0 and list(loader.epoch()) == []
 
 
@@ -177,7 +185,7 @@ def test_too_few_videos_for_a_batch(whole):
     with pytest.raises(
         ConfigError, match="batch_size: .* has 11 videos, fewer than one batch of 4 x 3; lower it"
     ):
-        make(whole, batch_size=3, world=4)
+        make(whole, batch_size=3, world_size=4)
     with pytest.raises(ConfigError, match="batch_size 0"):
         make(whole, batch_size=0)
 
@@ -245,7 +253,7 @@ def test_a_batch_of_which_nothing_can_be_read_is_empty():
 
 def test_windows_of_a_gallery(folder):
     (folder / "test3.mp4").write_bytes(b"nothing")
-    loader = make(folder, "test", "skip", rank=1, world=2, num_workers=1)
+    loader = make(folder, "test", "skip", rank=1, world_size=2, num_workers=1)
     views = list(loader.windows(2))
     assert [view["meta"]["index"] for view in views] == [1, 3, 5, 7, 9]
     assert torch.equal(views[0]["video"], loader.dataset.windows(1, 2)) and views[0]["video"].shape[
@@ -310,12 +318,12 @@ def test_every_loader_keeps_the_contract(name, tmp_path):
     assert name in CASES, f"a loader named {name} needs an entry in tests/helpers/loader_cases.py"
     args = CASES[name](tmp_path)
 
-    def build(rank=0, world=1, workers=0, split="train"):
+    def build(rank=0, world_size=1, workers=0, split="train"):
         return LOADERS.build(
             {"type": name, "args": {**args, "num_workers": workers, "split": split}},
             tokenize=tokenize,
             rank=rank,
-            world=world,
+            world_size=world_size,
             seed=3,
         )
 

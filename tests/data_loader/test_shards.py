@@ -51,7 +51,7 @@ def load(folder, split="train", params=None, **args):
     return DATASETS.build({"type": "TarShards", "args": args})
 
 
-def loader(folder, rank=0, world=1, workers=0, batch_size=2, seed=0):
+def loader(folder, rank=0, world_size=1, workers=0, batch_size=2, seed=0):
     return TextVideoDataLoader(
         "TarShards",
         str(folder),
@@ -59,7 +59,7 @@ def loader(folder, rank=0, world=1, workers=0, batch_size=2, seed=0):
         num_workers=workers,
         video_params=VIDEO,
         rank=rank,
-        world=world,
+        world_size=world_size,
         seed=seed,
     )
 
@@ -94,21 +94,21 @@ def test_the_samples_are_webdatasets(tmp_path):
         assert torch.equal(frames, read_frames(str(tmp_path / "one.mp4"), places))
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
-def test_each_sample_at_most_once_and_equal_steps(folder, world):
-    loaders = [loader(folder, rank, world) for rank in range(world)]
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_each_sample_at_most_once_and_equal_steps(folder, world_size):
+    loaders = [loader(folder, rank, world_size) for rank in range(world_size)]
     epochs = []
     for epoch in (0, 1):
         parts = [seen(part.epoch(epoch)) for part in loaders]
-        assert {len(part) for part in parts} == {len(loaders[0])} == {13 // (2 * world)}
+        assert {len(part) for part in parts} == {len(loaders[0])} == {13 // (2 * world_size)}
         names = [name for part in parts for batch in part for name in batch]
-        assert len(set(names)) == len(names) == 13 // (2 * world) * 2 * world
+        assert len(set(names)) == len(names) == 13 // (2 * world_size) * 2 * world_size
         epochs.append(names)
     assert epochs[0] != epochs[1]
     assert epochs[0] == [
         name
-        for rank in range(world)
-        for batch in seen(loader(folder, rank, world).epoch(0))
+        for rank in range(world_size)
+        for batch in seen(loader(folder, rank, world_size).epoch(0))
         for name in batch
     ]
 
@@ -130,7 +130,7 @@ def test_an_epoch_goes_on_in_its_middle(folder):
 
 def test_too_few_are_an_error_at_start(folder, tmp_path):
     with pytest.raises(ConfigError, match="13 videos, fewer than one batch of 7 x 2"):
-        loader(folder, world=7)
+        loader(folder, world_size=7)
     with pytest.raises(FileNotFoundError, match="no such tar shard"):
         load(tmp_path)
     shard(tmp_path / "00000.tar", [("readme.md", b"nothing")])

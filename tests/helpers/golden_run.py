@@ -41,7 +41,8 @@ VOCABULARY = [
 ]
 NOT_COMPARED = {
     "time", "date", "seconds", "wait", "samples_per_s", "waiting", "memory", "memory_gib", "peak_gib",
-    "git", "git_revision", "revision", "versions", "hostname", "device", "eta", "elapsed", "speed", "host", "cpu", "gpu",
+    "git", "git_revision", "revision", "versions", "hostname", "device", "eta", "elapsed", "speed", "host",
+    "cpu", "gpu",
 }  # fmt: skip
 MISTAKES = (
     ["train.py", "-c", "train.json", "trainer.epohcs=3"],
@@ -331,6 +332,7 @@ def main():
         file.write_text(json.dumps(content, indent=1))
         return
     lines = differences(json.loads(file.read_text()), content)
+    sys.stdout.write("\n".join(lines or ["equal: nothing differs"]) + "\n")
     sys.exit(bool(lines))
 
 

@@ -105,9 +105,9 @@ def kill_after(home: Path, started: list, count: int, pause: float) -> bool:
 
 
 def _hold(folder: str, pipe):
-    from trainer.lock import claim
+    from trainer.lock import acquire
 
-    claim(Path(folder))
+    acquire(Path(folder))
     pipe.send("held")
     time.sleep(300)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from model.loss import LOSSES, ContrastiveLoss, ReconstructionLoss, of_kind
+from model.loss import LOSSES, ContrastiveLoss, ReconstructionLoss, require_loss
 from parse_config import ConfigError
 
 KINDS = {name: issubclass(LOSSES.get(name), ContrastiveLoss) for name in LOSSES.names()}
@@ -147,9 +147,9 @@ def test_a_loss_of_the_wrong_kind_is_refused():
     with pytest.raises(
         ConfigError, match="loss.type: CosineRegression is no ContrastiveLoss; known: .*MaxMargin"
     ):
-        of_kind(build("CosineRegression"), ContrastiveLoss, "loss.type")
+        require_loss(build("CosineRegression"), ContrastiveLoss, "loss.type")
     with pytest.raises(ConfigError, match="known: .*CosineRegression.*SmoothL1Regression"):
-        of_kind(build("NormSoftmaxLoss"), ReconstructionLoss, "objective.args.mvm_loss.type")
+        require_loss(build("NormSoftmaxLoss"), ReconstructionLoss, "objective.args.mvm_loss.type")
     with pytest.raises(ConfigError, match="temperature"):
         build("NormSoftmaxLoss", temperature=0)
     with pytest.raises(ConfigError, match="beta"):

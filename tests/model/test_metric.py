@@ -21,7 +21,7 @@ from model.metric import (
     v2t_metrics,
 )
 from model.ranks import count, owners
-from model.similarity import Matrix, Product
+from model.similarity import CosineSimilarity, SimilarityMatrix
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 EXPECTED = json.loads((REFERENCE / "metrics_expected.json").read_text())
@@ -76,7 +76,7 @@ def brute_precision(scores, mine):
 @given(worlds(captions=6))
 def test_ranks_are_the_brute_force_ones(world):
     sims, owner = world
-    there, back = count(Matrix(sims), owners(owner, *sims.shape))
+    there, back = count(SimilarityMatrix(sims), owners(owner, *sims.shape))
     assert there.ranks() == pytest.approx([brute_rank(row, [j]) for row, j in zip(sims, owner)])
     expected = [brute_rank(sims[:, j], np.flatnonzero(owner == j)) for j in np.unique(owner)]
     assert back.ranks() == pytest.approx(expected)
@@ -120,7 +120,8 @@ def test_row_and_column_order_change_nothing(world, random):
 def test_block_sizes_change_nothing(world, height, width):
     sims, owner = world
     whole, parts = (
-        count(Matrix(sims, block), owners(owner, *sims.shape)) for block in (None, (height, width))
+        count(SimilarityMatrix(sims, block), owners(owner, *sims.shape))
+        for block in (None, (height, width))
     )
     for a, b in zip(whole, parts):
         assert all(torch.equal(x, y) for x, y in zip(a, b))
@@ -150,8 +151,8 @@ def test_from_embeddings_as_from_the_matrix(captions, videos, distinct, block):
         distinct
     ):  # in exact arithmetic equal embeddings tie; float64's last bits are no part of the question
         sims = (sims * 1e10).round() / 1e10
-    expected = count(Matrix(sims), owner)
-    found = count(Product(text, video, block), owner)
+    expected = count(SimilarityMatrix(sims), owner)
+    found = count(CosineSimilarity(text, video, block), owner)
     for a, b in zip(expected, found):
         assert (
             torch.equal(a.greater, b.greater)
@@ -167,7 +168,7 @@ def test_constant_embeddings_score_as_chance_both_ways(captions, videos):
         torch.ones(videos, 1) * torch.randn(1, 50),
     )
     owner = owners(None, captions, videos) if captions % videos == 0 else None
-    there, back = count(Product(text, video), owner)
+    there, back = count(CosineSimilarity(text, video), owner)
     sims = np.zeros((captions, videos))
     assert set(there.ranks()) == {(videos + 1) / 2} and summarise(there.ranks()) == t2v_metrics(
         sims
@@ -189,16 +190,18 @@ def test_equal_captions_of_a_video_do_not_hurt_it():
 
 def test_ragged_captions_and_a_video_without_any():
     sims = np.array([[0.9, 0.5, 0.1], [0.2, 0.1, 0.3], [0.4, 0.6, 0.5], [0.9, 0.0, 0.2]])
-    there, back = count(Matrix(sims), owners([0, 2, 2, 0], 4, 3))
+    there, back = count(SimilarityMatrix(sims), owners([0, 2, 2, 0], 4, 3))
     assert there.ranks().tolist() == [1, 1, 2, 1]
     assert back.ranks().tolist() == [1.0, 1], "two videos have captions: two ranks"
-    assert count(Matrix(np.zeros((4, 2))), owners([0, 0, 1, 0], 4, 2))[1].ranks().tolist() == [
+    assert count(SimilarityMatrix(np.zeros((4, 2))), owners([0, 0, 1, 0], 4, 2))[
+        1
+    ].ranks().tolist() == [
         5 / 4,
         5 / 2,
     ]
-    assert count(Matrix(np.zeros((3, 2))), owners([0, 0, 1], 3, 2))[1].ranks()[0] == 4 / 3, (
-        "float64"
-    )
+    assert (
+        count(SimilarityMatrix(np.zeros((3, 2))), owners([0, 0, 1], 3, 2))[1].ranks()[0] == 4 / 3
+    ), "float64"
 
 
 @pytest.mark.parametrize(
@@ -206,9 +209,12 @@ def test_ragged_captions_and_a_video_without_any():
     [
         (lambda: t2v_metrics(np.full((3, 3), np.nan)), "NaN"),
         (lambda: v2t_metrics(np.array([[1.0, np.nan], [0, 1]])), "NaN"),
-        (lambda: Product(torch.tensor([[1.0, torch.nan]]), torch.ones(1, 2)), "NaN"),
-        (lambda: Product(torch.tensor([[1.0, torch.inf]]), torch.ones(1, 2)), "NaN or infinity"),
-        (lambda: Product(torch.ones(2, 3), torch.ones(2, 4)), "equal widths"),
+        (lambda: CosineSimilarity(torch.tensor([[1.0, torch.nan]]), torch.ones(1, 2)), "NaN"),
+        (
+            lambda: CosineSimilarity(torch.tensor([[1.0, torch.inf]]), torch.ones(1, 2)),
+            "NaN or infinity",
+        ),
+        (lambda: CosineSimilarity(torch.ones(2, 3), torch.ones(2, 4)), "equal widths"),
         (lambda: t2v_metrics(np.zeros((7, 3))), "give owner"),
         (lambda: t2v_metrics(np.zeros((3, 3)), [0, 1]), "each of the 3 captions"),
         (lambda: t2v_metrics(np.zeros((3, 3)), [0, 1, 3]), "0 to 2"),

@@ -13,7 +13,7 @@ from model.restore import restore
 from model.video.space_time_transformer import SpaceTimeTransformer
 from model.weights import load_weights
 from model.weights.image_vit import init_from_image
-from model.weights.shapes import resize_places, stretch_time
+from model.weights.shapes import resize_pos_embed, stretch_time
 from parse_config import ConfigError
 from scripts.synthetic import tiny_models
 
@@ -273,7 +273,7 @@ def test_places_on_another_grid(model, folder, tmp_path, caplog):
 def test_resized_places_keep_what_is_smooth():
     rows = torch.linspace(0, 1, 8)[:, None, None].expand(8, 8, 1)
     embed = torch.cat((torch.full((1, 1, 1), 5.0), rows.reshape(1, 64, 1)), 1)
-    made = resize_places(embed, (4, 16))
+    made = resize_pos_embed(embed, (4, 16))
     assert made.shape == (1, 65, 1) and made[0, 0] == 5
     grid = made[0, 1:].reshape(4, 16)
     assert torch.allclose(grid, grid[:, :1].expand(-1, 16), atol=1e-5) and bool(
@@ -387,7 +387,7 @@ def test_temporal_layers_copied_from_the_spatial(folder, tmp_path):
 def test_an_image_vit_of_another_resolution(folder, tmp_path):
     path = saved(image_vit(img_size=64), tmp_path, "safetensors")
     places = tiny_models.miles(folder, pretrained=path).video_model.pos_embed
-    assert torch.equal(places, resize_places(load_file(path)["pos_embed"], (4, 4)))
+    assert torch.equal(places, resize_pos_embed(load_file(path)["pos_embed"], (4, 4)))
 
 
 def test_clips_image_tower(tmp_path):

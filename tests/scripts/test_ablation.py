@@ -11,7 +11,7 @@ import torch
 
 from model import ARCHS
 from model.loss import LOSSES
-from parse_config import load
+from parse_config import load_config
 from scripts import ablation
 from scripts.benchmarks import ablation_report
 from scripts.synthetic import tiny_models
@@ -60,7 +60,7 @@ def run(data, out, *arguments):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATION_DIR", str(tmp_path))
-    base = load(ROOT / "configs/ablation.json").plain()
+    base = load_config(ROOT / "configs/ablation.json").to_dict()
     config = ablation.laid(base, {**ablation.VARIANTS, **ablation.MORE}[name][1], seed=7)
     assert config["trainer"]["seed"] == 7
     model = ARCHS.build(tiny_models.arch(tiny_models.text_folder(tmp_path / "text")))

@@ -15,7 +15,7 @@ from data_loader import LOADERS
 from data_loader.reader import count_frames, read_frames
 from data_loader.readers import READERS
 from model import ARCHS
-from parse_config import load
+from parse_config import load_config
 from tests.helpers.tiny_run import ROOT
 
 SMALL = ("--train", "60", "--val", "9", "--test", "12", "--frames", "8")
@@ -111,7 +111,7 @@ def test_the_config_takes_the_data(data, monkeypatch):
     """demo.json's own loader and model on the clips: batches of the right shape, no word unknown to the tokenizer."""
     monkeypatch.setenv("DEMO_DIR", str(data))
     overrides = ["data_loader.args.num_workers=0", "data_loader.args.batch_size=4"]
-    config = load(ROOT / "configs" / "demo.json", overrides)
+    config = load_config(ROOT / "configs" / "demo.json", overrides)
     model = ARCHS.build(config["arch"])
     loader = LOADERS.build(config["data_loader"], tokenize=model.tokenize)
     batch = next(iter(loader.epoch(0)))

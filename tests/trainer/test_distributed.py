@@ -92,15 +92,15 @@ def train(objective, wrapped, micro, first=0, last=ROWS):
 
 def mean_over_processes(steps):
     """What a wrapper would have done."""
-    if distributed.world() > 1:
+    if distributed.world_size() > 1:
         for gradient in steps[0].values():
             torch.distributed.all_reduce(gradient)
-            gradient /= distributed.world()
+            gradient /= distributed.world_size()
 
 
 def work(folder):
     """All that several processes must show; runs on each of them."""
-    rank, world = distributed.rank(), distributed.world()
+    rank, world = distributed.rank(), distributed.world_size()
     first, last = rank * ROWS // world, (rank + 1) * ROWS // world
     found = {"tools": tools(rank, world)}
     if world == 2:
@@ -248,7 +248,7 @@ def test_alone_all_of_it_does_nothing(how, folder, monkeypatch):
     assert (
         distributed.start("cpu") == torch.device("cpu") and not torch.distributed.is_initialized()
     )
-    assert (distributed.rank(), distributed.world()) == (0, 1)
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
     objective, x = build("Contrastive", folder), torch.randn(3, 2)
     assert (
         distributed.wrap(objective, how) is objective and distributed.unwrap(objective) is objective

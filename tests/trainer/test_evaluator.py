@@ -16,7 +16,7 @@ from trainer.evaluation import table
 from trainer.evaluation.published import published
 from trainer.evaluation.rescoring import ROWS
 from trainer.evaluation.results import load_embeddings, new_folder
-from trainer.evaluator import Evaluation, embed, evaluate, evaluation, score
+from trainer.evaluator import EvaluationSettings, embed, evaluate, evaluation_settings, score
 
 E = 6
 
@@ -146,7 +146,7 @@ def test_on_the_cpu_each_goes_alone_and_so_batches_change_nothing():
 
 def test_unreadable_videos_leave_with_their_captions_and_the_result_says_so():
     model, loader = world(broken=(2, 3, 8))
-    results = evaluate(model, loader, "cpu", settings=Evaluation(stride=1))
+    results = evaluate(model, loader, "cpu", settings=EvaluationSettings(stride=1))
     kept = [0, 1, 4, 5, 6, 7]
     rows = torch.isin(loader.dataset.owner, torch.tensor(kept))
     owner = torch.tensor([kept.index(i) for i in loader.dataset.owner[rows].tolist()])
@@ -173,7 +173,9 @@ def test_rows_are_beside_the_headline_and_as_their_twins():
     model, loader = world(captions=60, videos=30)
     bank_BE = torch.randn(40, E, generator=torch.Generator().manual_seed(5))
     model.text_CE = torch.cat([model.text_CE, bank_BE])
-    settings = Evaluation(rows=["dsl", {"type": "qbnorm", "args": {"temperature": 0.1}}], stride=2)
+    settings = EvaluationSettings(
+        rows=["dsl", {"type": "qbnorm", "args": {"temperature": 0.1}}], stride=2
+    )
     results = evaluate(
         model, loader, "cpu", settings=settings, bank=[f"bank {60 + i}" for i in range(40)]
     )
@@ -215,7 +217,7 @@ def test_a_constant_model_gains_by_no_row(name):
         model,
         loader,
         "cpu",
-        settings=Evaluation(rows=[name], stride=1),
+        settings=EvaluationSettings(rows=[name], stride=1),
         bank=[f"bank {i}" for i in range(18, 30)],
     )
     assert results["rows"][name]["t2v"]["MedR"] == 5 and results["rows"][name]["t2v"]["R1"] == 0
@@ -226,7 +228,7 @@ def test_recognition_is_video_to_text_over_averaged_prompts():
     model, loader = world(captions=7, videos=20, classes=classes)
     loader.dataset.labels = torch.randint(7, (20,), generator=torch.Generator().manual_seed(1))
     loader.video_VE += 2 * model.text_CE[loader.dataset.labels]
-    results = evaluate(model, loader, "cpu", settings=Evaluation(prompts=prompts, stride=3))
+    results = evaluate(model, loader, "cpu", settings=EvaluationSettings(prompts=prompts, stride=3))
     assert sorted(model.texts) == sorted(2 * list(range(7)))
     sims = normalize(loader.video_VE.double()) @ normalize(model.text_CE.double()).T
     order = sims.argsort(1, descending=True)
@@ -241,7 +243,7 @@ def test_recognition_is_video_to_text_over_averaged_prompts():
     assert results["prompts"] == prompts and set(results["rows"]) == {"raw", "tta"}
     assert "top-1" in table.table(results)
     with pytest.raises(ConfigError, match="'dsl' is for retrieval"):
-        evaluate(model, loader, "cpu", settings=Evaluation(rows=["dsl"]))
+        evaluate(model, loader, "cpu", settings=EvaluationSettings(rows=["dsl"]))
 
 
 def test_other_metrics_come_along():
@@ -310,7 +312,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 def test_the_table_names_protocol_rows_and_what_is_published():
     model, loader = world()
-    results = evaluate(model, loader, "cpu", settings=Evaluation(rows=["dsl"]))
+    results = evaluate(model, loader, "cpu", settings=EvaluationSettings(rows=["dsl"]))
     text = table.table(results, compare=True)
     assert text.isascii() and max(map(len, text.splitlines())) <= 100
     assert text.startswith("msrvtt-1k-A: 23 captions x 9 videos, complete")
@@ -341,7 +343,7 @@ def test_published_rows():
 )
 def test_the_section_is_checked(section, words):
     with pytest.raises(ConfigError, match=words):
-        evaluation(Config({"evaluation": section}))
+        evaluation_settings(Config({"evaluation": section}))
 
 
 def test_a_row_that_cannot_be_had_says_why():

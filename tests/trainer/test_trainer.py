@@ -14,11 +14,12 @@ import trainer.trainer as loop
 from parse_config import Config, ConfigError
 from tests.helpers.fakes import FakeLoader, FakeObjective, trainer
 from trainer import progress
-from trainer.batches import Feed
+from trainer.batches import RoundRobinLoader
 from trainer.images import masked_clips
-from trainer.meter import Meter, NonFiniteLoss
+from trainer.loss_guard import NonFiniteLoss
+from trainer.meter import Meter
 from trainer.monitor import Monitor
-from trainer.settings import settings
+from trainer.settings import trainer_settings
 
 CPU = torch.device("cpu")
 
@@ -57,31 +58,31 @@ def same(one, two):
 
 
 def test_loaders_take_turns_until_the_shortest_is_through():
-    feed = Feed([FakeLoader(3), FakeLoader(5, offset=50)], CPU)
+    feed = RoundRobinLoader([FakeLoader(3), FakeLoader(5, offset=50)], CPU)
     assert taken(feed) == [(0, [0]), (1, [50]), (0, [1]), (1, [51]), (0, [2]), (1, [52])]
     assert (feed.rounds, feed.steps, feed.samples) == (3, 6, [2, 2])
 
 
 @pytest.mark.parametrize("most, rounds", [(None, 3), (17, 2), (16, 2), (15, 1), (1, 1), (1e9, 3)])
 def test_an_epoch_holds_at_most_max_samples_of_all_loaders(most, rounds):
-    assert Feed([FakeLoader(3, 3), FakeLoader(5, 5)], CPU, 1, most).rounds == rounds
+    assert RoundRobinLoader([FakeLoader(3, 3), FakeLoader(5, 5)], CPU, 1, most).rounds == rounds
 
 
 def test_accumulation_takes_micro_batches_of_one_loader_and_no_half_step():
-    feed = Feed([FakeLoader(5), FakeLoader(9, offset=50)], CPU, accumulate=2)
+    feed = RoundRobinLoader([FakeLoader(5), FakeLoader(9, offset=50)], CPU, accumulate=2)
     assert taken(feed) == [(0, [0, 1]), (1, [50, 51]), (0, [2, 3]), (1, [52, 53])]
     with pytest.raises(
         ConfigError, match="data_loader.1: 1 batches of 1 x 2 do not make one step of 2"
     ):
-        Feed([FakeLoader(5), FakeLoader(1)], CPU, accumulate=2)
+        RoundRobinLoader([FakeLoader(5), FakeLoader(1)], CPU, accumulate=2)
 
 
 @pytest.mark.parametrize("position", range(7))
 def test_from_any_position_come_the_same_batches_and_what_lies_before_is_not_read(position):
     loaders = [FakeLoader(4), FakeLoader(4, offset=50)]
-    whole = taken(Feed(loaders, CPU, 1, 12))
+    whole = taken(RoundRobinLoader(loaders, CPU, 1, 12))
     loaders = [FakeLoader(4), FakeLoader(4, offset=50)]
-    assert taken(Feed(loaders, CPU, 1, 12), 0, position) == whole[position:]
+    assert taken(RoundRobinLoader(loaders, CPU, 1, 12), 0, position) == whole[position:]
     assert sum(len(loader.given) for loader in loaders) <= len(whole) - position + 2
 
 
@@ -380,13 +381,13 @@ def test_masked_clips_hide_what_the_mask_says():
 )
 def test_wrong_settings(section, said):
     with pytest.raises(ConfigError, match=said):
-        settings(Config({"trainer": section}))
+        trainer_settings(Config({"trainer": section}))
 
 
 def test_the_seed_may_stand_at_the_top():
     assert (
-        settings(Config({"seed": 3})).seed == 3
-        and settings(Config({"seed": 3, "trainer": {"seed": 4}})).seed == 4
+        trainer_settings(Config({"seed": 3})).seed == 3
+        and trainer_settings(Config({"seed": 3, "trainer": {"seed": 4}})).seed == 4
     )
 
 

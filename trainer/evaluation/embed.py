@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.evaluation.extractor import Encoder
+from trainer.evaluation.extractor import EmbeddingExtractor
 from trainer.precision import Precision
 
 PROMPTS = ("{}", "a person {}", "a video of a person {}")
@@ -55,7 +55,7 @@ def embed(
     """
     dataset = loader.dataset
     rows = getattr(loader, "batch_size", 64)
-    with Encoder(model, torch.device(device), precision, progress, rows) as encode:
+    with EmbeddingExtractor(model, torch.device(device), precision, progress, rows) as encode:
         video_VE, gone = encode.videos(loader)
         windows_VE, gone_too = encode.windows(loader, stride) if stride else (None, {})
         gone = {**gone, **gone_too}

@@ -16,13 +16,13 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from trainer.batches import move
-from trainer.distributed import gather_objects, rank, world
+from trainer.distributed import gather_objects, rank, world_size
 from trainer.precision import Precision
 
 Gone = dict[int, str]  # number of a video that could not be read -> its path
 
 
-class Encoder:
+class EmbeddingExtractor:
     """`with Encoder(...) as encode:`; results are float32 on the CPU, on every process.
 
     `rows`: most at once on a GPU.
@@ -40,7 +40,7 @@ class Encoder:
         self.autocast: Callable[[], Any] = precision.autocast if precision else nullcontext
         self.rows = 1 if device.type == "cpu" else rows
 
-    def __enter__(self) -> "Encoder":
+    def __enter__(self) -> "EmbeddingExtractor":
         self.training = self.model.training
         self.model.eval()
         return self
@@ -78,7 +78,7 @@ class Encoder:
         """text_CE. Captions of like length go together; which do does not depend on the number of processes."""
         order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
         chunks = [order[start : start + self.rows] for start in range(0, len(order), self.rows)][
-            rank() :: world()
+            rank() :: world_size()
         ]
 
         def batches() -> Iterator[tuple[list[int], Tensor, Gone]]:
@@ -116,7 +116,7 @@ class Encoder:
     ) -> tuple[Tensor, Gone]:
         """Rows of all processes in their places; every number once, as an embedding or as unreadable."""
         numbers, parts, gone = [], [], {}
-        mine = len(range(rank(), count, world()))
+        mine = len(range(rank(), count, world_size()))
         with tqdm(total=mine, desc=what, unit="", disable=not self.progress, leave=False) as bar:
             for places, x_BE, lost in batches:
                 numbers += places

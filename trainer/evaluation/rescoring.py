@@ -7,7 +7,7 @@ device and gives Counts of text-to-video and video-to-text, None where it says n
 import torch
 
 from model.ranks import Counts, count
-from model.similarity import Product, log_sums, top
+from model.similarity import CosineSimilarity, log_sums, topk
 from parse_config import ConfigError, Registry
 from trainer.evaluation.embed import Embeddings
 
@@ -25,7 +25,9 @@ class Raw:
         self, found: Embeddings, device: torch.device, extra_P2: torch.Tensor | None = None
     ) -> Both:
         return count(
-            Product(found.text_CE.to(device), found.video_VE.to(device)), found.owner_C, extra_P2
+            CosineSimilarity(found.text_CE.to(device), found.video_VE.to(device)),
+            found.owner_C,
+            extra_P2,
         )
 
 
@@ -38,7 +40,9 @@ class Windows:
     def __call__(self, found: Embeddings, device: torch.device) -> Both:
         if found.windows_VE is None:
             raise ConfigError("evaluation.rows: tta needs sliding windows; add -s STRIDE")
-        return count(Product(found.text_CE.to(device), found.windows_VE.to(device)), found.owner_C)
+        return count(
+            CosineSimilarity(found.text_CE.to(device), found.windows_VE.to(device)), found.owner_C
+        )
 
 
 @ROWS.register("dsl")
@@ -53,7 +57,7 @@ class DualSoftmax:
         self.about = f"dual softmax over the test queries, temperature {temperature:g}; sees all queries at once"
 
     def __call__(self, found: Embeddings, device: torch.device) -> Both:
-        source = Product(found.text_CE.to(device), found.video_VE.to(device))
+        source = CosineSimilarity(found.text_CE.to(device), found.video_VE.to(device))
         sums_C, sums_V = log_sums(source, self.temperature)
 
         def rescore(
@@ -87,13 +91,13 @@ class QueryBank:
             )
         video_VE = found.video_VE.to(device)
         source, bank = (
-            Product(found.text_CE.to(device), video_VE),
-            Product(found.bank_BE.to(device), video_VE),
+            CosineSimilarity(found.text_CE.to(device), video_VE),
+            CosineSimilarity(found.bank_BE.to(device), video_VE),
         )
         sums_V = log_sums(bank, self.temperature)[1]
         popular_V = torch.zeros(len(video_VE), dtype=torch.bool, device=device)
-        popular_V[top(bank, 1)[1][:, 0]] = True
-        active_C = popular_V[top(source, 1)[1][:, 0]]
+        popular_V[topk(bank, 1)[1][:, 0]] = True
+        active_C = popular_V[topk(source, 1)[1][:, 0]]
 
         def rescore(
             tile_RK: torch.Tensor, rows_R: torch.Tensor, columns: slice

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from model.ranks import count
-from model.similarity import Product, top
-from parse_config import UserError, plain
+from model.similarity import CosineSimilarity, topk
+from parse_config import UserError, to_plain
 from trainer.evaluation.embed import Embeddings
 
 TENSORS = ("text_CE", "video_VE", "owner_C", "labels_V", "windows_VE", "bank_BE")
@@ -58,7 +58,9 @@ def write_json(path: Path, content: Mapping[str, Any]):
     if path.exists():
         raise UserError(f"{path}: is there already and stays as it is; choose another folder")
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.write_text(
+        json.dumps(to_plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     os.replace(part, path)
 
 
@@ -114,27 +116,27 @@ def rank_lines(found: Embeddings, device: torch.device, k: int = 10) -> Iterator
     captions, ids = found.captions, found.ids
     if found.labels_V is not None:
         ranks_V, best = (
-            count(Product(video_VE, text_CE), found.labels_V)[0].ranks(),
-            top(Product(video_VE, text_CE), k),
+            count(CosineSimilarity(video_VE, text_CE), found.labels_V)[0].ranks(),
+            topk(CosineSimilarity(video_VE, text_CE), k),
         )
         right = [captions[label] for label in found.labels_V.tolist()]
         yield from _lines("v2t", ids, right, ranks_V, best, captions)
         return
-    there, back = count(Product(text_CE, video_VE), found.owner_C)
+    there, back = count(CosineSimilarity(text_CE, video_VE), found.owner_C)
     owners = found.owner_C.tolist()
     yield from _lines(
         "t2v",
         captions,
         [ids[owner] for owner in owners],
         there.ranks(),
-        top(Product(text_CE, video_VE), k),
+        topk(CosineSimilarity(text_CE, video_VE), k),
         ids,
     )
     own: dict[int, list[str]] = {}
     for caption, owner in zip(captions, owners):
         own.setdefault(owner, []).append(caption)
     asked = sorted(own)
-    best = top(Product(video_VE[torch.tensor(asked, device=device)], text_CE), k)
+    best = topk(CosineSimilarity(video_VE[torch.tensor(asked, device=device)], text_CE), k)
     yield from _lines(
         "v2t",
         [ids[video] for video in asked],

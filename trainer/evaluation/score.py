@@ -7,8 +7,8 @@ import torch
 
 from model.metric import METRICS, average_precision, intervals, mean_interval, same_words, summarise
 from model.ranks import Counts, count
-from model.similarity import Product, tiles
-from parse_config import ConfigError, plain
+from model.similarity import CosineSimilarity, tiles
+from parse_config import ConfigError, to_plain
 from trainer.evaluation.embed import Embeddings
 from trainer.evaluation.rescoring import ROWS
 
@@ -58,23 +58,23 @@ def score(
         "same_words": len(extra_P2[:, 0].unique()),
     }
     if others:
-        sims_CV = whole(Product(found.text_CE.to(device), found.video_VE.to(device)))
+        sims_CV = whole(CosineSimilarity(found.text_CE.to(device), found.video_VE.to(device)))
         result["other_metrics"] = {
-            name: plain(metric(sims_CV, found.owner_C)) for name, metric in others.items()
+            name: to_plain(metric(sims_CV, found.owner_C)) for name, metric in others.items()
         }
     return result
 
 
 def recognition(found: Embeddings, device: torch.device, resamples: int = 1000) -> dict[str, Any]:
     """Video-to-text over class prompts: top-1 and top-5 of each video's class among all classes; no text-to-video."""
-    source = Product(
+    source = CosineSimilarity(
         found.video_VE.to(device), found.text_CE.to(device)
     )  # a video asks, the classes answer
     ranks_V = count(source, found.labels_V)[0].ranks()
     values = summarise(ranks_V)
     table = {"raw": {"about": ROWS.get("raw").about, "v2t": values}}
     if found.windows_VE is not None:
-        source = Product(found.windows_VE.to(device), found.text_CE.to(device))
+        source = CosineSimilarity(found.windows_VE.to(device), found.text_CE.to(device))
         table["tta"] = {
             "about": ROWS.get("tta").about,
             "v2t": summarise(count(source, found.labels_V)[0].ranks()),
@@ -99,7 +99,7 @@ def _top(found: Embeddings) -> dict[str, Any]:
     )
     return {
         "schema": SCHEMA,
-        **plain(found.about),
+        **to_plain(found.about),
         "protocol": found.about.get("protocol"),
         "stamp": stamp,
         "num_captions": len(found.captions),
@@ -123,7 +123,7 @@ def _headline(
     return numbers, spread
 
 
-def whole(source: Product) -> torch.Tensor:
+def whole(source: CosineSimilarity) -> torch.Tensor:
     """sims_CV: the whole matrix, for a metric that cannot do without."""
     sims_CV = torch.empty(source.shape, dtype=source.dtype)
     for rows, columns, tile_RK in tiles(source):

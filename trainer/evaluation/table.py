@@ -8,7 +8,7 @@ from typing import Any
 
 from model.weights.read import find
 from parse_config import Config
-from trainer.distributed import world
+from trainer.distributed import world_size
 from trainer.evaluation.published import published
 from trainer.versions import versions
 
@@ -22,12 +22,12 @@ def identity(config: Config, checkpoint: str | Path | None, device: Any) -> dict
     made = versions()
     return {
         "name": config.get("name"),
-        "config": config.plain(),
+        "config": config.to_dict(),
         "git_revision": made.pop("git"),
         "versions": made,
         "checkpoint": {"path": str(file), "sha256": sha256(file)} if file else None,
         "device": str(device),
-        "processes": world(),
+        "processes": world_size(),
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

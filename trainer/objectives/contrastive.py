@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from model.loss import ContrastiveLoss, of_kind
+from model.loss import ContrastiveLoss, require_loss
 from trainer.distributed import gather
 from trainer.objectives import OBJECTIVES, Objective
 
@@ -16,7 +16,7 @@ class Contrastive(Objective):
 
     def __init__(self, model: nn.Module, loss: nn.Module):
         super().__init__(model)
-        self.loss = of_kind(loss, ContrastiveLoss, "loss.type")
+        self.loss = require_loss(loss, ContrastiveLoss, "loss.type")
 
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """-> v_BE, t_BE of this process's pairs."""

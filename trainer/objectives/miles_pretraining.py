@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.loss import LOSSES, ContrastiveLoss, ReconstructionLoss, of_kind
+from model.loss import LOSSES, ContrastiveLoss, ReconstructionLoss, require_loss
 from model.mask import MASKS
 from model.teacher import TEACHERS
 from parse_config import ConfigError
@@ -43,8 +43,8 @@ class MILESPretraining(Objective):
         target_space: str = "joint",
     ):
         super().__init__(model)
-        self.contrast = of_kind(loss, ContrastiveLoss, "loss.type")
-        self.reconstruct = of_kind(
+        self.contrast = require_loss(loss, ContrastiveLoss, "loss.type")
+        self.reconstruct = require_loss(
             LOSSES.build(mvm_loss), ReconstructionLoss, "objective.args.mvm_loss.type"
         )
         self.mask, self.teacher = MASKS.build(mask), TEACHERS.build(teacher, student=model)

@@ -1,0 +1,35 @@
+"""Writing files so that a reader, or a kill at any moment, finds the old file or the new one, never a part of one."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` for writing; when the block ends it is synced and renamed to `path`.
+
+    mode: "w" (UTF-8 text, "\\n" as line end) or "wb". An exception in the block leaves `path` as it was and removes the
+    temporary file. Raises OSError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    options = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
+    """Write `content` as JSON with a newline at its end, atomically. Raises OSError, and TypeError for other data."""
+    text = json.dumps(content, indent=indent) + "\n"
+    with atomic_write(path) as file:
+        file.write(text)
