@@ -100,7 +100,7 @@ def main(home: Path):
     from scripts.synthetic import tiny_models
 
     print(f"0  data\n   {checks.make_data(home)}")
-    now.settings = [*tiny_models.settings(home / "text"), "trainer.precision=fp32"]
+    now.settings = [*tiny_models.command_line_overrides(home / "text"), "trainer.precision=fp32"]
     runs = {
         "first": "MILES_cc3m_webvid_1f",
         "second": "MILES_webvid_4f",

@@ -154,7 +154,7 @@ def test_settings_exist(command, tmp_path, monkeypatch):
     if named in made:
         (tmp_path / "configs").symlink_to(ROOT / "configs")
         for name, content in made.items():
-            miniatures.text(tmp_path / name, content)
+            miniatures.write_text(tmp_path / name, content)
         path = tmp_path / named
     check(load_config(path, settings))
 
@@ -207,21 +207,23 @@ def home(tmp_path_factory) -> Path:
     miniatures.build(
         "MSRVTT", here / "data/MSRVTT", "official", videos=VIDEOS
     )  # the full split beside 1k-A
-    arch = tiny_models.arch(tiny_models.text_folder(here / "text"))
+    arch = tiny_models.arch_config(tiny_models.save_text_model(here / "text"))
     torch.save(
         {
             "arch": "MILES",
             "epoch": 1,
-            "state_dict": tiny_models.miles(str(here / "text")).state_dict(),
+            "state_dict": tiny_models.build_miles(str(here / "text")).state_dict(),
             "config": {"arch": arch},
         },
         here / "MILES.pth",
     )
     rows = [{"path": f"{i}.mp4", "caption": miniatures.sentence(i)} for i in range(4)]
     for i in range(4):
-        miniatures.media(here / "data/demo" / f"{i}.mp4", i)
+        miniatures.write_media(here / "data/demo" / f"{i}.mp4", i)
     for split in ("train", "val", "test"):
-        miniatures.text(here / "data/demo" / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
+        miniatures.write_text(
+            here / "data/demo" / f"{split}.jsonl", "\n".join(map(json.dumps, rows))
+        )
     return here
 
 
@@ -231,7 +233,9 @@ def run(home: Path, python: str, command: Command) -> subprocess.CompletedProces
     line = command.line
     if program in SIZED and "--metrics-from" not in command.words:
         under = "stages." if "curriculum" in command.program else ""
-        line += " " + " ".join(map(shlex.quote, tiny_models.settings(home / "text", under)))
+        line += " " + " ".join(
+            map(shlex.quote, tiny_models.command_line_overrides(home / "text", under))
+        )
         line += " trainer.precision=fp32" + " arch.args.video_params.num_frames=4" * (
             "demo.json" in line
         )
@@ -266,7 +270,7 @@ def test_a_page_is_gone_through(home, python, page):
             (home / "exps" / name).parent.mkdir(parents=True)
             shutil.copy(home / "MILES.pth", home / "exps" / name)
     for name, content in written(page).items():
-        miniatures.text(home / name, content)
+        miniatures.write_text(home / name, content)
     for command in commands(page):
         if any(word in command.line for word in NOT_HERE):
             continue
@@ -276,7 +280,7 @@ def test_a_page_is_gone_through(home, python, page):
         assert done.returncode == 0, f"{command.line}\n{done.stdout[-1500:]}{done.stderr[-3000:]}"
     if page == "own_data.md":
         code = re.findall(r"```python\n(from test.*?)```", PAGES[page], re.S)[0]
-        miniatures.text(
+        miniatures.write_text(
             home / "data/five.py", f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}"
         )
         said = run(home, python, Command(page, "python data/five.py", {}, "data/five.py", []))
@@ -298,12 +302,12 @@ def test_a_component_is_one_file(tmp_path, home):
         shutil.copy(ROOT / name, tmp_path / name)
     for name, content in written("add_a_component.md").items():
         assert not (tmp_path / name).exists()
-        miniatures.text(tmp_path / name, content)
+        miniatures.write_text(tmp_path / name, content)
     for split in ("train", "val"):
         lines = [f"{i}.mp4\t{miniatures.sentence(i)}" for i in range(4)]
-        miniatures.text(tmp_path / f"data/tab_list/{split}.txt", "\n".join(lines))
+        miniatures.write_text(tmp_path / f"data/tab_list/{split}.txt", "\n".join(lines))
     for i in range(4):
-        miniatures.media(tmp_path / "data/tab_list" / f"{i}.mp4", i)
+        miniatures.write_media(tmp_path / "data/tab_list" / f"{i}.mp4", i)
     words = [word for command in commands("add_a_component.md") for word in command.words]
     both = [word for word in words if re.match(r"[a-z_.]+=", word)]
     environment = {
@@ -312,7 +316,7 @@ def test_a_component_is_one_file(tmp_path, home):
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
     }
-    small = [*tiny_models.settings(home / "text"), "name=both"]
+    small = [*tiny_models.command_line_overrides(home / "text"), "name=both"]
     done = subprocess.run(
         [sys.executable, "train.py", "-c", "configs/demo.json", *both, *small],
         cwd=tmp_path,

@@ -19,7 +19,7 @@ SCRIPTS = sorted(set(re.findall(r"python (scripts/\w+\.py)", README)))
 
 
 def test_the_five_lines(tmp_path):
-    model = tiny_models.miles(tiny_models.text_folder(tmp_path / "text"))
+    model = tiny_models.build_miles(tiny_models.save_text_model(tmp_path / "text"))
     model.save_pretrained(tmp_path / "model")
     for i in range(2):
         clip(tmp_path / f"{i}.mp4", frames=8, size=(64, 48))

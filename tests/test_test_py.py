@@ -35,11 +35,11 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     rows = [{"path": f"{i}.mp4", "captions": captions(i)} for i in range(11)]
     for i in range(11):
-        miniatures.media(folder / "data" / f"{i}.mp4", i)
+        miniatures.write_media(folder / "data" / f"{i}.mp4", i)
     for split in ("train", "test"):
-        miniatures.text(folder / "data" / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
-    arch = tiny_models.arch(tiny_models.text_folder(folder / "text"))
-    model = tiny_models.miles(str(folder / "text"))
+        miniatures.write_text(folder / "data" / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
+    arch = tiny_models.arch_config(tiny_models.save_text_model(folder / "text"))
+    model = tiny_models.build_miles(str(folder / "text"))
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -61,7 +61,7 @@ def home(tmp_path_factory):
         "metrics": ["t2v_metrics", "v2t_metrics"],
         "trainer": {"save_dir": str(folder / "exps")},
     }
-    miniatures.text(folder / "config.json", json.dumps(config))
+    miniatures.write_text(folder / "config.json", json.dumps(config))
     torch.save(
         {"arch": "MILES", "epoch": 1, "state_dict": model.state_dict(), "config": config},
         folder / "model.pth",
@@ -207,7 +207,7 @@ def test_every_loader_is_examined(home):
     block = json.loads((home / "config.json").read_text())["data_loader"]
     both = json.dumps([block, {**block, "args": {**block["args"], "dataset_name": "VideoFolder"}}])
     for i in range(11):
-        miniatures.text(home / "data" / f"{i}.txt", captions(i)[0])
+        miniatures.write_text(home / "data" / f"{i}.txt", captions(i)[0])
     run(home, "-o", home / "exps/exam/both", f'evaluation={{"data_loader": {both}}}')
     assert {path.parent.name for path in (home / "exps/exam/both").rglob("results.json")} == {
         "JsonlDataset_test",
@@ -232,7 +232,7 @@ def test_missing_files_are_stamped(home):
         {"path": name, "caption": f"a {name} dog"}
         for name in ("0.mp4", "gone.mp4", "torn.mp4", "1.mp4")
     ]
-    miniatures.text(home / "data/part.jsonl", "\n".join(map(json.dumps, rows)))
+    miniatures.write_text(home / "data/part.jsonl", "\n".join(map(json.dumps, rows)))
     (home / "data/torn.mp4").write_bytes(b"no film")
     stops(home, ["data_loader.args.cut=part"], "gone.mp4")
     _, results = run(

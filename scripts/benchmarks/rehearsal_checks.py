@@ -42,7 +42,7 @@ def make_data(home: Path) -> str:
             said for split in expected.values() for clip in split.values() for said in clip
         ]
     words = sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(captions).lower())))
-    tiny_models.text_folder(
+    tiny_models.save_text_model(
         home / "text", words=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words], std=0.3
     )
     return f"{', '.join(names.values())}: 4 videos a split; a text model of {len(words)} words"

@@ -1,8 +1,10 @@
 """Tiny real models for tests: a space-time transformer of 32 px and a DistilBERT saved in Hugging Face form."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 WORDS = [
     "[PAD]",
@@ -28,21 +30,31 @@ WORDS = [
     "is",
     "##s",
 ]
+NUM_SPECIAL = 5
+CLS = WORDS.index("[CLS]")
+VIDEO_SIZES = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 24,
+    "depth": 2,
+    "num_heads": 2,
+}
+JOINT_WIDTH = 16
+TEXT_LENGTH = 7  # tokens per caption of `random_batch`
 
 
-def text_folder(
+def save_text_model(
     folder: Path, dropout: float = 0.0, words: list[str] = WORDS, std: float = 0.02
 ) -> str:
     """Save a tiny DistilBertModel and its WordPiece tokenizer of `words` in `folder`; returns its path.
 
-    std: of its weights; with 0.02 all captions are nearly the same to it until it has learnt.
+    `std` is that of the random weights. With 0.02 the untrained model embeds all captions almost alike.
     """
     from transformers import BertTokenizerFast, DistilBertConfig, DistilBertModel
 
     folder.mkdir(parents=True, exist_ok=True)
-    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(
-        folder
-    )
+    vocabulary = {word: token_id for token_id, word in enumerate(words)}
+    BertTokenizerFast(vocab=vocabulary).save_pretrained(folder)
     torch.manual_seed(0)
     config = DistilBertConfig(
         vocab_size=len(words),
@@ -59,73 +71,64 @@ def text_folder(
     return str(folder)
 
 
-def arch(folder: str, **video) -> dict:
-    """The "arch" section of a config of a tiny MILES."""
-    sizes = {
-        "img_size": 32,
-        "patch_size": 8,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_heads": 2,
-        "num_frames": 4,
-        **video,
-    }
+def arch_config(text_folder: str, **video_params: Any) -> dict[str, Any]:
+    """The "arch" section of a tiny MILES; `video_params` override those of its video encoder."""
     return {
         "type": "MILES",
         "args": {
-            "video_params": {"model": "SpaceTimeTransformer", **sizes},
-            "text_params": {"model": folder},
-            "projection_dim": 16,
+            "video_params": {
+                "model": "SpaceTimeTransformer",
+                **VIDEO_SIZES,
+                "num_frames": 4,
+                **video_params,
+            },
+            "text_params": {"model": text_folder},
+            "projection_dim": JOINT_WIDTH,
         },
     }
 
 
-def settings(folder: str | Path, under: str = "") -> list[str]:
-    """What, at the end of any recipe's command, makes its model tiny and its run two steps of two clips.
+def command_line_overrides(text_folder: str | Path, stage_prefix: str = "") -> list[str]:
+    """`key=value` arguments that make the model of any recipe tiny and its run two steps of two clips.
 
-    `folder`: of `text_folder`; `under`: "stages." for a config whose stages hold the loaders."""
-    video = {
-        "arch_config": '""',
-        "img_size": 32,
-        "patch_size": 8,
-        "embed_dim": 24,
-        "depth": 2,
-        "num_heads": 2,
-        "pretrained": "false",
-    }
-    loader = {
+    `text_folder` is that of `save_text_model`; `stage_prefix` is "stages." for a config whose stages hold the loaders.
+    """
+    video_params = {"arch_config": '""', **VIDEO_SIZES, "pretrained": "false"}
+    loader_args = {
         "batch_size": 2,
         "num_workers": 0,
         "video_params.input_res": 32,
         "video_params.deadline": 0,
     }
     return [
-        *(f"arch.args.video_params.{key}={value}" for key, value in video.items()),
-        f"arch.args.text_params.model={folder}",
-        "arch.args.projection_dim=16",
-        *(f"{under}data_loader.args.{key}={value}" for key, value in loader.items()),
-        f"{under}trainer.epochs=1",
-        f"{under}trainer.max_samples_per_epoch=4",
+        *(f"arch.args.video_params.{key}={value}" for key, value in video_params.items()),
+        f"arch.args.text_params.model={text_folder}",
+        f"arch.args.projection_dim={JOINT_WIDTH}",
+        *(f"{stage_prefix}data_loader.args.{key}={value}" for key, value in loader_args.items()),
+        f"{stage_prefix}trainer.epochs=1",
+        f"{stage_prefix}trainer.max_samples_per_epoch=4",
         "trainer.log_every=1",
     ]
 
 
-def miles(folder: str, seed: int = 0, **video):
-    """A tiny MILES with its text tower from `folder`."""
+def build_miles(text_folder: str, seed: int = 0, **video_params: Any) -> nn.Module:
+    """A tiny MILES with random weights of `seed` and the text encoder saved in `text_folder`."""
     from model import ARCHS
 
     torch.manual_seed(seed)
-    return ARCHS.build(arch(folder, **video))
+    return ARCHS.build(arch_config(text_folder, **video_params))
 
 
-def batch(rows: int = 4, frames: int = 4, seed: int = 0, dtype=torch.float32) -> dict:
-    """{"video": random clips, "text": random tokens of different lengths}."""
-    made = torch.Generator().manual_seed(seed)
-    ids = torch.randint(5, len(WORDS), (rows, 7), generator=made)
-    ids[:, 0] = 2
-    lengths = torch.randint(3, 8, (rows, 1), generator=made)
-    mask = (torch.arange(7)[None] < lengths).long()
+def random_batch(
+    rows: int = 4, frames: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> dict[str, Any]:
+    """{"video": random clips (rows, frames, 3, 32, 32), "text": random tokens of different lengths}."""
+    generator = torch.Generator().manual_seed(seed)
+    token_ids = torch.randint(NUM_SPECIAL, len(WORDS), (rows, TEXT_LENGTH), generator=generator)
+    token_ids[:, 0] = CLS
+    lengths = torch.randint(3, TEXT_LENGTH + 1, (rows, 1), generator=generator)
+    attention_mask = (torch.arange(TEXT_LENGTH)[None] < lengths).long()
     return {
-        "video": torch.randn(rows, frames, 3, 32, 32, generator=made).to(dtype),
-        "text": {"input_ids": ids * mask, "attention_mask": mask},
+        "video": torch.randn(rows, frames, 3, 32, 32, generator=generator).to(dtype),
+        "text": {"input_ids": token_ids * attention_mask, "attention_mask": attention_mask},
     }

@@ -20,7 +20,7 @@ from data_loader.reader import BrokenVideo
 from data_loader.settings import video_settings
 from data_loader.transforms import build_transform, normalise, random_crop
 from parse_config import Config, ConfigError, UserError
-from scripts.synthetic.miniatures import media
+from scripts.synthetic.miniatures import write_media
 
 SMALL = {"num_frames": 3, "input_res": 16}
 
@@ -37,7 +37,7 @@ class Clips(TextVideoDataset):
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for i in range(6):
-        media(folder / f"v{i}.mp4", i)
+        write_media(folder / f"v{i}.mp4", i)
     return folder
 
 

@@ -16,8 +16,8 @@ from data_loader.annotations.protocols import PROTOCOLS
 from data_loader.datasets import DATASETS
 from data_loader.reader import BrokenVideo
 from parse_config import ConfigError, UserError
-from scripts.synthetic.miniatures import MINIATURES, media, sentence, sentences, text
-from scripts.synthetic.miniatures.retrieval import LSMDC_FILES, dump, lsmdc_clip, paragraph
+from scripts.synthetic.miniatures import MINIATURES, sentence, sentences, write_media, write_text
+from scripts.synthetic.miniatures.retrieval import LSMDC_FILES, lsmdc_clip, paragraph, write_pickle
 
 VIDEO = {"num_frames": 2, "input_res": 16, "deadline": 0}
 NAMES = [f"{m.dataset}-{m.layout}-{m.args.get('cut', '')}".strip("-") for m in MINIATURES]
@@ -191,16 +191,16 @@ def test_pickles_of_python_2(tmp_path):
 
 def test_an_empty_table_is_named(copied, tmp_path):
     with pytest.raises(UserError, match="table.csv: is no such table"):
-        list(read_columns(text(tmp_path / "table.csv", ""), ["a"]))
+        list(read_columns(write_text(tmp_path / "table.csv", ""), ["a"]))
     folder, _, _ = copied("ConceptualCaptions3M", "crc32")
-    text(folder / "Train_GCC-training.tsv", "")
+    write_text(folder / "Train_GCC-training.tsv", "")
     with pytest.raises(UserError, match="no videos in the annotations"):
         load("ConceptualCaptions3M", folder)
 
 
 def test_the_copy_with_semicolons(copied):
     folder, args, _ = copied("MSRVTT", "CLIP4Clip")
-    text(
+    write_text(
         folder / "MSRVTT_JSFUSION_test.csv",
         "key;vid_key;video_id;sentence\nret0;msr4;video4;an owl\n",
         "\r\n",
@@ -275,18 +275,18 @@ def test_msrvtt_index_over_the_order_of_the_captions(copied):
     folder, args, _ = copied("MSRVTT", "Frozen")
     rows = [{"image_id": "video5", "caption": f"caption {i}", "id": i} for i in range(20)]
     rows += [{"image_id": "video6", "caption": f"other {i}", "id": 20 + i} for i in range(20)]
-    text(
+    write_text(
         folder / "annotation/MSR_VTT.json",
         json.dumps({"annotations": rows[20:30] + rows[:20] + rows[30:]}),
     )
     lists = folder / "high-quality/structured-symlinks"
-    text(lists / "val_list_jsfusion.txt", "video6\nvideo5")
-    dump(lists / "jsfusion_val_caption_idx.pkl", {"video5": 0, "video6": 17})
+    write_text(lists / "val_list_jsfusion.txt", "video6\nvideo5")
+    write_pickle(lists / "jsfusion_val_caption_idx.pkl", {"video5": 0, "video6": 17})
     assert content(load("MSRVTT", folder, "test", **args)) == {
         "video6": ("other 17",),
         "video5": ("caption 0",),
     }
-    dump(lists / "jsfusion_val_caption_idx.pkl", {"video5": 0})
+    write_pickle(lists / "jsfusion_val_caption_idx.pkl", {"video5": 0})
     with pytest.raises(
         UserError,
         match="jsfusion_val_caption_idx.pkl: no captions for 1 of 2 listed videos, 'video6'",
@@ -305,7 +305,7 @@ def test_msrvtt_cuts_of_the_family(copied):
 
 def test_msrvtt_smaller_training_list(copied):
     folder, _, expected = copied("MSRVTT", "CLIP4Clip")
-    text(folder / "MSRVTT_train.7k.csv", "video_id\nvideo0\n", "\r\n")
+    write_text(folder / "MSRVTT_train.7k.csv", "video_id\nvideo0\n", "\r\n")
     dataset = load("MSRVTT", folder, cut="jsfusion-7k")
     assert content(dataset) == {"video0": expected["train"]["video0"]} and dataset.protocol is None
     assert content(load("MSRVTT", folder, "test", cut="jsfusion-7k")) == expected["test"]
@@ -313,7 +313,7 @@ def test_msrvtt_smaller_training_list(copied):
 
 def test_msrvtt_sentence_without_its_video_in_the_json(copied):
     folder, args, _ = copied("MSRVTT", "CLIP4Clip")
-    text(folder / "MSRVTT_train.9k.csv", "video_id\nvideo0\nvideo77\n")
+    write_text(folder / "MSRVTT_train.9k.csv", "video_id\nvideo0\nvideo77\n")
     with pytest.raises(UserError, match="no captions for 1 of 2 listed videos, 'video77' first"):
         load("MSRVTT", folder, **args)
 
@@ -352,7 +352,7 @@ def test_lsmdc_rows(copied, caplog):
         f"{broken}\t{times}\tA door.",
         f"{names[0]}\t{times}\tHe leaves. ",
     ]
-    text(folder / LSMDC_FILES["test"], "\ufeff" + "\n".join(rows), "\r\n")
+    write_text(folder / LSMDC_FILES["test"], "\ufeff" + "\n".join(rows), "\r\n")
     expected = {
         names[0]: ('He says "no.', "He leaves."),
         names[1]: (),
@@ -363,7 +363,7 @@ def test_lsmdc_rows(copied, caplog):
     shutil.move(folder / LSMDC_FILES["test"], folder / LSMDC_FILES["train"])
     assert content(load("LSMDC", folder)) == {name: said for name, said in expected.items() if said}
     assert "2 videos without a caption are left out" in caplog.text
-    text(folder / LSMDC_FILES["val"], "one\ttwo")
+    write_text(folder / LSMDC_FILES["val"], "one\ttwo")
     with pytest.raises(UserError, match="line 1 has 2 fields with tabs between them, 6 are needed"):
         load("LSMDC", folder, "val")
 
@@ -404,8 +404,8 @@ def test_didemo_two_names_of_one_video(copied):
 def test_didemo_file_of_either_name(tmp_path, suffix):
     on_disk = f"1@N0_2_a{suffix}"
     rows = [{"video": f"1@N0_2_a.{suffix}", "description": suffix} for suffix in ("mov", "mp4")]
-    text(tmp_path / "test_data.json", json.dumps(rows))
-    media(tmp_path / on_disk, suffix=".mp4")
+    write_text(tmp_path / "test_data.json", json.dumps(rows))
+    write_media(tmp_path / on_disk, suffix=".mp4")
     dataset = load("DiDeMo", tmp_path, "test")
     assert dataset.paths[0] == str(tmp_path / on_disk) and content(dataset) == {
         "1@N0_2_a": ("mov mp4",)
@@ -449,7 +449,9 @@ def test_webvid_cut_is_part_of_the_name(copied):
 
 def test_webvid_without_its_column(copied):
     folder, args, _ = copied("WebVid", "Frozen", "2M")
-    text(folder / "metadata/results_2M_val.csv", "videoid,title,page_dir\n1,x,000001_000050\n")
+    write_text(
+        folder / "metadata/results_2M_val.csv", "videoid,title,page_dir\n1,x,000001_000050\n"
+    )
     with pytest.raises(UserError, match="has no column 'name'.*'videoid', 'title', 'page_dir'"):
         load("WebVid", folder, "val", **args)
 
@@ -465,17 +467,17 @@ def test_cc3m_names_that_collide(tmp_path):
         "http://a/1",
         "http://a/2",
     ]  # the first two have the same crc32
-    text(
+    write_text(
         tmp_path / "Train_GCC-training.tsv",
         "\n".join(f'caption "{i}\t{url}' for i, url in enumerate(urls)),
     )
     for code in (1306201125, 2340312036, 344385310):
-        media(tmp_path / "training" / str(code), suffix=".jpg")
+        write_media(tmp_path / "training" / str(code), suffix=".jpg")
     dataset = load("ConceptualCaptions3M", tmp_path, check_files=False)
     assert list(dataset.captions) == ['caption "2', 'caption "3', 'caption "4']
     assert "2 rows of colliding crc32 dropped" in dataset.layout
     shutil.rmtree(tmp_path / "training")
-    media(tmp_path / "training/4_344385310", suffix=".jpg")
+    write_media(tmp_path / "training/4_344385310", suffix=".jpg")
     dataset = load("ConceptualCaptions3M", tmp_path, check_files=False)
     assert (
         len(dataset) == 5
@@ -487,7 +489,7 @@ def test_cc3m_names_that_collide(tmp_path):
 def test_cc3m_pages_that_are_no_pictures(copied):
     folder, _, expected = copied("ConceptualCaptions3M", "_crc32")
     dataset = load("ConceptualCaptions3M", folder)
-    text(Path(dataset.paths[1]), "<!DOCTYPE html><html>404</html>")
+    write_text(Path(dataset.paths[1]), "<!DOCTYPE html><html>404</html>")
     sample = dataset[1]
     assert [path for path, _ in sample["meta"]["failures"]] == [dataset.paths[1]]
     assert (
@@ -531,8 +533,8 @@ def test_a_folder_without_the_split(copied):
 
 
 def test_videos_without_captions_are_a_gallery(tmp_path):
-    media(tmp_path / "one.mp4")
-    text(tmp_path / "notes.txt", "not a caption of anything")
-    text(media(tmp_path / "two.webm", 1).with_suffix(".txt"), sentence(1))
+    write_media(tmp_path / "one.mp4")
+    write_text(tmp_path / "notes.txt", "not a caption of anything")
+    write_text(write_media(tmp_path / "two.webm", 1).with_suffix(".txt"), sentence(1))
     assert content(load("VideoFolder", tmp_path, "test")) == {"one": (), "two": sentences(1, 1)}
     assert content(load("VideoFolder", tmp_path, "train")) == {"two": sentences(1, 1)}

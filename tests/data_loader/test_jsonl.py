@@ -7,7 +7,7 @@ import pytest
 from data_loader.datasets import DATASETS
 from data_loader.frames import pick
 from parse_config import ConfigError, UserError
-from scripts.synthetic.miniatures import media, text
+from scripts.synthetic.miniatures import write_media, write_text
 
 VIDEO = {"num_frames": 2, "input_res": 16}
 ROWS = [
@@ -27,7 +27,7 @@ ROWS = [
 @pytest.fixture
 def folder(tmp_path):
     for number, name in enumerate("abc"):
-        media(tmp_path / f"clips/{name}.mp4", number)
+        write_media(tmp_path / f"clips/{name}.mp4", number)
     return tmp_path
 
 
@@ -45,7 +45,7 @@ def lines(rows):
 
 
 def test_contract_of_an_item(folder):
-    text(folder / "captions.jsonl", lines(ROWS))
+    write_text(folder / "captions.jsonl", lines(ROWS))
     sample = build(folder)[0]
     assert set(sample) == {"video", "text", "meta"} and sample["video"].shape == (2, 3, 16, 16)
     assert sample["text"] in ("a dog", "the dog", "again, a dog")
@@ -53,7 +53,7 @@ def test_contract_of_an_item(folder):
 
 @pytest.mark.parametrize("newline, start, end", [("\n", "", ""), ("\r\n", "\ufeff", "\n\n")])
 def test_json_lines_of_all_splits(folder, newline, start, end):
-    text(folder / "captions.jsonl", start + lines(ROWS) + end, newline)
+    write_text(folder / "captions.jsonl", start + lines(ROWS) + end, newline)
     train, val, test = (build(folder, split) for split in ("train", "val", "test"))
     assert list(train.captions) == [
         "a dog",
@@ -77,7 +77,7 @@ def test_a_table_with_a_header(folder, name, separator):
         ["clips/a", "more", "", ""],
         ["clips/a", "late", "0.5", ""],
     ]
-    text(folder / name, "\ufeff" + "\n".join(separator.join(row) for row in rows), "\r\n")
+    write_text(folder / name, "\ufeff" + "\n".join(separator.join(row) for row in rows), "\r\n")
     data = build(folder)
     assert list(data.ids) == ["clips/a", "clips/b.avi#0-1", "clips/a#0.5-"]
     assert [caption.replace("\r", "") for caption in data.captions] == [
@@ -92,7 +92,7 @@ def test_a_table_with_a_header(folder, name, separator):
 
 def test_vindlu_lists_in_a_folder_of_their_own(folder):
     listed = [{"video": "a.mp4", "caption": ["x", "y"]}, {"image": "b.mp4", "caption": "z"}]
-    text(folder / "anno/my_ret_test1k.json", json.dumps(listed))
+    write_text(folder / "anno/my_ret_test1k.json", json.dumps(listed))
     data = build(folder / "clips", "test", cut="my_ret_test1k", metadata_dir=str(folder / "anno"))
     assert list(data.captions) == ["x", "y", "z"] and data.owner.tolist() == [0, 0, 1]
     data = build(folder / "clips", "test", metadata_dir=str(folder / "anno/my_ret_test1k.json"))
@@ -100,8 +100,8 @@ def test_vindlu_lists_in_a_folder_of_their_own(folder):
 
 
 def test_a_cut_names_the_file(folder):
-    text(folder / "clips.jsonl", lines(ROWS[:1]))
-    text(folder / "small_test.csv", "path,caption\nclips/b.mp4,x\n")
+    write_text(folder / "clips.jsonl", lines(ROWS[:1]))
+    write_text(folder / "small_test.csv", "path,caption\nclips/b.mp4,x\n")
     assert len(build(folder, cut="clips")) == 1
     assert list(build(folder, "test", cut="small").captions) == ["x"]
 
@@ -114,15 +114,15 @@ def test_own_ids_and_foreign_keys(folder):
         "shows": [[1, 2]],
         "split": "validation",
     }
-    text(folder / "captions.jsonl", lines([row]))
+    write_text(folder / "captions.jsonl", lines([row]))
     assert list(build(folder, "val").ids) == ["7"]
 
 
 def test_rows_without_a_split_are_taken_with_a_warning(folder, caplog):
-    text(folder / "captions.jsonl", lines([{"path": "clips/a.mp4", "caption": "x"}]))
+    write_text(folder / "captions.jsonl", lines([{"path": "clips/a.mp4", "caption": "x"}]))
     assert len(build(folder, "test")) == 1 and "name no split" in caplog.text
     caplog.clear()
-    text(folder / "val.jsonl", lines([{"path": "clips/a.mp4", "caption": "x"}]))
+    write_text(folder / "val.jsonl", lines([{"path": "clips/a.mp4", "caption": "x"}]))
     assert len(build(folder, "val")) == 1 and "name no split" not in caplog.text
 
 
@@ -163,7 +163,7 @@ def test_rows_without_a_split_are_taken_with_a_warning(folder, caplog):
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(folder, name, content, says):
-    text(folder / name, content)
+    write_text(folder / name, content)
     with pytest.raises(UserError if name != "train.json" else ValueError, match=says):
         build(folder)
 
@@ -171,6 +171,6 @@ def test_what_is_wrong_is_named_with_its_place(folder, name, content, says):
 def test_no_file_and_wrong_keys(folder):
     with pytest.raises(FileNotFoundError, match="train.jsonl.*captions.jsonl"):
         build(folder)
-    text(folder / "train.jsonl", lines(ROWS[:1]))
+    write_text(folder / "train.jsonl", lines(ROWS[:1]))
     with pytest.raises(ConfigError, match=r"cutt: unknown key \(nearest: cut\)"):
         build(folder, cutt="x")

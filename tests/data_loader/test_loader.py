@@ -17,7 +17,7 @@ from data_loader.collate import Collate
 from data_loader.reader import BrokenVideo
 from data_loader.sampler import Batches
 from parse_config import Config, ConfigError, UserError
-from scripts.synthetic.miniatures import media, text
+from scripts.synthetic.miniatures import write_media, write_text
 from tests.helpers.loader_cases import CASES
 
 COUNT = 11
@@ -35,7 +35,7 @@ def whole(tmp_path_factory):
     rows = []
     for split in ("train", "test"):
         for i in range(COUNT):
-            media(folder / f"{split}{i}.mp4", i)
+            write_media(folder / f"{split}{i}.mp4", i)
             rows.append(
                 {
                     "path": f"{split}{i}.mp4",
@@ -43,7 +43,7 @@ def whole(tmp_path_factory):
                     "split": split,
                 }
             )
-    text(folder / "captions.jsonl", "\n".join(map(json.dumps, rows)))
+    write_text(folder / "captions.jsonl", "\n".join(map(json.dumps, rows)))
     return folder
 
 

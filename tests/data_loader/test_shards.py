@@ -14,7 +14,7 @@ from data_loader.datasets import DATASETS
 from data_loader.loader import TextVideoDataLoader
 from data_loader.reader import BrokenVideo, read_frames
 from parse_config import ConfigError, UserError
-from scripts.synthetic.miniatures import _media, sentence, text
+from scripts.synthetic.miniatures import encode_media, sentence, write_text
 from scripts.synthetic.miniatures.pretraining import shard
 
 VIDEO = {"num_frames": 2, "input_res": 16, "deadline": 0}
@@ -23,7 +23,7 @@ VIDEO = {"num_frames": 2, "input_res": 16, "deadline": 0}
 def members(number, suffix="mp4", **more):
     """One sample's files."""
     return [
-        (f"{number:06d}.{suffix}", _media(f".{suffix}", number % 8, 8, 8)),
+        (f"{number:06d}.{suffix}", encode_media(f".{suffix}", number % 8, 8, 8)),
         (f"{number:06d}.txt", sentence(number).encode()),
         *((f"{number:06d}.{name}", content) for name, content in more.items()),
     ]
@@ -77,7 +77,7 @@ def test_the_samples_are_webdatasets(tmp_path):
             writer.write(
                 {
                     "__key__": f"{number:09d}",
-                    "mp4": _media(".mp4", number, 8, 8),
+                    "mp4": encode_media(".mp4", number, 8, 8),
                     "txt": sentence(number),
                     "json": {"caption": sentence(number), "duration": 1.5},
                 }
@@ -168,7 +168,7 @@ def test_pictures_in_an_evaluation(tmp_path):
 
 
 def test_captions_of_the_json(tmp_path):
-    clip = _media(".mp4", 0, 8, 8)
+    clip = encode_media(".mp4", 0, 8, 8)
     about = [
         json.dumps({"captions": ["one", "two"]}),
         json.dumps({"caption": None}),
@@ -198,7 +198,7 @@ def cut_short(path):
 
 FAULTS = {
     "cut short": cut_short,
-    "no tar": lambda path: text(path, "<html>" * 200),
+    "no tar": lambda path: write_text(path, "<html>" * 200),
     "empty": lambda path: path.write_bytes(b""),
     "no media": lambda path: shard(path, [("000099.json", b"{}"), ("000099.txt", b"lost")]),
     "a name twice": lambda path: shard(path, members(20) + [("000020.mp4", b"again")]),
@@ -209,7 +209,7 @@ FAULTS = {
 def test_faulty_shards_are_counted(tmp_path, fault, caplog):
     shard(tmp_path / "00000.tar", members(0) + members(1))
     FAULTS[fault](
-        shard(tmp_path / "00001.tar", members(2) + [("000003.mp4", _media(".mp4", 3, 8, 8))])
+        shard(tmp_path / "00001.tar", members(2) + [("000003.mp4", encode_media(".mp4", 3, 8, 8))])
     )
     with caplog.at_level(logging.INFO):
         dataset = load(tmp_path)

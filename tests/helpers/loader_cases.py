@@ -2,14 +2,15 @@
 
 import json
 
-from scripts.synthetic.miniatures import media, text
+from scripts.synthetic.miniatures import write_media, write_text
 
 
 def jsonl(folder):
     rows = [
-        {"path": str(media(folder / f"{i}.mp4", i)), "caption": f"number {i}"} for i in range(9)
+        {"path": str(write_media(folder / f"{i}.mp4", i)), "caption": f"number {i}"}
+        for i in range(9)
     ]
-    text(folder / "train.jsonl", "\n".join(map(json.dumps, rows)))
+    write_text(folder / "train.jsonl", "\n".join(map(json.dumps, rows)))
     return {
         "dataset_name": "JsonlDataset",
         "data_dir": str(folder),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import test as exam
 import train
-from scripts.synthetic.miniatures import media, text
+from scripts.synthetic.miniatures import write_media, write_text
 from tests.helpers import tiny_run
 
 HOSTILE = (
@@ -23,14 +23,14 @@ def make(home: Path) -> Path:
     rows = []
     for number in range(14):
         name = NAME if number == 3 else f"{number + 50}.mp4"
-        media(home / "data" / name, number)
+        write_media(home / "data" / name, number)
         rows.append(
             {
                 "path": name,
                 "caption": HOSTILE[number] if number < 4 else tiny_run.sentence(7 * number),
             }
         )
-    text(home / "data" / "test.jsonl", "\n".join(map(json.dumps, rows)))
+    write_text(home / "data" / "test.jsonl", "\n".join(map(json.dumps, rows)))
     config = tiny_run.config(home, tiny_run.loader(home / "data", frames=2), about=HOSTILE[0])
     path = tiny_run.save(home / "config.json", config)
     train.cli(["-c", str(path), "-d", "cpu"])

@@ -15,19 +15,19 @@ from scripts.retrieval.search_index import SearchIndex
 from scripts.retrieval.server import Server
 from scripts.synthetic import tiny_models
 from scripts.synthetic.clip_files import write
-from scripts.synthetic.miniatures import media
+from scripts.synthetic.miniatures import write_media
 
 
 def checkpoint(home: Path) -> Path:
     """ckpt.pth of a tiny model."""
-    model = tiny_models.miles(tiny_models.text_folder(home / "text"), time_init="rand")
+    model = tiny_models.build_miles(tiny_models.save_text_model(home / "text"), time_init="rand")
     video = {"num_frames": 4, "input_res": 32, "deadline": 20}
     torch.save(
         {
             "arch": "MILES",
             "state_dict": model.state_dict(),
             "config": {
-                "arch": tiny_models.arch(str(home / "text")),
+                "arch": tiny_models.arch_config(str(home / "text")),
                 "data_loader": [{"args": {"video_params": video}}],
             },
         },
@@ -66,10 +66,10 @@ def features(folder: Path, rows_NE: np.ndarray, per_shard: int = 700) -> Path:
 
 def clips(home: Path) -> Path:
     """A long clip, short ones, one that browsers cannot play, a picture."""
-    media(home / "clips" / "below" / "a red.mp4", 1)
-    media(home / "clips" / '<i>b"&.webm', 2)
-    media(home / "clips" / "old.avi", 3)
-    media(home / "clips" / "still.png", 4)
+    write_media(home / "clips" / "below" / "a red.mp4", 1)
+    write_media(home / "clips" / '<i>b"&.webm', 2)
+    write_media(home / "clips" / "old.avi", 3)
+    write_media(home / "clips" / "still.png", 4)
     write(home / "clips" / "long.mp4", length=100, rate=10, options={"g": "10"})
     return home / "clips"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.synthetic import tiny_models
-from scripts.synthetic.miniatures import media, text
+from scripts.synthetic.miniatures import write_media, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = (
@@ -29,10 +29,10 @@ def write_data(folder: Path, suffix: str = ".png", **splits: int) -> Path:
     for split, count in splits.items():
         rows = []
         for _ in range(count):
-            media(folder / f"{number}{suffix}", number)
+            write_media(folder / f"{number}{suffix}", number)
             rows.append({"path": f"{number}{suffix}", "caption": sentence(number)})
             number += 1
-        text(folder / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
+        write_text(folder / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
     return folder
 
 
@@ -58,8 +58,9 @@ def config(
 ) -> dict[str, Any]:
     """A config whose runs go to home/exps/tiny; the text tower is made in home/text if it is not there."""
     folder = home / "text"
-    model = tiny_models.arch(
-        str(folder) if folder.is_dir() else tiny_models.text_folder(folder, dropout=0.1), depth=1
+    model = tiny_models.arch_config(
+        str(folder) if folder.is_dir() else tiny_models.save_text_model(folder, dropout=0.1),
+        depth=1,
     )
     return {
         "name": "tiny",

@@ -32,7 +32,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_models.text_folder(tmp_path_factory.mktemp("text"))
+    return tiny_models.save_text_model(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_names_and_shapes_of_the_released_video_encoder(arch_config):
 
 
 def test_names_of_the_projections(folder):
-    state = tiny_models.miles(folder).state_dict()
+    state = tiny_models.build_miles(folder).state_dict()
     assert {name.split(".")[0] for name in state} == {
         "video_model",
         "text_model",
@@ -113,8 +113,8 @@ def test_every_video_encoder_keeps_the_contract(name):
 
 @pytest.mark.parametrize("name", ARCHS.names())
 def test_every_architecture_embeds_both_sides(name, folder):
-    model = ARCHS.build({**tiny_models.arch(folder), "type": name}).eval()
-    t_BE, v_BE = model(tiny_models.batch())
+    model = ARCHS.build({**tiny_models.arch_config(folder), "type": name}).eval()
+    t_BE, v_BE = model(tiny_models.random_batch())
     assert t_BE.shape == v_BE.shape == (4, 16)
     assert model.encode_text(["a red dog", "the cat"]).shape == (2, 16)
 
@@ -179,8 +179,8 @@ def test_recorded_attention_is_the_twin_of_the_fused(over, frames):
 
 
 def test_recording_names_every_layer_and_leaves_the_model_as_it_was(folder):
-    model = tiny_models.miles(folder).eval()
-    clip = tiny_models.batch()["video"]
+    model = tiny_models.build_miles(folder).eval()
+    clip = tiny_models.random_batch()["video"]
     before = model.encode_video(clip)[0]
     with record_attention(model) as maps:
         torch.testing.assert_close(model.encode_video(clip)[0], before, atol=1e-6, rtol=1e-5)
@@ -225,14 +225,14 @@ def test_four_equal_frames_through_silent_time(monkeypatch):
 
 
 def test_every_parameter_gets_a_gradient(folder):
-    model = tiny_models.miles(folder)
-    t_BE, v_BE = model(tiny_models.batch())
+    model = tiny_models.build_miles(folder)
+    t_BE, v_BE = model(tiny_models.random_batch())
     (t_BE.sum() + v_BE.sum()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_gradient_checkpointing_of_both_towers(folder):
-    model, batch = tiny_models.miles(folder), tiny_models.batch()
+    model, batch = tiny_models.build_miles(folder), tiny_models.random_batch()
     grads = []
     for on in (False, True, False):
         model.set_gradient_checkpointing(on)
@@ -245,7 +245,7 @@ def test_gradient_checkpointing_of_both_towers(folder):
 
 
 def test_pooling(folder):
-    spec = tiny_models.arch(folder)
+    spec = tiny_models.arch_config(folder)
     spec["args"]["text_params"]["pooling"] = "mean"
     model = ARCHS.build(spec).eval()
     long = model.tokenize(["a red dog runs left", "the cat"])
@@ -263,7 +263,7 @@ def test_pooling(folder):
 
 
 def test_captions_are_cut_at_what_the_model_takes(folder):
-    model = tiny_models.miles(folder)
+    model = tiny_models.build_miles(folder)
     assert model.tokenize(["dog " * 100])["input_ids"].shape == (1, 32)
     assert set(model.tokenize(["dog"])) == {"input_ids", "attention_mask"}
 
@@ -271,7 +271,7 @@ def test_captions_are_cut_at_what_the_model_takes(folder):
 def test_a_bert_has_no_idle_pooler(tmp_path):
     from transformers import BertConfig, BertModel
 
-    tiny_models.text_folder(tmp_path)
+    tiny_models.save_text_model(tmp_path)
     BertModel(
         BertConfig(
             vocab_size=len(tiny_models.WORDS),
@@ -282,14 +282,14 @@ def test_a_bert_has_no_idle_pooler(tmp_path):
             max_position_embeddings=32,
         )
     ).save_pretrained(tmp_path)
-    model = tiny_models.miles(str(tmp_path))
+    model = tiny_models.build_miles(str(tmp_path))
     assert not any("pooler" in name for name in model.state_dict())
-    model.encode_text(tiny_models.batch()["text"]).sum().backward()
+    model.encode_text(tiny_models.random_batch()["text"]).sum().backward()
     assert all(p.grad is not None for p in model.text_model.parameters())
 
 
 def test_text_from_its_shape_alone(folder):
-    spec = tiny_models.arch(folder)
+    spec = tiny_models.arch_config(folder)
     loaded = ARCHS.build(spec)
     spec["args"]["text_params"]["pretrained"] = False
     fresh = ARCHS.build(spec)
@@ -329,14 +329,14 @@ def test_text_from_its_shape_alone(folder):
     ],
 )
 def test_wrong_settings_are_named(folder, video, text, message):
-    spec = tiny_models.arch(folder, **video)
+    spec = tiny_models.arch_config(folder, **video)
     spec["args"]["text_params"].update(text)
     with pytest.raises(ConfigError, match=message):
         ARCHS.build(Config(spec, "arch"))
 
 
 def test_a_projection_that_is_none(folder):
-    spec = tiny_models.arch(folder, embed_dim=32)
+    spec = tiny_models.arch_config(folder, embed_dim=32)
     spec["args"]["projection"] = ""
     assert ARCHS.build(spec).encode_text(["a dog"]).shape == (1, 32)
     spec["args"]["video_params"]["embed_dim"] = 24
@@ -352,9 +352,9 @@ def test_no_network_is_one_line_and_quick(monkeypatch, folder, tmp_path):
         with pytest.raises(ConfigError) as text:
             hugging_face.build_text_model("nobody-has/this-model")
         with pytest.raises(ConfigError) as video:
-            tiny_models.miles(folder, pretrained="vit_base_patch16_224.augreg_in21k")
+            tiny_models.build_miles(folder, pretrained="vit_base_patch16_224.augreg_in21k")
         with pytest.raises(ConfigError, match="true stands for no weights known to fit"):
-            tiny_models.miles(folder, pretrained=True)
+            tiny_models.build_miles(folder, pretrained=True)
         with pytest.raises(ConfigError, match="hf download nobody-has/this"):
             MILES.from_pretrained("nobody-has/this")
         with pytest.raises(FileNotFoundError, match="no such folder"):
@@ -369,10 +369,10 @@ def test_no_network_is_one_line_and_quick(monkeypatch, folder, tmp_path):
 
 
 def test_paths_need_a_reader(folder):
-    model = tiny_models.miles(folder).eval()
+    model = tiny_models.build_miles(folder).eval()
     with pytest.raises(ValueError, match="set model.read"):
         model.encode_video(["a.mp4"])
-    clips = dict(zip(("a.mp4", "b.mp4"), tiny_models.batch()["video"]))
+    clips = dict(zip(("a.mp4", "b.mp4"), tiny_models.random_batch()["video"]))
     model.read = lambda paths: torch.stack([clips[path] for path in paths])
     v_BE = model.encode_video(["a.mp4", "b.mp4"])
     wanted = model.encode_video(torch.stack(list(clips.values())))[0]

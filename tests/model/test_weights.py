@@ -29,18 +29,18 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_models.text_folder(tmp_path_factory.mktemp("text"))
+    return tiny_models.save_text_model(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture
 def model(folder):
-    made = tiny_models.miles(folder, seed=1, time_init="rand").eval()
+    made = tiny_models.build_miles(folder, seed=1, time_init="rand").eval()
     torch.nn.init.normal_(made.video_model.temporal_embed)
     return made
 
 
 def same(a, b, frames=4):
-    batch = tiny_models.batch(frames=frames)
+    batch = tiny_models.random_batch(frames=frames)
     return all(torch.equal(x, y) for x, y in zip(a(batch), b(batch)))
 
 
@@ -131,7 +131,7 @@ def test_layouts_of_the_family(model, folder, tmp_path, caplog, layout, rows, zi
         model.video_model.zero_time()
         torch.nn.init.zeros_(model.video_model.temporal_embed)
     caplog.set_level(logging.INFO)
-    other = tiny_models.miles(folder, seed=2, time_init="rand").eval()
+    other = tiny_models.build_miles(folder, seed=2, time_init="rand").eval()
     assert not same(model, other)
     load_weights(other, tmp_path / "x.pth")
     assert same(model, other)
@@ -141,7 +141,7 @@ def test_layouts_of_the_family(model, folder, tmp_path, caplog, layout, rows, zi
 
 def test_load_checkpoint_in_a_config(model, folder, tmp_path):
     torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
-    spec = tiny_models.arch("/no/such/folder", pretrained="/no/such/image.pth")
+    spec = tiny_models.arch_config("/no/such/folder", pretrained="/no/such/image.pth")
     spec["args"] |= {"load_checkpoint": str(tmp_path / "x.pth")}
     spec["args"]["text_params"]["model"] = folder
     assert same(model, ARCHS.build(spec).eval()), (
@@ -157,7 +157,7 @@ def test_what_does_not_fit_stops_the_run(model, folder, tmp_path, caplog):
     del state["vid_proj.0.bias"], state["text_model.embeddings.LayerNorm.weight"]
     state["text_proj.1.weight"] = torch.ones(3, 4)
     torch.save({"state_dict": state}, tmp_path / "x.pth")
-    other = tiny_models.miles(folder, seed=2)
+    other = tiny_models.build_miles(folder, seed=2)
     before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     with pytest.raises(ConfigError) as caught:
         load_weights(other, tmp_path / "x.pth")
@@ -171,7 +171,7 @@ def test_what_does_not_fit_stops_the_run(model, folder, tmp_path, caplog):
     assert "\n" not in message and all(
         torch.equal(before[name], t) for name, t in other.state_dict().items()
     )
-    spec = tiny_models.arch(folder)
+    spec = tiny_models.arch_config(folder)
     spec["args"] |= {"load_checkpoint": str(tmp_path / "x.pth"), "strict": False}
     loaded = ARCHS.build(spec)
     assert torch.equal(loaded.video_model.pos_embed, model.video_model.pos_embed)
@@ -192,7 +192,7 @@ def test_what_does_not_fit_stops_the_run(model, folder, tmp_path, caplog):
 def test_a_model_of_another_size_is_refused(model, folder, tmp_path, change, message):
     torch.save(model.state_dict(), tmp_path / "x.pth")
     with pytest.raises(ConfigError, match=message):
-        load_weights(tiny_models.miles(folder, **change), tmp_path / "x.pth")
+        load_weights(tiny_models.build_miles(folder, **change), tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("how", ["zeros", "interp", "nearest"])
@@ -226,7 +226,7 @@ def test_stretch_time(how, old, new):
 def test_another_number_of_frames_at_load_time(model, folder, tmp_path, caplog, how, frames):
     caplog.set_level(logging.INFO)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
-    spec = tiny_models.arch(folder, num_frames=frames, load_temporal_fix=how)
+    spec = tiny_models.arch_config(folder, num_frames=frames, load_temporal_fix=how)
     spec["args"]["load_checkpoint"] = str(tmp_path / "x.pth")
     other = ARCHS.build(spec).eval()
     wanted = stretch_time(model.video_model.temporal_embed.detach(), frames, how)
@@ -240,7 +240,7 @@ def test_another_number_of_frames_at_load_time(model, folder, tmp_path, caplog, 
 
 def test_an_unknown_word_for_time(model, folder, tmp_path):
     torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
-    spec = tiny_models.arch(folder, num_frames=8, load_temporal_fix="bicubic")
+    spec = tiny_models.arch_config(folder, num_frames=8, load_temporal_fix="bicubic")
     spec["args"]["load_checkpoint"] = str(tmp_path / "x.pth")
     with pytest.raises(
         ConfigError, match="load_temporal_fix: 'bicubic' is given, one of zeros, interp, nearest"
@@ -251,23 +251,23 @@ def test_an_unknown_word_for_time(model, folder, tmp_path):
 def test_places_on_another_grid(model, folder, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
-    wide = tiny_models.miles(folder, img_size=[48, 64]).eval()
+    wide = tiny_models.build_miles(folder, img_size=[48, 64]).eval()
     load_weights(wide, tmp_path / "x.pth")
     assert "video_model.pos_embed: 16 places -> 6 x 8 (bicubic)" in table(caplog)
     assert wide.encode_video(torch.randn(1, 4, 3, 48, 64))[0].shape == (1, 16)
     torch.save(
         {
             "state_dict": wide.state_dict(),
-            "config": {"arch": tiny_models.arch(folder, img_size=[48, 64])},
+            "config": {"arch": tiny_models.arch_config(folder, img_size=[48, 64])},
         },
         tmp_path / "wide.pth",
     )
-    load_weights(tiny_models.miles(folder), tmp_path / "wide.pth")
+    load_weights(tiny_models.build_miles(folder), tmp_path / "wide.pth")
     torch.save({"state_dict": wide.state_dict()}, tmp_path / "unsaid.pth")
     with pytest.raises(
         ConfigError, match="pos_embed: 1 x 49 x 24 in the file, 1 x 17 x 24 in the model"
     ):
-        load_weights(tiny_models.miles(folder), tmp_path / "unsaid.pth")
+        load_weights(tiny_models.build_miles(folder), tmp_path / "unsaid.pth")
 
 
 def test_resized_places_keep_what_is_smooth():
@@ -282,7 +282,7 @@ def test_resized_places_keep_what_is_smooth():
 
 
 def test_the_teachers_weights(model, folder, tmp_path):
-    teacher = tiny_models.miles(folder, seed=5).eval()
+    teacher = tiny_models.build_miles(folder, seed=5).eval()
     own = {
         f"teacher.{name}": tensor
         for name, tensor in teacher.state_dict().items()
@@ -292,17 +292,17 @@ def test_the_teachers_weights(model, folder, tmp_path):
         {
             "state_dict": model.state_dict(),
             "objective": {**own, "mask_token_D": torch.ones(24)},
-            "config": {"arch": tiny_models.arch(folder)},
+            "config": {"arch": tiny_models.arch_config(folder)},
         },
         tmp_path / "x.pth",
     )
     taken = restore(tmp_path / "x.pth", teacher=True)
-    clip, words = tiny_models.batch()["video"], tiny_models.batch()["text"]
+    clip, words = tiny_models.random_batch()["video"], tiny_models.random_batch()["text"]
     assert torch.equal(taken.encode_video(clip)[0], teacher.encode_video(clip)[0])
     assert torch.equal(taken.encode_text(words), model.encode_text(words))
     assert same(restore(tmp_path / "x.pth"), model)
     torch.save(
-        {"state_dict": model.state_dict(), "config": {"arch": tiny_models.arch(folder)}},
+        {"state_dict": model.state_dict(), "config": {"arch": tiny_models.arch_config(folder)}},
         tmp_path / "y.pth",
     )
     with pytest.raises(ConfigError, match="holds no teacher"):
@@ -313,7 +313,7 @@ def test_restore_of_a_file_that_says_nothing(model, folder, tmp_path):
     torch.save(model.state_dict(), tmp_path / "x.pth")
     with pytest.raises(ConfigError, match="x.pth: does not say what model it holds; give a config"):
         restore(tmp_path / "x.pth")
-    assert same(model, restore(tmp_path / "x.pth", tiny_models.arch(folder)))
+    assert same(model, restore(tmp_path / "x.pth", tiny_models.arch_config(folder)))
 
 
 def image_vit(**changes):
@@ -354,7 +354,7 @@ def test_an_image_vit_as_timm_saves_it(folder, tmp_path, caplog, how):
             "num_classes": 5,
             "input_size": (3, 32, 32),
         }
-    model = tiny_models.miles(folder, pretrained=saved(vit, tmp_path, how)).eval()
+    model = tiny_models.build_miles(folder, pretrained=saved(vit, tmp_path, how)).eval()
     pictures = torch.randn(3, 1, 3, 32, 32)
     cls_BD, patch_BTND = model.video_model(pictures)
     wanted = vit.forward_features(pictures[:, 0])
@@ -372,12 +372,12 @@ def test_an_image_vit_as_timm_saves_it(folder, tmp_path, caplog, how):
 
 def test_temporal_layers_copied_from_the_spatial(folder, tmp_path):
     path = saved(image_vit(), tmp_path, "safetensors")
-    block = tiny_models.miles(folder, pretrained=path, time_init="copy").video_model.blocks[1]
+    block = tiny_models.build_miles(folder, pretrained=path, time_init="copy").video_model.blocks[1]
     assert all(
         torch.equal(a, b) for a, b in zip(block.attn.parameters(), block.timeattn.parameters())
     )
     assert torch.equal(block.norm3.weight, block.norm1.weight)
-    block = tiny_models.miles(folder, pretrained=path, time_init="rand").video_model.blocks[1]
+    block = tiny_models.build_miles(folder, pretrained=path, time_init="rand").video_model.blocks[1]
     assert (
         not torch.equal(block.attn.proj.weight, block.timeattn.proj.weight)
         and block.timeattn.proj.weight.any()
@@ -386,7 +386,7 @@ def test_temporal_layers_copied_from_the_spatial(folder, tmp_path):
 
 def test_an_image_vit_of_another_resolution(folder, tmp_path):
     path = saved(image_vit(img_size=64), tmp_path, "safetensors")
-    places = tiny_models.miles(folder, pretrained=path).video_model.pos_embed
+    places = tiny_models.build_miles(folder, pretrained=path).video_model.pos_embed
     assert torch.equal(places, resize_pos_embed(load_file(path)["pos_embed"], (4, 4)))
 
 
@@ -432,15 +432,15 @@ def test_names_and_paths_of_image_vits(folder, tmp_path, model):
     with pytest.raises(
         ConfigError, match=r"neither a path nor a timm model with weights \(nearest: vit_base"
     ):
-        tiny_models.miles(folder, pretrained="vit_base_patch16_244.augreg_in21k")
+        tiny_models.build_miles(folder, pretrained="vit_base_patch16_244.augreg_in21k")
     with pytest.raises(FileNotFoundError, match="no such file"):
-        tiny_models.miles(folder, pretrained="weights/vit.safetensors")
+        tiny_models.build_miles(folder, pretrained="weights/vit.safetensors")
     torch.save(model.video_model.state_dict(), tmp_path / "video.pth")
     with pytest.raises(
         ConfigError,
         match="holds a video encoder, no image ViT; give it as arch.args.load_checkpoint",
     ):
-        tiny_models.miles(folder, pretrained=str(tmp_path / "video.pth"))
+        tiny_models.build_miles(folder, pretrained=str(tmp_path / "video.pth"))
 
 
 def test_every_size_names_weights_that_timm_has():
@@ -454,7 +454,7 @@ def test_every_size_names_weights_that_timm_has():
 
 
 def test_text_weights_that_are_missing_stop_the_run(folder, tmp_path, caplog):
-    tiny_models.text_folder(tmp_path)
+    tiny_models.save_text_model(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     save_file(
         {k: v for k, v in state.items() if "layer.1.ffn" not in k},
@@ -464,17 +464,17 @@ def test_text_weights_that_are_missing_stop_the_run(folder, tmp_path, caplog):
     with pytest.raises(
         ConfigError, match=r"4 missing \(transformer.layer.1.ffn.*AutoModel loads whole"
     ):
-        tiny_models.miles(str(tmp_path))
+        tiny_models.build_miles(str(tmp_path))
 
 
 def test_text_weights_with_a_head(folder, tmp_path, caplog):
     from transformers import DistilBertConfig, DistilBertForMaskedLM
 
     caplog.set_level(logging.INFO)
-    tiny_models.text_folder(tmp_path)
+    tiny_models.save_text_model(tmp_path)
     network = DistilBertForMaskedLM(DistilBertConfig.from_pretrained(tmp_path))
     network.save_pretrained(tmp_path)
-    model = tiny_models.miles(str(tmp_path))
+    model = tiny_models.build_miles(str(tmp_path))
     ours, theirs = model.text_model.state_dict(), network.distilbert.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert "vocab_layer_norm.*: not of the encoder" in table(caplog)

@@ -63,7 +63,7 @@ def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, tmp_path,
     base = load_config(ROOT / "configs/ablation.json").to_dict()
     config = ablation.laid(base, {**ablation.VARIANTS, **ablation.MORE}[name][1], seed=7)
     assert config["trainer"]["seed"] == 7
-    model = ARCHS.build(tiny_models.arch(tiny_models.text_folder(tmp_path / "text")))
+    model = ARCHS.build(tiny_models.arch_config(tiny_models.save_text_model(tmp_path / "text")))
     objective = OBJECTIVES.build(
         config["objective"], model=model, loss=LOSSES.build(config["loss"])
     )

@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_models.text_folder(tmp_path_factory.mktemp("text"))
+    return tiny_models.save_text_model(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
 def model(folder):
-    made = tiny_models.miles(folder, seed=3, time_init="rand").eval()
+    made = tiny_models.build_miles(folder, seed=3, time_init="rand").eval()
     torch.nn.init.normal_(made.video_model.temporal_embed)
     return made
 
@@ -42,7 +42,7 @@ def checkpoint(model, folder, tmp_path):
     config = {
         "name": "tiny",
         "about": "a test",
-        "arch": tiny_models.arch(folder),
+        "arch": tiny_models.arch_config(folder),
         "data_loader": [
             {
                 "type": "TextVideoDataLoader",
@@ -85,7 +85,7 @@ def checkpoint(model, folder, tmp_path):
 
 
 def same(a, b):
-    batch = tiny_models.batch()
+    batch = tiny_models.random_batch()
     return all(torch.equal(x, y) for x, y in zip(a(batch), b(batch)))
 
 
@@ -264,11 +264,11 @@ def test_onnx_of_both_towers(folder, tmp_path):
     """Another batch and another number of tokens than at export; `main` compares them itself."""
     import onnxruntime
 
-    model = tiny_models.miles(folder, depth=1, time_init="rand").eval()
+    model = tiny_models.build_miles(folder, depth=1, time_init="rand").eval()
     model.save_pretrained(tmp_path / "m")
     differences = export_onnx.main(tmp_path / "m", tmp_path / "onnx")
     assert max(differences.values()) < 1e-5
-    batch = tiny_models.batch(rows=7)
+    batch = tiny_models.random_batch(rows=7)
     t_BE, v_BE = model(batch)
     for name, inputs, wanted in (
         ("video", {"video": batch["video"]}, v_BE),

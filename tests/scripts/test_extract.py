@@ -22,7 +22,7 @@ from scripts.retrieval.features import Features, load, read_lines
 from scripts.synthetic import tiny_models
 from scripts.synthetic.clip_files import write, x264
 from scripts.synthetic.clips import make
-from scripts.synthetic.miniatures import media
+from scripts.synthetic.miniatures import write_media
 from test import load as load_model
 from tests.helpers import tiny_run
 from tests.helpers.processes import run
@@ -42,7 +42,7 @@ def home(tmp_path_factory):
     """A checkpoint, a folder of clips, two of them broken."""
     home = tmp_path_factory.mktemp("extract")
     for number, name in enumerate(NAMES):
-        media(home / "clips" / name, number, frames=5 + number)
+        write_media(home / "clips" / name, number, frames=5 + number)
     for name in ("page.mp4", "empty.mp4"):
         make(name, home / "clips" / "below")
     (home / "clips" / "notes.md").write_text("no clip")
@@ -52,8 +52,8 @@ def home(tmp_path_factory):
 
 def save(home: Path, name: str, seed: int) -> Path:
     folder = home / "text"
-    model = tiny_models.miles(
-        str(folder) if folder.is_dir() else tiny_models.text_folder(folder),
+    model = tiny_models.build_miles(
+        str(folder) if folder.is_dir() else tiny_models.save_text_model(folder),
         seed=seed,
         time_init="rand",
     )
@@ -69,7 +69,7 @@ def save(home: Path, name: str, seed: int) -> Path:
             "arch": "MILES",
             "state_dict": model.state_dict(),
             "config": {
-                "arch": tiny_models.arch(str(folder)),
+                "arch": tiny_models.arch_config(str(folder)),
                 "data_loader": [{"args": {"video_params": video}}],
             },
         },
@@ -257,7 +257,7 @@ def test_another_checkpoint_or_option_is_refused(home, tmp_path, capsys):
             extract.cli([*given, *changes])
         error = capsys.readouterr().err
         assert "was begun with" in error and said in error and error.count("error:") == 1
-    media(home / "clips" / "new.mp4", 1)
+    write_media(home / "clips" / "new.mp4", 1)
     with pytest.raises(SystemExit, match="2"):
         extract.cli(given)
     (home / "clips" / "new.mp4").unlink()

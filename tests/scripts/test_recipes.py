@@ -103,8 +103,8 @@ def python():
 def home(tmp_path_factory) -> Path:
     """text/, MILES.pth of the authors' layout, and folders made at need."""
     folder = tmp_path_factory.mktemp("recipes")
-    arch = tiny_models.arch(tiny_models.text_folder(folder / "text"))
-    model = tiny_models.miles(str(folder / "text"))
+    arch = tiny_models.arch_config(tiny_models.save_text_model(folder / "text"))
+    model = tiny_models.build_miles(str(folder / "text"))
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3)  # a fresh model says the same of every clip
@@ -126,7 +126,9 @@ def data(home: Path, variable: str) -> Path:
 
 def small(home: Path, config: str) -> list[str]:
     """Settings that make the model tiny and the run two steps (a stage)."""
-    return tiny_models.settings(home / "text", "stages." if "curriculum" in config else "")
+    return tiny_models.command_line_overrides(
+        home / "text", "stages." if "curriculum" in config else ""
+    )
 
 
 def raw(config: str) -> dict[str, Any]:
@@ -310,7 +312,7 @@ def test_a_data_set_of_ones_own_by_a_config_of_a_few_lines(home, python, tmp_pat
     over = {"args": {"dataset_name": "JsonlDataset", "data_dir": args["data_dir"], "cut": None}}
     base = os.path.relpath(ROOT / "configs/finetune_msrvtt.json", tmp_path)
     config = {"base": base, "name": "mine", "data_loader": over}
-    miniatures.text(tmp_path / "mine.json", json.dumps(config))
+    miniatures.write_text(tmp_path / "mine.json", json.dumps(config))
     done = bash(
         home,
         ["scripts/finetune.sh", str(tmp_path / "mine.json")],

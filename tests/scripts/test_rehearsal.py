@@ -74,7 +74,7 @@ def test_a_run_that_began_elsewhere_is_refused(rehearsed, tmp_path):
     second = only(home, "exps/MILES_webvid_4f/*/checkpoint-latest.pth")
     assert "none is more than" in checks.begins_at(second, first)
     torch.save(
-        {"state_dict": tiny_models.miles(str(home / "text"), seed=5).state_dict()},
+        {"state_dict": tiny_models.build_miles(str(home / "text"), seed=5).state_dict()},
         tmp_path / "fresh.pth",
     )
     for other in (tmp_path / "fresh.pth", second):
@@ -96,7 +96,7 @@ def test_results_and_exports_of_another_model_are_refused(rehearsed, tmp_path):
     with pytest.raises(checks.Failed, match="embeds clips otherwise"):
         checks.same_model(tuned, tmp_path / "MILES.pth", results.with_name("embeddings"))
     shutil.copytree(home / "exports/onnx", tmp_path / "onnx")
-    tiny_models.miles(str(home / "text"), seed=5).save_pretrained(tmp_path / "other")
+    tiny_models.build_miles(str(home / "text"), seed=5).save_pretrained(tmp_path / "other")
     with pytest.raises(checks.Failed, match="away from torch"):
         checks.same_onnx(tmp_path / "other", tmp_path / "onnx")
 

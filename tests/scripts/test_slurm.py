@@ -45,11 +45,15 @@ def test_two_nodes_a_signal_and_the_queue(tmp_path):
         (tmp_path / "bin" / name).chmod(0o755)
     args, _ = miniatures.build("WebVid", tmp_path / "WebVid")
     torch.save(
-        {"state_dict": tiny_models.miles(tiny_models.text_folder(tmp_path / "text")).state_dict()},
+        {
+            "state_dict": tiny_models.build_miles(
+                tiny_models.save_text_model(tmp_path / "text")
+            ).state_dict()
+        },
         tmp_path / "stage1.pth",
     )
     settings = [
-        *tiny_models.settings(tmp_path / "text"),
+        *tiny_models.command_line_overrides(tmp_path / "text"),
         "data_loader.args.batch_size=1",
         "trainer.epochs=100000",
         "trainer.save_period=100000",

@@ -27,12 +27,14 @@ TEXT = "The red dogs, they run: a cat's left"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_models.text_folder(tmp_path_factory.mktemp("text"))
+    return tiny_models.save_text_model(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
 def model(folder):
-    made = tiny_models.miles(folder, seed=3, time_init="rand", weight_std=0.3, place_std=0.5).eval()
+    made = tiny_models.build_miles(
+        folder, seed=3, time_init="rand", weight_std=0.3, place_std=0.5
+    ).eval()
     torch.nn.init.normal_(made.video_model.temporal_embed)
     return made
 
@@ -46,7 +48,7 @@ def checkpoint(model, folder, path, **objective):
         if name.startswith("vid")
     }
     config = {
-        "arch": tiny_models.arch(folder),
+        "arch": tiny_models.arch_config(folder),
         "objective": {"type": "MILESPretraining", "args": objective},
     }
     torch.save(
@@ -65,7 +67,7 @@ def checkpoint(model, folder, path, **objective):
 @pytest.mark.parametrize("over, name", [("space", "attn"), ("time", "timeattn")])
 @pytest.mark.parametrize("block", [0, 1, -1])
 def test_attention_by_hand_and_the_blocks_own_output(model, over, name, block):
-    clip = tiny_models.batch(rows=2, frames=3)["video"]
+    clip = tiny_models.random_batch(rows=2, frames=3)["video"]
     layer, kept = getattr(model.video_model.blocks[block], name), {}
     hook = layer.register_forward_hook(lambda _, given, out: kept.update(x=given[0], out=out))
     model.encode_video(clip)  # through the fused kernel
@@ -145,7 +147,7 @@ def test_a_text_that_is_cut_or_holds_nothing(model):
 
 @torch.no_grad()
 def test_alignment_is_the_cosine_of_each_word_with_each_patch(model):
-    clip = tiny_models.batch(rows=1, frames=3)["video"]
+    clip = tiny_models.random_batch(rows=1, frames=3)["video"]
     words, cosine_WTYX = word_similarity(model, clip, TEXT)
     w_WE, patch_TNE = encode_words(model, TEXT)[1], model.encode_video(clip)[1][0]
     assert cosine_WTYX.shape == (len(words), 3, 4, 4)
@@ -179,7 +181,7 @@ def test_the_error_is_the_objectives(model, folder, tmp_path, space, loss):
         mask={"type": "Random", "args": {"ratio": 0.4}},
         mvm_weight=3.0,
     )
-    made, batch = masking_of(path), tiny_models.batch(rows=1)
+    made, batch = masking_of(path), tiny_models.random_batch(rows=1)
     assert made.about == "target: the checkpoint's teacher"
     mask, error = masking_error(made, batch["video"], seed=5)
     again = masking_error(made, batch["video"], seed=5)
@@ -216,10 +218,10 @@ def test_a_model_without_a_teacher_is_its_own(model):
         made.about
         == "target: the model itself (no teacher in the file), [MASK] is zeros (none in the file)"
     )
-    mask, error = masking_error(made, tiny_models.batch(rows=1)["video"])
+    mask, error = masking_error(made, tiny_models.random_batch(rows=1)["video"])
     assert mask.sum() == 4 * 8 and error[mask].min() > 0
     made.objective.mask.ratio = 0  # nothing hidden: the guess is the target
-    mask, error = masking_error(made, tiny_models.batch(rows=1)["video"])
+    mask, error = masking_error(made, tiny_models.random_batch(rows=1)["video"])
     assert not mask.any() and float(error.abs().max()) < 1e-6
 
 

@@ -47,8 +47,8 @@ def place(tmp_path_factory):
     """A folder with a.pth, b.pth, clips and a picture."""
     place = tmp_path_factory.mktemp("place")
     for seed, name in enumerate("ab"):
-        folder = tiny_models.text_folder(place / f"text_{name}")
-        model = tiny_models.miles(
+        folder = tiny_models.save_text_model(place / f"text_{name}")
+        model = tiny_models.build_miles(
             folder, seed, time_init="rand", weight_std=0.3, place_std=0.5
         ).eval()
         checkpoint(

@@ -16,18 +16,18 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_models.text_folder(tmp_path_factory.mktemp("text"))
+    return tiny_models.save_text_model(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")
 def dropping(tmp_path_factory):
-    return tiny_models.text_folder(tmp_path_factory.mktemp("text"), dropout=0.3)
+    return tiny_models.save_text_model(tmp_path_factory.mktemp("text"), dropout=0.3)
 
 
 def build(name, folder, **video):
     return OBJECTIVES.build(
         {"type": name},
-        model=tiny_models.miles(folder, time_init="rand", **video),
+        model=tiny_models.build_miles(folder, time_init="rand", **video),
         loss=LOSSES.build({"type": "NormSoftmaxLoss"}),
     ).double()
 
@@ -77,7 +77,10 @@ class Dealt:
 @pytest.mark.parametrize("name", OBJECTIVES.names())
 @pytest.mark.parametrize("count", [2, 3, 6])
 def test_micro_batches_give_the_gradient_of_the_big_batch(name, count, folder):
-    objective, big = build(name, folder).to(DEVICE), move(tiny_models.batch(7, dtype=torch.float64))
+    objective, big = (
+        build(name, folder).to(DEVICE),
+        move(tiny_models.random_batch(7, dtype=torch.float64)),
+    )
     if hasattr(objective, "mask"):  # they hide unequally
         objective.mask = Dealt(torch.rand(7, 4, 16) < torch.linspace(0.0, 0.9, 7)[:, None, None])
     twin, precision = copy.deepcopy(objective), Precision("fp32", DEVICE)
@@ -93,7 +96,10 @@ def test_micro_batches_give_the_gradient_of_the_big_batch(name, count, folder):
 def test_dropout_drop_path_and_masks_are_replayed(name, dropping):
     """The twin keeps the whole graph: encode each micro-batch with gradient, one loss, one backward pass."""
     objective = build(name, dropping, drop_rate=0.2, drop_path_rate=0.2).to(DEVICE).train()
-    twin, small = copy.deepcopy(objective), cut(move(tiny_models.batch(7, dtype=torch.float64)), 3)
+    twin, small = (
+        copy.deepcopy(objective),
+        cut(move(tiny_models.random_batch(7, dtype=torch.float64)), 3),
+    )
     torch.manual_seed(9)
     outputs = [twin.encode(batch) for batch in small]
     whole = twin.losses({key: torch.cat([output[key] for output in outputs]) for key in outputs[0]})
@@ -115,7 +121,7 @@ def test_dropout_drop_path_and_masks_are_replayed(name, dropping):
 def test_gradients_are_added_to_those_that_are_there(folder):
     objective, small = (
         build("Contrastive", folder),
-        cut(tiny_models.batch(6, dtype=torch.float64), 2),
+        cut(tiny_models.random_batch(6, dtype=torch.float64), 2),
     )
     forward_backward(objective, small, Precision())
     once = grads(objective)
@@ -127,7 +133,7 @@ def test_gradients_are_added_to_those_that_are_there(folder):
 def test_a_frozen_tower_stays_frozen(folder):
     objective, small = (
         build("MILESPretraining", folder),
-        cut(tiny_models.batch(6, dtype=torch.float64), 2),
+        cut(tiny_models.random_batch(6, dtype=torch.float64), 2),
     )
     objective.model.text_model.requires_grad_(False)
     objective.model.text_proj.requires_grad_(False)
@@ -136,7 +142,7 @@ def test_a_frozen_tower_stays_frozen(folder):
         Dealt(torch.arange(6 * 64).view(6, 4, 16) % 3 == 0) for _ in range(2)
     )
     forward_backward(objective, small, Precision())
-    forward_backward(twin, [tiny_models.batch(6, dtype=torch.float64)], Precision())
+    forward_backward(twin, [tiny_models.random_batch(6, dtype=torch.float64)], Precision())
     assert worst(objective, twin) < 1e-10
 
 
@@ -152,7 +158,7 @@ def see(parts):
 def test_parts_are_seen_before_the_backward_pass(count, folder):
     objective, small = (
         build("MILESPretraining", folder),
-        cut(tiny_models.batch(4, dtype=torch.float64), count),
+        cut(tiny_models.random_batch(4, dtype=torch.float64), count),
     )
     with pytest.raises(Seen) as seen:
         forward_backward(objective, small, Precision(), see)
@@ -161,7 +167,7 @@ def test_parts_are_seen_before_the_backward_pass(count, folder):
 
 def test_gradient_checkpointing_changes_nothing(dropping):
     objective = build("MILESPretraining", dropping, drop_rate=0.2).train()
-    twin, small = copy.deepcopy(objective), cut(tiny_models.batch(6, dtype=torch.float64), 2)
+    twin, small = copy.deepcopy(objective), cut(tiny_models.random_batch(6, dtype=torch.float64), 2)
     objective.model.set_gradient_checkpointing(True)
     for each in (objective, twin):
         torch.manual_seed(4)

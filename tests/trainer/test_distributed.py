@@ -31,7 +31,7 @@ def cases(world):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_models.text_folder(tmp_path_factory.mktemp("text"))
+    return tiny_models.save_text_model(tmp_path_factory.mktemp("text"))
 
 
 class Dealt:
@@ -54,7 +54,7 @@ class Dealt:
 def build(name, folder, first=0, last=ROWS):
     objective = OBJECTIVES.build(
         {"type": name},
-        model=tiny_models.miles(folder, time_init="rand"),
+        model=tiny_models.build_miles(folder, time_init="rand"),
         loss=LOSSES.build({"type": "NormSoftmaxLoss"}),
     ).double()
     if hasattr(objective, "mask"):
@@ -64,7 +64,7 @@ def build(name, folder, first=0, last=ROWS):
 
 def cut(frames, first, last, count):
     """Rows first..last of a step's batch in `count` pieces, unequal ones if need be."""
-    batch = tiny_models.batch(ROWS, frames, seed=frames, dtype=torch.float64)
+    batch = tiny_models.random_batch(ROWS, frames, seed=frames, dtype=torch.float64)
     texts = {name: ids[first:last].tensor_split(count) for name, ids in batch["text"].items()}
     return [
         {"video": video, "text": {name: pieces[i] for name, pieces in texts.items()}}

@@ -14,13 +14,13 @@ from trainer.objectives import OBJECTIVES
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_models.text_folder(tmp_path_factory.mktemp("text"))
+    return tiny_models.save_text_model(tmp_path_factory.mktemp("text"))
 
 
 def build(name, folder, loss="NormSoftmaxLoss", **args):
     return OBJECTIVES.build(
         Config({"type": name, "args": args}, "objective"),
-        model=tiny_models.miles(folder, time_init="rand"),
+        model=tiny_models.build_miles(folder, time_init="rand"),
         loss=LOSSES.build({"type": loss}),
     )
 
@@ -50,7 +50,7 @@ def test_miles_pretraining_step_by_step(folder, view, space):
     with torch.no_grad():
         for p in objective.teacher.parameters():
             p.add_(0.05 * torch.randn_like(p))
-    batch = tiny_models.batch(dtype=torch.float64)
+    batch = tiny_models.random_batch(dtype=torch.float64)
     torch.manual_seed(5)
     parts = {name: part.item() for name, part in objective(batch).items()}
     torch.manual_seed(5)
@@ -80,7 +80,10 @@ def test_miles_pretraining_step_by_step(folder, view, space):
 
 
 def test_contrastive_step_by_step(folder):
-    objective, batch = build("Contrastive", folder).double(), tiny_models.batch(dtype=torch.float64)
+    objective, batch = (
+        build("Contrastive", folder).double(),
+        tiny_models.random_batch(dtype=torch.float64),
+    )
     v, t = (
         objective.model.encode_video(batch["video"])[0],
         objective.model.encode_text(batch["text"]),
@@ -94,7 +97,7 @@ def test_contrastive_step_by_step(folder):
 @pytest.mark.parametrize("frames", [4, 1])
 def test_every_objective_reaches_every_trainable_parameter(name, frames, folder):
     objective = build(name, folder)
-    parts = objective(tiny_models.batch(frames=frames))
+    parts = objective(tiny_models.random_batch(frames=frames))
     assert all(part.ndim == 0 and part.isfinite() for part in parts.values())
     parts["loss"].backward()
     trained = {n: p.grad for n, p in objective.named_parameters() if p.requires_grad}
@@ -112,7 +115,7 @@ def test_every_objective_reaches_every_trainable_parameter(name, frames, folder)
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
 def test_every_objective_can_be_cut_between_encodings_and_losses(name, folder):
-    objective, batch = build(name, folder).double(), tiny_models.batch(dtype=torch.float64)
+    objective, batch = build(name, folder).double(), tiny_models.random_batch(dtype=torch.float64)
     torch.manual_seed(3)
     parts = objective(batch)
     torch.manual_seed(3)
@@ -133,7 +136,7 @@ def test_nothing_hidden_costs_nothing_and_learns_nothing(folder):
     objective = build(
         "MILESPretraining", folder, mask={"type": "TubeBlock", "args": {"ratio": 0.0}}
     )
-    parts = objective(tiny_models.batch())
+    parts = objective(tiny_models.random_batch())
     parts["loss"].backward()
     assert parts["loss_mvm"].item() == 0 and torch.equal(parts["loss"], parts["loss_vt"])
     assert objective.mask_token_D.grad.abs().max() == 0
@@ -143,7 +146,7 @@ def test_nothing_hidden_costs_nothing_and_learns_nothing(folder):
 def test_the_mean_is_over_hidden_places_however_unequally_clips_hide(folder):
     objective, batch = (
         build("MILESPretraining", folder).double(),
-        tiny_models.batch(dtype=torch.float64),
+        tiny_models.random_batch(dtype=torch.float64),
     )
     with torch.no_grad():
         objective.teacher.vid_proj[0].weight.add_(0.3 * torch.randn(16, 24, dtype=torch.float64))
@@ -207,4 +210,6 @@ def test_every_objective_refuses_a_loss_that_does_not_contrast(name, folder):
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
 def test_every_objective_takes_the_margin_loss(name, folder):
-    assert build(name, folder, loss="MaxMarginRankingLoss")(tiny_models.batch())["loss"].isfinite()
+    assert build(name, folder, loss="MaxMarginRankingLoss")(tiny_models.random_batch())[
+        "loss"
+    ].isfinite()

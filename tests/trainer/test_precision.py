@@ -18,7 +18,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tiny_models.text_folder(tmp_path_factory.mktemp("text"))
+    return tiny_models.save_text_model(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +32,13 @@ def restored():
 def build(folder):
     return OBJECTIVES.build(
         {"type": "MILESPretraining"},
-        model=tiny_models.miles(folder, time_init="rand"),
+        model=tiny_models.build_miles(folder, time_init="rand"),
         loss=LOSSES.build({"type": "NormSoftmaxLoss"}),
     ).to(DEVICE)
 
 
 def batches(count=1, rows=4):
-    made = [tiny_models.batch(rows, seed=seed) for seed in range(count)]
+    made = [tiny_models.random_batch(rows, seed=seed) for seed in range(count)]
     return [
         {
             "video": batch["video"].to(DEVICE),

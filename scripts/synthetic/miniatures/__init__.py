@@ -116,7 +116,7 @@ def sentences(video: int, count: int) -> tuple[str, ...]:
     return tuple(sentence(video, caption) for caption in range(count))
 
 
-def text(path: Path, content: str, newline: str = "\n") -> Path:
+def write_text(path: Path, content: str, newline: str = "\n") -> Path:
     """Write UTF-8 text exactly as given, with its line ends as `newline`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.replace("\n", newline).encode())
@@ -132,7 +132,7 @@ def picture(video: int, frame: int = 0, height: int = 48, width: int = 64) -> np
 
 
 @functools.lru_cache(maxsize=64)
-def _media(suffix: str, video: int, frames: int, rate: int) -> bytes:
+def encode_media(suffix: str, video: int, frames: int, rate: int) -> bytes:
     buffer = io.BytesIO()
     if suffix not in CODECS:
         Image.fromarray(picture(video)).save(
@@ -152,11 +152,13 @@ def _media(suffix: str, video: int, frames: int, rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def media(path: Path, video: int = 0, frames: int = 8, rate: int = 8, suffix: str = "") -> Path:
+def write_media(
+    path: Path, video: int = 0, frames: int = 8, rate: int = 8, suffix: str = ""
+) -> Path:
     """Write a small clip or picture, encoded once for each of eight colours; the kind is the path's own suffix, or
     `suffix` where the name says nothing or lies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_media(suffix or path.suffix.lower(), video % 8, frames, rate))
+    path.write_bytes(encode_media(suffix or path.suffix.lower(), video % 8, frames, rate))
     return path
 
 

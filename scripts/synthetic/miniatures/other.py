@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from scripts.synthetic.miniatures import media, miniature, sentence, text
+from scripts.synthetic.miniatures import miniature, sentence, write_media, write_text
 
 UCF = ("ApplyEyeMakeup", "HandstandPushups", "YoYo", "PlayingTabla")
 HMDB = ("brush_hair", "climb_stairs", "eat")
@@ -33,28 +33,28 @@ def ucf101_official(folder, videos):
     """The lists of split 1 beside the class folders, with one clip more than they name."""
     numbers = {"train": range(videos), "test": range(videos, 2 * videos)}
     lists = folder / "ucfTrainTestlist"
-    text(
+    write_text(
         lists / "classInd.txt",
         "".join(f"{i + 1} {name}\n" for i, name in enumerate(sorted(UCF))),
         "\r\n",
     )
     for split, part in numbers.items():
         label = {"train": " 1", "test": ""}[split]
-        text(
+        write_text(
             lists / f"{split}list01.txt",
             "".join(f"{ucf(n)[0]}/{ucf(n)[1]}.avi{label}\n" for n in part),
             "\r\n",
         )
         for n in part:
-            media(folder / "UCF-101" / ucf(n)[0] / f"{ucf(n)[1]}.avi", n)
-    media(folder / "UCF-101/YoYo/v_YoYo_g25_c04.avi", 7)
+            write_media(folder / "UCF-101" / ucf(n)[0] / f"{ucf(n)[1]}.avi", n)
+    write_media(folder / "UCF-101/YoYo/v_YoYo_g25_c04.avi", 7)
     return {split: labelled(ucf, part) for split, part in numbers.items()}
 
 
 @miniature("UCF101", "class folders")
 def ucf101_folders(folder, videos):
     for n in range(videos):
-        media(folder / ucf(n)[0] / f"{ucf(n)[1]}.avi", n)
+        write_media(folder / ucf(n)[0] / f"{ucf(n)[1]}.avi", n)
     return {"test": labelled(ucf, range(videos))}
 
 
@@ -78,17 +78,17 @@ def hmdb51_official(folder, videos):
             for n in part
             if hmdb(n)[0] == name
         ]
-        text(folder / f"testTrainMulti_7030_splits/{name}_test_split1.txt", "".join(lines))
+        write_text(folder / f"testTrainMulti_7030_splits/{name}_test_split1.txt", "".join(lines))
     for part in numbers.values():
         for n in part:
-            media(folder / hmdb(n)[0] / f"{hmdb(n)[1]}.avi", n)
+            write_media(folder / hmdb(n)[0] / f"{hmdb(n)[1]}.avi", n)
     return {split: labelled(hmdb, numbers[split]) for split in ("train", "test")}
 
 
 @miniature("HMDB51", "class folders")
 def hmdb51_folders(folder, videos):
     for n in range(videos):
-        media(folder / hmdb(n)[0] / f"{hmdb(n)[1]}.avi", n)
+        write_media(folder / hmdb(n)[0] / f"{hmdb(n)[1]}.avi", n)
     return {"test": labelled(hmdb, range(videos))}
 
 
@@ -97,8 +97,8 @@ def sidecars(folder, numbers):
     captions = {}
     for n in numbers:
         name = f"day{n % 2}/clip {n}" if n % 3 else f"clip.{n}"
-        media(folder / f"{name}{'.jpg' if n % 4 == 3 else '.mp4'}", n)
-        text(
+        write_media(folder / f"{name}{'.jpg' if n % 4 == 3 else '.mp4'}", n)
+        write_text(
             folder / f"{name}.txt",
             f"{sentence(n)}\n\n{sentence(n, 1)}" if n % 2 else f"{sentence(n)}\n",
             "\r\n",
@@ -126,7 +126,7 @@ def clips_and_rows(folder, videos):
     for place, split in enumerate(("train", "val", "test")):
         expected[split] = {}
         for n in range(videos * place, videos * place + videos):
-            media(folder / f"videos/take {n}.mp4", n)
+            write_media(folder / f"videos/take {n}.mp4", n)
             name = f"videos/take {n}.mp4"
             expected[split][name] = (sentence(n), sentence(n, 1))[: 1 + (n % videos == 0)]
             rows += [
@@ -138,7 +138,7 @@ def clips_and_rows(folder, videos):
 @miniature("JsonlDataset", "JSONL")
 def jsonl(folder, videos):
     rows, expected = clips_and_rows(folder, videos)
-    text(folder / "annotations.jsonl", "\ufeff" + "\n".join(map(json.dumps, rows)), "\r\n")
+    write_text(folder / "annotations.jsonl", "\ufeff" + "\n".join(map(json.dumps, rows)), "\r\n")
     return expected
 
 
@@ -149,7 +149,7 @@ def csv_table(folder, videos):
     writer = csv.DictWriter(buffer, ["split", "caption", "path"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    text(folder / "metadata.csv", buffer.getvalue(), "\r\n")
+    write_text(folder / "metadata.csv", buffer.getvalue(), "\r\n")
     return expected
 
 
@@ -161,5 +161,5 @@ def vindlu_json(folder, videos):
             {"video": name, "caption": said[0] if len(said) == 1 else list(said)}
             for name, said in captions.items()
         ]
-        text(folder / f"{split}.json", json.dumps(rows))
+        write_text(folder / f"{split}.json", json.dumps(rows))
     return expected

@@ -6,14 +6,21 @@ import json
 import tarfile
 import zlib
 
-from scripts.synthetic.miniatures import _media, media, miniature, sentence, sentences, text
+from scripts.synthetic.miniatures import (
+    encode_media,
+    miniature,
+    sentence,
+    sentences,
+    write_media,
+    write_text,
+)
 
 
 def table(path, rows, **how):
     """Write rows as CSV; `how` goes to csv.writer."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n", **how).writerows(rows)
-    return text(path, buffer.getvalue())
+    return write_text(path, buffer.getvalue())
 
 
 def said(n):
@@ -48,7 +55,7 @@ def webvid(folder, videos, cut, header):
             [header, *rows, *no_page * (split == "train")],
         )
         for n in numbers:
-            media(folder / f"videos/{n % 2:06d}_000050/{1000 + n}.mp4", n)
+            write_media(folder / f"videos/{n % 2:06d}_000050/{1000 + n}.mp4", n)
         expected[split] = {str(1000 + n): (said(n),) for n in numbers}
     return expected
 
@@ -79,7 +86,7 @@ def webvid_mcq(folder, videos):
             delimiter="\t",
         )
         for n in numbers:
-            media(folder / f"{split}/{n % 2:06d}_000050/{1000 + n}.mp4", n)
+            write_media(folder / f"{split}/{n % 2:06d}_000050/{1000 + n}.mp4", n)
         expected[split] = {f"{n % 2:06d}_000050/{1000 + n}": (said(n),) for n in numbers}
     return expected
 
@@ -105,7 +112,7 @@ def cc3m(folder, videos, name):
             name(row, n): ('"' * (n % 2) + sentence(n),) for row, n in enumerate(numbers)
         }
         for n, key in zip(numbers, expected[split]):
-            media(folder / CC3M_FOLDER[split] / key, n, suffix=(".jpg", ".png")[n % 3 == 2])
+            write_media(folder / CC3M_FOLDER[split] / key, n, suffix=(".jpg", ".png")[n % 3 == 2])
     return expected
 
 
@@ -116,7 +123,7 @@ def cc3m_tsv(folder, videos, name):
             f"{caption}\t{url(videos * place + row)}"
             for row, (caption,) in enumerate(captions.values())
         ]
-        text(folder / CC3M_TSV[split], "\n".join(rows) + "\n" * place)
+        write_text(folder / CC3M_TSV[split], "\n".join(rows) + "\n" * place)
     return expected
 
 
@@ -180,7 +187,7 @@ def shards(folder, videos, suffix):
             for n in numbers[first : first + 2]:
                 about = json.dumps({"caption": sentence(n), "key": f"{n:08d}", "status": "success"})
                 members += [
-                    (f"{n:08d}{suffix}", _media(suffix, n % 8, 8, 8)),
+                    (f"{n:08d}{suffix}", encode_media(suffix, n % 8, 8, 8)),
                     (f"{n:08d}.json", about.encode()),
                     (f"{n:08d}.txt", sentence(n).encode()),
                 ]

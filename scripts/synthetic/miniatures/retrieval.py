@@ -3,10 +3,10 @@
 import json
 import pickle
 
-from scripts.synthetic.miniatures import media, miniature, sentence, sentences, text
+from scripts.synthetic.miniatures import miniature, sentence, sentences, write_media, write_text
 
 
-def dump(path, content):
+def write_pickle(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(content))
 
@@ -21,7 +21,7 @@ def ids(videos, *splits):
 
 def msrvtt_clips(folder, numbers, suffix=".mp4"):
     for number in numbers:
-        media(folder / f"video{number}{suffix}", number)
+        write_media(folder / f"video{number}{suffix}", number)
 
 
 def frozen(folder, videos, cut, splits):
@@ -33,14 +33,14 @@ def frozen(folder, videos, cut, splits):
         for k in range(3)
         for number in everyone
     ]
-    text(
+    write_text(
         folder / "annotation/MSR_VTT.json",
         json.dumps({"annotations": annotations, "images": [], "type": "captions"}),
     )
     lists = folder / "high-quality/structured-symlinks"
     for split, name in splits.items():
         names = "\n".join(f"video{n}" for n in numbers[split])
-        text(lists / f"{name}_list_{cut}.txt", names + "\n" * (split == "train"))
+        write_text(lists / f"{name}_list_{cut}.txt", names + "\n" * (split == "train"))
     msrvtt_clips(folder / "videos/all", everyone)
     return {split: {f"video{n}": sentences(n, 3) for n in numbers[split]} for split in splits}
 
@@ -49,7 +49,7 @@ def frozen(folder, videos, cut, splits):
 def msrvtt_frozen(folder, videos):
     expected = frozen(folder, videos, "jsfusion", {"train": "train", "test": "val"})
     index = {name: i % 3 for i, name in enumerate(sorted(expected["test"]))}
-    dump(folder / "high-quality/structured-symlinks/jsfusion_val_caption_idx.pkl", index)
+    write_pickle(folder / "high-quality/structured-symlinks/jsfusion_val_caption_idx.pkl", index)
     return {
         **expected,
         "test": {name: (all_[index[name]],) for name, all_ in expected["test"].items()},
@@ -94,11 +94,13 @@ def official(numbers, splits):
 @miniature("MSRVTT", "official", cut="full")
 def msrvtt_official(folder, videos):
     numbers = ids(videos, "train", "val", "test")
-    text(
+    write_text(
         folder / "train_val_videodatainfo.json",
         json.dumps(official((numbers["train"], numbers["val"]), ("train", "validate"))),
     )
-    text(folder / "test_videodatainfo.json", json.dumps(official((numbers["test"],), ("test",))))
+    write_text(
+        folder / "test_videodatainfo.json", json.dumps(official((numbers["test"],), ("test",)))
+    )
     msrvtt_clips(folder / "TrainValVideo", numbers["train"] + numbers["val"])
     msrvtt_clips(folder / "TestVideo", numbers["test"])
     return {split: {f"video{n}": sentences(n, 3) for n in part} for split, part in numbers.items()}
@@ -107,16 +109,16 @@ def msrvtt_official(folder, videos):
 @miniature("MSRVTT", "CLIP4Clip", cut="jsfusion")
 def msrvtt_clip4clip(folder, videos):
     numbers = ids(videos, "train", "test")
-    text(
+    write_text(
         folder / "MSRVTT_train.9k.csv",
         "\n".join(["video_id", *(f"video{n}" for n in numbers["train"])]),
         "\r\n",
     )
     rows = [f"ret{i},msr{n},video{n},{sentence(n, 2)}" for i, n in enumerate(numbers["test"])]
-    text(
+    write_text(
         folder / "MSRVTT_JSFUSION_test.csv", "\n".join(["key,vid_key,video_id,sentence", *rows, ""])
     )
-    text(
+    write_text(
         folder / "MSRVTT_data.json",
         json.dumps(official((numbers["train"], numbers["test"]), ("train", "test"))),
     )
@@ -133,8 +135,8 @@ def msrvtt_vindlu(folder, videos):
     numbers = ids(videos, "train", "test")
     train = [{"video": f"video{n}.mp4", "caption": list(sentences(n, 3))} for n in numbers["train"]]
     test = [{"video": f"video{n}.mp4", "caption": sentence(n)} for n in numbers["test"]]
-    text(folder / "msrvtt_ret_train9k.json", json.dumps(train))
-    text(folder / "msrvtt_ret_test1k.json", json.dumps(test))
+    write_text(folder / "msrvtt_ret_train9k.json", json.dumps(train))
+    write_text(folder / "msrvtt_ret_test1k.json", json.dumps(test))
     msrvtt_clips(folder / "videos", numbers["train"] + numbers["test"])
     return {
         "train": {f"video{n}": sentences(n, 3) for n in numbers["train"]},
@@ -151,16 +153,18 @@ def msvd(folder, videos, suffix):
     }
     for split, clips in expected.items():
         newline = "\r\n" if split == "test" else "\n"
-        text(folder / f"{split}_list.txt", "\ufeff" * (split == "val") + "\n".join(clips), newline)
+        write_text(
+            folder / f"{split}_list.txt", "\ufeff" * (split == "val") + "\n".join(clips), newline
+        )
         for n, name in zip(numbers[split], clips):
-            media(folder / f"YouTubeClips/{name}{suffix}", n)
+            write_media(folder / f"YouTubeClips/{name}{suffix}", n)
     return expected, {name: said for clips in expected.values() for name, said in clips.items()}
 
 
 @miniature("MSVD", "raw-captions.pkl")
 def msvd_pickle(folder, videos):
     expected, captions = msvd(folder, videos, ".avi")
-    dump(
+    write_pickle(
         folder / "raw-captions.pkl",
         {name: [said.split() for said in all_] for name, all_ in captions.items()},
     )
@@ -170,7 +174,7 @@ def msvd_pickle(folder, videos):
 @miniature("MSVD", "captions_msvd.json")
 def msvd_json(folder, videos):
     expected, captions = msvd(folder, videos, ".mp4")
-    text(
+    write_text(
         folder / "captions_msvd.json",
         json.dumps({name: list(all_) for name, all_ in captions.items()}),
     )
@@ -194,12 +198,12 @@ def lsmdc_official(folder, videos):
     for split, part in ids(videos, "train", "val", "test").items():
         expected[split] = {lsmdc_clip(n): sentences(n, 1) for n in part}
         times = "00.00.51.926\t00.00.54.129\t00.00.51.926\t00.00.54.129"
-        text(
+        write_text(
             folder / LSMDC_FILES[split],
             "\n".join(f"{name}\t{times}\t{said[0]}" for name, said in expected[split].items()),
         )
         for n in part:
-            media(folder / f"{n:04d}_Paper_Kite" / f"{lsmdc_clip(n)}.avi", n)
+            write_media(folder / f"{n:04d}_Paper_Kite" / f"{lsmdc_clip(n)}.avi", n)
     return expected
 
 
@@ -211,15 +215,15 @@ def lsmdc_frozen(folder, videos):
     }
     everyone = [n for part in numbers.values() for n in part]
     for split, clips in expected.items():
-        text(folder / f"structured-symlinks/{split}_list.txt", "\n".join(clips))
-    dump(
+        write_text(folder / f"structured-symlinks/{split}_list.txt", "\n".join(clips))
+    write_pickle(
         folder / "structured-symlinks/raw-captions.pkl",
         {lsmdc_clip(n): [sentence(n).split()] for n in everyone},
     )
     tars = [f"/somewhere/frames/{n:04d}_Paper_Kite_cut/{lsmdc_clip(n)}.tar" for n in everyone]
-    text(folder / "frame_tar_list.txt", "\n".join(tars))
+    write_text(folder / "frame_tar_list.txt", "\n".join(tars))
     for n in everyone:
-        media(folder / f"videos/{n:04d}_Paper_Kite_cut/{lsmdc_clip(n)}.avi", n)
+        write_media(folder / f"videos/{n:04d}_Paper_Kite_cut/{lsmdc_clip(n)}.avi", n)
     return expected
 
 
@@ -254,11 +258,11 @@ def didemo_official(folder, videos):
             n: f"1234567@N0{n}_36550842{n}_c8b58428fe{suffixes[i % 4]}" for i, n in enumerate(part)
         }
         expected[split] = {name.partition(".")[0]: (paragraph(n),) for n, name in names.items()}
-        text(folder / f"{split}_data.json", json.dumps(didemo_rows(names)))
-        text(folder / f"{split}_list.txt", "\n".join(names.values()))
+        write_text(folder / f"{split}_data.json", json.dumps(didemo_rows(names)))
+        write_text(folder / f"{split}_list.txt", "\n".join(names.values()))
         for i, (n, name) in enumerate(names.items()):
             stem = name.partition(".")[0] + ".mp4"
-            media(
+            write_media(
                 folder / "videos" / (stem if onto[i % 4] == "stem" else name + onto[i % 4]),
                 n,
                 36,
@@ -277,7 +281,7 @@ def didemo_vindlu(folder, videos):
             {"video": f"clip{n}.mp4", "caption": [f"{sentence(n, k)} " for k in range(3)]}
             for n in part
         ]
-        text(folder / f"didemo_ret_{split}.json", json.dumps(rows))
+        write_text(folder / f"didemo_ret_{split}.json", json.dumps(rows))
         for n in part:
-            media(folder / f"clip{n}.mp4", n, 36, 1)
+            write_media(folder / f"clip{n}.mp4", n, 36, 1)
     return expected
