@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The tests, complete on a fresh machine: test.sh [pytest's arguments]
+# The linter and the tests, complete on a fresh machine: test.sh [pytest's arguments]
+#   test.sh -m "not slow"          the quick part, under a minute
+#   test.sh tests/model            one folder
 set -euo pipefail
 bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
