@@ -42,9 +42,9 @@ need_file() { [ -f "$1" ] || missing "the file $1 (set $2 to where it is)" "$3";
 source_of() {
     case "$1" in
         CC3M_DIR) echo "Conceptual Captions: https://ai.google.com/research/ConceptualCaptions, images by img2dataset" ;;
-        WEBVID_DIR) echo "WebVid: its official download has ended; copies are read as they are, see README, Data as downloaded" ;;
-        MSRVTT_DIR) echo "MSR-VTT: https://www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip; other layouts: README" ;;
-        MSVD_DIR) echo "MSVD: https://www.cs.utexas.edu/users/ml/clamp/videoDescription/, and the split lists (README)" ;;
+        WEBVID_DIR) echo "WebVid: its official download has ended; copies are read as they are, see docs/data.md" ;;
+        MSRVTT_DIR) echo "MSR-VTT: https://www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip; other layouts: docs/data.md" ;;
+        MSVD_DIR) echo "MSVD: https://www.cs.utexas.edu/users/ml/clamp/videoDescription/, and the split lists (docs/data.md)" ;;
         LSMDC_DIR) echo "LSMDC: https://sites.google.com/site/describingmovies/, after a signed agreement" ;;
         DIDEMO_DIR) echo "DiDeMo: https://github.com/LisaAnne/LocalizingMoments" ;;
         UCF101_DIR) echo "UCF101: https://www.crcv.ucf.edu/data/UCF101.php, videos and train/test lists" ;;

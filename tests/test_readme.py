@@ -1,5 +1,6 @@
 """What the README says can be typed: its five lines run, its commands and settings exist, the demo's script runs."""
 
+import hashlib
 import json
 import os
 import re
@@ -25,10 +26,16 @@ def test_the_five_lines(tmp_path):
         clip(tmp_path / f"{i}.mp4", frames=8, size=(64, 48))
     code = re.search(r"```python\n(.*?)```", README, re.S).group(1)
     assert len(code.strip().splitlines()) == 5
-    code = code.replace("exps/demo/STAMP/model_best.pth", str(tmp_path / "model"))
+    code = code.replace("exps/demo/STAMP", str(tmp_path / "model"))
     for i in range(2):
         code = code.replace(f"data/demo/videos/test/0000{i}.mp4", str(tmp_path / f"{i}.mp4"))
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert said.returncode == 0, said.stderr
     numbers = [float(x) for x in re.findall(r"-?\d\.\d+", said.stdout)]
     assert len(numbers) == 4 and all(-1 <= x <= 1 for x in numbers)
@@ -44,6 +51,14 @@ def test_scripts_explain_themselves(script):
     ), said.stderr
 
 
+def test_the_readme_is_an_outline():
+    assert len(README.splitlines()) <= 150
+    for picture in re.findall(r"!\[[^\]]*\]\((docs/[^)]+)\)\n\n(.)", README):
+        assert (ROOT / picture[0]).is_file() and picture[1] == "*", f"{picture[0]} has no caption"
+    links = re.findall(r"\]\(((?!http)[^)#]+)\)", README)
+    assert links and not [link for link in links if not (ROOT / link).is_file()]
+
+
 def test_what_is_named_is_there():
     rooms = "scripts|configs|data_loader|model|trainer|tests"
     named = set(re.findall(rf"(?:{rooms})/[\w./]+\.(?:py|sh|json|sbatch)", README))
@@ -53,12 +68,19 @@ def test_what_is_named_is_there():
     assert named and not missing
 
 
+def installed_stamp() -> str:
+    """What scripts/setup.sh leaves in an environment into which it has installed everything."""
+    names = ("pyproject.toml", "requirements.txt", "requirements.lock")
+    content = b"".join((ROOT / name).read_bytes() for name in names)
+    return f"lock yes, {ROOT}, {hashlib.sha256(content).hexdigest()}  -\n"
+
+
 def test_the_demo_from_data_to_table(tmp_path):
     """scripts/demo.sh with this interpreter: an environment that is there and complete is used as it is."""
     (tmp_path / "venv/bin").mkdir(parents=True)
     (tmp_path / "venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / "venv/bin/python").chmod(0o755)
-    (tmp_path / "venv/.miles-requirements").write_bytes((ROOT / "requirements.txt").read_bytes())
+    (tmp_path / "venv/.miles-requirements").write_text(installed_stamp())
     environment = {
         **os.environ,
         "VENV": str(tmp_path / "venv"),
