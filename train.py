@@ -63,7 +63,7 @@ def build(stage: Stage, place: torch.device) -> Trainer:
                 model.tokenize,
                 distributed.rank(),
                 distributed.world_size(),
-                seeds.mix(seed, stage.number),
+                seeds.derive_seed(seed, stage.number),
             ),
         )
     )

@@ -94,7 +94,7 @@ class TextVideoDataset(Annotations, Dataset):
         failures: list[tuple[str, str]] = []
         for attempt in range(TRIES if self.train else 1):
             numbers = (self.seed, epoch, index, attempt)
-            chosen = index if attempt == 0 else seeding.mix(*numbers) % len(self)
+            chosen = index if attempt == 0 else seeding.hash_numbers(*numbers) % len(self)
             sample = self._caption(chosen, numbers, failures)
             try:
                 self._clip(sample, numbers)
@@ -131,7 +131,7 @@ class TextVideoDataset(Annotations, Dataset):
         """The sample of video `index` without its clip."""
         table, row = self.gallery.table, int(self.gallery.rows[index])
         places = table.captions(row)
-        caption = seeding.mix(*numbers, 1) % len(places) if self.train else 0
+        caption = seeding.hash_numbers(*numbers, 1) % len(places) if self.train else 0
         meta = {
             "index": index,
             "id": table.id[row],

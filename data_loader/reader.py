@@ -1,7 +1,7 @@
-"""Path + indices -> frames: one entry for videos and images, with a deadline. T frames, C = 3, H, W in pixels.
+"""Path and indices -> frames: one entry for videos and images, with a deadline. T frames, C = 3, H, W in pixels.
 
-Frames are exactly those of a decode of the whole file, with every reader; see `readers` for what one is, `readers.h264`
-for when a clip is read at the wanted places only, `isolated` for decoders that hang or crash.
+Frames are exactly those of a decode of the whole file, with every reader; see `readers` for what a reader is,
+`readers.h264` for which files are decoded only where needed, `decode.process` for decoders that hang or crash.
 """
 
 import os
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_loader.decode import process
-from data_loader.readers import READERS, BrokenVideo, Choose
+from data_loader.decode import process, worker
+from data_loader.readers import READERS, BrokenVideo, Choose, Pictures
 from data_loader.readers.image_reader import is_image
 
 __all__ = ["READERS", "BrokenVideo", "count_frames", "read_clip", "read_frames"]
@@ -29,9 +29,9 @@ def read_clip(
     """uint8 (T, C, H, W), a view of (T, H, W, C), and the T indices; `choose(length)` says which frames.
 
     `length` and the indices count the frames that begin between `start` and `end` (seconds after the first frame), or
-    all. `choose` may be asked a second time, if the file holds fewer frames than it says. `reader`: "auto" or "av",
+    all. `choose` may be called a second time, if the file holds fewer frames than it says. `reader`: "auto" or "av",
     "decord", or any other name in READERS; images are recognised by their first bytes. `deadline`: seconds after which
-    a video's decoder, which runs in a process of its own, counts as hung; None or 0: no limit, and it runs here.
+    a video's decoder, which runs in a child process, counts as hung; None or 0: no limit, in this process.
     Raises BrokenVideo (path and reason) for what cannot be decoded, OSError for what cannot be opened.
     """
     return _read(os.fspath(path), choose, reader, start, end, deadline)
@@ -47,7 +47,8 @@ def read_frames(
 
     Raises what `read_clip` raises, and IndexError for a frame that the file does not have.
     """
-    return _read(os.fspath(path), list(indices), reader, None, None, deadline)[0]
+    frames_TCHW, _ = _read(os.fspath(path), list(indices), reader, None, None, deadline)
+    return frames_TCHW
 
 
 def count_frames(path: str | os.PathLike, deadline: float | None = 60.0) -> int:
@@ -70,15 +71,42 @@ def _read(
     end: float | None,
     deadline: float | None,
 ) -> tuple[Tensor, list[int]]:
-    function = READERS.get(reader, "video_params.reader")
+    READERS.get(reader, "video_params.reader")  # raises ConfigError, whatever the file is
     try:
         if is_image(path):
-            function, deadline = READERS.get("image"), None
+            reader = "image"
+            deadline = None
     except IsADirectoryError:
         raise BrokenVideo(path, "is a folder") from None
     if deadline:
-        pictures_THWC, indices = process.read(reader, path, choose, start, end, deadline)
+        frames_THWC, indices = _read_in_child(path, choose, reader, start, end, deadline)
     else:
-        pictures, indices = function(path, choose, start, end)
-        pictures_THWC = np.stack(pictures)
-    return torch.from_numpy(pictures_THWC).permute(0, 3, 1, 2), indices
+        frames, indices = READERS.get(reader)(path, choose, start, end)
+        frames_THWC = np.stack(frames)
+    return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2), indices
+
+
+def _read_in_child(
+    path: str,
+    choose: Choose,
+    reader: str,
+    start: float | None,
+    end: float | None,
+    deadline: float,
+) -> tuple[np.ndarray, list[int]]:
+    """uint8 (T, H, W, 3) and the indices. `choose` itself is called in this process: it need not be picklable."""
+
+    def answer(length: int) -> list[int]:
+        assert callable(choose)
+        return [int(index) for index in choose(length)]
+
+    remote_choose = worker.ask_parent if callable(choose) else list(choose)
+    args = (reader, path, remote_choose, start, end)
+    return process.call(_call_reader, *args, path=path, deadline=deadline, answer=answer)
+
+
+def _call_reader(
+    reader: str, path: str, choose: Choose, start: float | None, end: float | None
+) -> Pictures:
+    frames, indices = READERS.get(reader)(path, choose, start, end)
+    return Pictures(frames, indices)

@@ -1,12 +1,16 @@
-"""Randomness as a pure function of integers: the same numbers give the same draws on any worker, in any order."""
+"""Randomness as a pure function of integers: the same numbers give the same draws in any process, in any order."""
 
 import torch
 
 MASK = (1 << 64) - 1
 
 
-def mix(*numbers: int) -> int:
-    """Non-negative 63-bit hash of integers (splitmix64's finaliser, chained)."""
+def hash_numbers(*numbers: int) -> int:
+    """Non-negative 63-bit hash of integers (splitmix64's finaliser, chained).
+
+    `trainer.seeds.derive_seed` does the same with another hash. Neither may change: the order of the samples and their
+    crops follow from this one, dropout and masks from that one, and a run must resume as it began.
+    """
     state = 0
     for number in numbers:
         state = (state + number + 0x9E3779B97F4A7C15) & MASK
@@ -18,9 +22,9 @@ def mix(*numbers: int) -> int:
 
 def generator(*numbers: int) -> torch.Generator:
     """A CPU generator seeded by `numbers`."""
-    made = torch.Generator()
-    made.manual_seed(mix(*numbers))
-    return made
+    seeded = torch.Generator()
+    seeded.manual_seed(hash_numbers(*numbers))
+    return seeded
 
 
 def permutation(count: int, *numbers: int) -> torch.Tensor:

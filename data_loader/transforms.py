@@ -1,4 +1,4 @@
-"""uint8 frames -> what the model sees. Pictures stay uint8 until the last step; one draw a clip, not a frame.
+"""uint8 frames -> the model's input. Frames stay uint8 until the last step; one random draw per clip, not per frame.
 
 T frames, C channels, H height, W width.
 """
@@ -11,7 +11,8 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 Transform = Callable[[torch.Tensor, torch.Generator | None], torch.Tensor]
-RATIO = (3 / 4, 4 / 3)  # of width to height of a training crop
+ASPECT_RATIOS = (3 / 4, 4 / 3)  # of width to height of a training crop
+CROP_TRIES = 10
 
 
 def build_transform(
@@ -25,18 +26,26 @@ def build_transform(
 ) -> Transform:
     """(uint8 (T, C, H, W), generator) -> float32 (T, C, input_res, input_res), normalised.
 
-    Train (the family's): a crop of random area and aspect brought to input_res, mirrored half of the time, the same for
-    all frames of the clip. Test (the family's): short side to center_crop (256 for 224), its centre, then input_res.
+    Both as in the Frozen-in-Time codebases. Train: a crop of random area and aspect ratio, resized to input_res and
+    mirrored half of the time, the same for all frames of the clip. Test: the short side is resized to center_crop
+    (256 for 224), the centre is cut out and resized to input_res.
     """
     if train:
         return partial(
-            _train, size=input_res, scale=randcrop_scale, hflip=hflip, mean=norm_mean, std=norm_std
+            _transform_train,
+            size=input_res,
+            scale=randcrop_scale,
+            hflip=hflip,
+            mean=norm_mean,
+            std=norm_std,
         )
-    centre = center_crop or round(input_res * 256 / 224)
-    return partial(_test, size=input_res, centre=centre, mean=norm_mean, std=norm_std)
+    crop_size = center_crop or round(input_res * 256 / 224)
+    return partial(
+        _transform_test, size=input_res, crop_size=crop_size, mean=norm_mean, std=norm_std
+    )
 
 
-def _train(
+def _transform_train(
     clip_TCHW: torch.Tensor,
     generator: torch.Generator | None = None,
     *,
@@ -46,49 +55,62 @@ def _train(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> torch.Tensor:
-    top, left, height, width = random_crop(*clip_TCHW.shape[-2:], scale, generator)
-    mirror = hflip and bool(torch.rand((), generator=generator) < 0.5)
-    clip_TCHW = _resize(clip_TCHW[..., top : top + height, left : left + width], [size, size])
-    return normalise(clip_TCHW.flip(-1) if mirror else clip_TCHW, mean, std)
+    height, width = clip_TCHW.shape[-2:]
+    top, left, crop_height, crop_width = random_crop(height, width, scale, generator)
+    clip_TCHW = clip_TCHW[..., top : top + crop_height, left : left + crop_width]
+    clip_TCHW = _resize(clip_TCHW, [size, size])
+    if hflip and torch.rand((), generator=generator) < 0.5:
+        clip_TCHW = clip_TCHW.flip(-1)
+    return normalise(clip_TCHW, mean, std)
 
 
-def _test(
+def _transform_test(
     clip_TCHW: torch.Tensor,
     generator: torch.Generator | None = None,
     *,
     size: int,
-    centre: int,
+    crop_size: int,
     mean: Sequence[float],
     std: Sequence[float],
 ) -> torch.Tensor:
-    clip_TCHW = F.center_crop(_resize(clip_TCHW, [centre]), [centre, centre])
-    return normalise(_resize(clip_TCHW, [size, size]), mean, std)
+    clip_TCHW = _resize(clip_TCHW, [crop_size])
+    clip_TCHW = F.center_crop(clip_TCHW, [crop_size, crop_size])
+    clip_TCHW = _resize(clip_TCHW, [size, size])
+    return normalise(clip_TCHW, mean, std)
 
 
 def random_crop(
     height: int, width: int, scale: Sequence[float], generator: torch.Generator | None = None
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a crop that covers a share `scale` of the area, drawn as torchvision's
-    RandomResizedCrop draws it: ten tries, then the largest centred one of an allowed aspect."""
-    draws_43 = torch.rand(10, 4, generator=generator, dtype=torch.float64).tolist()
-    for area, aspect, down, right in draws_43:
-        area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
-        aspect = math.exp(math.log(RATIO[0]) + (math.log(RATIO[1]) - math.log(RATIO[0])) * aspect)
-        wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < wide <= width and 0 < high <= height:
-            return int(down * (height - high + 1)), int(right * (width - wide + 1)), high, wide
-    high = min(height, round(width / RATIO[0]))
-    wide = min(width, round(height * RATIO[1]))
-    return (height - high) // 2, (width - wide) // 2, high, wide
+    """(top, left, height, width) of a random crop of a picture of `height` x `width` pixels.
+
+    Its share of the area is drawn between scale[0] and scale[1], its aspect ratio between 3/4 and 4/3, as torchvision's
+    RandomResizedCrop draws them: ten tries, then the largest centred crop of an allowed aspect ratio.
+    """
+    log_min, log_max = (math.log(ratio) for ratio in ASPECT_RATIOS)
+    draws = torch.rand(CROP_TRIES, 4, generator=generator, dtype=torch.float64).tolist()
+    for area_draw, aspect_draw, top_draw, left_draw in draws:
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * area_draw)
+        aspect_ratio = math.exp(log_min + (log_max - log_min) * aspect_draw)
+        crop_width = round(math.sqrt(area * aspect_ratio))
+        crop_height = round(math.sqrt(area / aspect_ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top = int(top_draw * (height - crop_height + 1))
+            left = int(left_draw * (width - crop_width + 1))
+            return top, left, crop_height, crop_width
+    crop_height = min(height, round(width / ASPECT_RATIOS[0]))
+    crop_width = min(width, round(height * ASPECT_RATIOS[1]))
+    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
 
 
 def normalise(clip_TCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """uint8 -> float32, (x / 255 - mean) / std for each channel, in two passes over the memory."""
-    scale = torch.tensor([1 / (255 * deviation) for deviation in std]).view(-1, 1, 1)
-    shift = torch.tensor([-middle / deviation for middle, deviation in zip(mean, std)]).view(
-        -1, 1, 1
+    """uint8 -> float32, (x / 255 - mean) / std per channel, in two passes over the memory."""
+    scale_C = torch.tensor([1 / (255 * channel_std) for channel_std in std])
+    shift_C = torch.tensor(
+        [-channel_mean / channel_std for channel_mean, channel_std in zip(mean, std)]
     )
-    return clip_TCHW.contiguous().to(torch.float32).mul_(scale).add_(shift)
+    clip_TCHW = clip_TCHW.contiguous().to(torch.float32)
+    return clip_TCHW.mul_(scale_C.view(-1, 1, 1)).add_(shift_C.view(-1, 1, 1))
 
 
 def _resize(clip_TCHW: torch.Tensor, size: list[int]) -> torch.Tensor:

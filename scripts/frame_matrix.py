@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from data_loader.reader import READERS, BrokenVideo, count_frames, read_clip, read_frames
-from data_loader.readers.h264 import planned
+from data_loader.readers.h264 import open_with_plan
 from scripts.synthetic import clips
 
 MOST = 60  # frames of a file that are asked for alone
@@ -67,7 +67,7 @@ def row(path: str, readers: list[str], generator: random.Random) -> list[str]:
         truth_TCHW = read_frames(path, range(count_frames(path)), "sequential")
     except BrokenVideo as error:
         return ["broken", "0", *(["-"] * (len(readers) - 1)), error.reason]
-    with planned(path) as (_, plan):
+    with open_with_plan(path) as (_, plan):
         how = "jumps" if plan else "from the start"
     return [
         how,

@@ -1,1 +1,1 @@
-"""Reading clips in a process of its own, by time stamps and in segments."""
+"""Decoding in a child process, time stamps of frames, and clips of several segments of one video."""

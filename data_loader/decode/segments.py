@@ -1,4 +1,4 @@
-"""Several cuts of one video in one reading: what `read_clip` gives for each, without looking through the file for each.
+"""Clips of several segments of one video from a single decode.
 
 T frames, C = 3, H, W in pixels.
 """
@@ -13,59 +13,70 @@ from torch import Tensor
 
 from data_loader.decode import process
 from data_loader.frames import pick
-from data_loader.readers import READERS, BrokenVideo, Choose
-from data_loader.readers.av_reader import NotAsPlanned, Pictures, _promised, _walk, jump
-from data_loader.readers.h264 import planned
-from data_loader.readers.source import Source, cut
+from data_loader.readers import BrokenVideo, Pictures
+from data_loader.readers.av_reader import NotAsPlanned, decode_positions, decode_sequentially
+from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.source import Source, frame_range
 
-Span = tuple[float, float]
+Segment = tuple[float, float]
 
 
-def read_spans(
+def read_segments(
     path: str | os.PathLike,
-    spans: Sequence[Span],
+    segments: Sequence[Segment],
     num_frames: int,
     deadline: float | None = 60.0,
 ) -> list[Tensor]:
-    """uint8 (T, C, H, W) for each (start, end) in seconds, ascending: the middle frames of T equal parts.
+    """A clip, uint8 (T, C, H, W), for each (start, end) in seconds, ascending: what `read_clip` gives for each.
 
-    Raises BrokenVideo if any of them cannot be read, OSError for what cannot be opened. Pictures are all held at once.
+    Each clip is the middle frames of `num_frames` equal parts of its segment. All are held in memory at once. Raises
+    BrokenVideo if any of them cannot be read, OSError for what cannot be opened.
     """
-    READERS.register("spans")(_spans)  # here, not at import: its `choose` is not that of a reader
+    path = os.fspath(path)
     with open(path, "rb"):
         pass
-    choose = [num_frames, *(edge for span in spans for edge in span)]
-    read = process.read if deadline else lambda name, *args: READERS.get(name)(*args[:-1])
-    pictures_THWC, _ = read("spans", os.fspath(path), choose, None, spans[-1][1], deadline)
-    return [
-        torch.from_numpy(np.stack(list(part_THWC))).permute(0, 3, 1, 2)
-        for part_THWC in (
-            pictures_THWC[first : first + num_frames]
-            for first in range(0, len(spans) * num_frames, num_frames)
-        )
-    ]
+    frames, _ = process.call(
+        _read_segments, path, list(segments), num_frames, path=path, deadline=deadline
+    )
+    clips = []
+    for first in range(0, len(segments) * num_frames, num_frames):
+        clip_THWC = np.stack(list(frames[first : first + num_frames]))
+        clips.append(torch.from_numpy(clip_THWC).permute(0, 3, 1, 2))
+    return clips
 
 
-def _spans(path: str, choose: Choose, start: float | None, end: float | None) -> Pictures:
-    num_frames, *edges = choose
-    spans = list(zip(edges[::2], edges[1::2]))
-
-    def wanted(seconds: list[float]) -> list[int]:
-        found = [cut(seconds, *span) for span in spans]
-        if any(first == last for first, last in found):
-            raise BrokenVideo(path, "has no frame in a part of it")
-        return [
-            first + place for first, last in found for place in pick(last - first, int(num_frames))
-        ]
-
-    with suppress(NotAsPlanned, BrokenVideo), planned(path, end) as (source, plan):
+def _read_segments(path: str, segments: list[Segment], num_frames: int) -> Pictures:
+    """The frames of all segments one after the other, and their positions in the video."""
+    end = segments[-1][1]
+    with suppress(NotAsPlanned, BrokenVideo), open_with_plan(path, end) as (source, plan):
         if plan:
-            places = wanted(source.seconds(plan.stamps))
-            seen = jump(source, plan, set(places))
-            return [seen[place] for place in places], places
-    believed, seconds = None, None
-    while seconds is None or believed != wanted(seconds):
+            positions = _positions(path, source.seconds(plan.stamps), segments, num_frames)
+            pictures = decode_positions(source, plan, set(positions))
+            return Pictures([pictures[position] for position in positions], positions)
+    return _decode_segments(path, segments, num_frames)
+
+
+def _decode_segments(path: str, segments: list[Segment], num_frames: int) -> Pictures:
+    """The same from a decode from the first frame on, repeated until the time stamps of its frames are as expected."""
+    end = segments[-1][1]
+    with Source(path, end) as source:
+        positions = _positions(path, source.packet_seconds(), segments, num_frames)
+        pictures, seconds = decode_sequentially(source, set(positions))
+    while positions != (corrected := _positions(path, seconds, segments, num_frames)):
+        positions = corrected
         with Source(path, end) as source:
-            believed = wanted(_promised(source) if seconds is None else seconds)
-            seen, seconds = _walk(source, set(believed))
-    return [seen[place] for place in believed], believed
+            pictures, seconds = decode_sequentially(source, set(positions))
+    return Pictures([pictures[position] for position in positions], positions)
+
+
+def _positions(
+    path: str, seconds: list[float], segments: list[Segment], num_frames: int
+) -> list[int]:
+    """Positions in the video of the frames of all segments; `seconds`: when each frame of the video begins."""
+    positions = []
+    for start, end in segments:
+        first, stop = frame_range(seconds, start, end)
+        if first == stop:
+            raise BrokenVideo(path, "has no frame in a part of it")
+        positions += [first + index for index in pick(stop - first, num_frames)]
+    return positions

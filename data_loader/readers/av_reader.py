@@ -1,16 +1,15 @@
-"""PyAV. A proven file (`h264.prove`) is read at the wanted places; any other is decoded from first to last."""
+"""PyAV. A file with a plan (`h264.seek_plan`) is decoded only where needed, any other from first to last."""
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from contextlib import suppress
 
 import av
 import numpy as np
 
-from data_loader.readers import READERS, BrokenVideo, Choose, chosen
-from data_loader.readers.h264 import Plan, planned
-from data_loader.readers.source import Source, cut
-
-Pictures = tuple[list[np.ndarray], list[int]]
+from data_loader.readers import READERS, BrokenVideo, Choose, Pictures, requested_indices
+from data_loader.readers.h264 import SeekPlan, open_with_plan
+from data_loader.readers.source import Source, frame_range
 
 
 class NotAsPlanned(Exception):
@@ -23,53 +22,80 @@ def read(
     path: str, choose: Choose, start: float | None = None, end: float | None = None
 ) -> Pictures:
     """See `data_loader.readers`."""
-    with suppress(NotAsPlanned, BrokenVideo), planned(path, end) as (source, plan):
+    with suppress(NotAsPlanned, BrokenVideo), open_with_plan(path, end) as (source, plan):
         if plan:
-            first, last = cut(source.seconds(plan.stamps), start, end)
-            indices = chosen(choose, last - first) if last > first else []
-            if indices and 0 <= min(indices) <= max(indices) < last - first:
-                seen = jump(source, plan, {first + i for i in indices})
-                return [seen[first + i] for i in indices], indices
-    return from_the_start(path, choose, start, end)
+            request = positions_in_plan(source, plan, choose, start, end)
+            if request:
+                positions, indices = request
+                pictures = decode_positions(source, plan, set(positions))
+                return Pictures([pictures[position] for position in positions], indices)
+    return read_sequentially(path, choose, start, end)
 
 
-def jump(source: Source, plan: Plan, places: set[int]) -> dict[int, np.ndarray]:
-    """{n: picture of the n-th frame}, decoding from the IDR picture before each what it can refer to."""
-    wanted = {plan.order[place]: place for place in places}
-    ends: dict[int, int] = {}  # start -> the last wanted packet behind it
-    for number in sorted(wanted):
-        ends[plan.starts[bisect_right(plan.starts, number) - 1]] = number
-    needed = {
-        number
-        for start, end in ends.items()
-        for number in range(start, end + 1)
-        if number in wanted or not plan.skips[number]
-    }
-    stops, seen, sent, shown = set(ends.values()), {}, [], []
-    places_of = {plan.stamps[place]: place for place in places}
+def positions_in_plan(
+    source: Source, plan: SeekPlan, choose: Choose, start: float | None, end: float | None
+) -> tuple[list[int], list[int]] | None:
+    """(positions in the video, indices in the clip) of the requested frames; None if the plan lacks one of them."""
+    first, stop = frame_range(source.seconds(plan.stamps), start, end)
+    length = stop - first
+    if not length:
+        return None
+    indices = requested_indices(choose, length)
+    if min(indices) < 0 or max(indices) >= length:
+        return None
+    return [first + index for index in indices], indices
+
+
+def decode_positions(source: Source, plan: SeekPlan, positions: set[int]) -> dict[int, np.ndarray]:
+    """{position: picture}: decodes, from the IDR picture before each position on, only what it can refer to.
+
+    Raises NotAsPlanned.
+    """
+    needed, flush_after = _needed_packets(plan, positions)
+    position_of_stamp = {plan.stamps[position]: position for position in positions}
+    pictures: dict[int, np.ndarray] = {}
+    sent_stamps: list[int] = []
+    decoded_stamps: list[int | None] = []
     for number, packet in enumerate(source.packets()):
         if number not in needed:
             continue
-        sent.append(packet.pts)
-        for frame in _decoded(source, packet, last=number in stops):
-            shown.append(frame.pts)
+        assert packet.pts is not None  # the plan shows it
+        sent_stamps.append(packet.pts)
+        for frame in _decode_planned(source, packet, flush=number in flush_after):
+            decoded_stamps.append(frame.pts)
             if frame.is_corrupt:
                 raise NotAsPlanned
-            if frame.pts in places_of:
-                seen[places_of[frame.pts]] = source.picture(frame)
-        if number in stops:
-            if shown != sorted(sent):
+            if frame.pts in position_of_stamp:
+                pictures[position_of_stamp[frame.pts]] = source.picture(frame)
+        if number in flush_after:
+            if decoded_stamps != sorted(sent_stamps):
                 raise NotAsPlanned
-            sent, shown = [], []
-            if len(seen) == len(places):
+            sent_stamps = []
+            decoded_stamps = []
+            if len(pictures) == len(positions):
                 break
-    return seen
+    return pictures
 
 
-def _decoded(source: Source, packet: av.Packet, last: bool):
+def _needed_packets(plan: SeekPlan, positions: set[int]) -> tuple[set[int], set[int]]:
+    """Numbers of the packets to decode, and of those after which the decoder is flushed."""
+    requested = {plan.order[position] for position in positions}
+    last_after: dict[int, int] = {}  # IDR packet -> the last requested packet that refers to it
+    for number in sorted(requested):
+        last_after[plan.starts[bisect_right(plan.starts, number) - 1]] = number
+    needed = {
+        number
+        for start, last in last_after.items()
+        for number in range(start, last + 1)
+        if number in requested or not plan.skips[number]
+    }
+    return needed, set(last_after.values())
+
+
+def _decode_planned(source: Source, packet: av.Packet, flush: bool) -> Iterator[av.VideoFrame]:
     try:
         yield from source.decoder.decode(packet)
-        if last:
+        if flush:
             yield from source.decoder.decode(None)
             source.decoder.flush_buffers()
     except av.FFmpegError:
@@ -77,64 +103,70 @@ def _decoded(source: Source, packet: av.Packet, last: bool):
 
 
 @READERS.register("sequential")
-def from_the_start(
+def read_sequentially(
     path: str, choose: Choose, start: float | None = None, end: float | None = None
 ) -> Pictures:
-    """Decode the file from its first frame on, to the last wanted one, or to the end where frames must be counted.
+    """Decode from the first frame on, to the last requested one, or to the end where frames must be counted.
 
-    To count them in the same decode, the choice is made from what the container says; where that proves wrong, it is
-    made again and the file decoded again.
+    To count them in the same decode, `choose` is first called with what the packets promise; where the decode proves
+    that wrong, it is called again and the file decoded again.
     """
     if start is None and end is None and not callable(choose):
-        indices = chosen(choose, 0)
+        indices = requested_indices(choose, 0)
         with Source(path) as source:
-            seen, seconds = _walk(source, set(indices), stop=True)
-            return _answer(source, indices, 0, seen, seconds)
-    believed, seconds = None, None
-    while seconds is None or believed != cut(seconds, start, end):
+            pictures, seconds = decode_sequentially(source, set(indices), stop_early=True)
+            return _pictures_at(source, indices, 0, pictures, seconds)
+    with Source(path, end) as source:
+        seconds = source.packet_seconds()
+        clip = frame_range(seconds, start, end)
+        indices, pictures, seconds = _decode_clip(source, choose, clip)
+    while clip != (corrected := frame_range(seconds, start, end)):
+        clip = corrected
         with Source(path, end) as source:
-            first, last = believed = cut(
-                _promised(source) if seconds is None else seconds, start, end
-            )
-            indices = chosen(choose, last - first) if last > first else []
-            seen, seconds = _walk(source, {first + i for i in indices})
+            indices, pictures, seconds = _decode_clip(source, choose, clip)
     if seconds and not indices:
         raise BrokenVideo(path, f"has no frame between {start or 0:g} and {end or seconds[-1]:g} s")
-    return _answer(source, indices, first, seen, seconds)
+    return _pictures_at(source, indices, clip[0], pictures, seconds)
 
 
-def _promised(source: Source) -> list[float]:
-    """Seconds of the frames by the container's word."""
-    stamps = [packet.pts for packet in source.packets() if not packet.is_discard]
-    return source.seconds(stamps if None in stamps else sorted(stamps))
+def _decode_clip(
+    source: Source, choose: Choose, clip: tuple[int, int]
+) -> tuple[list[int], dict[int, np.ndarray], list[float]]:
+    """(indices that `choose` requests, {position: picture}, seconds of all frames); `clip`: a frame range."""
+    first, stop = clip
+    indices = requested_indices(choose, stop - first) if stop > first else []
+    pictures, seconds = decode_sequentially(source, {first + index for index in indices})
+    return indices, pictures, seconds
 
 
-def _walk(
-    source: Source, places: set[int], stop: bool = False
+def decode_sequentially(
+    source: Source, positions: set[int], stop_early: bool = False
 ) -> tuple[dict[int, np.ndarray], list[float]]:
-    """({n: picture of the n-th frame}, seconds of all frames); `stop`: not further than the last of them."""
-    seen, stamps = {}, []
-    for place, frame in enumerate(source.frames()):
+    """({position: picture}, seconds of all frames); `stop_early`: not further than the last position."""
+    pictures: dict[int, np.ndarray] = {}
+    stamps = []
+    for position, frame in enumerate(source.frames()):
         stamps.append(frame.pts)
-        if place in places:
-            seen[place] = source.picture(frame)
-            if stop and len(seen) == len(places):
+        if position in positions:
+            pictures[position] = source.picture(frame)
+            if stop_early and len(pictures) == len(positions):
                 break
-    return seen, source.seconds(stamps)
+    return pictures, source.seconds(stamps)
 
 
-def _answer(
+def _pictures_at(
     source: Source,
     indices: list[int],
     first: int,
-    seen: dict[int, np.ndarray],
+    pictures: dict[int, np.ndarray],
     seconds: list[float],
 ) -> Pictures:
+    """The requested pictures of a clip that begins at position `first`. Raises BrokenVideo, IndexError."""
     if not seconds:
         raise BrokenVideo(
             source.path, f"holds no frame that can be decoded ({source.damage or 'no packets'})"
         )
-    missing = [i for i in indices if first + i not in seen]
+    missing = [index for index in indices if first + index not in pictures]
     if missing:
         raise IndexError(f"{source.path}: frame {missing[0]} is asked of {len(seconds) - first}")
-    return [seen[first + i] for i in indices], indices
+    return Pictures([pictures[first + index] for index in indices], indices)

@@ -1,25 +1,25 @@
-"""decord, where its seeking is proven right; PyAV for the rest (decord returns wrong frames there without a word).
+"""decord, where its seeking is proven right; PyAV for the rest, where decord returns wrong frames without a word.
 
 decord seeks to a key frame by its time of decoding. That finds the right one if the container calls exactly the IDR
-pictures key frames and none is decoded before the one in front of it is shown. Imported when it is first used, after
-torch: the other order has crashed for users.
+pictures key frames and none is decoded before the one in front of it is shown. decord is imported when it is first
+used, after torch: the other order has crashed for users.
 """
 
 from contextlib import suppress
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 
-from data_loader.readers import READERS, BrokenVideo, Choose, av_reader, chosen
-from data_loader.readers.h264 import Plan, planned
-from data_loader.readers.source import cut
+from data_loader.readers import READERS, BrokenVideo, Choose, Pictures, av_reader
+from data_loader.readers.h264 import SeekPlan, open_with_plan
 from parse_config import ConfigError
 
 
 @READERS.register("decord")
 def read(
     path: str, choose: Choose, start: float | None = None, end: float | None = None
-) -> av_reader.Pictures:
+) -> Pictures:
     """See `data_loader.readers`. Raises ConfigError if decord is not installed."""
     try:
         import decord
@@ -27,30 +27,31 @@ def read(
         raise ConfigError(
             "reader 'decord': decord is not installed; pip install decord, or use reader 'av'"
         ) from None
-    with suppress(BrokenVideo), planned(path) as (source, plan):
-        if plan and _seekable(plan):
-            first, last = cut(source.seconds(plan.stamps), start, end)
-            indices = chosen(choose, last - first) if last > first else []
-            if indices and 0 <= min(indices) <= max(indices) < last - first:
+    with suppress(BrokenVideo), open_with_plan(path) as (source, plan):
+        if plan and can_seek(plan):
+            request = av_reader.positions_in_plan(source, plan, choose, start, end)
+            if request:
+                positions, indices = request
                 with suppress(RuntimeError, IndexError, decord.DECORDError):
-                    return _seek(
-                        decord, path, len(plan.stamps), [first + i for i in indices]
-                    ), indices
+                    frames = _seek(decord, path, len(plan.stamps), positions)
+                    return Pictures(frames, indices)
     return av_reader.read(path, choose, start, end)
 
 
-def _seekable(plan: Plan) -> bool:
-    return (
-        plan.keyed
-        and None not in plan.times
-        and all(plan.times[after] > plan.stamps[before] for before, after in pairwise(plan.starts))
-    )
+def can_seek(plan: SeekPlan) -> bool:
+    """Whether decord finds the right frames of a video with this plan."""
+    if not plan.keyed:
+        return False
+    times = [time for time in plan.times if time is not None]
+    if len(times) < len(plan.times):
+        return False
+    return all(times[start] > plan.stamps[previous] for previous, start in pairwise(plan.starts))
 
 
-def _seek(decord, path: str, length: int, places: list[int]) -> list[np.ndarray]:
+def _seek(decord: ModuleType, path: str, length: int, positions: list[int]) -> list[np.ndarray]:
     video = decord.VideoReader(path, num_threads=1)
     if len(video) != length:
         raise IndexError
-    once = sorted(set(places))
-    pictures = dict(zip(once, video.get_batch(once).asnumpy()))
-    return [pictures[place] for place in places]
+    unique = sorted(set(positions))
+    pictures = dict(zip(unique, video.get_batch(unique).asnumpy()))
+    return [pictures[position] for position in positions]

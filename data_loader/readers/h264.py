@@ -1,9 +1,9 @@
-"""Proof, without decoding, that frames of an H.264 file can be found by their time stamps and decoded alone.
+"""Proof, without decoding, that frames of an H.264 file can be found by their time stamps and decoded separately.
 
 What is shown for every packet of the file (ITU-T H.264, 7.3 and 7.4): it holds exactly one whole picture, it has a
 time of its own, and nothing about the sequence changes on the way. Then
 - packets and frames correspond one to one, and the n-th frame is the packet with the n-th time;
-- an IDR picture is a place to start: nothing after it refers to anything before it, in decoding and in showing;
+- decoding can start at an IDR picture: nothing after it refers to anything before it, in decoding and in showing;
 - a picture that no other refers to (nal_ref_idc 0) need not be decoded.
 Whatever is not shown - other codecs, Annex B streams, interlaced ones, edit lists, damage - gets no plan.
 """
@@ -13,15 +13,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import av
+
 from data_loader.readers.h264_header import parameter_sets
 from data_loader.readers.source import Source
 
+SLICE = 1  # values of nal_unit_type
+DATA_PARTITIONS = (2, 3, 4)
+IDR_SLICE = 5
+PARAMETER_SETS = (7, 8)
 
-class Plan(NamedTuple):
-    """`order[n]`: number of the packet of the n-th frame shown; `stamps[n]`: its time. By packets in the order of
-    decoding: `starts`, the numbers of the IDR pictures; `skips`, whether no other picture refers to it; `times`, of
-    decoding. `keyed`: whether the container's key frames are exactly the starts. `depth`: frames that a decoder must
-    hold back to show them in order."""
+
+class SeekPlan(NamedTuple):
+    """Where each frame of a file is, and from where it can be decoded. Packets are numbered in the order of decoding.
+
+    order: packet of the n-th frame shown.
+    stamps: time stamp of the n-th frame shown.
+    starts: packets that are IDR pictures, ascending.
+    skips: per packet, whether no other picture refers to it.
+    times: per packet, its time stamp of decoding.
+    keyed: whether the container's key frames are exactly the IDR pictures.
+    depth: frames that a decoder must hold back to show them in order.
+    """
 
     order: list[int]
     stamps: list[int]
@@ -32,93 +45,119 @@ class Plan(NamedTuple):
     depth: int
 
 
-def _picture(data: memoryview, width: int, known: set[bytes]) -> tuple[bool, bool] | None:
-    """(is an IDR picture, nothing refers to it) of a packet that holds exactly one whole picture; else None."""
-    at, size, types, refers = 0, len(data), set(), 0
-    while at + width < size:
-        length = int.from_bytes(data[at : at + width], "big")
-        head, unit = data[at + width], at + width
-        kind = head & 31
-        at = unit + length
-        if not length or at > size or head & 128 or 2 <= kind <= 4:
+def _parse_picture(
+    data: memoryview, length_size: int, known_sets: set[bytes]
+) -> tuple[bool, bool] | None:
+    """(is an IDR picture, no other refers to it) of a packet that holds exactly one whole picture; else None.
+
+    `data` is a sequence of units (a length of `length_size` bytes, then a header byte and its content);
+    `known_sets`: the parameter sets of the file, which a packet may repeat but not change.
+    """
+    end = 0
+    size = len(data)
+    slice_types: set[int] = set()
+    reference = 0
+    while end + length_size < size:
+        start = end + length_size
+        length = int.from_bytes(data[end:start], "big")
+        end = start + length
+        header = data[start]
+        unit_type = header & 31
+        forbidden_bit = header & 128
+        if not length or end > size or forbidden_bit or unit_type in DATA_PARTITIONS:
             return None
-        if kind in (7, 8) and bytes(data[unit:at]) not in known:
+        if unit_type in PARAMETER_SETS and bytes(data[start:end]) not in known_sets:
             return None
-        if kind in (1, 5):
+        if unit_type in (SLICE, IDR_SLICE):
             if length < 2:
                 return None
-            first = data[unit + 1] >> 7  # first_mb_in_slice is 0
-            if bool(first) == bool(types):
+            is_first_slice = data[start + 1] >> 7 == 1  # first_mb_in_slice is 0
+            if is_first_slice == bool(slice_types):
                 return None
-            types.add(kind)
-            refers |= head >> 5
-    return (5 in types, not refers) if at == size and len(types) == 1 else None
+            slice_types.add(unit_type)
+            reference |= header >> 5
+    if end != size or len(slice_types) != 1:
+        return None
+    return IDR_SLICE in slice_types, not reference
 
 
 @contextmanager
-def planned(path: str, end: float | None = None) -> Iterator[tuple[Source, Plan | None]]:
-    """The open file, and the plan if it can be read at any place. The depth that ffmpeg takes must be enough for it;
-    of an mp4 that is known at once, elsewhere after a look at the first frames. Raises BrokenVideo."""
+def open_with_plan(path: str, end: float | None = None) -> Iterator[tuple[Source, SeekPlan | None]]:
+    """The open file, and its plan if it has one. Raises BrokenVideo.
+
+    The plan needs a decoder that holds back enough frames. Of an mp4 its depth is known at once, elsewhere after a
+    look at the first frames.
+    """
     with Source(path, end, quick=True) as source:
-        plan = prove(source)
+        plan = seek_plan(source)
         if plan is None or plan.depth <= source.decoder.reorder_depth:
             yield source, plan
             return
     with Source(path, end) as source:
-        plan = prove(source)
-        yield source, plan if plan and plan.depth <= source.decoder.reorder_depth else None
+        plan = seek_plan(source)
+        if plan and plan.depth > source.decoder.reorder_depth:
+            plan = None
+        yield source, plan
 
 
-def prove(source: Source) -> Plan | None:
-    """The plan of an open file, or None."""
-    width, known = (
-        parameter_sets(source.decoder.extradata or b"")
-        if source.decoder.name == "h264"
-        else (0, set())
-    )
-    if not width:
+def seek_plan(source: Source) -> SeekPlan | None:
+    """The plan of an open file, or None if not everything that it needs can be shown."""
+    if source.decoder.name != "h264":
         return None
-    pts, starts, skips, times, keyed = [], [], [], [], True
+    length_size, known_sets = parameter_sets(source.decoder.extradata or b"")
+    if not length_size:
+        return None
+    stamps: list[int] = []
+    starts: list[int] = []
+    skips: list[bool] = []
+    times: list[int | None] = []
+    keyed = True
     for packet in source.packets():
-        seen = _picture(memoryview(packet), width, known)
-        if (
-            seen is None
-            or packet.pts is None
-            or packet.is_corrupt
-            or packet.is_discard
-            or packet.has_sidedata("new_extradata")
-        ):
+        picture = _parse_picture(memoryview(packet), length_size, known_sets)
+        if picture is None or packet.pts is None or _is_flagged(packet):
             return None
-        if seen[0]:
-            starts.append(len(pts))
-        keyed &= seen[0] == packet.is_keyframe
-        pts.append(packet.pts)
-        skips.append(seen[1])
+        is_idr, is_skippable = picture
+        if is_idr:
+            starts.append(len(stamps))
+        if is_idr != packet.is_keyframe:
+            keyed = False
+        stamps.append(packet.pts)
+        skips.append(is_skippable)
         times.append(packet.dts)
-    if source.damage or not starts or starts[0] != 0 or len(set(pts)) != len(pts):
+    if source.damage or not starts or starts[0] != 0 or len(set(stamps)) != len(stamps):
         return None
-    order = sorted(range(len(pts)), key=pts.__getitem__)
-    if not _in_order(order, starts):
+    order = sorted(range(len(stamps)), key=stamps.__getitem__)
+    if not _starts_separate(order, starts):
         return None
-    return Plan(order, [pts[n] for n in order], starts, skips, times, keyed, _depth(pts, starts))
+    sorted_stamps = [stamps[number] for number in order]
+    return SeekPlan(order, sorted_stamps, starts, skips, times, keyed, _depth(stamps, starts))
 
 
-def _in_order(order: list[int], starts: list[int]) -> bool:
+def _is_flagged(packet: av.Packet) -> bool:
+    """Whether ffmpeg says that a packet is damaged, not shown, or changes the parameter sets."""
+    return packet.is_corrupt or packet.is_discard or packet.has_sidedata("new_extradata")
+
+
+def _starts_separate(order: list[int], starts: list[int]) -> bool:
     """Whether each start is shown after all that is decoded before it, and before all that is decoded after it."""
-    last, heads = -1, set(starts)
-    for place, number in enumerate(order):
-        if place in heads and (number != place or last >= place):
+    latest = -1  # of the packets shown so far, the last one in the order of decoding
+    start_set = set(starts)
+    for position, number in enumerate(order):
+        if position in start_set and (number != position or latest >= position):
             return False
-        last = max(last, number)
+        latest = max(latest, number)
     return True
 
 
-def _depth(pts: list[int], starts: list[int]) -> int:
-    depth, heads, later = 0, set(starts), []
-    for number, stamp in enumerate(pts):
-        if number in heads:
-            later = []
-        place = bisect_left(later, stamp)
-        later.insert(place, stamp)
-        depth = max(depth, len(later) - 1 - place)
+def _depth(stamps: list[int], starts: list[int]) -> int:
+    """The most frames decoded before a frame, since the last start, that are shown after it."""
+    depth = 0
+    start_set = set(starts)
+    decoded: list[int] = []  # stamps since the last start, sorted
+    for number, stamp in enumerate(stamps):
+        if number in start_set:
+            decoded = []
+        position = bisect_left(decoded, stamp)
+        depth = max(depth, len(decoded) - position)
+        decoded.insert(position, stamp)
     return depth

@@ -1,77 +1,86 @@
 """What an H.264 file says of itself before its first picture (ITU-T H.264, 7.3.2.1; ISO/IEC 14496-15, 5.3.3.1)."""
 
-HIGH = {
-    44,
-    83,
-    86,
-    100,
-    110,
-    118,
-    122,
-    128,
-    134,
-    135,
-    138,
-    139,
-    144,
-    244,
-}  # profiles that tell the chroma format
+# Profiles whose sequence parameter set holds the chroma format.
+HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244}
+SEQUENCE_PARAMETER_SET = 7  # nal_unit_type
+CHROMA_444 = 3
 
 
-class _Bits:
-    """Reads a header bit by bit."""
+class _BitReader:
+    """Reads a header bit by bit. Raises ValueError past its end."""
 
     def __init__(self, data: bytes):
-        clean = data.replace(b"\0\0\3", b"\0\0")
-        self.bits, self.at = "".join(f"{byte:08b}" for byte in clean), 0
+        without_escapes = data.replace(b"\0\0\3", b"\0\0")
+        self.bits = "".join(f"{byte:08b}" for byte in without_escapes)
+        self.position = 0
 
     def take(self, count: int) -> int:
-        self.at += count
-        return int(self.bits[self.at - count : self.at], 2)
+        """An unsigned number of `count` bits."""
+        self.position += count
+        return int(self.bits[self.position - count : self.position], 2)
 
     def golomb(self) -> int:
-        zeros = self.bits.index("1", self.at) - self.at
-        self.at += zeros
+        """An unsigned exponential-Golomb number, ue(v) in the standard."""
+        zeros = self.bits.index("1", self.position) - self.position
+        self.position += zeros
         return self.take(zeros + 1) - 1
 
 
-def _plain(sequence: bytes) -> bool:
+def _is_plain(sequence_set: bytes) -> bool:
     """Whether a sequence parameter set promises whole frames, none left out on purpose, in an order that it tells."""
-    bits = _Bits(sequence[1:64])
+    bits = _BitReader(sequence_set[1:64])
     profile = bits.take(8)
-    bits.take(16), bits.golomb()
-    if profile in HIGH:
-        if bits.golomb() == 3:
-            bits.take(1)
-        bits.golomb(), bits.golomb(), bits.take(1)
-        if bits.take(1):  # scaling lists of its own
+    bits.take(16)  # constraint flags, level_idc
+    bits.golomb()  # seq_parameter_set_id
+    if profile in HIGH_PROFILES:
+        if bits.golomb() == CHROMA_444:
+            bits.take(1)  # separate_colour_plane_flag
+        bits.golomb()  # bit_depth_luma_minus8
+        bits.golomb()  # bit_depth_chroma_minus8
+        bits.take(1)  # qpprime_y_zero_transform_bypass_flag
+        has_scaling_lists = bits.take(1)
+        if has_scaling_lists:
             return False
-    bits.golomb()
-    count_type = bits.golomb()
-    if count_type == 1:
+    bits.golomb()  # log2_max_frame_num_minus4
+    picture_order_type = bits.golomb()
+    if picture_order_type == 1:
         return False
-    if count_type == 0:
-        bits.golomb()
-    bits.golomb()
-    gaps = bits.take(1)
-    bits.golomb(), bits.golomb()
-    return not gaps and bits.take(1) == 1
+    if picture_order_type == 0:
+        bits.golomb()  # log2_max_pic_order_cnt_lsb_minus4
+    bits.golomb()  # max_num_ref_frames
+    gaps_allowed = bits.take(1)
+    bits.golomb()  # pic_width_in_mbs_minus1
+    bits.golomb()  # pic_height_in_map_units_minus1
+    frames_only = bits.take(1)
+    return not gaps_allowed and frames_only == 1
 
 
-def parameter_sets(extra: bytes) -> tuple[int, set[bytes]]:
-    """Bytes of a unit's length, and the parameter sets, of an avcC record; (0, empty) of anything not plain."""
-    if extra[:1] != b"\1":
+def parameter_sets(extradata: bytes) -> tuple[int, set[bytes]]:
+    """(bytes of a unit's length, parameter sets) of an avcC record; (0, empty) of anything not plain."""
+    if extradata[:1] != b"\1":
         return 0, set()
-    found, at = [], 5
     try:
-        for mask in (31, 255):
-            count, at = extra[at] & mask, at + 1
-            for _ in range(count):
-                length = int.from_bytes(extra[at : at + 2], "big")
-                found.append(extra[at + 2 : at + 2 + length])
-                at += 2 + length
-        sequences = [one for one in found if one[0] & 31 == 7]
-        plain = at <= len(extra) and len(sequences) == 1 and _plain(sequences[0])
+        sets, end = _split_record(extradata)
+        sequence_sets = [data for data in sets if data[0] & 31 == SEQUENCE_PARAMETER_SET]
+        is_complete = end <= len(extradata) and len(sequence_sets) == 1
+        if not is_complete or not _is_plain(sequence_sets[0]):
+            return 0, set()
     except (IndexError, ValueError):  # cut short
-        plain = False
-    return ((extra[4] & 3) + 1, set(found)) if plain else (0, set())
+        return 0, set()
+    length_size = (extradata[4] & 3) + 1
+    return length_size, set(sets)
+
+
+def _split_record(extradata: bytes) -> tuple[list[bytes], int]:
+    """The sequence and picture parameter sets of an avcC record, and where the last of them ends."""
+    sets = []
+    position = 5
+    for count_mask in (31, 255):
+        count = extradata[position] & count_mask
+        position += 1
+        for _ in range(count):
+            length = int.from_bytes(extradata[position : position + 2], "big")
+            position += 2
+            sets.append(extradata[position : position + length])
+            position += length
+    return sets, position

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_loader.collate import Collate
 from data_loader.decode.clip_reader import ClipReader
-from data_loader.decode.segments import read_spans
+from data_loader.decode.segments import read_segments
 from data_loader.frames import pick
 from data_loader.reader import BrokenVideo
 from data_loader.transforms import build_transform
@@ -65,7 +65,7 @@ class Clips(Dataset):
         ):
             return {}
         with suppress(BrokenVideo, OSError):  # then each by itself, to find out which of them it is
-            clips = read_spans(
+            clips = read_segments(
                 rows[0]["path"],
                 [(row["start"], row["end"]) for row in rows],
                 video.num_frames,

@@ -135,7 +135,7 @@ def test_videos_without_a_caption_are_no_training_samples(caplog):
 
 
 def test_hash_spreads_and_depends_on_every_number():
-    seen = {seeding.mix(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
+    seen = {seeding.hash_numbers(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
     assert len(seen) == 1000 and all(0 <= value < 2**63 for value in seen)
     assert abs(sum(value % 2 for value in seen) - 500) < 60
     assert torch.equal(seeding.permutation(9, 1, 2), seeding.permutation(9, 1, 2))

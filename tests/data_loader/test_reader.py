@@ -10,7 +10,7 @@ import torch
 
 from data_loader.reader import READERS, BrokenVideo, count_frames, read_clip, read_frames
 from data_loader.readers import av_reader, decord_reader, source
-from data_loader.readers.h264 import planned
+from data_loader.readers.h264 import open_with_plan
 from parse_config import ConfigError
 from scripts import frame_matrix
 from scripts.synthetic import clips
@@ -104,14 +104,14 @@ def test_of_a_damaged_file_the_frames_that_can_be_decoded_are_given(folder, name
 def test_jumps_happen_where_they_are_proven_and_only_there(folder):
     jumped = set()
     for name in clips.VIDEOS:
-        with planned(str(folder / name)) as (_, plan):
+        with open_with_plan(str(folder / name)) as (_, plan):
             if plan:
                 jumped.add(name)
     assert jumped == JUMPS
     seekable = set()
     for name in JUMPS:
-        with planned(str(folder / name)) as (_, plan):
-            if decord_reader._seekable(plan):
+        with open_with_plan(str(folder / name)) as (_, plan):
+            if decord_reader.can_seek(plan):
                 seekable.add(name)
     assert seekable < JUMPS and not seekable & {"h264-open-gop.mp4", "h264-short-gops.mp4"}
 
@@ -131,13 +131,13 @@ class Counting:
 
 
 def test_only_what_is_needed_is_decoded(folder):
-    with planned(str(folder / "h264.mp4")) as (clip, plan):
+    with open_with_plan(str(folder / "h264.mp4")) as (clip, plan):
         clip.decoder = Counting(clip.decoder)
-        av_reader.jump(clip, plan, {2, 26})
+        av_reader.decode_positions(clip, plan, {2, 26})
         assert clip.decoder.count <= 6
     with source.Source(str(folder / "mpeg4.avi")) as clip:
         clip.decoder = Counting(clip.decoder)
-        av_reader._walk(clip, {3}, stop=True)
+        av_reader.decode_sequentially(clip, {3}, stop_early=True)
         assert clip.decoder.count <= 6
 
 
@@ -149,8 +149,8 @@ def test_damage_that_only_the_decoder_sees(folder, tmp_path):
     data[packet.pos + 6 : packet.pos + packet.size] = b"\xff" * (packet.size - 6)
     path = tmp_path / "nonsense.mp4"
     path.write_bytes(data)
-    with planned(str(path)) as (clip, plan), pytest.raises(av_reader.NotAsPlanned):
-        av_reader.jump(clip, plan, {20})
+    with open_with_plan(str(path)) as (clip, plan), pytest.raises(av_reader.NotAsPlanned):
+        av_reader.decode_positions(clip, plan, {20})
     length = count_frames(path)
     whole = [drawn(picture) for picture in pictures(read_frames(path, range(length)))]
     assert length < 40 and whole[:12] == list(range(12)) and whole[-16:] == list(range(24, 40))

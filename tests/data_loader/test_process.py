@@ -85,13 +85,13 @@ def test_mistakes_are_not_taken_for_broken_files(paths):
 
 def test_one_child_is_kept_and_a_dead_one_replaced(paths):
     read_frames(paths / "h264.mp4", [0])
-    first = process._idle.pid
+    first = process._idle_child.pid
     read_frames(paths / "h264.mp4", [1])
-    assert process._idle.pid == first
+    assert process._idle_child.pid == first
     os.kill(first, signal.SIGKILL)
     time.sleep(0.1)
     assert read_frames(paths / "h264.mp4", [1]).shape == (1, 3, 64, 96)
-    assert process._idle.pid != first
+    assert process._idle_child.pid != first
 
     @READERS.register("test-late")
     def late(path, choose, start=None, end=None):
@@ -236,7 +236,7 @@ def test_reading_leaks_nothing(tmp_path, reader):
         except BrokenVideo:
             assert number % len(files) >= 3
         if number in (99, 299):
-            marks.append((memory(os.getpid()), memory(process._idle.pid)))
+            marks.append((memory(os.getpid()), memory(process._idle_child.pid)))
     for before, after in zip(*marks):
         assert after[0] - before[0] < 4 and after[1] == before[1]
 
