@@ -1,13 +1,22 @@
-"""What UCF101 and HMDB51 share: a folder of clips for each class, and the class's name in words as caption."""
+"""What UCF101 and HMDB51 share: a folder of clips per class, with the class's name in words as the caption."""
 
 import os
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 
-from data_loader.annotations.file_lookup import KNOWN
-from data_loader.base import Item, TextVideoDataset
+from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
+from data_loader.annotations.protocols import protocol_of_split
+from data_loader.base import Annotations, Item, TextVideoDataset
+
+
+class ActionSplit(NamedTuple):
+    """clips: "Class/file.avi" of each; class_folders: names of all class folders, in the order of the labels."""
+
+    clips: list[str]
+    class_folders: list[str]
 
 
 def in_words(name: str) -> str:
@@ -16,46 +25,66 @@ def in_words(name: str) -> str:
 
 
 class ActionDataset(TextVideoDataset):
-    """classes: the names in words; labels: int64 (videos,), each video's place in classes."""
+    """The official split 1 if its lists exist, else, for a gallery, every clip of the class folders.
+
+    classes: the names in words; labels: int64 (videos,), index in classes of each video.
+    """
 
     classes: Sequence[str] = ()
-    roots: Sequence[str] = ("",)  # where the class folders may lie under data_dir
+    roots: Sequence[str] = ("",)  # folders under data_dir in which the class folders may be
+    official_protocol = ""  # of split 1
+
+    def official_split(self, part: str) -> ActionSplit | None:
+        """Split 1 of the official lists, `part` "train" or "test"; None if there are none and the split is not train.
+
+        Raises FileNotFoundError if there are none and the split is train.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.official_split")
+
+    def annotations(self) -> Annotations:
+        part = "train" if self.train else "test"
+        split = self.official_split(part)
+        layout = "official split 1"
+        protocol = protocol_of_split(self.official_protocol, part)
+        if split is None:
+            split = self._list_clips()
+            layout = "class folders"
+            protocol = None
+        self.classes = [in_words(folder) for folder in split.class_folders]
+        return Annotations(
+            items=self._items(split),
+            layout=layout,
+            protocol=protocol,
+            validates_on_test=self.split == "val",
+        )
 
     @property
     def labels(self) -> torch.Tensor:
         """int64 (videos,): the class of each video."""
-        places = {name: place for place, name in enumerate(self.classes)}
-        return torch.tensor([places[in_words(name.partition("/")[0])] for name in self.ids])
+        label_of = {name: label for label, name in enumerate(self.classes)}
+        return torch.tensor([label_of[in_words(name.partition("/")[0])] for name in self.ids])
 
-    def clips(self, names: Sequence[str], classes: Sequence[str]) -> Iterator[Item]:
-        """Items of `names` ("Class/file.avi"); `classes` are all folder names, in the order of the labels."""
-        self.classes = [in_words(name) for name in classes]
-        root = max(self.roots, key=lambda root: len(self.folders_of_clips(root) & set(classes)))
-        for name in names:
-            folder, _, file = name.partition("/")
-            yield Item(
-                f"{folder}/{os.path.splitext(file)[0]}",
-                os.path.join(root, name),
-                [in_words(folder)],
-            )
+    def _items(self, split: ActionSplit) -> Iterator[Item]:
+        class_folders = set(split.class_folders)
+        root = max(self.roots, key=lambda root: len(self._subfolders(root) & class_folders))
+        for clip in split.clips:
+            folder, _, file = clip.partition("/")
+            name = f"{folder}/{os.path.splitext(file)[0]}"
+            yield Item(name, os.path.join(root, clip), [in_words(folder)])
 
-    def folders_of_clips(self, root: str) -> set[str]:
+    def _list_clips(self) -> ActionSplit:
+        """All clips in the class folders, sorted."""
+        root = max(self.roots, key=lambda root: len(self._subfolders(root)))
+        clips = []
+        for folder in self._subfolders(root):
+            for file in os.listdir(os.path.join(self.data_dir, root, folder)):
+                if file.lower().endswith(MEDIA_EXTENSIONS):
+                    clips.append(f"{folder}/{file}")
+        return ActionSplit(sorted(clips), sorted({clip.partition("/")[0] for clip in clips}))
+
+    def _subfolders(self, root: str) -> set[str]:
         """Names of the folders in data_dir/root."""
-        top = os.path.join(self.data_dir, root)
-        return (
-            {entry.name for entry in os.scandir(top) if entry.is_dir()}
-            if os.path.isdir(top)
-            else set()
-        )
-
-    def listing(self) -> tuple[list[str], list[str]]:
-        """("Class/file.avi" of every clip in the class folders, the folders' names), both sorted."""
-        root = max(self.roots, key=lambda root: len(self.folders_of_clips(root)))
-        top = os.path.join(self.data_dir, root)
-        names = sorted(
-            f"{folder}/{file}"
-            for folder in self.folders_of_clips(root)
-            for file in os.listdir(os.path.join(top, folder))
-            if file.lower().endswith(KNOWN)
-        )
-        return names, sorted({name.partition("/")[0] for name in names})
+        path = os.path.join(self.data_dir, root)
+        if not os.path.isdir(path):
+            return set()
+        return {entry.name for entry in os.scandir(path) if entry.is_dir()}

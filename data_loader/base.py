@@ -1,4 +1,4 @@
-"""What all data sets share: index -> clip and caption, and what happens to a file that cannot be read.
+"""Base of all data sets: video index -> clip and caption, and what happens to a file that cannot be read.
 
 T frames, C channels, H height, W width; the letter before them: W windows (only in `windows`).
 """
@@ -14,26 +14,31 @@ from torch.utils.data import Dataset
 
 from data_loader import frames, seeding
 from data_loader.annotations.items import Annotations, Item
-from data_loader.annotations.selection import Gallery
+from data_loader.annotations.selection import VideoSelection
+from data_loader.annotations.table_cache import load_table
 from data_loader.reader import BrokenVideo, read_clip
-from data_loader.settings import check_text, video_settings
+from data_loader.settings import check_text_params, video_settings
 from data_loader.transforms import build_transform
 from parse_config import UserError
 
-__all__ = ["Item", "TextVideoDataset"]
+__all__ = ["Annotations", "Item", "TextVideoDataset"]
 log = logging.getLogger(__name__)
-TRIES = 64  # samples looked at in place of one that cannot be read
-LARGE = 200_000  # training videos above which files are not looked for at start unless asked
+MAX_ATTEMPTS = 64  # videos that are tried in place of one that cannot be read
+MAX_CHECKED = 200_000  # training videos up to which files are looked for at start by default
+# last number of the seed of each random draw
+CAPTION_DRAW, FRAMES_DRAW, TRANSFORM_DRAW = 1, 2, 3
 
 
-class TextVideoDataset(Annotations, Dataset):
-    """One item per video. A subclass says which there are: `items`, or for millions of rows `columns` + `sources`.
+class TextVideoDataset(Dataset):
+    """One sample per video. A subclass says which videos there are: `annotations`.
 
-    data_dir: where the videos are. metadata_dir: where the annotations are, if elsewhere. cut: which version of the
-    lists (jsfusion, 2M, ...), in each data set's own words. subsample: share of the videos.
-    video_params: see `VideoSettings`. cache_dir: where parsed tables are kept (see `cache_folder`).
+    data_dir: the folder of the videos. metadata_dir: the folder of the annotations, if another. cut: which version of
+    the lists (jsfusion, 2M, ...), in each data set's own words. subsample: share of the videos.
+    video_params: see `VideoSettings`. cache_dir: where parsed tables are cached (see `cache_folder`).
     check_files: look for every file at start (default: val and test always, train up to 200,000 videos).
-    strict_protocol: refuse a gallery that has not the counts of its protocol.
+    strict_protocol: refuse a gallery whose counts are not those of its protocol.
+
+    layout, protocol, validates_on_test: see `Annotations`. counts: see `VideoSelection.compare_with_protocol`.
     """
 
     def __init__(
@@ -52,27 +57,39 @@ class TextVideoDataset(Annotations, Dataset):
         *,
         seed: int = 0,
     ):
-        self.data_dir, self.split, self.cut, self.seed = data_dir, split, cut, seed
+        self.data_dir = data_dir
+        self.split = split
+        self.cut = cut
+        self.seed = seed
         self.train = split == "train"
         self.name = " ".join(word for word in (type(self).__name__, cut, split) if word)
         self.video = video_settings(video_params, split, reader)
-        check_text(text_params)
-        self.folders = [
-            folder for folder in (metadata_dir, data_dir) if folder
-        ]  # where annotations are looked for
-        self.gallery = Gallery(self.parse(cache_dir), data_dir, self.name)
-        self.gallery.take(subsample, need_captions=self.train)
-        if check_files or (check_files is None and (not self.train or len(self) <= LARGE)):
-            self.gallery.look(self.video.loading == "strict")
-        self.counts = self.gallery.count(self.protocol, strict_protocol)
-        self.transform = build_transform(self.train, **self.video.transform)
-        log.info(
-            "%s: %d videos, %d captions%s",
-            self.name,
-            len(self),
-            self.counts["num_captions"],
-            f"; layout: {self.layout}" if self.layout else "",
+        check_text_params(text_params)
+        self.annotation_folders = [folder for folder in (metadata_dir, data_dir) if folder]
+        table = load_table(
+            self.annotations(), type(self).__name__, data_dir, split, cut, cache_dir
         )
+        self.layout: str = table.notes["layout"]
+        self.protocol: str | None = table.notes["protocol"]
+        self.validates_on_test: bool = table.notes["validates_on_test"]
+        self.selection = VideoSelection(table, data_dir, self.name)
+        self.selection.subsample(subsample, need_captions=self.train)
+        if check_files is None:
+            check_files = not self.train or len(self) <= MAX_CHECKED
+        if check_files:
+            self.selection.remove_missing(strict=self.video.loading == "strict")
+        self.counts = self.selection.compare_with_protocol(self.protocol, strict_protocol)
+        self.transform = build_transform(self.train, **self.video.transform_args)
+        self._log_summary()
+
+    def annotations(self) -> Annotations:
+        """The videos of `self.split` and their captions, from the files in `self.annotation_folders`."""
+        raise NotImplementedError(f"{type(self).__name__}.annotations")
+
+    def _log_summary(self) -> None:
+        layout = f"; layout: {self.layout}" if self.layout else ""
+        num_captions = self.counts["num_captions"]
+        log.info("%s: %d videos, %d captions%s", self.name, len(self), num_captions, layout)
         if self.validates_on_test:
             log.warning(
                 "%s: there is no such split, the test split stands in: do not choose models by it",
@@ -80,89 +97,99 @@ class TextVideoDataset(Annotations, Dataset):
             )
 
     def __len__(self) -> int:
-        return len(self.gallery)
+        return len(self.selection)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Video `index` or (index, epoch) -> {"video": float32 (T, C, H, W) normalised, "text": str, "meta": {"index",
         "id", "path", "frames", "caption", "failures": [(path, reason), ...]}}: a pure function of seed, epoch, index.
 
         A file that cannot be read raises BrokenVideo when loading is strict. When it is skip, another video with its
-        own caption takes its place in training; in val and test "video" is None, and the gallery must do without it.
+        own caption replaces it in training; in val and test "video" is None, and the gallery must do without it.
         """
         index, epoch = key if isinstance(key, tuple) else (key, 0)
         index = range(len(self))[index]
         failures: list[tuple[str, str]] = []
-        for attempt in range(TRIES if self.train else 1):
-            numbers = (self.seed, epoch, index, attempt)
-            chosen = index if attempt == 0 else seeding.hash_numbers(*numbers) % len(self)
-            sample = self._caption(chosen, numbers, failures)
+        for attempt in range(MAX_ATTEMPTS if self.train else 1):
+            seeds = (self.seed, epoch, index, attempt)
+            video_index = index
+            if attempt > 0:
+                video_index = seeding.hash_numbers(*seeds) % len(self)
+            sample = self._caption_sample(video_index, seeds, failures)
             try:
-                self._clip(sample, numbers)
-                return sample
+                self._add_clip(sample, seeds)
             except BrokenVideo as error:
                 if self.video.loading == "strict":
                     raise
                 failures.append((error.path, error.reason))
+            else:
+                return sample
         if self.train:
             raise UserError(
-                f"{self.name}: {TRIES} videos in a row could not be read, the last one {failures[-1][0]}: "
-                f"{failures[-1][1]}; scripts/check_data.py says which are there, check_files true leaves "
-                "out the missing"
+                f"{self.name}: {MAX_ATTEMPTS} videos in a row could not be read, the last one "
+                f"{failures[-1][0]}: {failures[-1][1]}; scripts/check_data.py says which are there, "
+                "check_files true leaves out the missing"
             )
         return sample
 
-    def windows(self, index: int, stride: int) -> torch.Tensor:
-        """float32 (W, T, C, H, W): the clips of a sliding window; window w takes frame w * stride of each segment."""
-        chosen: list[list[int]] = []
-        wanted: list[int] = []
-
-        def choose(length: int) -> list[int]:
-            chosen[:] = frames.windows(length, self.video.num_frames, stride)
-            wanted[:] = sorted({place for window in chosen for place in window})
-            return wanted
-
-        clip_TCHW = self.transform(self._read(index, choose)[0], None)
-        where = {place: number for number, place in enumerate(wanted)}
-        return torch.stack([clip_TCHW[[where[place] for place in window]] for window in chosen])
-
-    def _caption(
-        self, index: int, numbers: tuple[int, ...], failures: list[tuple[str, str]]
+    def _caption_sample(
+        self, index: int, seeds: tuple[int, ...], failures: list[tuple[str, str]]
     ) -> dict[str, Any]:
         """The sample of video `index` without its clip."""
-        table, row = self.gallery.table, int(self.gallery.rows[index])
-        places = table.captions(row)
-        caption = seeding.hash_numbers(*numbers, 1) % len(places) if self.train else 0
-        meta = {
-            "index": index,
-            "id": table.id[row],
-            "path": self.paths[index],
-            "frames": [],
-            "caption": caption,
-            "failures": failures,
-        }
+        captions = self.captions_of(index)
+        caption = 0
+        if self.train:
+            caption = seeding.hash_numbers(*seeds, CAPTION_DRAW) % len(captions)
         return {
             "video": None,
-            "text": table.caption[places[caption]] if places else "",
-            "meta": meta,
+            "text": captions[caption] if captions else "",
+            "meta": {
+                "index": index,
+                "id": self.ids[index],
+                "path": self.paths[index],
+                "frames": [],
+                "caption": caption,
+                "failures": failures,
+            },
         }
 
-    def _clip(self, sample: dict[str, Any], numbers: tuple[int, ...]) -> None:
-        """Read, transform and enter the clip of `sample`."""
-        how, meta = "random" if self.train else "uniform", sample["meta"]
+    def _add_clip(self, sample: dict[str, Any], seeds: tuple[int, ...]) -> None:
+        """Read and transform the clip of `sample` into its "video" and "frames"."""
 
-        def choose(length: int) -> list[int]:
-            return frames.pick(length, self.video.num_frames, how, seeding.generator(*numbers, 2))
+        def choose_frames(length: int) -> list[int]:
+            how = "random" if self.train else "uniform"
+            generator = seeding.generator(*seeds, FRAMES_DRAW)
+            return frames.pick(length, self.video.num_frames, how, generator)
 
-        clip_TCHW, meta["frames"] = self._read(meta["index"], choose)
-        sample["video"] = self.transform(clip_TCHW, seeding.generator(*numbers, 3))
+        clip_TCHW, indices = self.read_clip(sample["meta"]["index"], choose_frames)
+        sample["meta"]["frames"] = indices
+        sample["video"] = self.transform(clip_TCHW, seeding.generator(*seeds, TRANSFORM_DRAW))
 
-    def _read(
-        self, index: int, choose: Callable[[int], list[int]]
+    def windows(self, index: int, stride: int) -> torch.Tensor:
+        """float32 (W, T, C, H, W): the clips of a sliding window; window w has frame w * stride of each segment."""
+        windows: list[list[int]] = []
+
+        def choose_frames(length: int) -> list[int]:
+            windows[:] = frames.windows(length, self.video.num_frames, stride)
+            return sorted({frame for window in windows for frame in window})
+
+        frames_TCHW, indices = self.read_clip(index, choose_frames)
+        frames_TCHW = self.transform(frames_TCHW, None)
+        position = {frame: position for position, frame in enumerate(indices)}
+        return torch.stack(
+            [frames_TCHW[[position[frame] for frame in window]] for window in windows]
+        )
+
+    def read_clip(
+        self, index: int, choose: Callable[[int], Sequence[int]]
     ) -> tuple[torch.Tensor, list[int]]:
-        path = self.gallery.path(index)
+        """uint8 (T, C, H, W): frames of video `index` before the transform, and their T indices.
+
+        choose: length of the clip in frames -> indices to read. Raises BrokenVideo if the file cannot be read.
+        """
+        path = self.video_path(index)
         if path is None:
             raise BrokenVideo(self.paths[index], "no such file, nor with another extension")
-        start, end = self.gallery.table.cut(int(self.gallery.rows[index]))
+        start, end = self.segment(index)
         try:
             return read_clip(
                 path,
@@ -172,31 +199,45 @@ class TextVideoDataset(Annotations, Dataset):
                 end=end,
                 deadline=self.video.deadline,
             )
-        except OSError as error:  # unreadable, or gone since it was found
+        except OSError as error:  # unreadable, or removed since it was found
             raise BrokenVideo(path, error.strerror or str(error)) from error
+
+    def video_path(self, index: int) -> str | None:
+        """Path of the file of video `index`; None if it does not exist."""
+        return self.selection.find_path(index)
+
+    def segment(self, index: int) -> tuple[float | None, float | None]:
+        """(start, end) of video `index` in its file, in seconds; None where there is none."""
+        return self.selection.segment(index)
+
+    def captions_of(self, index: int) -> Sequence[str]:
+        """The captions of video `index`."""
+        return self.selection.captions_of(index)
 
     @property
     def ids(self) -> Sequence[str]:
         """Id of each video."""
-        return self.gallery.ids
+        return self.selection.ids
 
     @property
     def paths(self) -> Sequence[str]:
-        """Path of each video."""
-        return self.gallery.paths
+        """Path of each video, as found or, where files were not looked for, as listed."""
+        return self.selection.paths
 
     @property
     def captions(self) -> Sequence[str]:
         """All captions of all videos, video by video."""
-        return self.gallery.captions
+        return self.selection.captions
 
     @property
     def owner(self) -> torch.Tensor:
-        """int64 (captions,): the number of the video that each caption belongs to."""
-        return self.gallery.owner
+        """int64 (captions,): the index of the video that each caption belongs to."""
+        return self.selection.owner
 
     @property
     def manifest_hash(self) -> str | None:
-        """Hash of the manifest that scripts/prepare_data.py left in data_dir; None for files as downloaded."""
+        """Hash of the manifest that scripts/prepare_data.py wrote in data_dir; None for files as downloaded."""
         path = Path(self.data_dir) / "manifest.json"
-        return json.loads(path.read_text(encoding="utf-8")).get("hash") if path.is_file() else None
+        if not path.is_file():
+            return None
+        return json.loads(path.read_text(encoding="utf-8")).get("hash")

@@ -6,17 +6,18 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from data_loader.base import TextVideoDataset
 from data_loader.reader import BrokenVideo
 from parse_config import UserError
 
 
-class Guarded(Dataset):
-    """`dataset`, giving a user's error as the sample, so that it reaches the main process as what it is."""
+class ErrorsAsSamples(Dataset):
+    """`dataset`, with a UserError returned as the sample, so that it reaches the main process as what it is."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
 
-    def __getitem__(self, key) -> Any:
+    def __getitem__(self, key: Any) -> Any:
         try:
             return self.dataset[key]
         except UserError as error:
@@ -26,45 +27,46 @@ class Guarded(Dataset):
 class Collate:
     """Samples -> {"video": float32 (B, T, C, H, W), "text": tokens, "meta": B dicts, "unreadable": dicts}.
 
-    `tokenize`: list of captions -> dict of tensors; None leaves the captions as they are. Samples without a clip (val
-    and test, loading skip) are no part of the batch: their meta stands in "unreadable", and the gallery must do without
-    them. B is 0 if no clip of the batch could be read. A sample that is an error comes back instead of the batch.
+    `tokenize`: list of captions -> dict of tensors; None leaves the captions as they are. shape: (T, C, H, W).
+    Samples without a clip (val and test, loading skip) are not in the batch: their meta is in "unreadable", and the
+    gallery must do without them. B is 0 if no clip of the batch could be read. A sample that is an error is returned in
+    place of the batch.
     """
 
     def __init__(
         self, tokenize: Callable[[list[str]], Any] | None, shape: tuple[int, int, int, int]
     ):
-        self.tokenize, self.shape = tokenize, shape
+        self.tokenize = tokenize
+        self.shape = shape
 
     def __call__(self, samples: list[Any]) -> dict[str, Any] | Exception:
-        error = next((sample for sample in samples if isinstance(sample, Exception)), None)
-        if error is not None:
-            return error
-        read = [sample for sample in samples if sample["video"] is not None]
-        video = (
-            default_collate([sample["video"] for sample in read])
-            if read
-            else torch.empty(0, *self.shape)
-        )
+        for sample in samples:
+            if isinstance(sample, Exception):
+                return sample
+        readable = [sample for sample in samples if sample["video"] is not None]
+        video = torch.empty(0, *self.shape)
+        if readable:
+            video = default_collate([sample["video"] for sample in readable])
         return {
             "video": video,
-            "text": self._text([sample["text"] for sample in read]),
-            "meta": [sample["meta"] for sample in read],
+            "text": self._tokens([sample["text"] for sample in readable]),
+            "meta": [sample["meta"] for sample in readable],
             "unreadable": [sample["meta"] for sample in samples if sample["video"] is None],
         }
 
-    def _text(self, captions: list[str]) -> Any:
+    def _tokens(self, captions: list[str]) -> Any:
         if self.tokenize is None:
             return captions
-        tokens = self.tokenize(captions or [""])
+        tokens = self.tokenize(captions or [""])  # no tokenizer takes an empty list
         return {name: tensor[: len(captions)] for name, tensor in tokens.items()}
 
 
-class Windows(Dataset):
+class SlidingWindows(Dataset):
     """index -> {"video": float32 (W, T, C, H, W), all sliding windows, or None if unreadable and skipped, "meta"}."""
 
-    def __init__(self, dataset: Dataset, stride: int):
-        self.dataset, self.stride = dataset, stride
+    def __init__(self, dataset: TextVideoDataset, stride: int):
+        self.dataset = dataset
+        self.stride = stride
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         meta = {
@@ -81,6 +83,6 @@ class Windows(Dataset):
             return {"video": None, "meta": {**meta, "failures": [(error.path, error.reason)]}}
 
 
-def as_it_is(sample: Any) -> Any:
-    """A sample that is not to be batched."""
+def identity(sample: Any) -> Any:
+    """The collate function of a loader that does not batch."""
     return sample

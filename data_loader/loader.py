@@ -1,5 +1,6 @@
-"""Batches: who reads what in which order, on any number of processes and workers. B clips a batch on each process."""
+"""Loaders: batches of a data set, on any number of processes and workers. B clips per batch on each process."""
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -7,13 +8,31 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from data_loader import LOADERS
-from data_loader.collate import Collate, Guarded, Windows, as_it_is
+from data_loader.base import TextVideoDataset
+from data_loader.collate import Collate, ErrorsAsSamples, SlidingWindows, identity
 from data_loader.datasets import DATASETS
-from data_loader.sampler import Batches
-from data_loader.workers import batches, worker_options
-from parse_config import ConfigError
+from data_loader.sampler import DistributedBatchSampler
+from data_loader.workers import iterate_batches, worker_options
+from parse_config import Config, ConfigError, merge
 
 Batch = dict[str, Any]
+
+
+def with_dataset_arguments(init: Any) -> Any:
+    """Replace `**dataset_args` in the signature of `init` with the arguments of `TextVideoDataset`.
+
+    The check of a config's arguments reads the signature: so it knows each of them by name, type and default.
+    """
+    signature = inspect.signature(init)
+    parameters = {
+        name: parameter
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    for name, parameter in inspect.signature(TextVideoDataset).parameters.items():
+        parameters.setdefault(name, parameter.replace(kind=parameter.KEYWORD_ONLY))
+    init.__signature__ = signature.replace(parameters=list(parameters.values()))
+    return init
 
 
 @LOADERS.register("TextVideoDataLoader")
@@ -21,103 +40,101 @@ Batch = dict[str, Any]
 class TextVideoDataLoader:
     """Batches of the data set `dataset_name` (a name of DATASETS), for process `rank` of `world_size`.
 
-    batch_size: per process. num_workers: reading processes (0: read here; default: a worker a core, 8 at most).
+    batch_size: per process. num_workers: worker processes (0: read in this one; default: one per core, 8 at most).
     shuffle: order of the training split (default: shuffled, anew each epoch); val and test are always read in order.
-    dataset_params: settings that only this data set has. The others: see `TextVideoDataset`.
+    dataset_params: arguments that only this data set has. dataset_args: those of every `TextVideoDataset`.
     tokenize: list of captions -> dict of tensors, called in the workers.
     """
 
+    @with_dataset_arguments
     def __init__(
         self,
         dataset_name: str,
-        data_dir: str,
-        split: str = "train",
         batch_size: int = 16,
         num_workers: int | None = None,
         shuffle: bool | None = None,
-        cut: str | None = None,
-        subsample: float = 1.0,
-        video_params: Mapping | None = None,
-        text_params: Mapping | None = None,
-        metadata_dir: str | None = None,
-        reader: str | None = None,
-        cache_dir: str | None = None,
-        check_files: bool | None = None,
-        strict_protocol: bool = False,
         dataset_params: Mapping | None = None,
         *,
         tokenize: Callable[[list[str]], Any] | None = None,
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
+        **dataset_args: Any,
     ):
         DATASETS.get(dataset_name, "data_loader.args.dataset_name")
-        common = {
-            "data_dir": data_dir,
-            "split": split,
-            "cut": cut,
-            "subsample": subsample,
-            "video_params": video_params,
-            "text_params": text_params,
-            "metadata_dir": metadata_dir,
-            "reader": reader,
-            "cache_dir": cache_dir,
-            "check_files": check_files,
-            "strict_protocol": strict_protocol,
-        }
-        self.dataset = DATASETS.build(
-            {"type": dataset_name, "args": {**common, **(dataset_params or {})}}, seed=seed
-        )
-        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        workers = min(8, len(os.sched_getaffinity(0))) if num_workers is None else num_workers
-        if batch_size < 1 or workers < 0:
+        spec = {"type": dataset_name, "args": {**dataset_args, **(dataset_params or {})}}
+        self.dataset: TextVideoDataset = DATASETS.build(spec, seed=seed)
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        if num_workers is None:
+            num_workers = min(8, len(os.sched_getaffinity(0)))
+        if batch_size < 1 or num_workers < 0:
             raise ConfigError(
-                f"data_loader.args: batch_size {batch_size} and num_workers {workers} are given; at "
+                f"data_loader.args: batch_size {batch_size} and num_workers {num_workers} are given; at "
                 "least 1 and 0 are needed"
             )
-        train, video = self.dataset.train, self.dataset.video
-        self._batches = Batches(
-            len(self.dataset),
-            batch_size,
-            rank,
-            world_size,
-            train,
-            train and shuffle is not False,
-            seed,
+        train = self.dataset.train
+        shuffle = train and shuffle is not False
+        self._sampler = DistributedBatchSampler(
+            len(self.dataset), batch_size, rank, world_size, train, shuffle, seed
         )
-        if not len(self._batches) and train:
+        if train and not len(self._sampler):
             raise ConfigError(
                 f"data_loader.args.batch_size: {self.dataset.name} has {len(self.dataset)} videos, fewer "
                 f"than one batch of {world_size} x {batch_size}; lower it"
             )
-        self._options = worker_options(workers)
-        collate = Collate(tokenize, (video.num_frames, 3, video.input_res, video.input_res))
-        self._loader = DataLoader(
-            Guarded(self.dataset),
-            batch_sampler=self._batches,
-            collate_fn=collate,
-            persistent_workers=train and workers > 0,
-            **self._options,
+        self._worker_options = worker_options(num_workers)
+        self._loader = self._make_loader(tokenize)
+
+    def _make_loader(self, tokenize: Callable[[list[str]], Any] | None) -> DataLoader:
+        video = self.dataset.video
+        return DataLoader(
+            ErrorsAsSamples(self.dataset),
+            batch_sampler=self._sampler,
+            collate_fn=Collate(
+                tokenize, (video.num_frames, 3, video.input_res, video.input_res)
+            ),
+            persistent_workers=self.dataset.train and self._worker_options["num_workers"] > 0,
+            **self._worker_options,
         )
 
     def __len__(self) -> int:
-        """Batches an epoch on this process."""
-        return len(self._batches)
+        """Batches per epoch on this process."""
+        return len(self._sampler)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `start` on (see `Collate`); what lies before is not read.
+        """The batches of `epoch` from number `start` on (see `Collate`); those before are not read.
 
         One iterator at a time: a new one ends the one before. Raises BrokenVideo if a file cannot be read and loading
         is strict, UserError if nothing can be read or a worker died.
         """
-        self._batches.begin(epoch, start)
-        yield from batches(self._loader)
+        self._sampler.set_position(epoch, start)
+        yield from iterate_batches(self._loader)
 
     def windows(self, stride: int) -> Iterator[Batch]:
         """This process's videos in order, {"video": float32 (W, T, C, H, W) or None if unreadable, "meta": dict}: all
         sliding windows of each, as `TextVideoDataset.windows` makes them."""
-        views = Guarded(Windows(self.dataset, stride))
-        own = range(self.rank, len(self.dataset), self.world_size)
-        yield from batches(
-            DataLoader(views, batch_size=None, sampler=own, collate_fn=as_it_is, **self._options)
+        loader = DataLoader(
+            ErrorsAsSamples(SlidingWindows(self.dataset, stride)),
+            batch_size=None,
+            sampler=range(self.rank, len(self.dataset), self.world_size),
+            collate_fn=identity,
+            **self._worker_options,
         )
+        yield from iterate_batches(loader)
+
+
+def open_leniently(block: Config, **args: Any) -> TextVideoDataset:
+    """The data set of a loader's block {"type", "args"}, opened so that no missing or broken file stops it.
+
+    args: arguments that replace those of the block (split, check_files, ...).
+    """
+    lenient_args = {
+        "num_workers": 0,
+        "batch_size": 1,
+        "video_params": {"loading": "skip"},
+        **args,
+    }
+    spec = merge(block.to_dict(), {"args": lenient_args})
+    return LOADERS.build(Config(spec, block.json_path), tokenize=list).dataset

@@ -1,5 +1,6 @@
-"""Who reads what, in which order: the indices of each batch on each process."""
+"""Order of the samples: the indices of each batch on each process."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -7,12 +8,14 @@ import torch
 from data_loader import seeding
 
 
-class Batches:
+class DistributedBatchSampler:
     """Batch sampler: lists of (index, epoch) for process `rank` of `world_size`.
 
-    Training: an order of all indices that belongs to (seed, epoch), batch s being its s-th stretch of world_size x
-    batch_size, cut into processes; the rest that fills no batch is left out: each process does the same number of
-    steps. Otherwise: indices rank, rank + world_size, ... in order, nothing padded, nothing left out.
+    Training: batch s is the s-th slice of world_size x batch_size of an order of all indices that is a function of
+    (seed, epoch); each process takes its part of the slice. What fills no batch is left out: each process does the same
+    number of steps. Otherwise: indices rank, rank + world_size, ... in order, nothing padded, nothing left out.
+
+    count: samples of the data set. shuffle: of training only; without it the order is 0..count - 1.
     """
 
     def __init__(
@@ -25,38 +28,39 @@ class Batches:
         shuffle: bool,
         seed: int,
     ):
-        self.count, self.batch_size, self.rank, self.world_size = (
-            count,
-            batch_size,
-            rank,
-            world_size,
-        )
-        self.train, self.shuffle, self.seed = train, shuffle, seed
-        self.begin(0, 0)
+        self.count = count
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.train = train
+        self.shuffle = shuffle
+        self.seed = seed
+        self.set_position(0, 0)
 
-    def begin(self, epoch: int, start: int) -> None:
-        """What the next iteration gives: the batches of `epoch` from `start` on."""
-        self.epoch, self.start = epoch, start
+    def set_position(self, epoch: int, start: int) -> None:
+        """Let the next iteration yield the batches of `epoch` from number `start` on."""
+        self.epoch = epoch
+        self.start = start
 
     def __len__(self) -> int:
         if self.train:
             return self.count // (self.batch_size * self.world_size)
-        return -(-len(range(self.rank, self.count, self.world_size)) // self.batch_size)
+        return math.ceil(len(range(self.rank, self.count, self.world_size)) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        epoch, size = self.epoch, self.batch_size
-        if self.train:
-            order = (
-                seeding.permutation(self.count, self.seed, epoch)
-                if self.shuffle
-                else torch.arange(self.count)
-            )
-            order = (
-                order[: len(self) * size * self.world_size]
-                .view(-1, self.world_size, size)[:, self.rank]
-                .flatten()
-            )
-        else:
-            order = torch.arange(self.count)[self.rank :: self.world_size]
+        epoch = self.epoch
+        indices = self._training_indices(epoch) if self.train else self._evaluation_indices()
         for step in range(self.start, len(self)):
-            yield [(index, epoch) for index in order[step * size : (step + 1) * size].tolist()]
+            batch = indices[step * self.batch_size : (step + 1) * self.batch_size]
+            yield [(index, epoch) for index in batch.tolist()]
+
+    def _training_indices(self, epoch: int) -> torch.Tensor:
+        """int64 (steps * batch_size,): this process's indices, batch after batch."""
+        order = torch.arange(self.count)
+        if self.shuffle:
+            order = seeding.permutation(self.count, self.seed, epoch)
+        order = order[: len(self) * self.batch_size * self.world_size]
+        return order.view(-1, self.world_size, self.batch_size)[:, self.rank].flatten()
+
+    def _evaluation_indices(self) -> torch.Tensor:
+        return torch.arange(self.count)[self.rank :: self.world_size]

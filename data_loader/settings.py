@@ -8,24 +8,22 @@ from typing import Any
 from parse_config import ConfigError, check_args
 
 log = logging.getLogger(__name__)
-READERS_ELSEWHERE = (
-    "cv2",
-    "cv2_lax",
-    "OpenCV",
-)  # of the family: their frames are what ours are, or should have been
+# of Frozen-in-Time codebases; "auto" gives the frames that they give, or should give
+OTHER_READERS = ("cv2", "cv2_lax", "OpenCV")
+LEAST = {"num_frames": 1, "input_res": 1, "deadline": 0}
 
 
 @dataclass(frozen=True)
 class VideoSettings:
     """How a file becomes a clip.
 
-    num_frames, input_res: what the model sees (frames; pixels a side).
+    num_frames, input_res: what the model sees (frames; pixels per side).
     reader: auto, decord or av. deadline: seconds after which a decoder that does not return makes a broken file; with
-        0 it may take for ever, and needs no process of its own.
-    loading: strict (a broken file stops the run) or skip (train: another sample takes its place; val/test: the video
+        0 there is no limit, and the decoder needs no process of its own.
+    loading: strict (a broken file stops the run) or skip (train: another sample replaces it; val/test: the video
         leaves the gallery, and the result says so). Default: skip for train, strict for val and test.
-    center_crop: side of the test transform's crop before it is brought to input_res; default input_res * 256 / 224.
-    randcrop_scale: share of the area that a training crop covers, from and to. hflip: mirror half of the clips.
+    center_crop: side of the test transform's crop before it is resized to input_res; default input_res * 256 / 224.
+    randcrop_scale: least and greatest share of the area that a training crop covers. hflip: mirror half of the clips.
     """
 
     num_frames: int = 4
@@ -40,8 +38,8 @@ class VideoSettings:
     norm_std: Sequence[float] = (0.229, 0.224, 0.225)
 
     @property
-    def transform(self) -> dict[str, Any]:
-        """What `build_transform` takes."""
+    def transform_args(self) -> dict[str, Any]:
+        """Arguments of `build_transform`."""
         names = ("input_res", "center_crop", "randcrop_scale", "hflip", "norm_mean", "norm_std")
         return {name: getattr(self, name) for name in names}
 
@@ -49,41 +47,55 @@ class VideoSettings:
 def video_settings(
     params: Mapping[str, Any] | None, split: str, reader: str | None = None
 ) -> VideoSettings:
-    """`video_params` checked and completed for `split`; `reader` beside it (as the family writes it) wins."""
-    params = params if params is not None else {}
-    where = getattr(params, "json_path", "") or "video_params"
-    check_args(VideoSettings, params, where)
-    made = VideoSettings(**params)
-    reader = reader or made.reader
-    if reader in READERS_ELSEWHERE:
-        log.warning("%s: reader %r is read as 'auto'", where, reader)
+    """`video_params`, checked and completed for `split`.
+
+    reader: of the data set's own arguments (where Frozen-in-Time codebases write it); it wins over that of `params`.
+    """
+    if params is None:
+        params = {}
+    json_path = getattr(params, "json_path", "") or "video_params"
+    check_args(VideoSettings, params, json_path)
+    settings = VideoSettings(**params)
+    reader = reader or settings.reader
+    if reader in OTHER_READERS:
+        log.warning("%s: reader %r is read as 'auto'", json_path, reader)
         reader = "auto"
-    for name, least in (("num_frames", 1), ("input_res", 1), ("deadline", 0)):
-        if getattr(made, name) < least:
-            raise ConfigError(
-                f"{where}.{name}: {getattr(made, name)!r} is given, {least} or more is needed"
-            )
-    return replace(made, reader=reader, loading=_loading(made.loading, split, where))
+    for name, least in LEAST.items():
+        value = getattr(settings, name)
+        if value < least:
+            raise ConfigError(f"{json_path}.{name}: {value!r} is given, {least} or more is needed")
+    loading = _resolve_loading(settings.loading, split, f"{json_path}.loading")
+    return replace(settings, reader=reader, loading=loading)
 
 
-def _loading(given: str | None, split: str, where: str) -> str:
-    usual = "skip" if split == "train" else "strict"
-    if given == "lax":
+def _resolve_loading(loading: str | None, split: str, json_path: str) -> str:
+    default = "skip" if split == "train" else "strict"
+    if loading is None:
+        return default
+    if loading == "lax":
         log.warning(
-            "%s.loading: 'lax' made black clips of broken files; read as %r for split %r",
-            where,
-            usual,
+            "%s: 'lax' made black clips of broken files; read as %r for split %r",
+            json_path,
+            default,
             split,
         )
-        return usual
-    if given not in (None, "strict", "skip"):
-        raise ConfigError(f"{where}.loading: {given!r} is given; known: skip, strict")
-    return given or usual
+        return default
+    if loading not in ("strict", "skip"):
+        raise ConfigError(f"{json_path}: {loading!r} is given; known: skip, strict")
+    return loading
 
 
-def check_text(params: Mapping[str, Any] | None) -> None:
-    """`text_params` of a data set hold nothing but the family's {"input": "text"}."""
-    where = getattr(params, "json_path", "") or "text_params"
-    check_args(lambda input="text": None, params or {}, where)
-    if params and params.get("input", "text") != "text":
-        raise ConfigError(f"{where}.input: {params['input']!r} is given; captions are always text")
+def check_text_params(params: Mapping[str, Any] | None) -> None:
+    """ConfigError if `text_params` are anything but {"input": "text"}, as Frozen-in-Time codebases write them."""
+    if params is None:
+        return
+    json_path = getattr(params, "json_path", "") or "text_params"
+    check_args(_text_params, params, json_path)
+    if params.get("input", "text") != "text":
+        raise ConfigError(
+            f"{json_path}.input: {params['input']!r} is given; captions are always text"
+        )
+
+
+def _text_params(input: Any = "text") -> None:
+    """Its signature is what `text_params` may hold."""

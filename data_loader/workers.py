@@ -1,4 +1,4 @@
-"""Reading processes: how they start, what signals mean to them, and what the main process says when one dies."""
+"""Worker processes of the loaders: how they start, how they handle signals, and the error when one dies."""
 
 import os
 import signal
@@ -12,30 +12,30 @@ from torch.utils.data import DataLoader
 from parse_config import UserError
 
 
-def worker_options(workers: int) -> dict[str, Any]:
-    """Options of a torch DataLoader: pages are locked where a GPU reads them; workers are forked, so that they share
+def worker_options(num_workers: int) -> dict[str, Any]:
+    """Options of a torch DataLoader: memory is pinned where there is a GPU; workers are forked, so that they share
     the tables (each decodes on one thread: torch sets that)."""
-    options = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
-    return (
-        {**options, "multiprocessing_context": "fork", "worker_init_fn": start_worker}
-        if workers
-        else options
-    )
+    options = {"num_workers": num_workers, "pin_memory": torch.cuda.is_available()}
+    if num_workers > 0:
+        options["multiprocessing_context"] = "fork"
+        options["worker_init_fn"] = start_worker
+    return options
 
 
-def batches(loader: DataLoader) -> Iterator[dict[str, Any]]:
-    """What `loader` (made with `worker_options`) gives, raising what is an error; a dead worker becomes a UserError
-    that says the usual causes."""
-    blocked = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGTERM}
-    )  # in each thread of a worker from its birth
+def iterate_batches(loader: DataLoader) -> Iterator[Any]:
+    """The batches of `loader` (made with `worker_options`).
+
+    Raises a batch that is an error; for a dead worker a UserError that names the usual causes.
+    """
+    # blocked in each thread of a worker from its start
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        given = iter(loader)
+        iterator = iter(loader)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
     while True:
         try:
-            batch = next(given, None)
+            batch = next(iterator, None)
         except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
                 raise
@@ -50,16 +50,19 @@ def batches(loader: DataLoader) -> Iterator[dict[str, Any]]:
         yield batch
 
 
-def start_worker(number: int) -> None:
-    """A signal to the whole job is the main process's to answer: it still needs batches while it saves. A worker ends
-    when the main process says so, or is gone (torch looks for that)."""
+def start_worker(worker_id: int) -> None:
+    """Ignore signals to the whole job: the main process handles them, and needs batches while it saves.
+
+    A worker ends when the main process terminates it, or has ended (torch checks that).
+    """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_when_told(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
+def _exit_on_sigterm_from(parent: int) -> None:
+    while True:
+        info = signal.sigwaitinfo({signal.SIGTERM})
+        if info.si_pid == parent:
+            os._exit(0)

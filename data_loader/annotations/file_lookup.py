@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-VIDEO = (
+VIDEO_EXTENSIONS = (
     ".mp4",
     ".avi",
     ".webm",
@@ -20,44 +20,47 @@ VIDEO = (
     ".ogv",
     ".gif",
 )
-IMAGE = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-KNOWN = VIDEO + IMAGE
-EXTENSIONS = KNOWN + tuple(extension.upper() for extension in KNOWN)
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+MEDIA_EXTENSIONS = VIDEO_EXTENSIONS + IMAGE_EXTENSIONS
+# in the order in which they are tried
+LOOKUP_ORDER = MEDIA_EXTENSIONS + tuple(extension.upper() for extension in MEDIA_EXTENSIONS)
 
 
 def stem(name: str) -> str:
     """`name` without a known extension or a bare final dot; dots inside an id (LSMDC's times) are part of it."""
     base, extension = os.path.splitext(name)
-    return base if extension == "." or extension.lower() in KNOWN else name
+    if extension == "." or extension.lower() in MEDIA_EXTENSIONS:
+        return base
+    return name
 
 
 def candidates(name: str) -> Iterator[str]:
-    """What a file listed as `name` may be called on disk, the likeliest first."""
+    """Names that the file listed as `name` may have on disk, the likeliest first."""
     yield name
     yield name + ".mp4"
     for base in dict.fromkeys((stem(name), name)):
-        for extension in EXTENSIONS:
+        for extension in LOOKUP_ORDER:
             yield base + extension
 
 
-def find(root: str, name: str) -> str | None:
+def find_file(root: str, name: str) -> str | None:
     """The path of the file listed as `name` under `root`, or None. Costs one stat where the name is right."""
-    whole = os.path.join(root, name)
-    return next((path for path in candidates(whole) if os.path.isfile(path)), None)
+    listed_path = os.path.join(root, name)
+    return next((path for path in candidates(listed_path) if os.path.isfile(path)), None)
 
 
-def find_all(root: str, names: Iterable[str]) -> Iterator[str | None]:
-    """`find` for many names: each folder is listed once, no stat per name."""
-    listings: dict[str, Listing] = {}
+def find_files(root: str, names: Iterable[str]) -> Iterator[str | None]:
+    """`find_file` for many names: each folder is listed once, no stat per name."""
+    listings: dict[str, FolderListing] = {}
     for name in names:
         folder, base = os.path.split(os.path.join(root, name))
         if folder not in listings:
-            listings[folder] = Listing(folder)
-        hit = listings[folder].find(base)
-        yield os.path.join(folder, hit) if hit is not None else None
+            listings[folder] = FolderListing(folder)
+        file_name = listings[folder].find(base)
+        yield None if file_name is None else os.path.join(folder, file_name)
 
 
-class Listing:
+class FolderListing:
     """The files of one folder; an absent folder has none."""
 
     def __init__(self, folder: str):
@@ -67,17 +70,18 @@ class Listing:
                 self.names = {entry.name for entry in entries if entry.is_file()}
 
     def find(self, name: str) -> str | None:
-        """What the file listed as `name` is called here, or None."""
+        """The file name here of the file listed as `name`, or None."""
         if name in self.names:
             return name
         if name + ".mp4" in self.names:
             return name + ".mp4"
-        return self._stems.get(stem(name)) or self._stems.get(name)
+        return self._names_by_stem.get(stem(name)) or self._names_by_stem.get(name)
 
     @cached_property
-    def _stems(self) -> dict[str, str]:
+    def _names_by_stem(self) -> dict[str, str]:
         """{stem: the likeliest of the files that have it}"""
-        order = {extension: place for place, extension in enumerate(EXTENSIONS)}
-        known = [name for name in self.names if os.path.splitext(name)[1] in order]
-        known.sort(key=lambda name: -order[os.path.splitext(name)[1]])
-        return {os.path.splitext(name)[0]: name for name in known}
+        priority = {extension: position for position, extension in enumerate(LOOKUP_ORDER)}
+        media = [name for name in self.names if os.path.splitext(name)[1] in priority]
+        # the likeliest last, so that it overwrites the others
+        media.sort(key=lambda name: priority[os.path.splitext(name)[1]], reverse=True)
+        return {os.path.splitext(name)[0]: name for name in media}

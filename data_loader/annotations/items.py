@@ -1,17 +1,17 @@
-"""What annotation files say of videos: item by item, or in columns."""
+"""What the annotation files of a split hold: item by item, or in chunks of columns."""
 
-import os
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_loader.annotations.table import Chunk, Table
-from data_loader.annotations.table_cache import SMALL, cache_folder, cached
+from data_loader.annotations.table import Chunk
 
 
 class Item(NamedTuple):
-    """One video. path: absolute or under data_dir, as listed; captions: all of them; start, end: seconds of a cut."""
+    """One video. path: absolute or under data_dir, as listed; captions: all of them; start, end: seconds of a segment."""
 
     id: str
     path: str
@@ -20,75 +20,54 @@ class Item(NamedTuple):
     end: float | None = None
 
 
-def chunks(items: Iterable[Item], size: int = 50_000) -> Iterator[Chunk]:
-    """Items -> chunks of columns for a `Table`."""
-    items = iter(items)
-    while part := list(islice(items, size)):
-        start, end = (
-            [float("nan") if item[place] is None else item[place] for item in part]
-            for place in (3, 4)
-        )
-        yield {
-            "id": [item.id for item in part],
-            "path": [item.path for item in part],
-            "caption": [caption for item in part for caption in item.captions],
-            "count": [len(item.captions) for item in part],
-            "start": start,
-            "end": end,
+@dataclass
+class Annotations:
+    """The annotations of one split, as a data set returns them.
+
+    items: all videos, read once. chunks: the same in columns {"id", "path", "caption", "count", "start", "end"}, in
+    place of items, for millions of rows (see `Table.from_columns`). Both may be generators: they are not read where
+    the table is cached.
+    layout: which of its known layouts the data set is in, in words for the log.
+    protocol: name in PROTOCOLS; None if the counts of the split are not published.
+    validates_on_test: the requested split does not exist and the test split is used in its place.
+    sources: the files that are read; the table of large ones is cached (see `load_table`).
+    parser_version: raise it when the same files give other columns. options: settings of the data set that change its
+    columns (plain data); with the sources they are the cache's key.
+    remarks: appended to `layout`; may be filled while the videos are read.
+    """
+
+    items: Iterable[Item] = ()
+    layout: str = ""
+    protocol: str | None = None
+    validates_on_test: bool = False
+    chunks: Iterable[Chunk] | None = None
+    sources: Sequence[Path] = ()
+    parser_version: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def columns(self) -> Iterable[Chunk]:
+        """The videos as chunks of columns."""
+        return to_chunks(self.items) if self.chunks is None else self.chunks
+
+    def notes(self) -> dict[str, Any]:
+        """What is stored beside the table; complete once `columns` was read."""
+        return {
+            "layout": self.layout + "".join(self.remarks),
+            "protocol": self.protocol,
+            "validates_on_test": self.validates_on_test,
         }
 
 
-class Annotations:
-    """The part of a data set that its subclass writes: `items`, or for millions of rows `columns`; `sources` if what
-    they find is worth keeping. Has data_dir, split, cut."""
-
-    version = 1  # of a subclass's parser: raise it when the same files give other columns
-    options: Mapping[
-        str, Any
-    ] = {}  # a subclass's own settings that change its columns (plain data)
-    layout = ""  # set while parsing: which layout was found, in words for the log
-    protocol: str | None = None  # set while parsing: name in PROTOCOLS
-    validates_on_test = (
-        False  # set while parsing: the split asked for does not exist, the test split stands in
-    )
-
-    def items(self) -> Iterable[Item]:
-        """All videos of `self.split`. Sets `self.layout` and, for a gallery, `self.protocol`."""
-        raise TypeError(f"{type(self).__name__} defines neither items nor columns")
-
-    def columns(self) -> Iterable[Chunk]:
-        """`items` as chunks of columns {"id", "path", "caption", "count", "start", "end"}, see `Table.from_columns`."""
-        return chunks(self.items())
-
-    def sources(self) -> Sequence[Path]:
-        """The files that `columns` reads, called first; what is parsed from large ones is kept (see `cached`)."""
-        return ()
-
-    def parse(self, cache_dir: str | None = None) -> Table:
-        """The table of `self.split`: in memory, or mapped from what was kept in `cache_dir`."""
-        sources = self.sources()
-        settings = [
-            self.version,
-            os.path.abspath(self.data_dir),
-            self.split,
-            self.cut,
-            self.layout,
-            dict(self.options),
-        ]
-        if sum(path.stat().st_size for path in sources) > SMALL:
-            table = cached(
-                cache_folder(cache_dir),
-                type(self).__name__,
-                sources,
-                settings,
-                self.columns,
-                self._notes,
-            )
-        else:
-            table = Table.from_chunks(self.columns(), self._notes)
-        for name, value in table.notes.items():
-            setattr(self, name, value)
-        return table
-
-    def _notes(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("layout", "protocol", "validates_on_test")}
+def to_chunks(items: Iterable[Item], size: int = 50_000) -> Iterator[Chunk]:
+    """Items -> chunks of columns for a `Table`, `size` rows each."""
+    remaining = iter(items)
+    while rows := list(islice(remaining, size)):
+        yield {
+            "id": [item.id for item in rows],
+            "path": [item.path for item in rows],
+            "caption": [caption for item in rows for caption in item.captions],
+            "count": [len(item.captions) for item in rows],
+            "start": [math.nan if item.start is None else item.start for item in rows],
+            "end": [math.nan if item.end is None else item.end for item in rows],
+        }

@@ -1,6 +1,6 @@
-"""Which of its known layouts a data set lies in, and the small parsers that annotation files need.
+"""Which of its known layouts a data set is in, and readers for the formats of annotation files.
 
-All text may have a byte order mark, CRLF ends, and no final newline.
+All text may have a byte order mark, CRLF line ends, and no final newline.
 """
 
 import contextlib
@@ -14,11 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from data_loader.annotations.file_lookup import find_all
+from data_loader.annotations.file_lookup import find_files
 from parse_config import UserError
 
 CHUNK = 1 << 18  # rows
-AS_TEXT = {
+# options of pandas: no column is parsed as a number or as missing
+AS_TEXT: dict[str, Any] = {
     "dtype": object,
     "keep_default_na": False,
     "encoding": "utf-8-sig",
@@ -26,57 +27,61 @@ AS_TEXT = {
 }
 
 
-def places(folders: Iterable[str | os.PathLike]) -> list[Path]:
-    """`folders`, then every folder directly below them. FileNotFoundError if one of `folders` is not there."""
-    tops = [Path(folder) for folder in dict.fromkeys(map(os.fspath, folders))]
-    absent = [top for top in tops if not top.is_dir()]
+def search_folders(folders: Iterable[str | os.PathLike]) -> list[Path]:
+    """`folders`, then every folder directly below them. FileNotFoundError if one of `folders` does not exist."""
+    roots = [Path(folder) for folder in dict.fromkeys(os.fspath(folder) for folder in folders)]
+    absent = [root for root in roots if not root.is_dir()]
     if absent:
         raise FileNotFoundError(
             f"{absent[0]}: no such folder; data_dir and metadata_dir say where the data set lies"
         )
-    below = []
-    for top in tops:
-        with os.scandir(top) as entries:
-            below += sorted(Path(entry.path) for entry in entries if entry.is_dir())
-    return tops + below
+    subfolders: list[Path] = []
+    for root in roots:
+        with os.scandir(root) as entries:
+            subfolders += sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    return roots + subfolders
 
 
-def locate(
-    what: str, folders: Iterable[str | os.PathLike], layouts: Mapping[str, Sequence[str]]
+def find_layout(
+    dataset: str, folders: Iterable[str | os.PathLike], layouts: Mapping[str, Sequence[str]]
 ) -> tuple[str, list[Path]]:
-    """The first of `layouts` (its name -> the files that make it) of which all files are there -> (name, their paths).
+    """The first of `layouts` (its name -> its files) of which all files exist -> (name, paths of the files).
 
-    Each file is looked for in `places(folders)`. Raises FileNotFoundError that says what was looked for.
+    Each file is looked for in `search_folders(folders)`. Raises FileNotFoundError that lists what was looked for.
+    dataset: data set and split, for the message.
     """
-    around = places(folders)
+    searched = search_folders(folders)
     for name, files in layouts.items():
-        found = [
-            next((place / file for place in around if (place / file).is_file()), None)
-            for file in files
-        ]
-        if None not in found:
-            return name, found
-    looked = "; ".join(
-        name if [*files] == [name] else f"{name}: {', '.join(files)}"
+        paths = [path for file in files if (path := _first_file(searched, file)) is not None]
+        if len(paths) == len(files):
+            return name, paths
+    descriptions = [
+        name if list(files) == [name] else f"{name}: {', '.join(files)}"
         for name, files in layouts.items()
-    )
+    ]
+    looked_for = "; ".join(descriptions) or "nothing, no layout has that split"
     raise FileNotFoundError(
-        f"{' and '.join(dict.fromkeys(map(str, folders)))}: no annotations of {what} here nor in a "
-        f"folder below; looked for {looked or 'nothing, no layout has that split'}"
+        f"{' and '.join(dict.fromkeys(map(str, folders)))}: no annotations of {dataset} here nor in a "
+        f"folder below; looked for {looked_for}"
     )
+
+
+def _first_file(folders: Iterable[Path], file: str) -> Path | None:
+    return next((folder / file for folder in folders if (folder / file).is_file()), None)
 
 
 def media_folder(root: str | os.PathLike, folders: Sequence[str], names: Sequence[str]) -> str:
-    """That of `folders` (under root) in which most of the first 200 `names` lie; the first if none lies anywhere."""
+    """That of `folders` (under root) with most of the first 200 files `names`; the first folder if none has any."""
 
-    def hits(folder: str) -> int:
-        return sum(path is not None for path in find_all(os.path.join(root, folder), names[:200]))
+    def count_files(folder: str) -> int:
+        paths = find_files(os.path.join(root, folder), names[:200])
+        return sum(path is not None for path in paths)
 
-    return max(folders, key=hits)
+    return max(folders, key=count_files)
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text without its byte order mark; ValueError naming the file if it is none."""
+    """UTF-8 text without its byte order mark; UserError naming the file if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -86,59 +91,63 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines that are not blank, without the blanks around them."""
+    """The lines that are not blank, without surrounding white space."""
     return [line.strip() for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON; ValueError naming file, line and column if it is none."""
+    """Parsed JSON; UserError naming file, line and column if it is not JSON."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        where = f"{path}: line {error.lineno}, column {error.colno}"
-        raise UserError(f"{where}: {error.msg}; fetch the file again") from None
+        raise UserError(
+            f"{path}: line {error.lineno}, column {error.colno}: {error.msg}; fetch the file again"
+        ) from None
 
 
-class _Plain(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
+class _PlainDataUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it names {module}.{name}, and only plain data is read")
 
 
 def read_pickle(path: Path) -> Any:
-    """A pickle of plain data; ValueError if it names any class or function, or is none."""
+    """A pickle of plain data; UserError if it names any class or function, or is not a pickle."""
     try:
         with open(path, "rb") as file:
-            return _Plain(file, encoding="utf-8", errors="replace").load()
+            return _PlainDataUnpickler(file, encoding="utf-8", errors="replace").load()
     except (pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError) as error:
         raise UserError(
             f"{path}: is no pickle of plain data ({error}); fetch the file again"
         ) from None
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Chunks of the named columns of a comma-separated file with a header, all as text ("NA" too), "" where empty.
 
-    Raises ValueError that names the columns found if one is absent.
+    Raises UserError that lists the file's columns if one of `columns` is absent.
     """
-    with _in_our_words(path):
-        found = pd.read_csv(path, nrows=0, **AS_TEXT).columns.tolist()
-        absent = [column for column in columns if column not in found]
+    with _report_parser_errors(path):
+        header = pd.read_csv(path, nrows=0, **AS_TEXT).columns.tolist()
+        absent = [column for column in columns if column not in header]
         if absent:
             raise UserError(
                 f"{path}: has no column {' and no '.join(map(repr, absent))}; its columns, with commas "
-                f"between them, are {', '.join(map(repr, found))}"
+                f"between them, are {', '.join(map(repr, header))}"
             )
         with pd.read_csv(path, usecols=list(columns), chunksize=CHUNK, **AS_TEXT) as chunks:
             yield from chunks
 
 
-def read_tabs(
+def read_tsv(
     path: Path, columns: Sequence[str], quoting: int, skip: int = 0
 ) -> Iterator[pd.DataFrame]:
-    """Chunks of the first columns of a tab-separated file without a header, called `columns`, all as text; the first
-    `skip` rows are left out. quoting: csv.QUOTE_NONE where quotation marks are plain characters, else QUOTE_MINIMAL."""
+    """Chunks of the first columns of a tab-separated file without a header, named `columns`, all as text.
+
+    quoting: csv.QUOTE_NONE where quotation marks are plain characters, else csv.QUOTE_MINIMAL. skip: rows to leave out
+    at the beginning.
+    """
     with (
-        _in_our_words(path),
+        _report_parser_errors(path),
         pd.read_csv(
             path,
             sep="\t",
@@ -155,7 +164,7 @@ def read_tabs(
 
 
 @contextlib.contextmanager
-def _in_our_words(path: Path) -> Iterator[None]:
+def _report_parser_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -164,29 +173,30 @@ def _in_our_words(path: Path) -> Iterator[None]:
         ) from None
 
 
-def header_rows(table: Path) -> int:
-    """1 if the first line of a tab-separated file of (caption, file, ...) is a header, 0 if not: files have digits."""
-    with open(table, encoding="utf-8-sig", newline="") as file:
-        first = next(csv.reader(file, delimiter="\t"), [])
-    if len(first) < 2:
+def count_header_rows(path: Path) -> int:
+    """1 if the first line of a tab-separated file of (caption, file, ...) is a header, else 0: file names have digits."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        first_row = next(csv.reader(file, delimiter="\t"), [])
+    if len(first_row) < 2:
         raise UserError(
-            f"{table}: the first line has no tab; columns caption and file, with a tab between, are needed"
+            f"{path}: the first line has no tab; columns caption and file, with a tab between, are needed"
         )
-    return int(not any(letter.isdigit() for letter in first[1]))
+    has_digit = any(character.isdigit() for character in first_row[1])
+    return 0 if has_digit else 1
 
 
-def words(caption: str | Sequence[str]) -> str:
-    """A caption that is given as text or as its tokens, as text."""
+def caption_text(caption: str | Sequence[str]) -> str:
+    """A caption as text, from text or from its tokens."""
     return caption if isinstance(caption, str) else " ".join(caption)
 
 
-def captions_of(names: Iterable[str], captions: Mapping[str, Any], source: Path) -> dict[str, Any]:
-    """{name: its captions} in the order of `names`; ValueError if `source` has none for some of them."""
-    chosen = {name: captions.get(name) for name in names}
-    absent = [name for name, said in chosen.items() if not said]
+def look_up_listed(names: Iterable[str], captions: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """{name: its captions} in the order of `names`; UserError if `source`, which has them, lacks some."""
+    listed = {name: captions.get(name) for name in names}
+    absent = [name for name, captions_of_name in listed.items() if not captions_of_name]
     if absent:
         raise UserError(
-            f"{source}: no captions for {len(absent)} of {len(chosen)} listed videos, {absent[0]!r} first; "
+            f"{source}: no captions for {len(absent)} of {len(listed)} listed videos, {absent[0]!r} first; "
             "lists and captions must come from one release"
         )
-    return chosen
+    return listed

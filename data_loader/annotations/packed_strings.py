@@ -1,54 +1,66 @@
-"""Many strings in two arrays, and views that make strings when asked."""
+"""Read-only sequences of strings that keep no Python object per string."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import overload
 
 import numpy as np
 
 
-class Strings(Sequence[str]):
-    """A read-only list of strings; string i is blob[offsets[i]:offsets[i + 1]] in utf-8.
+class PackedStrings(Sequence[str]):
+    """A read-only list of strings; string i is blob[offsets[i]:offsets[i + 1]] in UTF-8.
 
     blob: uint8 (bytes,), offsets: int64 (strings + 1,).
     """
 
     def __init__(self, blob: np.ndarray, offsets: np.ndarray):
-        self.blob, self.offsets = blob, offsets
+        self.blob = blob
+        self.offsets = offsets
 
     @classmethod
-    def of(cls, values: Iterable[str]) -> "Strings":
-        """Pack `values`."""
-        blob, lengths = pack(list(values))
+    def from_strings(cls, strings: Iterable[str]) -> "PackedStrings":
+        """Pack `strings`."""
+        blob, lengths = pack(list(strings))
         return cls(np.frombuffer(blob, np.uint8), np.concatenate([[0], np.cumsum(lengths)]))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
+        index = range(len(self))[index]  # negative indices; IndexError beyond the end
         start, end = self.offsets[index : index + 2]
         return self.blob[start:end].tobytes().decode("utf-8", "surrogatepass")
 
 
-class Lazy(Sequence[str]):
-    """`count` strings, each made by `get(i)` when asked for."""
+class LazyStrings(Sequence[str]):
+    """`count` strings, each computed by `get(i)` when it is indexed."""
 
     def __init__(self, count: int, get: Callable[[int], str]):
-        self._places, self._get = range(count), get
+        self._indices = range(count)
+        self._get = get
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
-    def __getitem__(self, index):
-        places = self._places[index]
-        return self._get(places) if isinstance(places, int) else [self._get(i) for i in places]
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._get(i) for i in self._indices[index]]
+        return self._get(self._indices[index])
 
 
-def pack(values: list[str], errors: str = "surrogatepass") -> tuple[bytes, np.ndarray]:
-    """(the strings' utf-8 bytes in a row, int64 length of each in bytes)."""
-    joined = "".join(values)
+def pack(strings: list[str], errors: str = "surrogatepass") -> tuple[bytes, np.ndarray]:
+    """Concatenate strings -> (their UTF-8 bytes, int64 length of each in bytes)."""
+    joined = "".join(strings)
     if joined.isascii():
-        return joined.encode(), np.fromiter(map(len, values), np.int64, len(values))
-    parts = [value.encode("utf-8", errors) for value in values]
-    return b"".join(parts), np.fromiter(map(len, parts), np.int64, len(parts))
+        return joined.encode(), np.fromiter(map(len, strings), np.int64, len(strings))
+    encoded = [string.encode("utf-8", errors) for string in strings]
+    return b"".join(encoded), np.fromiter(map(len, encoded), np.int64, len(encoded))

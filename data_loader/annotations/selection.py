@@ -1,18 +1,18 @@
-"""Which rows of a table take part: the share asked for, less what is missing on disk; and what a protocol expects."""
+"""Which videos of a table a run uses: the requested share, less what is missing on disk; and what the protocol expects."""
 
 import itertools
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from data_loader import seeding
-from data_loader.annotations.file_lookup import find, find_all
-from data_loader.annotations.packed_strings import Lazy
+from data_loader.annotations.file_lookup import find_file, find_files
+from data_loader.annotations.packed_strings import LazyStrings
 from data_loader.annotations.protocols import PROTOCOLS
 from data_loader.annotations.table import Table
 from parse_config import ConfigError, UserError
@@ -20,133 +20,179 @@ from parse_config import ConfigError, UserError
 log = logging.getLogger(__name__)
 
 
-class Gallery:
-    """The rows of `table` that a run uses, numbered 0..len - 1.
+class Size(NamedTuple):
+    """Numbers of videos and of their captions."""
 
-    rows: int64 (videos,) places in the table. listed: (videos, captions) before missing files were taken out.
-    missing: names of the files that are not there, as the annotations list them; empty where nobody looked.
+    videos: int
+    captions: int
+
+
+class VideoSelection:
+    """The rows of `table` that a run uses, numbered 0..len - 1 ("video index").
+
+    root: the folder that listed paths are under. name: of the data set, for messages.
+    rows: int64 (videos,) row in the table of each video.
+    missing: files that do not exist, as the annotations list them; empty before `remove_missing`.
     """
 
     def __init__(self, table: Table, root: str, name: str):
-        self.table, self.root, self.name = table, root, name
+        self.table = table
+        self.root = root
+        self.name = name
         self.rows = torch.arange(len(table))
         self.missing: list[str] = []
-        self._looked = False
-        self._elsewhere: dict[int, str] = {}  # row -> path, where it is not the listed one
+        self._listed_size = self._size()  # before missing files were taken out
+        self._files_exist = False  # every file was looked for
+        self._renamed: dict[int, str] = {}  # row -> path, where it is not the listed one
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, subsample: float, need_captions: bool) -> None:
-        """Keep the share `subsample` of the videos, the same in each run, 0.1 within 0.2; and, if `need_captions`,
-        only videos that have one."""
-        if not 0 < subsample <= 1:
+    def subsample(self, share: float, need_captions: bool) -> None:
+        """Keep `share` of the videos, the same ones in each run (those of 0.1 are among those of 0.2), and, if
+        `need_captions`, only videos that have a caption."""
+        if not 0 < share <= 1:
             raise ConfigError(
-                f"subsample: {subsample!r} is given, a share above 0 and up to 1 is needed"
+                f"subsample: {share!r} is given, a share above 0 and up to 1 is needed"
             )
-        if subsample < 1:
-            kept = max(1, round(len(self) * subsample))
-            self.rows = seeding.permutation(len(self), 0)[:kept].sort().values
-        if need_captions and self.table.first is not None:
-            told = torch.from_numpy(self.table.counts())[self.rows] > 0
-            if not told.all():
+        if share < 1:
+            count = max(1, round(len(self) * share))
+            self.rows = seeding.permutation(len(self), 0)[:count].sort().values
+        if need_captions and self.table.caption_offsets is not None:
+            has_caption = self._caption_counts() > 0
+            if not has_caption.all():
                 log.warning(
-                    "%s: %d videos without a caption are left out", self.name, int((~told).sum())
+                    "%s: %d videos without a caption are left out",
+                    self.name,
+                    int((~has_caption).sum()),
                 )
-            self.rows = self.rows[told]
+            self.rows = self.rows[has_caption]
         if not len(self):
             raise UserError(f"{self.name}: there are no videos in the annotations")
-        self.listed = self._size()
+        self._listed_size = self._size()
 
-    def look(self, strict: bool) -> None:
-        """Look for every file, listing each folder once. FileNotFoundError if all are missing, or any and `strict`."""
-        there = torch.ones(len(self), dtype=torch.bool)
-        paths = find_all(self.root, (self.table.path[row] for row in self._each_row()))
-        for index, (row, path) in enumerate(zip(self._each_row(), paths)):
+    def remove_missing(self, strict: bool) -> None:
+        """Look for every file, listing each folder once, and leave out videos without one.
+
+        Raises FileNotFoundError if all are missing, or, if `strict`, any.
+        """
+        exists = torch.ones(len(self), dtype=torch.bool)
+        paths = find_files(self.root, (self.table.path[row] for row in self._iterate_rows()))
+        for index, (row, path) in enumerate(zip(self._iterate_rows(), paths)):
             listed = self.table.path[row]
             if path is None:
-                there[index] = False
+                exists[index] = False
                 self.missing.append(listed)
             elif path != os.path.join(self.root, listed):
-                self._elsewhere[row] = path
+                self._renamed[row] = path
         if self.missing:
-            few = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
-            text = f"{self.name}: {len(self.missing)} of {len(self)} videos are not in {self.root}: {few}"
-            if len(self.missing) == len(self):
-                raise FileNotFoundError(text)
-            if strict:
-                raise FileNotFoundError(text + '; video_params.loading "skip" goes on without them')
-            log.warning("%s", text)
-        self.rows, self._looked = self.rows[there], True
+            self._report_missing(strict)
+        self.rows = self.rows[exists]
+        self._files_exist = True
 
-    def count(self, protocol: str | None, strict: bool) -> dict[str, Any]:
-        """What is there beside what the protocol (without one: the annotations) lists; ConfigError if they differ and
-        `strict`."""
+    def _report_missing(self, strict: bool) -> None:
+        examples = ", ".join(self.missing[:3])
+        if len(self.missing) > 3:
+            examples += ", ..."
+        message = (
+            f"{self.name}: {len(self.missing)} of {len(self)} videos are not in {self.root}: "
+            f"{examples}"
+        )
+        if len(self.missing) == len(self):
+            raise FileNotFoundError(message)
+        if strict:
+            raise FileNotFoundError(
+                message + '; video_params.loading "skip" goes on without them'
+            )
+        log.warning("%s", message)
+
+    def compare_with_protocol(self, protocol: str | None, strict: bool) -> dict[str, Any]:
+        """The counts beside those of `protocol` (None: of the annotations); ConfigError if they differ and `strict`."""
         assert protocol is None or protocol in PROTOCOLS, protocol
-        expected = tuple(PROTOCOLS[protocol][1:]) if protocol else self.listed
-        here = self._size()
-        if here != expected:
-            text = (
-                f"{self.name}{f', protocol {protocol}' if protocol else ''}: {here[0]} of {expected[0]} videos, "
-                f"{here[1]} of {expected[1]} captions"
+        expected = self._listed_size
+        if protocol is not None:
+            expected = Size(PROTOCOLS[protocol].videos, PROTOCOLS[protocol].captions)
+        actual = self._size()
+        if actual != expected:
+            gallery = self.name if protocol is None else f"{self.name}, protocol {protocol}"
+            message = (
+                f"{gallery}: {actual.videos} of {expected.videos} videos, "
+                f"{actual.captions} of {expected.captions} captions"
             )
             if strict:
-                raise ConfigError(text + "; strict_protocol refuses that")
-            log.warning("%s", text)
+                raise ConfigError(message + "; strict_protocol refuses that")
+            log.warning("%s", message)
         return {
-            "num_videos": here[0],
-            "num_captions": here[1],
-            "expected_videos": expected[0],
-            "expected_captions": expected[1],
+            "num_videos": actual.videos,
+            "num_captions": actual.captions,
+            "expected_videos": expected.videos,
+            "expected_captions": expected.captions,
             "missing": self.missing,
         }
 
-    def path(self, index: int) -> str | None:
-        """Where the file of video `index` is; None if it is not there."""
-        listed = self.paths[index]
-        return listed if self._looked or os.path.isfile(listed) else find("", listed)
+    def find_path(self, index: int) -> str | None:
+        """Path of the file of video `index`; None if it does not exist."""
+        path = self._path(index)
+        if self._files_exist or os.path.isfile(path):
+            return path
+        return find_file("", path)
+
+    def segment(self, index: int) -> tuple[float | None, float | None]:
+        """(start, end) of video `index` in its file, in seconds; None where there is none."""
+        return self.table.segment(int(self.rows[index]))
+
+    def captions_of(self, index: int) -> Sequence[str]:
+        """The captions of video `index`."""
+        caption_range = self.table.caption_range(int(self.rows[index]))
+        return LazyStrings(
+            len(caption_range), lambda position: self.table.caption[caption_range[position]]
+        )
 
     @property
     def ids(self) -> Sequence[str]:
         """Id of each video."""
-        return Lazy(len(self), lambda index: self.table.id[int(self.rows[index])])
+        return LazyStrings(len(self), lambda index: self.table.id[int(self.rows[index])])
 
     @property
     def paths(self) -> Sequence[str]:
-        """Path of each video: found, or, where nobody looked, as listed."""
-        return Lazy(len(self), self._path)
+        """Path of each video: of the existing file after `remove_missing`, before it as listed."""
+        return LazyStrings(len(self), self._path)
 
     def _path(self, index: int) -> str:
         row = int(self.rows[index])
-        return self._elsewhere.get(row) or os.path.join(self.root, self.table.path[row])
-
-    def _each_row(self) -> Iterator[int]:
-        return itertools.chain.from_iterable(part.tolist() for part in self.rows.split(1 << 16))
-
-    @cached_property
-    def owner(self) -> torch.Tensor:
-        """int64 (captions,): the number of the video that each caption belongs to."""
-        return torch.repeat_interleave(
-            torch.arange(len(self)), torch.from_numpy(self.table.counts())[self.rows]
-        )
-
-    @cached_property
-    def _places(self) -> torch.Tensor:
-        if self.table.first is None:
-            return self.rows
-        counts = torch.from_numpy(self.table.counts())[self.rows]
-        offset = torch.from_numpy(np.array(self.table.first[:-1]))[self.rows] - (
-            torch.cumsum(counts, 0) - counts
-        )
-        return torch.arange(len(self.owner)) + offset[self.owner]
+        return self._renamed.get(row) or os.path.join(self.root, self.table.path[row])
 
     @property
     def captions(self) -> Sequence[str]:
         """All captions, video by video."""
-        return Lazy(len(self._places), lambda index: self.table.caption[int(self._places[index])])
+        rows = self._caption_rows
+        return LazyStrings(len(rows), lambda index: self.table.caption[int(rows[index])])
 
-    def _size(self) -> tuple[int, int]:
-        one_each = self.table.first is None
-        return len(self), len(self) if one_each else int(
-            self.table.counts()[self.rows.numpy()].sum()
-        )
+    @cached_property
+    def owner(self) -> torch.Tensor:
+        """int64 (captions,): the index of the video that each caption belongs to."""
+        return torch.repeat_interleave(torch.arange(len(self)), self._caption_counts())
+
+    @cached_property
+    def _caption_rows(self) -> torch.Tensor:
+        """int64 (captions,): index in `table.caption` of each caption."""
+        if self.table.caption_offsets is None:
+            return self.rows
+        counts = self._caption_counts()
+        first_in_table = torch.from_numpy(np.array(self.table.caption_offsets[:-1]))[self.rows]
+        first_in_selection = torch.cumsum(counts, 0) - counts
+        shift = first_in_table - first_in_selection
+        return torch.arange(len(self.owner)) + shift[self.owner]
+
+    def _caption_counts(self) -> torch.Tensor:
+        """int64 (videos,): how many captions each video has."""
+        return torch.from_numpy(self.table.caption_counts())[self.rows]
+
+    def _iterate_rows(self) -> Iterator[int]:
+        # in pieces: a list of all rows would be a Python object per row
+        return itertools.chain.from_iterable(piece.tolist() for piece in self.rows.split(1 << 16))
+
+    def _size(self) -> Size:
+        if self.table.caption_offsets is None:
+            return Size(len(self), len(self))
+        return Size(len(self), int(self._caption_counts().sum()))

@@ -1,6 +1,6 @@
-"""The items of a data set as columns: a string column is one utf-8 blob with int64 offsets, a number column an array.
+"""The videos of a data set as columns: a string column is one UTF-8 blob with int64 offsets, a number column an array.
 
-Small tables lie in memory, large ones in memory-mapped files that all workers share: no Python object per row.
+Small tables are in memory, large ones in memory-mapped files that all workers share: no Python object per row.
 """
 
 import json
@@ -11,23 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.annotations.packed_strings import Strings, pack
+from data_loader.annotations.packed_strings import PackedStrings, pack
 
-VERSION = 1  # of the files: raise it when their layout changes
-STRINGS = {
-    "id": "surrogatepass",
-    "path": "surrogatepass",
-    "caption": "replace",
-}  # what becomes of lone surrogates
-SECONDS = ("start", "end")
+VERSION = 1  # of the files: raise it when their format changes
+# string column -> how lone surrogates are encoded
+STRING_COLUMNS = {"id": "surrogatepass", "path": "surrogatepass", "caption": "replace"}
+TIME_COLUMNS = ("start", "end")
 Chunk = Mapping[str, Any]
 
 
 class Table:
-    """Rows of (id, path, captions, start, end). Row i owns the captions first[i]..first[i + 1] - 1 of `caption`.
+    """Rows of (id, path, captions, start, end).
 
-    id, path, caption: Strings. first: int64 (rows + 1,), None where each row has one caption.
-    start, end: float64 (rows,) seconds, NaN where a clip is not cut; None where no clip is.
+    id, path, caption: PackedStrings.
+    caption_offsets: int64 (rows + 1,); row i has the captions caption_offsets[i]..caption_offsets[i + 1] - 1 of
+        `caption`; None where each row has one caption.
+    start, end: float64 (rows,) seconds, NaN where a row is a whole video; None where all rows are.
     notes: plain data found while parsing (layout, protocol, ...).
     """
 
@@ -37,54 +36,48 @@ class Table:
         notes: Mapping[str, Any] | None = None,
         folder: Path | None = None,
     ):
-        self.id, self.path, self.caption = (
-            Strings(
-                arrays.get(f"{name}.blob", np.zeros(0, np.uint8)),
-                arrays.get(f"{name}.offsets", np.zeros(1, int)),
-            )
-            for name in STRINGS
-        )
-        self.first, self.start, self.end = (arrays.get(name) for name in ("first", *SECONDS))
-        self.notes, self.folder = dict(notes or {}), folder
-        captions = len(self.id) if self.first is None else int(self.first[-1])
-        assert len(self.path) == len(self.id) and len(self.caption) == captions, (
-            "columns of unequal length"
-        )
+        self.id = _string_column(arrays, "id")
+        self.path = _string_column(arrays, "path")
+        self.caption = _string_column(arrays, "caption")
+        self.caption_offsets = arrays.get("first")
+        self.start = arrays.get("start")
+        self.end = arrays.get("end")
+        self.notes = dict(notes or {})
+        self.folder = folder
         self._arrays = arrays
+        num_captions = len(self.id)
+        if self.caption_offsets is not None:
+            num_captions = int(self.caption_offsets[-1])
+        assert len(self.path) == len(self.id), "columns of unequal length"
+        assert len(self.caption) == num_captions, "columns of unequal length"
 
     def __len__(self) -> int:
         return len(self.id)
 
-    def __reduce__(self):
-        return (
-            (Table, (self._arrays, self.notes))
-            if self.folder is None
-            else (Table.open, (self.folder,))
-        )
+    def __reduce__(self) -> tuple[Callable[..., "Table"], tuple[Any, ...]]:
+        if self.folder is None:
+            return Table, (self._arrays, self.notes)
+        return Table.open, (self.folder,)
 
-    def captions(self, row: int) -> range:
-        """Where the captions of `row` stand in `caption`."""
-        return (
-            range(row, row + 1)
-            if self.first is None
-            else range(int(self.first[row]), int(self.first[row + 1]))
-        )
+    def caption_range(self, row: int) -> range:
+        """The indices in `caption` of the captions of `row`."""
+        if self.caption_offsets is None:
+            return range(row, row + 1)
+        return range(int(self.caption_offsets[row]), int(self.caption_offsets[row + 1]))
 
-    def counts(self) -> np.ndarray:
+    def caption_counts(self) -> np.ndarray:
         """int64 (rows,): how many captions each row has."""
-        return np.ones(len(self), np.int64) if self.first is None else np.diff(self.first)
+        if self.caption_offsets is None:
+            return np.ones(len(self), np.int64)
+        return np.diff(self.caption_offsets)
 
-    def cut(self, row: int) -> tuple[float | None, float | None]:
+    def segment(self, row: int) -> tuple[float | None, float | None]:
         """(start, end) of `row` in seconds; None where there is none."""
-        start, end = (
-            None if column is None or np.isnan(column[row]) else float(column[row])
-            for column in (self.start, self.end)
-        )
-        return start, end
+        return _seconds(self.start, row), _seconds(self.end, row)
 
     @classmethod
     def from_columns(
-        cls, id: Iterable[str], path: Iterable[str], caption: Iterable[str], **numbers
+        cls, id: Iterable[str], path: Iterable[str], caption: Iterable[str], **numbers: Any
     ) -> "Table":
         """In memory, from whole columns: strings id, path, caption; where needed also numbers count, start, end.
 
@@ -96,69 +89,92 @@ class Table:
     def from_chunks(
         cls, chunks: Iterable[Chunk], notes: Callable[[], Mapping[str, Any]] = dict
     ) -> "Table":
-        """In memory, from chunks of columns as `from_columns` takes them; `notes` is asked after the last one."""
-        parts: dict[str, list[np.ndarray]] = {}
-        for name, array in _arrays(chunks):
-            parts.setdefault(name, []).append(array)
-        return cls({name: np.concatenate(arrays) for name, arrays in parts.items()}, notes())
+        """In memory, from chunks of columns as `from_columns` takes them; `notes` is called after the last one."""
+        pieces: dict[str, list[np.ndarray]] = {}
+        for name, array in _to_arrays(chunks):
+            pieces.setdefault(name, []).append(array)
+        arrays = {name: np.concatenate(column) for name, column in pieces.items()}
+        return cls(arrays, notes())
 
     @classmethod
     def write(
         cls, folder: Path, chunks: Iterable[Chunk], notes: Callable[[], Mapping[str, Any]] = dict
     ) -> None:
-        """`from_chunks` onto the disk, chunk by chunk, for `open`."""
-        types: dict[str, str] = {}
+        """`from_chunks` to disk, chunk by chunk; `open` reads it."""
+        dtypes: dict[str, str] = {}
         files: dict[str, Any] = {}
         try:
-            for name, array in _arrays(chunks):
+            for name, array in _to_arrays(chunks):
                 if name not in files:
                     files[name] = open(folder / f"{name}.bin", "wb")  # noqa: SIM115 (closed below)
-                    types[name] = array.dtype.str
+                    dtypes[name] = array.dtype.str
                 files[name].write(array.data)
         finally:
             for file in files.values():
                 file.close()
-        text = json.dumps({"version": VERSION, "types": types, "notes": dict(notes())}, indent=1)
-        (folder / "table.json").write_text(text, encoding="utf-8")
+        header = {"version": VERSION, "types": dtypes, "notes": dict(notes())}
+        (folder / "table.json").write_text(json.dumps(header, indent=1), encoding="utf-8")
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "Table":
         """Map what `write` wrote; takes no time and no memory, whatever the size."""
         folder = Path(folder)
-        head = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+        header = json.loads((folder / "table.json").read_text(encoding="utf-8"))
         arrays = {
-            name: _mapped(folder / f"{name}.bin", kind) for name, kind in head["types"].items()
+            name: _map_file(folder / f"{name}.bin", dtype)
+            for name, dtype in header["types"].items()
         }
-        return cls(arrays, head["notes"], folder)
+        return cls(arrays, header["notes"], folder)
 
 
-def _mapped(path: Path, kind: str) -> np.ndarray:
+def _string_column(arrays: Mapping[str, np.ndarray], name: str) -> PackedStrings:
+    """Column `name`; an empty one where a table has no chunks."""
+    blob = arrays.get(f"{name}.blob", np.zeros(0, np.uint8))
+    offsets = arrays.get(f"{name}.offsets", np.zeros(1, int))
+    return PackedStrings(blob, offsets)
+
+
+def _seconds(column: np.ndarray | None, row: int) -> float | None:
+    if column is None or np.isnan(column[row]):
+        return None
+    return float(column[row])
+
+
+def _map_file(path: Path, dtype: str) -> np.ndarray:
     if not path.stat().st_size:  # an empty file cannot be mapped
-        return np.zeros(0, kind)
-    return np.asarray(np.memmap(path, kind, "r"))
+        return np.zeros(0, dtype)
+    return np.asarray(np.memmap(path, dtype, "r"))
 
 
-def _arrays(chunks: Iterable[Chunk]) -> Iterator[tuple[str, np.ndarray]]:
-    """Chunks of columns -> (array name, what to append to it); offsets run on from chunk to chunk."""
-    ends = dict.fromkeys((*STRINGS, "first"), 0)
-    names: set[str] = set()
+class _RunningOffsets:
+    """Lengths, chunk by chunk -> offsets that continue from chunk to chunk."""
 
-    def offsets(name: str, lengths: np.ndarray, begins: bool) -> np.ndarray:
-        run = ends[name] + np.cumsum(lengths, dtype=np.int64)
-        ends[name] = int(run[-1]) if len(run) else ends[name]
-        return np.concatenate([np.zeros(1, np.int64), run]) if begins else run
+    def __init__(self) -> None:
+        self.end: int | None = None  # None before the first chunk
 
+    def extend(self, lengths: np.ndarray) -> np.ndarray:
+        """int64 (lengths,): where each of them ends; the first chunk is preceded by a zero."""
+        start = self.end or 0
+        ends = start + np.cumsum(lengths, dtype=np.int64)
+        is_first_chunk = self.end is None
+        self.end = int(ends[-1]) if len(ends) else start
+        return np.concatenate([np.zeros(1, np.int64), ends]) if is_first_chunk else ends
+
+
+def _to_arrays(chunks: Iterable[Chunk]) -> Iterator[tuple[str, np.ndarray]]:
+    """Chunks of columns -> (array name, what to append to it)."""
+    offsets = {name: _RunningOffsets() for name in (*STRING_COLUMNS, "first")}
+    columns: set[str] = set()
     for chunk in chunks:
-        begins = not names
-        names = names or set(chunk)
-        assert set(chunk) == names and set(STRINGS) <= names <= {*STRINGS, "count", *SECONDS}, (
-            sorted(chunk)
-        )
-        for name, errors in STRINGS.items():
+        columns = columns or set(chunk)
+        assert set(chunk) == columns, sorted(chunk)
+        assert set(STRING_COLUMNS) <= columns, sorted(chunk)
+        assert columns <= {*STRING_COLUMNS, "count", *TIME_COLUMNS}, sorted(chunk)
+        for name, errors in STRING_COLUMNS.items():
             blob, lengths = pack(list(chunk[name]), errors)
             yield f"{name}.blob", np.frombuffer(blob, np.uint8)
-            yield f"{name}.offsets", offsets(name, lengths, begins)
-        if "count" in names:
-            yield "first", offsets("first", np.asarray(chunk["count"], np.int64), begins)
-        for name in names & set(SECONDS):
+            yield f"{name}.offsets", offsets[name].extend(lengths)
+        if "count" in columns:
+            yield "first", offsets["first"].extend(np.asarray(chunk["count"], np.int64))
+        for name in columns & set(TIME_COLUMNS):
             yield name, np.asarray(chunk[name], np.float64)

@@ -1,4 +1,4 @@
-"""Tables that are parsed once: kept as memory-mapped files, keyed by what they were parsed from."""
+"""Annotations -> table. Large ones are parsed once and cached as memory-mapped files, keyed by what they were parsed from."""
 
 import contextlib
 import fcntl
@@ -12,20 +12,53 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_loader.annotations.items import Annotations
 from data_loader.annotations.table import VERSION, Chunk, Table
 from parse_config import UserError
 
 log = logging.getLogger(__name__)
-SMALL = 16 << 20  # bytes of annotations that are parsed anew each time and stay in memory
+SMALL = 16 << 20  # bytes of annotations that are parsed each time and stay in memory
 
 
-def cache_folder(given: str | None = None) -> Path:
-    """`given`, or $MILES_CACHE, or ${XDG_CACHE_HOME:-~/.cache}/miles."""
+def load_table(
+    annotations: Annotations,
+    dataset: str,
+    data_dir: str,
+    split: str,
+    cut: str | None,
+    cache_dir: str | None = None,
+) -> Table:
+    """The table of `annotations`: in memory, or, if the sources are large, mapped from the cache in `cache_dir`.
+
+    dataset: the data set's class name; with data_dir, split and cut it is part of the cache's key.
+    """
+    if sum(path.stat().st_size for path in annotations.sources) <= SMALL:
+        return Table.from_chunks(annotations.columns(), annotations.notes)
+    settings = [
+        annotations.parser_version,
+        os.path.abspath(data_dir),
+        split,
+        cut,
+        annotations.layout,
+        dict(annotations.options),
+    ]
+    return cached_table(
+        cache_folder(cache_dir),
+        dataset,
+        annotations.sources,
+        settings,
+        annotations.columns,
+        annotations.notes,
+    )
+
+
+def cache_folder(cache_dir: str | None = None) -> Path:
+    """`cache_dir`, or $MILES_CACHE, or ${XDG_CACHE_HOME:-~/.cache}/miles."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(given or os.environ.get("MILES_CACHE") or os.path.join(home, "miles"))
+    return Path(cache_dir or os.environ.get("MILES_CACHE") or os.path.join(home, "miles"))
 
 
-def cached(
+def cached_table(
     root: Path,
     name: str,
     sources: Sequence[Path],
@@ -33,23 +66,24 @@ def cached(
     parse: Callable[[], Iterable[Chunk]],
     notes: Callable[[], dict[str, Any]],
 ) -> Table:
-    """The table that `parse` makes of `sources`: mapped if it was made before, else made, kept and mapped.
+    """The table that `parse` makes of `sources`, mapped from `root`; parsed and written first if it is not there.
 
-    It is made anew when a source's path, size or time, or `settings` (plain data: version, split, ...) changed; what
-    it replaces is removed. Several processes may ask at once: one makes it, the others wait.
+    It is parsed again when a source's path, size or time, or `settings` (plain data: version, split, ...) changed; the
+    outdated table is removed. Of several processes that ask at once, one parses and the others wait.
     """
     paths = [os.path.abspath(path) for path in sources]
     stats = [os.stat(path) for path in paths]
     prefix = f"{name}-{_hash(VERSION, settings, paths)}-"
     folder = root / (prefix + _hash([(stat.st_size, stat.st_mtime_ns) for stat in stats]))
+    lock_path = root / f"{prefix}lock"
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not (folder / "table.json").is_file():
-            with _lock(root / f"{prefix}lock"):
-                if not (folder / "table.json").is_file():
-                    _make(folder, parse, notes)
-                    for old in set(root.glob(f"{prefix}*")) - {folder, root / f"{prefix}lock"}:
-                        shutil.rmtree(old, ignore_errors=True)
+            with _lock(lock_path):
+                if not (folder / "table.json").is_file():  # another process may have written it
+                    _write(folder, parse, notes)
+                    for outdated in set(root.glob(f"{prefix}*")) - {folder, lock_path}:
+                        shutil.rmtree(outdated, ignore_errors=True)
     except OSError as error:
         if not str(error.filename or root).startswith(str(root)):
             raise
@@ -60,17 +94,17 @@ def cached(
     return Table.open(folder)
 
 
-def _make(
+def _write(
     folder: Path, parse: Callable[[], Iterable[Chunk]], notes: Callable[[], dict[str, Any]]
 ) -> None:
     """Write beside, then rename: `folder` is complete or absent, even after a crash."""
     log.info("reading the annotations into %s (once)", folder)
-    part = Path(tempfile.mkdtemp(prefix=folder.name + ".part-", dir=folder.parent))
+    unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".part-", dir=folder.parent))
     try:
-        Table.write(part, parse(), notes)
-        part.rename(folder)
+        Table.write(unfinished, parse(), notes)
+        unfinished.rename(folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -80,5 +114,5 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _hash(*plain: Any) -> str:
-    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:12]
+def _hash(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]

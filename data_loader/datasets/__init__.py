@@ -1,4 +1,4 @@
-"""The data sets, one a file: each says which items there are; `data_loader.base.TextVideoDataset` does the rest."""
+"""The data sets, one per file: each says which videos there are; `data_loader.base.TextVideoDataset` does the rest."""
 
 from parse_config import Registry
 

@@ -3,18 +3,18 @@
 import csv
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from data_loader.annotations.layouts import header_rows, locate, read_columns, read_tabs
+from data_loader.annotations.layouts import count_header_rows, find_layout, read_csv, read_tsv
 from data_loader.annotations.table import Chunk
-from data_loader.base import TextVideoDataset
+from data_loader.base import Annotations, TextVideoDataset
 from data_loader.datasets import DATASETS
 
-FILES = {
+LAYOUTS = {
     "train": {
         "Frozen": ["Train_GCC-training-success-020321-VALIDIMG.csv"],
         "MCQ": ["cc3m_training_success_full_noun_verb.tsv"],
@@ -26,86 +26,107 @@ FILES = {
         "TSV": ["Validation_GCC-1.1.0-Validation.tsv"],
     },
 }
-FOLDER = {"train": "training", "val": "validation"}
-
-
-def _colliding(codes: np.ndarray, urls: np.ndarray) -> np.ndarray:
-    """The crc32 that several URLs have, so that nobody knows whose picture the file is. urls: their 64-bit hashes."""
-    order = np.argsort(codes, kind="stable")
-    codes, urls = codes[order], urls[order]
-    return np.unique(codes[1:][(codes[1:] == codes[:-1]) & (urls[1:] != urls[:-1])])
+IMAGE_FOLDERS = {"train": "training", "val": "validation"}
+UrlChunk = tuple[list[str], list[str]]  # (URLs, captions)
 
 
 @DATASETS.register("ConceptualCaptions3M")
 class ConceptualCaptions3M(TextVideoDataset):
-    """Pictures are clips of one frame. There is no test split; "test" is "val". Files are called by the crc32 of their
-    URL, newer downloads <row>_<crc32>; most lists are longer than what can still be downloaded."""
+    """Pictures are clips of one frame. There is no test split; "test" is "val". Files are named by the crc32 of their
+    URL, in newer downloads <row>_<crc32>; most lists are longer than what can still be downloaded."""
 
-    def sources(self) -> Sequence[Path]:
+    def annotations(self) -> Annotations:
         part = "train" if self.train else "val"
-        name, self.files = locate(f"CC3M, split {self.split}", self.folders, FILES[part])
-        self.root = FOLDER[part]
-        named = (
-            "as listed" if name == "MCQ" else "row_crc32" if self._names_with_rows() else "crc32"
+        folder = IMAGE_FOLDERS[part]
+        layout, (table,) = find_layout(
+            f"CC3M, split {self.split}", self.annotation_folders, LAYOUTS[part]
         )
-        self.layout = f"{name} ({self.files[0].name}), files named {named}"
-        return self.files
+        remarks: list[str] = []
+        if layout == "MCQ":
+            file_names = "as listed"
+            chunks = _read_mcq(table, folder)
+        elif self._names_have_rows(folder):
+            file_names = "row_crc32"
+            chunks = _name_by_row(_read_urls(layout, table), folder)
+        else:
+            file_names = "crc32"
+            chunks = _name_by_url(layout, table, folder, remarks)
+        return Annotations(
+            chunks=chunks,
+            layout=f"{layout} ({table.name}), files named {file_names}",
+            sources=[table],
+            remarks=remarks,
+        )
 
-    def _names_with_rows(self) -> bool:
-        folder = os.path.join(self.data_dir, self.root)
-        if not os.path.isdir(folder):
+    def _names_have_rows(self, folder: str) -> bool:
+        """Whether most of the first 100 files in `folder` are named <row>_<crc32>."""
+        path = os.path.join(self.data_dir, folder)
+        if not os.path.isdir(path):
             raise FileNotFoundError(
-                f"{folder}: no such folder; it holds the pictures of CC3M, split {self.split}"
+                f"{path}: no such folder; it holds the pictures of CC3M, split {self.split}"
             )
-        with os.scandir(folder) as entries:
-            names = [os.path.splitext(entry.name)[0] for entry in islice(entries, 100)]
-        return sum("_" in name for name in names) * 2 > len(names)
+        with os.scandir(path) as entries:
+            stems = [os.path.splitext(entry.name)[0] for entry in islice(entries, 100)]
+        return sum("_" in stem for stem in stems) * 2 > len(stems)
 
-    def columns(self) -> Iterator[Chunk]:
-        table = self.files[0]
-        if self.layout.startswith("MCQ"):
-            for rows in read_tabs(
-                table, ["caption", "file"], csv.QUOTE_MINIMAL, header_rows(table)
-            ):
-                yield self._chunk(rows["file"].tolist(), rows["caption"].tolist())
-            return
-        yield from self._by_row() if self.layout.endswith("row_crc32") else self._by_url()
 
-    def _rows(self) -> Iterator[tuple[list[str], list[str]]]:
-        """(URLs, captions), chunk by chunk."""
-        chunks = (
-            read_columns(self.files[0], ["thumbnailUrl", "caption"])
-            if self.layout.startswith("Frozen")
-            else read_tabs(self.files[0], ["caption", "thumbnailUrl"], csv.QUOTE_NONE)
-        )
-        yield from ((rows["thumbnailUrl"].tolist(), rows["caption"].tolist()) for rows in chunks)
+def _read_mcq(table: Path, folder: str) -> Iterator[Chunk]:
+    header_rows = count_header_rows(table)
+    for rows in read_tsv(table, ["caption", "file"], csv.QUOTE_MINIMAL, header_rows):
+        yield _chunk(folder, rows["file"].tolist(), rows["caption"].tolist())
 
-    def _by_row(self) -> Iterator[Chunk]:
-        row = 0
-        for urls, captions in self._rows():
-            yield self._chunk(
-                [f"{row + i}_{zlib.crc32(url.encode())}" for i, url in enumerate(urls)], captions
-            )
-            row += len(urls)
 
-    def _by_url(self) -> Iterator[Chunk]:
-        hashes = [
-            np.array([(zlib.crc32(url.encode()), hash(url)) for url in urls], np.int64).reshape(
-                -1, 2
-            )
-            for urls, _ in self._rows()
-        ]
-        shared = set(_colliding(*np.concatenate(hashes).T).tolist())
-        dropped = 0
-        for urls, captions in self._rows():
-            rows = [
-                (code, caption)
-                for url, caption in zip(urls, captions)
-                if (code := zlib.crc32(url.encode())) not in shared
-            ]
-            dropped += len(urls) - len(rows)
-            yield self._chunk([str(code) for code, _ in rows], [caption for _, caption in rows])
-        self.layout += f"; {dropped} rows of colliding crc32 dropped" if dropped else ""
+def _read_urls(layout: str, table: Path) -> Iterator[UrlChunk]:
+    if layout == "Frozen":
+        chunks = read_csv(table, ["thumbnailUrl", "caption"])
+    else:
+        chunks = read_tsv(table, ["caption", "thumbnailUrl"], csv.QUOTE_NONE)
+    for rows in chunks:
+        yield rows["thumbnailUrl"].tolist(), rows["caption"].tolist()
 
-    def _chunk(self, files: list[str], captions: list[str]) -> Chunk:
-        return {"id": files, "path": [f"{self.root}/{file}" for file in files], "caption": captions}
+
+def _name_by_row(url_chunks: Iterable[UrlChunk], folder: str) -> Iterator[Chunk]:
+    """Files named <row>_<crc32 of the URL>."""
+    first_row = 0
+    for urls, captions in url_chunks:
+        files = [f"{row}_{_crc32(url)}" for row, url in enumerate(urls, first_row)]
+        yield _chunk(folder, files, captions)
+        first_row += len(urls)
+
+
+def _name_by_url(layout: str, table: Path, folder: str, remarks: list[str]) -> Iterator[Chunk]:
+    """Files named <crc32 of the URL>, without those that several URLs share; how many is added to `remarks`."""
+    colliding = _colliding_codes(_read_urls(layout, table))
+    dropped = 0
+    for urls, captions in _read_urls(layout, table):
+        rows = [(_crc32(url), caption) for url, caption in zip(urls, captions)]
+        unique_rows = [(code, caption) for code, caption in rows if code not in colliding]
+        dropped += len(rows) - len(unique_rows)
+        files = [str(code) for code, _ in unique_rows]
+        yield _chunk(folder, files, [caption for _, caption in unique_rows])
+    if dropped:
+        remarks.append(f"; {dropped} rows of colliding crc32 dropped")
+
+
+def _colliding_codes(url_chunks: Iterable[UrlChunk]) -> set[int]:
+    """The crc32 that several URLs have: nobody knows whose picture such a file is."""
+    pairs = [np.zeros((0, 2), np.int64)]  # (crc32, 64-bit hash) of each URL
+    for urls, _ in url_chunks:
+        hashes = [(_crc32(url), hash(url)) for url in urls]
+        pairs.append(np.array(hashes, np.int64).reshape(-1, 2))
+    codes, url_hashes = np.concatenate(pairs).T
+    order = np.argsort(codes, kind="stable")
+    codes = codes[order]
+    url_hashes = url_hashes[order]
+    same_code = codes[1:] == codes[:-1]
+    other_url = url_hashes[1:] != url_hashes[:-1]
+    return set(codes[1:][same_code & other_url].tolist())
+
+
+def _crc32(url: str) -> int:
+    return zlib.crc32(url.encode())
+
+
+def _chunk(folder: str, files: list[str], captions: list[str]) -> Chunk:
+    paths = [f"{folder}/{file}" for file in files]
+    return {"id": files, "path": paths, "caption": captions}

@@ -1,14 +1,73 @@
 """DiDeMo (Hendricks et al., ICCV 2017): Flickr videos, described moment by moment; here paragraph to video."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-from data_loader.annotations.file_lookup import find_all
-from data_loader.annotations.layouts import locate, media_folder, read_json, read_lines
-from data_loader.annotations.protocols import of_split
-from data_loader.base import Item, TextVideoDataset
+from data_loader.annotations.file_lookup import find_files
+from data_loader.annotations.layouts import find_layout, media_folder, read_json, read_lines
+from data_loader.annotations.protocols import protocol_of_split
+from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 
 SECONDS = 30.0  # the moments were described within the first half minute, and all published numbers see no more
+
+
+@DATASETS.register("DiDeMo")
+class DiDeMo(TextVideoDataset):
+    """One query per video: its descriptions, stripped, in the order of the file, joined with blanks."""
+
+    def annotations(self) -> Annotations:
+        rows_file = f"{self.split}_data.json"
+        list_file = f"{self.split}_list.txt"
+        layout, (rows_path, *list_paths) = find_layout(
+            f"DiDeMo, split {self.split}",
+            self.annotation_folders,
+            {
+                "official": [rows_file, list_file],
+                "official without lists": [rows_file],
+                "VindLU": [f"didemo_ret_{self.split}.json"],
+            },
+        )
+        return Annotations(
+            items=self._items(rows_path, list_paths),
+            layout=layout,
+            protocol=protocol_of_split("didemo-paragraph", self.split),
+        )
+
+    def _items(self, rows_path: Path, list_paths: list[Path]) -> Iterator[Item]:
+        descriptions: dict[str, list[str]] = {}
+        file_names: dict[str, list[str]] = {}  # stem -> names of the video, the listed one first
+        for row in read_json(rows_path):
+            stem = _stem(row["video"])
+            descriptions.setdefault(stem, []).extend(_descriptions(row))
+            file_names.setdefault(stem, []).append(row["video"])
+        stems = list(file_names)
+        if list_paths:
+            listed = read_lines(list_paths[0])
+            for name in listed:
+                file_names.setdefault(_stem(name), []).insert(0, name)
+            stems = list(dict.fromkeys(_stem(name) for name in listed))
+        for stem, path in zip(stems, self._paths(stems, file_names)):
+            captions = []
+            if stem in descriptions:
+                captions = [" ".join(sentence.strip() for sentence in descriptions[stem])]
+            yield Item(stem, path, captions, 0.0, SECONDS)
+
+    def _paths(self, stems: list[str], file_names: dict[str, list[str]]) -> list[str]:
+        """For each stem, the path of the first of its names that exists; of the first name if none does."""
+        all_names = [name for stem in stems for name in file_names[stem]]
+        folder = media_folder(
+            self.data_dir, ("videos", "", self.split, f"videos/{self.split}"), all_names
+        )
+        found_paths = find_files(f"{self.data_dir}/{folder}", all_names)
+        existing = {name for name, path in zip(all_names, found_paths) if path is not None}
+        paths = []
+        for stem in stems:
+            names = file_names[stem]
+            file = next((name for name in names if name in existing), names[0])
+            paths.append(f"{folder}/{file}".lstrip("/"))
+        return paths
 
 
 def _stem(name: str) -> str:
@@ -16,55 +75,7 @@ def _stem(name: str) -> str:
     return name.partition(".")[0]
 
 
-@DATASETS.register("DiDeMo")
-class DiDeMo(TextVideoDataset):
-    """One query a video: its descriptions, stripped, in the order of the file, with blanks between them."""
-
-    def items(self) -> Iterator[Item]:
-        rows_file, list_file = f"{self.split}_data.json", f"{self.split}_list.txt"
-        self.layout, (annotations, *lists) = locate(
-            f"DiDeMo, split {self.split}",
-            self.folders,
-            {
-                "official": [rows_file, list_file],
-                "official without lists": [rows_file],
-                "VindLU": [f"didemo_ret_{self.split}.json"],
-            },
-        )
-        self.protocol = of_split("didemo-paragraph", self.split)
-        said: dict[str, list[str]] = {}
-        names: dict[str, list[str]] = {}
-        for row in read_json(annotations):
-            told = row["description"] if "description" in row else row["caption"]
-            said.setdefault(_stem(row["video"]), []).extend(
-                [told] if isinstance(told, str) else told
-            )
-            names.setdefault(_stem(row["video"]), []).append(row["video"])
-        listed = read_lines(lists[0]) if lists else list(names)
-        for name in listed if lists else ():
-            names.setdefault(_stem(name), []).insert(0, name)
-        stems = list(dict.fromkeys(map(_stem, listed)))
-        yield from (
-            Item(
-                stem,
-                path,
-                [" ".join(each.strip() for each in said[stem])] if stem in said else [],
-                0.0,
-                SECONDS,
-            )
-            for stem, path in zip(stems, self._paths(stems, names))
-        )
-
-    def _paths(self, stems: list[str], names: dict[str, list[str]]) -> list[str]:
-        """For each stem that of its names under which a file lies; the first name where none does."""
-        flat = [name for stem in stems for name in names[stem]]
-        folder = media_folder(
-            self.data_dir, ("videos", "", self.split, f"videos/{self.split}"), flat
-        )
-        there = dict(zip(flat, find_all(f"{self.data_dir}/{folder}", flat)))
-        return [
-            f"{folder}/{next((name for name in names[stem] if there[name]), names[stem][0])}".lstrip(
-                "/"
-            )
-            for stem in stems
-        ]
+def _descriptions(row: dict[str, Any]) -> list[str]:
+    """"description" of the official rows, "caption" (text or list) of VindLU's."""
+    text = row["description"] if "description" in row else row["caption"]
+    return [text] if isinstance(text, str) else text

@@ -1,45 +1,37 @@
 """HMDB51 (Kuehne et al., ICCV 2011): 51 actions, for zero-shot recognition."""
 
-from collections.abc import Iterator
-
-from data_loader.action_dataset import ActionDataset
-from data_loader.annotations.layouts import places, read_lines
-from data_loader.annotations.protocols import of_split
-from data_loader.base import Item
+from data_loader.action_dataset import ActionDataset, ActionSplit
+from data_loader.annotations.layouts import read_lines, search_folders
 from data_loader.datasets import DATASETS
 
-LISTS = "_test_split1.txt"
+LIST_SUFFIX = "_test_split1.txt"
+PART_CODES = {"train": "1", "test": "2"}  # in the lists; 0: in neither part
 
 
 @DATASETS.register("HMDB51")
 class HMDB51(ActionDataset):
-    """Split 1 of the official lists where they lie, else, for a gallery, every clip of the class folders."""
+    """Split 1 of the official lists if they exist, else, for a gallery, every clip of the class folders."""
 
     roots = ("", "hmdb51_org", "hmdb51", "HMDB51", "videos")
+    official_protocol = "hmdb51-split1"
 
-    def items(self) -> Iterator[Item]:
-        self.validates_on_test = self.split == "val"
-        lists = {
-            path.name.removesuffix(LISTS): path
-            for place in places(self.folders)
-            for path in sorted(place.glob(f"*{LISTS}"))
+    def official_split(self, part: str) -> ActionSplit | None:
+        list_paths = {
+            path.name.removesuffix(LIST_SUFFIX): path
+            for folder in search_folders(self.annotation_folders)
+            for path in sorted(folder.glob(f"*{LIST_SUFFIX}"))
         }
-        if not lists and self.train:
-            raise FileNotFoundError(
-                f"{self.data_dir}: no official split of HMDB51 here nor in a folder below; looked "
-                f"for testTrainMulti_7030_splits/*{LISTS}"
-            )
-        self.layout = "official split 1" if lists else "class folders"
-        if not lists:
-            yield from self.clips(*self.listing())
-            return
-        self.protocol = of_split("hmdb51-split1", "train" if self.train else "test")
-        wanted = "1" if self.train else "2"  # 0: in neither part
-        rows = [
-            (name, line.rsplit(None, 1))
-            for name in sorted(lists)
-            for line in read_lines(lists[name])
-        ]
-        yield from self.clips(
-            [f"{name}/{file}" for name, (file, part) in rows if part == wanted], sorted(lists)
-        )
+        if not list_paths:
+            if self.train:
+                raise FileNotFoundError(
+                    f"{self.data_dir}: no official split of HMDB51 here nor in a folder below; looked "
+                    f"for testTrainMulti_7030_splits/*{LIST_SUFFIX}"
+                )
+            return None
+        clips = []
+        for class_folder in sorted(list_paths):
+            for line in read_lines(list_paths[class_folder]):
+                file, code = line.rsplit(None, 1)
+                if code == PART_CODES[part]:
+                    clips.append(f"{class_folder}/{file}")
+        return ActionSplit(clips, sorted(list_paths))

@@ -1,26 +1,47 @@
 """Any data: JSON lines, a JSON list (VindLU's), CSV or TSV with a header.
 
-One row a video or a caption: path (or video, image), caption or captions, and optionally start, end (seconds), id,
-split. Rows of the same path and cut are one video.
+One row per video or per caption: path (or video, image), caption or captions, and optionally start, end (seconds), id,
+split. Rows of the same path, start and end are one video.
 """
 
 import csv
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from data_loader.annotations.layouts import locate, read_json
-from data_loader.base import Item, TextVideoDataset
+from data_loader.annotations.layouts import find_layout, read_json
+from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 from parse_config import UserError
 
 log = logging.getLogger(__name__)
 EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv")
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
-COMMON = ("captions", "annotations", "metadata")  # files that hold all splits
-PATHS, CAPTIONS = ("path", "video", "image"), ("caption", "captions")
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+COMMON_STEMS = ("captions", "annotations", "metadata")  # files that hold all splits
+PATH_KEYS = ("path", "video", "image")
+CAPTION_KEYS = ("caption", "captions")
+
+
+class Segment(NamedTuple):
+    """A video, or the seconds from start to end of it."""
+
+    path: str
+    start: float | None
+    end: float | None
+
+    @property
+    def name(self) -> str:
+        """Id of a row that has none of its own."""
+        if self.start is None and self.end is None:
+            return self.path
+        end = "" if self.end is None else f"{self.end:g}"
+        return f"{self.path}#{self.start or 0:g}-{end}"
 
 
 @DATASETS.register("JsonlDataset")
@@ -28,100 +49,121 @@ class JsonlDataset(TextVideoDataset):
     """Looks for {cut}, {cut}_{split} or, without cut, {split}, captions, annotations, metadata (.jsonl .json .csv .tsv)
     in metadata_dir and data_dir and the folders in them; metadata_dir may also be the file itself."""
 
-    def sources(self) -> tuple[Path]:
-        if Path(self.folders[0]).is_file():
-            self.file = Path(self.folders[0])
-        else:
-            splits = SPLITS.get(self.split, (self.split,))
-            stems = (
-                [self.cut, *(f"{self.cut}_{split}" for split in splits)]
-                if self.cut
-                else [*splits, *COMMON]
-            )
-            names = [stem + extension for stem in stems for extension in EXTENSIONS]
-            _, (self.file,) = locate("JsonlDataset", self.folders, {name: [name] for name in names})
-        self.layout = f"{self.file.suffix.lstrip('.').upper()}, {self.file}"
-        return (self.file,)
+    def annotations(self) -> Annotations:
+        split_names = SPLIT_NAMES.get(self.split, (self.split,))
+        path = self._find_file(split_names)
+        return Annotations(
+            items=self._items(path, split_names),
+            layout=f"{path.suffix.lstrip('.').upper()}, {path}",
+            sources=[path],
+        )
 
-    def items(self) -> Iterable[Item]:
-        videos: dict[tuple, tuple[str, list[str]]] = {}
-        names: set[str] = set()
-        for place, row in rows(self.file):
-            names.add(str(row.get("split") or ""))
-            if row.get("split") and row["split"] not in SPLITS.get(self.split, (self.split,)):
+    def _find_file(self, split_names: Sequence[str]) -> Path:
+        if Path(self.annotation_folders[0]).is_file():
+            return Path(self.annotation_folders[0])
+        stems = [*split_names, *COMMON_STEMS]
+        if self.cut:
+            stems = [self.cut, *(f"{self.cut}_{split}" for split in split_names)]
+        files = [stem + extension for stem in stems for extension in EXTENSIONS]
+        _, (path,) = find_layout(
+            "JsonlDataset", self.annotation_folders, {file: [file] for file in files}
+        )
+        return path
+
+    def _items(self, path: Path, split_names: Sequence[str]) -> Iterator[Item]:
+        ids: dict[Segment, str] = {}
+        captions: dict[Segment, list[str]] = {}
+        splits_in_file: set[str] = set()
+        for location, row in read_rows(path):
+            splits_in_file.add(str(row.get("split") or ""))
+            if row.get("split") and row["split"] not in split_names:
                 continue
-            path, captions = _need(row, PATHS, place), _need(row, CAPTIONS, place)
-            start, end = (_seconds(row.get(key), f"{place}: {key}") for key in ("start", "end"))
-            name = (
-                path
-                if start is end is None
-                else f"{path}#{start or 0:g}-{'' if end is None else f'{end:g}'}"
-            )
-            known = videos.setdefault((path, start, end), (str(row.get("id") or name), []))
-            known[1].extend([captions] if isinstance(captions, str) else captions)
-        if not videos:
+            video_path = _required_path(row, location)
+            row_captions = _required_captions(row, location)
+            start = _seconds(row.get("start"), f"{location}: start")
+            end = _seconds(row.get("end"), f"{location}: end")
+            segment = Segment(video_path, start, end)
+            ids.setdefault(segment, str(row.get("id") or segment.name))
+            captions.setdefault(segment, []).extend(row_captions)
+        if not captions:
             raise UserError(
-                f"{self.file}: no row of split {self.split!r}; splits in it: {', '.join(sorted(names))}"
+                f"{path}: no row of split {self.split!r}; splits in it: {', '.join(sorted(splits_in_file))}"
             )
-        if names == {""} and not self.file.stem.endswith(SPLITS.get(self.split, (self.split,))):
-            log.warning("%s: its rows name no split, all are taken for %r", self.file, self.split)
-        return (
-            Item(name, path, captions, start, end)
-            for (path, start, end), (name, captions) in videos.items()
-        )
+        if splits_in_file == {""} and not path.stem.endswith(tuple(split_names)):
+            log.warning("%s: its rows name no split, all are taken for %r", path, self.split)
+        for segment, segment_captions in captions.items():
+            yield Item(
+                ids[segment], segment.path, segment_captions, segment.start, segment.end
+            )
 
 
-def rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(place for an error, row) of each row of a file. Raises UserError naming the place."""
-    if file.suffix in (".csv", ".tsv"):
-        with open(file, encoding="utf-8-sig", newline="") as text:
-            table = csv.DictReader(text, delimiter="\t" if file.suffix == ".tsv" else ",")
-            yield from ((f"{file}: line {table.line_num}", row) for row in table)
-    elif file.suffix == ".json":
-        listed = read_json(file)
-        if not isinstance(listed, list):
+def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(location for an error message, row) of each row of a file. Raises UserError naming the location."""
+    if path.suffix in (".csv", ".tsv"):
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file, delimiter=delimiter)
+            for row in table:
+                yield f"{path}: line {table.line_num}", row
+    elif path.suffix == ".json":
+        entries = read_json(path)
+        if not isinstance(entries, list):
             raise UserError(
-                f"{file}: a list of objects is needed, one a video; one object a line is called .jsonl"
+                f"{path}: a list of objects is needed, one a video; one object a line is called .jsonl"
             )
-        yield from (
-            (f"{file}: entry {i}", _object(row, f"{file}: entry {i}"))
-            for i, row in enumerate(listed)
-        )
+        for number, entry in enumerate(entries):
+            location = f"{path}: entry {number}"
+            yield location, _object(entry, location)
     else:
-        with open(file, encoding="utf-8-sig") as text:
-            for number, line in enumerate(text, 1):
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield f"{file}: line {number}", _object(line, f"{file}: line {number}")
+                    location = f"{path}: line {number}"
+                    yield location, _object(line, location)
 
 
-def _object(row: Any, place: str) -> Mapping[str, Any]:
+def _object(row: Any, location: str) -> Mapping[str, Any]:
+    """A JSON object from its text, or from what is parsed already."""
     if isinstance(row, str):
         try:
             row = json.loads(row)
         except json.JSONDecodeError as error:
-            raise UserError(f"{place}, column {error.colno}: {error.msg}") from None
+            raise UserError(f"{location}, column {error.colno}: {error.msg}") from None
     if not isinstance(row, Mapping):
-        raise UserError(f"{place}: an object {{...}} is needed, not {row!r}")
+        raise UserError(f"{location}: an object {{...}} is needed, not {row!r}")
     return row
 
 
-def _need(row: Mapping[str, Any], keys: Iterable[str], place: str) -> Any:
-    value = next((row[key] for key in keys if row.get(key) is not None), None)
-    right = isinstance(value, str) or (
-        keys is CAPTIONS
-        and isinstance(value, list)
-        and all(isinstance(caption, str) for caption in value)
+def _required_path(row: Mapping[str, Any], location: str) -> str:
+    path = _first_value(row, PATH_KEYS)
+    if not isinstance(path, str):
+        raise _missing_text(row, PATH_KEYS, location)
+    return path
+
+
+def _required_captions(row: Mapping[str, Any], location: str) -> list[str]:
+    captions = _first_value(row, CAPTION_KEYS)
+    if isinstance(captions, str):
+        return [captions]
+    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+        raise _missing_text(row, CAPTION_KEYS, location)
+    return captions
+
+
+def _first_value(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    return next((row[key] for key in keys if row.get(key) is not None), None)
+
+
+def _missing_text(row: Mapping[str, Any], keys: Sequence[str], location: str) -> UserError:
+    return UserError(
+        f"{location}: no {' or '.join(keys)} that is text; its columns are {', '.join(map(repr, row))}"
     )
-    if not right:
-        raise UserError(
-            f"{place}: no {' or '.join(keys)} that is text; its columns are "
-            f"{', '.join(repr(key) for key in row)}"
-        )
-    return value
 
 
-def _seconds(value: Any, place: str) -> float | None:
+def _seconds(value: Any, location: str) -> float | None:
+    if value in (None, ""):
+        return None
     try:
-        return None if value in (None, "") else float(value)
+        return float(value)
     except (TypeError, ValueError):
-        raise UserError(f"{place}: {value!r} is no number of seconds") from None
+        raise UserError(f"{location}: {value!r} is no number of seconds") from None

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_loader.annotations.layouts import (
-    captions_of,
-    locate,
+    caption_text,
+    find_layout,
+    look_up_listed,
     media_folder,
     read_lines,
     read_pickle,
     read_text,
-    words,
 )
-from data_loader.annotations.protocols import of_split
-from data_loader.base import Item, TextVideoDataset
+from data_loader.annotations.protocols import protocol_of_split
+from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 from parse_config import UserError
 
@@ -22,65 +22,83 @@ TABLES = {
     "val": "LSMDC16_annos_val.csv",
     "test": "LSMDC16_challenge_1000_publictect.csv",
 }
+FROZEN_LISTS = "structured-symlinks/"
 BROKEN = {"1012_Unbreakable_00.05.16.065-00.05.21.941"}  # the file is damaged in every copy
 
 
-def _official(table: Path) -> dict[str, list[str]]:
+@DATASETS.register("LSMDC")
+class LSMDC(TextVideoDataset):
+    """Videos are in a folder per film. A clip without a sentence stays in galleries, not in training."""
+
+    def annotations(self) -> Annotations:
+        layout, files = find_layout(
+            f"LSMDC, split {self.split}",
+            self.annotation_folders,
+            {
+                "LSMDC16": [TABLES.get(self.split, f"no table of split {self.split}")],
+                "Frozen": [
+                    f"{FROZEN_LISTS}{self.split}_list.txt",
+                    f"{FROZEN_LISTS}raw-captions.pkl",
+                    "frame_tar_list.txt",
+                ],
+            },
+        )
+        if layout == "Frozen":
+            names, captions_path, tar_list = files
+            captions = _frozen_captions(names, captions_path)
+            films = _frozen_films(tar_list)
+        else:
+            captions = _official_captions(files[0])
+            films = {}
+        return Annotations(
+            items=self._items(captions, films),
+            layout=layout,
+            protocol=protocol_of_split("lsmdc-1000", self.split),
+        )
+
+    def _items(self, captions: dict[str, list[str]], films: dict[str, str]) -> Iterator[Item]:
+        """films: clip -> folder of its film, where it is not the beginning of the clip's name."""
+        paths = {}
+        for clip in captions:
+            if clip not in BROKEN:
+                film = films.get(clip) or clip.split(".")[0][:-3]  # without the hour, "_00"
+                paths[clip] = f"{film}/{clip}.avi"
+        folder = media_folder(self.data_dir, ("videos", "", "avi"), list(paths.values()))
+        for clip, path in paths.items():
+            yield Item(clip, f"{folder}/{path}".lstrip("/"), captions[clip])
+
+
+def _official_captions(table: Path) -> dict[str, list[str]]:
     """Six fields with tabs between them; an empty sentence leaves five; a clip may have several rows."""
-    said: dict[str, list[str]] = {}
+    captions: dict[str, list[str]] = {}
     for number, line in enumerate(read_text(table).split("\n"), 1):
-        fields = line.rstrip("\r").split("\t", 5)
         if not line.strip():
             continue
+        fields = line.rstrip("\r").split("\t", 5)
         if len(fields) < 5:
             raise UserError(
                 f"{table}: line {number} has {len(fields)} fields with tabs between them, 6 are needed: "
                 "clip, four times, sentence"
             )
-        captions = said.setdefault(fields[0].strip(), [])
-        captions += [fields[5].strip()] if fields[5:] and fields[5].strip() else []
-    return said
+        clip_captions = captions.setdefault(fields[0].strip(), [])
+        if len(fields) == 6 and fields[5].strip():
+            clip_captions.append(fields[5].strip())
+    return captions
 
 
-def _frozen(names: Path, captions: Path) -> dict[str, list[str]]:
-    said = captions_of(read_lines(names), read_pickle(captions), captions)
-    return {name: [words(caption) for caption in each] for name, each in said.items()}
+def _frozen_captions(names: Path, captions_path: Path) -> dict[str, list[str]]:
+    captions = look_up_listed(read_lines(names), read_pickle(captions_path), captions_path)
+    return {
+        clip: [caption_text(caption) for caption in clip_captions]
+        for clip, clip_captions in captions.items()
+    }
 
 
-@DATASETS.register("LSMDC")
-class LSMDC(TextVideoDataset):
-    """Videos lie in a folder for each film. A clip without a sentence stays in galleries, not in training."""
-
-    def items(self) -> Iterator[Item]:
-        links = "structured-symlinks/"
-        self.layout, files = locate(
-            f"LSMDC, split {self.split}",
-            self.folders,
-            {
-                "LSMDC16": [TABLES.get(self.split, f"no table of split {self.split}")],
-                "Frozen": [
-                    f"{links}{self.split}_list.txt",
-                    f"{links}raw-captions.pkl",
-                    "frame_tar_list.txt",
-                ],
-            },
-        )
-        self.protocol = of_split("lsmdc-1000", self.split)
-        captions = _frozen(*files[:2]) if self.layout == "Frozen" else _official(*files)
-        films = (
-            {
-                tar.rpartition("/")[2].removesuffix(".tar"): tar.split("/")[-2]
-                for tar in read_lines(files[-1])
-                if tar.endswith(".tar")
-            }
-            if self.layout == "Frozen"
-            else {}
-        )
-        paths = {
-            name: f"{films.get(name) or name.split('.')[0][:-3]}/{name}.avi"
-            for name in captions
-            if name not in BROKEN
-        }
-        folder = media_folder(self.data_dir, ("videos", "", "avi"), list(paths.values()))
-        for name, path in paths.items():
-            yield Item(name, f"{folder}/{path}".lstrip("/"), captions[name])
+def _frozen_films(tar_list: Path) -> dict[str, str]:
+    """{clip: its film's folder} of lines ".../film/clip.tar"."""
+    films = {}
+    for line in read_lines(tar_list):
+        if line.endswith(".tar"):
+            clip = line.rpartition("/")[2].removesuffix(".tar")
+            films[clip] = line.split("/")[-2]
+    return films

@@ -1,146 +1,179 @@
 """MSR-VTT (Xu et al., CVPR 2016): 10,000 videos with 20 captions each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from data_loader.annotations.layouts import (
-    captions_of,
-    locate,
+    find_layout,
+    look_up_listed,
     media_folder,
-    read_columns,
+    read_csv,
     read_json,
     read_lines,
     read_pickle,
 )
-from data_loader.annotations.protocols import of_split
-from data_loader.base import Item, TextVideoDataset
+from data_loader.annotations.protocols import protocol_of_split
+from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 from parse_config import ConfigError
 
 Captions = dict[str, list[str]]
-PROTOCOL = {
+PROTOCOL_OF_CUT = {
     "jsfusion": "msrvtt-1k-A",
     "jsfusion-7k": "msrvtt-1k-A",
     "full": "msrvtt-full",
     "miech": "msrvtt-1k-B",
 }
-FAMILY = {
-    "full-val": ("full", "val"),
-    "full-test": ("full", "test"),
-}  # cuts of the family that name a split as well
-FOLDERS = ("videos/all", "videos", "", "TrainValVideo", "TestVideo", "all", "MSRVTT_Videos")
-LISTS, SAID = "structured-symlinks/", "MSR_VTT.json"
+# cuts of Frozen-in-Time codebases that name a split as well
+CUTS_WITH_SPLIT = {"full-val": ("full", "val"), "full-test": ("full", "test")}
+VIDEO_FOLDERS = ("videos/all", "videos", "", "TrainValVideo", "TestVideo", "all", "MSRVTT_Videos")
+FROZEN_LISTS = "structured-symlinks/"
+FROZEN_CAPTIONS = "MSR_VTT.json"
 
 
 def _frozen(names: Path, annotations: Path, index: Path | None = None) -> Captions:
-    said: Captions = {}
+    """Frozen in Time's lists. index: pickle of video -> number of its one caption; without it all are taken."""
+    all_captions: Captions = {}
     for row in read_json(annotations)["annotations"]:
-        said.setdefault(row["image_id"], []).append(row["caption"])
-    said = captions_of(read_lines(names), said, annotations)
-    which = (
-        captions_of(said, {name: (place,) for name, place in read_pickle(index).items()}, index)
-        if index
-        else {}
-    )
+        all_captions.setdefault(row["image_id"], []).append(row["caption"])
+    captions = look_up_listed(read_lines(names), all_captions, annotations)
+    if index is None:
+        return captions
+    # in a tuple, because number 0 is not "no caption"
+    numbers = {name: (number,) for name, number in read_pickle(index).items()}
+    numbers = look_up_listed(captions, numbers, index)
     return {
-        name: [captions[which[name][0]]] if which else captions for name, captions in said.items()
+        name: [video_captions[numbers[name][0]]] for name, video_captions in captions.items()
     }
 
 
-def _first(names: Path, annotations: Path) -> Captions:
-    return {name: captions[:1] for name, captions in _frozen(names, annotations).items()}
-
-
-def _sentences(data: Path) -> Captions:
-    said: Captions = {}
-    for row in read_json(data)["sentences"]:
-        said.setdefault(row["video_id"], []).append(row["caption"])
-    return said
+def _frozen_first(names: Path, annotations: Path) -> Captions:
+    """The first caption of each video."""
+    captions = _frozen(names, annotations)
+    return {name: video_captions[:1] for name, video_captions in captions.items()}
 
 
 def _official(data: Path, split: str) -> Captions:
-    names = [video["video_id"] for video in read_json(data)["videos"] if video["split"] == split]
-    return captions_of(names, _sentences(data), data)
+    videos = read_json(data)["videos"]
+    names = [video["video_id"] for video in videos if video["split"] == split]
+    return look_up_listed(names, _official_sentences(data), data)
 
 
-def _csv_list(names: Path, data: Path) -> Captions:
-    listed = [name for rows in read_columns(names, ["video_id"]) for name in rows["video_id"]]
-    return captions_of(listed, _sentences(data), data)
+def _official_sentences(data: Path) -> Captions:
+    captions: Captions = {}
+    for row in read_json(data)["sentences"]:
+        captions.setdefault(row["video_id"], []).append(row["caption"])
+    return captions
 
 
-def _csv_pairs(pairs: Path) -> Captions:
-    said: Captions = {}
-    for rows in read_columns(pairs, ["video_id", "sentence"]):
+def _clip4clip_list(names: Path, data: Path) -> Captions:
+    listed = [name for rows in read_csv(names, ["video_id"]) for name in rows["video_id"]]
+    return look_up_listed(listed, _official_sentences(data), data)
+
+
+def _clip4clip_pairs(pairs: Path) -> Captions:
+    captions: Captions = {}
+    for rows in read_csv(pairs, ["video_id", "sentence"]):
         for name, sentence in zip(rows["video_id"], rows["sentence"]):
-            said.setdefault(name, []).append(sentence)
-    return said
+            captions.setdefault(name, []).append(sentence)
+    return captions
 
 
-def _vindlu(rows: Path) -> Captions:
-    return {
-        row["video"].rpartition(".")[0] or row["video"]: [row["caption"]]
-        if isinstance(row["caption"], str)
-        else row["caption"]
-        for row in read_json(rows)
-    }
+def _vindlu(rows_path: Path) -> Captions:
+    captions: Captions = {}
+    for row in read_json(rows_path):
+        name = row["video"].rpartition(".")[0] or row["video"]
+        caption = row["caption"]
+        captions[name] = [caption] if isinstance(caption, str) else caption
+    return captions
 
 
-# (cut, split) -> layout -> (its parser, the files that the parser takes)
+class Layout(NamedTuple):
+    """parse: paths of `files` -> captions of each video."""
+
+    parse: Callable[..., Captions]
+    files: list[str]
+
+
+def _frozen_layout(list_name: str) -> Layout:
+    return Layout(_frozen, [f"{FROZEN_LISTS}{list_name}", FROZEN_CAPTIONS])
+
+
+# (cut, split) -> name -> layout
 LAYOUTS = {
     ("jsfusion", "train"): {
-        "Frozen": (_frozen, [LISTS + "train_list_jsfusion.txt", SAID]),
-        "CLIP4Clip": (_csv_list, ["MSRVTT_train.9k.csv", "MSRVTT_data.json"]),
-        "VindLU": (_vindlu, ["msrvtt_ret_train9k.json"]),
+        "Frozen": _frozen_layout("train_list_jsfusion.txt"),
+        "CLIP4Clip": Layout(_clip4clip_list, ["MSRVTT_train.9k.csv", "MSRVTT_data.json"]),
+        "VindLU": Layout(_vindlu, ["msrvtt_ret_train9k.json"]),
     },
     ("jsfusion", "test"): {
-        "Frozen": (
+        "Frozen": Layout(
             _frozen,
-            [LISTS + "val_list_jsfusion.txt", SAID, LISTS + "jsfusion_val_caption_idx.pkl"],
+            [
+                f"{FROZEN_LISTS}val_list_jsfusion.txt",
+                FROZEN_CAPTIONS,
+                f"{FROZEN_LISTS}jsfusion_val_caption_idx.pkl",
+            ],
         ),
-        "CLIP4Clip": (_csv_pairs, ["MSRVTT_JSFUSION_test.csv"]),
-        "VindLU": (_vindlu, ["msrvtt_ret_test1k.json"]),
+        "CLIP4Clip": Layout(_clip4clip_pairs, ["MSRVTT_JSFUSION_test.csv"]),
+        "VindLU": Layout(_vindlu, ["msrvtt_ret_test1k.json"]),
     },
     ("jsfusion-7k", "train"): {
-        "CLIP4Clip": (_csv_list, ["MSRVTT_train.7k.csv", "MSRVTT_data.json"])
+        "CLIP4Clip": Layout(_clip4clip_list, ["MSRVTT_train.7k.csv", "MSRVTT_data.json"])
     },
     ("full", "train"): {
-        "Frozen": (_frozen, [LISTS + "train_list_full.txt", SAID]),
-        "official": (lambda data: _official(data, "train"), ["train_val_videodatainfo.json"]),
+        "Frozen": _frozen_layout("train_list_full.txt"),
+        "official": Layout(partial(_official, split="train"), ["train_val_videodatainfo.json"]),
     },
     ("full", "val"): {
-        "Frozen": (_frozen, [LISTS + "val_list_full.txt", SAID]),
-        "official": (lambda data: _official(data, "validate"), ["train_val_videodatainfo.json"]),
+        "Frozen": _frozen_layout("val_list_full.txt"),
+        "official": Layout(partial(_official, split="validate"), ["train_val_videodatainfo.json"]),
     },
     ("full", "test"): {
-        "Frozen": (_frozen, [LISTS + "test_list_full.txt", SAID]),
-        "official": (lambda data: _official(data, "test"), ["test_videodatainfo.json"]),
+        "Frozen": _frozen_layout("test_list_full.txt"),
+        "official": Layout(partial(_official, split="test"), ["test_videodatainfo.json"]),
     },
-    ("miech", "train"): {"Frozen": (_frozen, [LISTS + "train_list_miech.txt", SAID])},
-    ("miech", "test"): {"Frozen": (_first, [LISTS + "test_list_miech.txt", SAID])},
+    ("miech", "train"): {"Frozen": _frozen_layout("train_list_miech.txt")},
+    ("miech", "test"): {
+        "Frozen": Layout(_frozen_first, [f"{FROZEN_LISTS}test_list_miech.txt", FROZEN_CAPTIONS])
+    },
 }
 
 
 @DATASETS.register("MSRVTT")
 class MSRVTT(TextVideoDataset):
-    """cut: jsfusion (the default: 1k-A, one sentence a video at test), jsfusion-7k (its smaller training list), full
+    """cut: jsfusion (the default: 1k-A, one sentence per video at test), jsfusion-7k (its smaller training list), full
     (every sentence a query), or miech (1k-B, each video's first sentence at test). Only full has a split "val"."""
 
-    def items(self) -> Iterator[Item]:
-        cut, split = FAMILY.get(self.cut, (self.cut or "jsfusion", self.split))
-        split = "train" if self.train else split
-        if cut not in PROTOCOL:
-            raise ConfigError(
-                f"cut: {cut!r} is no cut of MSRVTT; known: {', '.join([*PROTOCOL, *FAMILY])}"
-            )
-        self.validates_on_test = split == "val" and cut != "full"
-        split = "test" if self.validates_on_test else split
+    def annotations(self) -> Annotations:
+        cut, split = CUTS_WITH_SPLIT.get(self.cut or "", (self.cut or "jsfusion", self.split))
+        if cut not in PROTOCOL_OF_CUT:
+            known = ", ".join([*PROTOCOL_OF_CUT, *CUTS_WITH_SPLIT])
+            raise ConfigError(f"cut: {cut!r} is no cut of MSRVTT; known: {known}")
+        if self.train:
+            split = "train"
+        validates_on_test = split == "val" and cut != "full"
+        if validates_on_test:
+            split = "test"
         layouts = LAYOUTS.get((cut, split)) or LAYOUTS.get((cut.removesuffix("-7k"), split), {})
-        files = {name: names for name, (_, names) in layouts.items()}
-        self.layout, paths = locate(f"MSRVTT, cut {cut}, split {split}", self.folders, files)
-        self.protocol = (
-            of_split(PROTOCOL[cut], split) if (cut, split) != ("jsfusion-7k", "train") else None
+        layout, paths = find_layout(
+            f"MSRVTT, cut {cut}, split {split}",
+            self.annotation_folders,
+            {name: layout.files for name, layout in layouts.items()},
         )
-        captions = layouts[self.layout][0](*paths)
-        folder = media_folder(self.data_dir, FOLDERS, [f"{name}.mp4" for name in captions])
-        for name, said in captions.items():
-            yield Item(name, f"{folder}/{name}.mp4".lstrip("/"), said)
+        protocol = protocol_of_split(PROTOCOL_OF_CUT[cut], split)
+        if (cut, split) == ("jsfusion-7k", "train"):
+            protocol = None  # the counts of 1k-A are those of the larger list
+        return Annotations(
+            items=self._items(layouts[layout].parse(*paths)),
+            layout=layout,
+            protocol=protocol,
+            validates_on_test=validates_on_test,
+        )
+
+    def _items(self, captions: Captions) -> Iterator[Item]:
+        folder = media_folder(self.data_dir, VIDEO_FOLDERS, [f"{name}.mp4" for name in captions])
+        for name, video_captions in captions.items():
+            yield Item(name, f"{folder}/{name}.mp4".lstrip("/"), video_captions)

@@ -1,56 +1,76 @@
 """MSVD (Chen and Dolan, ACL 2011), also YouTubeClips: 1,970 videos with 18 to 81 captions each."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from data_loader.annotations.layouts import (
-    captions_of,
-    locate,
+    caption_text,
+    find_layout,
+    look_up_listed,
     media_folder,
     read_json,
     read_lines,
     read_pickle,
-    words,
 )
-from data_loader.annotations.protocols import of_split
-from data_loader.base import Item, TextVideoDataset
+from data_loader.annotations.protocols import protocol_of_split
+from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 from parse_config import ConfigError
 
-QUERIES = {  # protocol -> a video's captions -> its queries
-    "all_captions": lambda said: said,
-    "one_caption": lambda said: said[:1],
-    "paragraph": lambda said: [" ".join(caption.strip() for caption in said)],
+CAPTION_FILES: dict[str, Callable[[Path], Any]] = {
+    "raw-captions.pkl": read_pickle,
+    "captions_msvd.json": read_json,
 }
+PROTOCOLS = ("all_captions", "one_caption", "paragraph")
+
+
+def select_queries(captions: list[str], protocol: str) -> list[str]:
+    """A video's captions -> its queries in `protocol` (see MSVD)."""
+    if protocol == "one_caption":
+        return captions[:1]
+    if protocol == "paragraph":
+        return [" ".join(caption.strip() for caption in captions)]
+    return captions
 
 
 @DATASETS.register("MSVD")
 class MSVD(TextVideoDataset):
-    """protocol: what a query is in val and test: every caption (all_captions), the first caption of a video
-    (one_caption) or all its captions joined (paragraph). Training draws from all captions in any case."""
+    """protocol: the queries in val and test: every caption (all_captions), the first caption of a video (one_caption)
+    or all its captions joined (paragraph). Training draws from all captions in any case."""
 
-    def __init__(self, data_dir: str, protocol: str = "all_captions", **common):
-        if protocol not in QUERIES:
+    def __init__(self, data_dir: str, protocol: str = "all_captions", **common: Any):
+        if protocol not in PROTOCOLS:
             raise ConfigError(
-                f"protocol: {protocol!r} is no protocol of MSVD; known: {', '.join(QUERIES)}"
+                f"protocol: {protocol!r} is no protocol of MSVD; known: {', '.join(PROTOCOLS)}"
             )
-        self.queries = protocol
+        self.query_protocol = protocol
         super().__init__(data_dir, **common)
 
-    def items(self) -> Iterator[Item]:
-        lists = f"{self.split}_list.txt"
-        readers = {"raw-captions.pkl": read_pickle, "captions_msvd.json": read_json}
-        self.layout, (names, source) = locate(
-            f"MSVD, split {self.split}", self.folders, {file: [lists, file] for file in readers}
+    def annotations(self) -> Annotations:
+        list_file = f"{self.split}_list.txt"
+        layout, (list_path, captions_path) = find_layout(
+            f"MSVD, split {self.split}",
+            self.annotation_folders,
+            {file: [list_file, file] for file in CAPTION_FILES},
         )
-        self.protocol = of_split(f"msvd-{self.queries.replace('_', '-')}", self.split)
-        captions = captions_of(read_lines(names), readers[self.layout](source), source)
+        all_captions = CAPTION_FILES[layout](captions_path)
+        captions = look_up_listed(read_lines(list_path), all_captions, captions_path)
+        return Annotations(
+            items=self._items(captions),
+            layout=layout,
+            protocol=protocol_of_split(
+                f"msvd-{self.query_protocol.replace('_', '-')}", self.split
+            ),
+        )
+
+    def _items(self, captions: dict[str, Any]) -> Iterator[Item]:
+        protocol = "all_captions" if self.train else self.query_protocol
         folder = media_folder(
             self.data_dir, ("YouTubeClips", "", "videos"), [f"{name}.avi" for name in captions]
         )
-        queries = QUERIES["all_captions" if self.train else self.queries]
-        for name, said in captions.items():
+        for name, video_captions in captions.items():
+            texts = [caption_text(caption) for caption in video_captions]
             yield Item(
-                name,
-                f"{folder}/{name}.avi".lstrip("/"),
-                queries([words(caption) for caption in said]),
+                name, f"{folder}/{name}.avi".lstrip("/"), select_queries(texts, protocol)
             )

@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_loader.annotations.file_lookup import KNOWN
-from data_loader.annotations.layouts import places, read_lines
-from data_loader.base import Item, TextVideoDataset
+from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
+from data_loader.annotations.layouts import read_lines, search_folders
+from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 
 SPLITS = ("train", "val", "test")
@@ -16,26 +16,35 @@ SPLITS = ("train", "val", "test")
 class VideoFolder(TextVideoDataset):
     """Every known video and picture under data_dir/<split>, or, if no split has a folder, under data_dir for any split.
 
-    One caption a line in <name>.txt (under the same place of metadata_dir, if given). Videos without captions are left
-    out of training and stay in galleries.
+    Captions are the lines of <name>.txt (in metadata_dir, if given, or beside the video). Videos without captions are
+    left out of training and stay in galleries.
     """
 
-    def items(self) -> Iterator[Item]:
-        here = [split for split in SPLITS if Path(self.data_dir, split).is_dir()]
-        if here and self.split not in here:
+    def annotations(self) -> Annotations:
+        search_folders([self.data_dir])  # raises FileNotFoundError if there is no such folder
+        split_folders = [split for split in SPLITS if Path(self.data_dir, split).is_dir()]
+        if not split_folders:
+            return Annotations(items=self._items("."), layout="whole folder")
+        if self.split not in split_folders:
             raise FileNotFoundError(
-                f"{self.data_dir}: has folders {', '.join(here)} and none for split {self.split!r}"
+                f"{self.data_dir}: has folders {', '.join(split_folders)} and none for split "
+                f"{self.split!r}"
             )
-        top = self.split if here else "."
-        self.layout = f"subfolders ({self.split})" if here else "whole folder"
-        places([self.data_dir])  # an error if it is not there
-        for folder, below, files in os.walk(os.path.join(self.data_dir, top)):
-            below.sort()
+        return Annotations(items=self._items(self.split), layout=f"subfolders ({self.split})")
+
+    def _items(self, top: str) -> Iterator[Item]:
+        """The files in and under data_dir/top, sorted."""
+        for folder, subfolders, files in os.walk(os.path.join(self.data_dir, top)):
+            subfolders.sort()
             for file in sorted(files):
-                name, suffix = os.path.splitext(
-                    os.path.relpath(os.path.join(folder, file), self.data_dir)
-                )
-                if suffix.lower() in KNOWN:
-                    texts = [Path(place, f"{name}.txt") for place in self.folders]
-                    captions = next((read_lines(text) for text in texts if text.is_file()), [])
-                    yield Item(name.removeprefix(f"{top}/"), name + suffix, captions)
+                path = os.path.relpath(os.path.join(folder, file), self.data_dir)
+                name, extension = os.path.splitext(path)
+                if extension.lower() in MEDIA_EXTENSIONS:
+                    yield Item(name.removeprefix(f"{top}/"), path, self._captions(name))
+
+    def _captions(self, name: str) -> list[str]:
+        for folder in self.annotation_folders:
+            text_path = Path(folder, f"{name}.txt")
+            if text_path.is_file():
+                return read_lines(text_path)
+        return []

@@ -2,16 +2,16 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from data_loader.annotations.layouts import header_rows, locate, read_columns, read_tabs
+from data_loader.annotations.layouts import count_header_rows, find_layout, read_csv, read_tsv
 from data_loader.annotations.table import Chunk
-from data_loader.base import TextVideoDataset
+from data_loader.base import Annotations, TextVideoDataset
 from data_loader.datasets import DATASETS
 
 LONGEST = 350  # characters of a caption, as Frozen in Time cuts them; a few are a page long
-MCQ = {
+MCQ_TABLES = {
     "train": "webvid_training_success_full_noun_verb.tsv",
     "val": "webvid_validation_success_full_noun_verb.tsv",
 }
@@ -21,42 +21,53 @@ MCQ = {
 class WebVid(TextVideoDataset):
     """cut: 2M (the default) or 10M. There is no test split; "test" is "val", which is taken whole."""
 
-    def sources(self) -> Sequence[Path]:
-        self.part = "train" if self.train else "val"
+    def annotations(self) -> Annotations:
+        part = "train" if self.train else "val"
         cut = self.cut or "2M"
-        name, self.files = locate(
+        layout, (table,) = find_layout(
             f"WebVid, cut {cut}, split {self.split}",
-            self.folders,
-            {"Frozen": [f"results_{cut}_{self.part}.csv"], "MCQ": [MCQ[self.part]]},
+            self.annotation_folders,
+            {"Frozen": [f"results_{cut}_{part}.csv"], "MCQ": [MCQ_TABLES[part]]},
         )
-        root = self.part if name == "MCQ" else "videos"
-        self.root = f"{root}/" if os.path.isdir(os.path.join(self.data_dir, root)) else ""
-        self.layout = f"{name} ({self.files[0].name})"
-        return self.files
+        remarks: list[str] = []
+        if layout == "MCQ":
+            chunks = _read_mcq(table, self._path_prefix(part))
+        else:
+            chunks = _read_frozen(table, self._path_prefix("videos"), remarks)
+        return Annotations(
+            chunks=chunks, layout=f"{layout} ({table.name})", sources=[table], remarks=remarks
+        )
 
-    def columns(self) -> Iterator[Chunk]:
-        table = self.files[0]
-        if self.layout.startswith("MCQ"):
-            columns = read_tabs(table, ["caption", "stem"], csv.QUOTE_MINIMAL, header_rows(table))
-            yield from (
-                {
-                    "id": rows["stem"].tolist(),
-                    "path": [f"{self.root}{stem}.mp4" for stem in rows["stem"]],
-                    "caption": rows["caption"].tolist(),
-                }
-                for rows in columns
-            )
-            return
-        dropped = 0
-        for rows in read_columns(table, ["videoid", "page_dir", "name"]):
-            whole = (rows["page_dir"] != "") & (rows["name"] != "")
-            dropped, rows = dropped + int((~whole).sum()), rows[whole]
-            yield {
-                "id": rows["videoid"].tolist(),
-                "caption": [caption[:LONGEST] for caption in rows["name"]],
-                "path": [
-                    f"{self.root}{page}/{video}.mp4"
-                    for page, video in zip(rows["page_dir"], rows["videoid"])
-                ],
-            }
-        self.layout += f"; {dropped} rows without page_dir or caption dropped" if dropped else ""
+    def _path_prefix(self, folder: str) -> str:
+        """`folder`/ if data_dir has such a folder, else nothing."""
+        return f"{folder}/" if os.path.isdir(os.path.join(self.data_dir, folder)) else ""
+
+
+def _read_mcq(table: Path, prefix: str) -> Iterator[Chunk]:
+    """Of MCQ's table: caption, stem of the file, and columns that are not read."""
+    header_rows = count_header_rows(table)
+    for rows in read_tsv(table, ["caption", "stem"], csv.QUOTE_MINIMAL, header_rows):
+        yield {
+            "id": rows["stem"].tolist(),
+            "path": [f"{prefix}{stem}.mp4" for stem in rows["stem"]],
+            "caption": rows["caption"].tolist(),
+        }
+
+
+def _read_frozen(table: Path, prefix: str, remarks: list[str]) -> Iterator[Chunk]:
+    """Of the official table, without rows that lack page_dir or caption; how many is added to `remarks`."""
+    dropped = 0
+    for rows in read_csv(table, ["videoid", "page_dir", "name"]):
+        complete = (rows["page_dir"] != "") & (rows["name"] != "")
+        dropped += int((~complete).sum())
+        rows = rows[complete]
+        yield {
+            "id": rows["videoid"].tolist(),
+            "caption": [caption[:LONGEST] for caption in rows["name"]],
+            "path": [
+                f"{prefix}{page_dir}/{video_id}.mp4"
+                for page_dir, video_id in zip(rows["page_dir"], rows["videoid"])
+            ],
+        }
+    if dropped:
+        remarks.append(f"; {dropped} rows without page_dir or caption dropped")
