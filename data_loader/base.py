@@ -66,9 +66,7 @@ class TextVideoDataset(Dataset):
         self.video = video_settings(video_params, split, reader)
         check_text_params(text_params)
         self.annotation_folders = [folder for folder in (metadata_dir, data_dir) if folder]
-        table = load_table(
-            self.annotations(), type(self).__name__, data_dir, split, cut, cache_dir
-        )
+        table = load_table(self.annotations(), type(self).__name__, data_dir, split, cut, cache_dir)
         self.layout: str = table.notes["layout"]
         self.protocol: str | None = table.notes["protocol"]
         self.validates_on_test: bool = table.notes["validates_on_test"]

@@ -92,9 +92,7 @@ class TextVideoDataLoader:
         return DataLoader(
             ErrorsAsSamples(self.dataset),
             batch_sampler=self._sampler,
-            collate_fn=Collate(
-                tokenize, (video.num_frames, 3, video.input_res, video.input_res)
-            ),
+            collate_fn=Collate(tokenize, (video.num_frames, 3, video.input_res, video.input_res)),
             persistent_workers=self.dataset.train and self._worker_options["num_workers"] > 0,
             **self._worker_options,
         )

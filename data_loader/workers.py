@@ -15,7 +15,7 @@ from parse_config import UserError
 def worker_options(num_workers: int) -> dict[str, Any]:
     """Options of a torch DataLoader: memory is pinned where there is a GPU; workers are forked, so that they share
     the tables (each decodes on one thread: torch sets that)."""
-    options = {"num_workers": num_workers, "pin_memory": torch.cuda.is_available()}
+    options: dict[str, Any] = {"num_workers": num_workers, "pin_memory": torch.cuda.is_available()}
     if num_workers > 0:
         options["multiprocessing_context"] = "fork"
         options["worker_init_fn"] = start_worker

@@ -1,4 +1,4 @@
-"""What is there of a config's data, before a run finds out: counts, missing and unreadable files, captions, a look.
+"""Checks a config's data before a run does: counts, missing and unreadable files, captions, and a look at the clips.
 
     python scripts/check_data.py -c CONFIG [--split test] [--decode 200|all] [--sheet sheet.png] [key.path=value ...]
 
@@ -7,143 +7,152 @@ sample, or all), duplicate captions, lengths, and a contact sheet of what the mo
 transform, with the caption that goes with them. Exit status 0 if nothing is missing or broken, 1 otherwise.
 """
 
+import argparse
 import statistics
 import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from tqdm import tqdm
 
-from data_loader import LOADERS
+from data_loader.base import TextVideoDataset
+from data_loader.loader import open_leniently
 from data_loader.reader import BrokenVideo
-from parse_config import Config, cli_entry, command_line, merge
+from parse_config import cli_entry, command_line
+
+MAX_CAPTIONS = 200_000  # of which duplicates and lengths are counted
+MAX_LISTED = 5  # missing and broken files that are listed by name
+ROWS = 6  # videos of each data set on the contact sheet
 
 
-def data_set(block: Config, split: str | None):
-    """The data set of a loader's block, opened so that nothing missing stops it."""
-    changes = {"args": {"num_workers": 0, "batch_size": 1, "video_params": {"loading": "skip"}}}
-    if split:
-        changes["args"]["split"] = split
-    return LOADERS.build(
-        Config(merge(block.to_dict(), changes), block.json_path), tokenize=list
-    ).dataset
+def spread_indices(dataset: TextVideoDataset, count: int) -> list[int]:
+    """At most `count` video indices, evenly spread over the data set."""
+    if not len(dataset):
+        return []
+    return torch.linspace(0, len(dataset) - 1, count).long().unique().tolist()
 
 
-def undecodable(dataset, count: int) -> list[tuple[str, str]]:
-    """(path, reason) of those of `count` videos, evenly spread, whose frames cannot be read."""
-    places = (
-        torch.linspace(0, len(dataset) - 1, count).long().unique().tolist() if len(dataset) else []
-    )
+def find_broken(dataset: TextVideoDataset, count: int) -> list[tuple[str, str]]:
+    """(path, reason) of those of `count` videos, evenly spread, of which the middle frame cannot be read."""
 
-    def reason(index: int) -> tuple[str, str] | None:
+    def middle_frame(length: int) -> list[int]:
+        return [length // 2]
+
+    broken = []
+    for index in tqdm(spread_indices(dataset, count), unit="file", leave=False):
         try:
-            dataset._read(index, lambda length: [length // 2])
+            dataset.read_clip(index, middle_frame)
         except BrokenVideo as error:
-            return error.path, error.reason
-        return None
-
-    with ThreadPoolExecutor(1) as pool:
-        return [
-            bad
-            for bad in tqdm(pool.map(reason, places), total=len(places), unit="file", leave=False)
-            if bad
-        ]
+            broken.append((error.path, error.reason))
+    return broken
 
 
-def tell(dataset, bad: list[tuple[str, str]], decoded: int) -> bool:
-    """Print what was found; True if nothing is wrong."""
-    counts = dataset.counts
-    captions = dataset.captions[:200_000]
-    lengths = [len(caption.split()) for caption in captions]
-    doubled = {caption: n for caption, n in Counter(captions).items() if n > 1}
-    per_video = (
-        torch.bincount(dataset.owner, minlength=len(dataset)) if len(dataset) else torch.zeros(1)
-    )
-    missing = counts.get("missing") or []
+def print_report(dataset: TextVideoDataset, broken: list[tuple[str, str]], decoded: int) -> None:
+    """Print counts and faults. broken: see `find_broken`; decoded: how many files were tried."""
     print(f"{dataset.name}: {dataset.layout}")
-    print(
-        f"  videos      {counts['num_videos']} of {counts.get('expected_videos') or '?'} expected"
-        f"{f' ({dataset.protocol})' if dataset.protocol else ''}, {len(missing)} missing"
-    )
-    for name in list(missing)[:5]:
-        print(f"              missing: {name}")
-    print(f"  decoded     {decoded - len(bad)} of {decoded} tried")
-    for path, reason in bad[:5]:
+    print_videos(dataset)
+    print(f"  decoded     {decoded - len(broken)} of {decoded} tried")
+    for path, reason in broken[:MAX_LISTED]:
         print(f"              broken: {path}: {reason}")
+    print_captions(dataset)
+
+
+def print_videos(dataset: TextVideoDataset) -> None:
+    """Print the number of videos beside the expected one, and the first missing files."""
+    counts = dataset.counts
+    missing = counts["missing"]
+    protocol = f" ({dataset.protocol})" if dataset.protocol else ""
     print(
-        f"  captions    {counts['num_captions']}, {int(per_video.min())} to {int(per_video.max())} a video, "
-        f"{len(doubled)} texts stand more than once ({sum(doubled.values())} captions)"
+        f"  videos      {counts['num_videos']} of {counts['expected_videos'] or '?'} expected"
+        f"{protocol}, {len(missing)} missing"
     )
+    for name in missing[:MAX_LISTED]:
+        print(f"              missing: {name}")
+
+
+def print_captions(dataset: TextVideoDataset) -> None:
+    """Print the number of captions, in all and per video, of duplicates, and of words."""
+    captions = dataset.captions[:MAX_CAPTIONS]
+    duplicates = [count for count in Counter(captions).values() if count > 1]
+    per_video = torch.zeros(1)
+    if len(dataset):
+        per_video = torch.bincount(dataset.owner, minlength=len(dataset))
+    print(
+        f"  captions    {dataset.counts['num_captions']}, {int(per_video.min())} to "
+        f"{int(per_video.max())} a video, {len(duplicates)} texts stand more than once "
+        f"({sum(duplicates)} captions)"
+    )
+    lengths = [len(caption.split()) for caption in captions]
     if lengths:
         print(
-            f"  words       {min(lengths)} to {max(lengths)} a caption, median {statistics.median(lengths):g}; "
-            f"{sum(not n for n in lengths)} empty"
+            f"  words       {min(lengths)} to {max(lengths)} a caption, "
+            f"median {statistics.median(lengths):g}; {lengths.count(0)} empty"
         )
-    return not missing and not bad
 
 
-def sheet(datasets: list, path: Path, rows: int = 6):
-    """A PNG: for some videos of each data set the transformed frames, normalisation undone, and the caption."""
+def draw_sheet(datasets: list[TextVideoDataset], path: Path) -> None:
+    """Write a PNG: for some videos of each data set the transformed frames, normalisation undone, and the caption."""
     from matplotlib.figure import Figure
 
-    shown = [
-        (dataset, index)
-        for dataset in datasets
-        for index in torch.linspace(0, len(dataset) - 1, min(rows, len(dataset)))
-        .long()
-        .unique()
-        .tolist()
-    ]
-    samples = [(dataset, dataset[index]) for dataset, index in shown]
-    samples = [(dataset, sample) for dataset, sample in samples if sample["video"] is not None]
-    columns = max(len(sample["video"]) for _, sample in samples)
-    figure = Figure(figsize=(2.2 * columns, 2.6 * len(samples)))
+    rows = []
+    for dataset in datasets:
+        for index in spread_indices(dataset, min(ROWS, len(dataset))):
+            sample = dataset[index]
+            if sample["video"] is not None:
+                rows.append((dataset, sample))
+    num_columns = max(len(sample["video"]) for _, sample in rows)
+    figure = Figure(figsize=(2.2 * num_columns, 2.6 * len(rows)))
     figure.subplots_adjust(left=0.02, right=0.98, top=0.97, bottom=0.04, wspace=0.04, hspace=0.25)
-    axes = figure.subplots(len(samples), columns, squeeze=False)
-    for line, (dataset, sample) in zip(axes, samples, strict=True):
-        mean, std = (
-            torch.tensor(x)[:, None, None]
-            for x in (dataset.video.norm_mean, dataset.video.norm_std)
-        )
-        for place, axis in enumerate(line):
-            axis.axis("off")
-            if place < len(sample["video"]):
-                axis.imshow(
-                    (sample["video"][place] * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
-                )
-                axis.set_title(f"frame {sample['meta']['frames'][place]}", fontsize=7, color="0.4")
-        text = f"{dataset.name}, {sample['meta']['id']}: {sample['text']}"
-        line[0].text(
-            0, -0.06, text[: 36 * columns], transform=line[0].transAxes, fontsize=8, va="top"
-        )
+    axes = figure.subplots(len(rows), num_columns, squeeze=False)
+    for axes_row, (dataset, sample) in zip(axes, rows, strict=True):
+        draw_sample(axes_row, dataset, sample)
     figure.savefig(path, dpi=100)
     print(f"contact sheet: {path}")
 
 
+def draw_sample(axes_row: Any, dataset: TextVideoDataset, sample: dict[str, Any]) -> None:
+    """Draw the frames of a sample into a row of axes, with their indices above and the caption below."""
+    mean = torch.tensor(dataset.video.norm_mean)[:, None, None]
+    std = torch.tensor(dataset.video.norm_std)[:, None, None]
+    for axis in axes_row:
+        axis.axis("off")
+    for axis, frame_CHW, index in zip(axes_row, sample["video"], sample["meta"]["frames"]):
+        pixels_CHW = (frame_CHW * std + mean).clamp(0, 1)
+        axis.imshow(pixels_CHW.permute(1, 2, 0).numpy())
+        axis.set_title(f"frame {index}", fontsize=7, color="0.4")
+    text = f"{dataset.name}, {sample['meta']['id']}: {sample['text']}"[: 36 * len(axes_row)]
+    axes_row[0].text(0, -0.06, text, transform=axes_row[0].transAxes, fontsize=8, va="top")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("--split", help="another split than the config's")
+    parser.add_argument("--decode", default="200", help="how many files to decode, or 'all'")
+    parser.add_argument("--sheet", type=Path, default=Path("contact_sheet.png"))
+
+
 @cli_entry
-def main(argv: list[str] | None = None):
+def main(argv: list[str] | None = None) -> None:
     """The command line."""
-
-    def options(parser):
-        parser.add_argument("--split", help="another split than the config's")
-        parser.add_argument("--decode", default="200", help="how many files to decode, or 'all'")
-        parser.add_argument("--sheet", type=Path, default=Path("contact_sheet.png"))
-
-    arguments, config = command_line(__doc__, argv, options)
-    datasets, good = [], True
+    arguments, config = command_line(__doc__, argv, add_options)
+    split = {"split": arguments.split} if arguments.split else {}
+    datasets = []
+    complete = True
     for block in (*config.blocks("data_loader"), *config.blocks("valid_loader")):
-        dataset = data_set(block, arguments.split)
-        count = (
-            len(dataset) if arguments.decode == "all" else min(int(arguments.decode), len(dataset))
-        )
-        good &= tell(dataset, undecodable(dataset, count), count)
+        dataset = open_leniently(block, **split)
+        count = len(dataset)
+        if arguments.decode != "all":
+            count = min(int(arguments.decode), len(dataset))
+        broken = find_broken(dataset, count)
+        print_report(dataset, broken, count)
+        complete = complete and not broken and not dataset.counts["missing"]
         datasets.append(dataset)
-    sheet(datasets, arguments.sheet)
-    sys.exit(0 if good else 1)
+    draw_sheet(datasets, arguments.sheet)
+    sys.exit(0 if complete else 1)
 
 
 if __name__ == "__main__":

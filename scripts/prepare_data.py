@@ -31,11 +31,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data_loader.annotations.file_lookup import IMAGE, VIDEO
+from data_loader.annotations.file_lookup import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS
 from data_loader.datasets import DATASETS
+from data_loader.loader import open_leniently
 from data_loader.readers import BrokenVideo
 from data_loader.readers.image_reader import is_image
-from parse_config import ConfigError, cli_entry
+from parse_config import Config, ConfigError, cli_entry
 
 VERSION = 1  # of what is written: raise it when the same settings give other files
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -62,16 +63,18 @@ class Done(NamedTuple):
 def kind(path: Path) -> str:
     """ "video", "image" or "other" by extension, by first bytes where there is none."""
     suffix = path.suffix.lower()
-    if suffix in VIDEO:
+    if suffix in VIDEO_EXTENSIONS:
         return "video"
-    return "image" if suffix in IMAGE or (not suffix and is_image(str(path))) else "other"
+    return (
+        "image" if suffix in IMAGE_EXTENSIONS or (not suffix and is_image(str(path))) else "other"
+    )
 
 
 def plan(source: Path) -> Iterator[tuple[str, str, str]]:
     """(path below source, path below the copy, kind) of every file; a video keeps its stem where that is free."""
     for folder, below, files in os.walk(source):
         below.sort()
-        stems = [Path(file).stem for file in files if Path(file).suffix.lower() in VIDEO]
+        stems = [Path(file).stem for file in files if Path(file).suffix.lower() in VIDEO_EXTENSIONS]
         for file in sorted(files):
             path = Path(folder, file)
             what = kind(path)
@@ -239,19 +242,10 @@ def pack(out: Path, name: str, split: str, videos: int):
     """Write the readable videos of a split, with their captions, into tar files of `videos` each."""
     import webdataset
 
-    data = DATASETS.build(
-        {
-            "type": name,
-            "args": {
-                "data_dir": str(out),
-                "split": split,
-                "check_files": True,
-                "video_params": {"loading": "skip"},
-            },
-        }
-    )
-    folder, table = out / "shards" / split, data.gallery.table
-    if any(table.cut(row) != (None, None) for row in data.gallery.rows.tolist()):
+    args = {"dataset_name": name, "data_dir": str(out), "split": split, "check_files": True}
+    data = open_leniently(Config({"type": "TextVideoDataLoader", "args": args}))
+    folder = out / "shards" / split
+    if any(data.segment(index) != (None, None) for index in range(len(data))):
         raise ConfigError(
             f"--shards: {name} cuts its videos in time, which tar shards cannot say; use {out}"
         )
@@ -262,8 +256,8 @@ def pack(out: Path, name: str, split: str, videos: int):
     part.mkdir(parents=True)
     with webdataset.ShardWriter(str(part / "%05d.tar"), maxcount=videos, verbose=0) as write:
         for index in tqdm(range(len(data)), unit="video"):
-            path = Path(data.gallery.path(index))
-            captions = [table.caption[i] for i in table.captions(int(data.gallery.rows[index]))]
+            path = Path(data.paths[index])
+            captions = list(data.captions_of(index))
             write.write(
                 {
                     "__key__": f"{index:08d}",

@@ -11,7 +11,7 @@ from data_loader.annotations.table import Chunk
 
 
 class Item(NamedTuple):
-    """One video. path: absolute or under data_dir, as listed; captions: all of them; start, end: seconds of a segment."""
+    """One video. path: absolute or under data_dir, as listed; captions: all of them; start, end: of a segment, in s."""
 
     id: str
     path: str

@@ -174,7 +174,7 @@ def _report_parser_errors(path: Path) -> Iterator[None]:
 
 
 def count_header_rows(path: Path) -> int:
-    """1 if the first line of a tab-separated file of (caption, file, ...) is a header, else 0: file names have digits."""
+    """1 if the first line of a tab-separated file of (caption, file, ...) is a header, else 0 (files have digits)."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         first_row = next(csv.reader(file, delimiter="\t"), [])
     if len(first_row) < 2:
@@ -190,7 +190,9 @@ def caption_text(caption: str | Sequence[str]) -> str:
     return caption if isinstance(caption, str) else " ".join(caption)
 
 
-def look_up_listed(names: Iterable[str], captions: Mapping[str, Any], source: Path) -> dict[str, Any]:
+def look_up_listed(
+    names: Iterable[str], captions: Mapping[str, Any], source: Path
+) -> dict[str, Any]:
     """{name: its captions} in the order of `names`; UserError if `source`, which has them, lacks some."""
     listed = {name: captions.get(name) for name in names}
     absent = [name for name, captions_of_name in listed.items() if not captions_of_name]

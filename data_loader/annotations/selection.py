@@ -1,4 +1,4 @@
-"""Which videos of a table a run uses: the requested share, less what is missing on disk; and what the protocol expects."""
+"""Which videos of a table a run uses: the requested share, less missing files; and what the protocol expects."""
 
 import itertools
 import logging
@@ -101,9 +101,7 @@ class VideoSelection:
         if len(self.missing) == len(self):
             raise FileNotFoundError(message)
         if strict:
-            raise FileNotFoundError(
-                message + '; video_params.loading "skip" goes on without them'
-            )
+            raise FileNotFoundError(message + '; video_params.loading "skip" goes on without them')
         log.warning("%s", message)
 
     def compare_with_protocol(self, protocol: str | None, strict: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Annotations -> table. Large ones are parsed once and cached as memory-mapped files, keyed by what they were parsed from."""
+"""Annotations -> table. Large ones are parsed once and cached as memory-mapped files, keyed by their sources."""
 
 import contextlib
 import fcntl

@@ -76,6 +76,6 @@ def _stem(name: str) -> str:
 
 
 def _descriptions(row: dict[str, Any]) -> list[str]:
-    """"description" of the official rows, "caption" (text or list) of VindLU's."""
+    """ "description" of the official rows, "caption" (text or list) of VindLU's."""
     text = row["description"] if "description" in row else row["caption"]
     return [text] if isinstance(text, str) else text

@@ -92,9 +92,7 @@ class JsonlDataset(TextVideoDataset):
         if splits_in_file == {""} and not path.stem.endswith(tuple(split_names)):
             log.warning("%s: its rows name no split, all are taken for %r", path, self.split)
         for segment, segment_captions in captions.items():
-            yield Item(
-                ids[segment], segment.path, segment_captions, segment.start, segment.end
-            )
+            yield Item(ids[segment], segment.path, segment_captions, segment.start, segment.end)
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

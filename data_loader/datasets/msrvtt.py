@@ -44,9 +44,7 @@ def _frozen(names: Path, annotations: Path, index: Path | None = None) -> Captio
     # in a tuple, because number 0 is not "no caption"
     numbers = {name: (number,) for name, number in read_pickle(index).items()}
     numbers = look_up_listed(captions, numbers, index)
-    return {
-        name: [video_captions[numbers[name][0]]] for name, video_captions in captions.items()
-    }
+    return {name: [video_captions[numbers[name][0]]] for name, video_captions in captions.items()}
 
 
 def _frozen_first(names: Path, annotations: Path) -> Captions:

@@ -59,9 +59,7 @@ class MSVD(TextVideoDataset):
         return Annotations(
             items=self._items(captions),
             layout=layout,
-            protocol=protocol_of_split(
-                f"msvd-{self.query_protocol.replace('_', '-')}", self.split
-            ),
+            protocol=protocol_of_split(f"msvd-{self.query_protocol.replace('_', '-')}", self.split),
         )
 
     def _items(self, captions: dict[str, Any]) -> Iterator[Item]:
@@ -71,6 +69,4 @@ class MSVD(TextVideoDataset):
         )
         for name, video_captions in captions.items():
             texts = [caption_text(caption) for caption in video_captions]
-            yield Item(
-                name, f"{folder}/{name}.avi".lstrip("/"), select_queries(texts, protocol)
-            )
+            yield Item(name, f"{folder}/{name}.avi".lstrip("/"), select_queries(texts, protocol))

@@ -20,7 +20,7 @@ class ClipReader:
 
     def __init__(self, video_params: Mapping[str, Any]):
         self.video = video_settings(video_params, "test")
-        self.transform = build_transform(False, **self.video.transform)
+        self.transform = build_transform(False, **self.video.transform_args)
 
     def __call__(self, paths: Sequence[str | os.PathLike]) -> torch.Tensor:
         return torch.stack([self.clip(path) for path in paths])

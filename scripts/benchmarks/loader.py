@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from data_loader.annotations.file_lookup import VIDEO
+from data_loader.annotations.file_lookup import VIDEO_EXTENSIONS
 from data_loader.frames import pick
 from data_loader.reader import read_clip
 from data_loader.transforms import build_transform
@@ -123,7 +123,9 @@ def main(argv: list[str]):
     with tempfile.TemporaryDirectory() as scratch:
         folder, copies = Path(scratch), []
         raw = (
-            sorted(p for p in given.data.rglob("*") if p.suffix.lower() in VIDEO)[: given.clips]
+            sorted(p for p in given.data.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS)[
+                : given.clips
+            ]
             if given.data
             else write_set(folder, given.clips)
         )

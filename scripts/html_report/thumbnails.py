@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-from data_loader import LOADERS
 from data_loader.datasets import DATASETS
 from data_loader.frames import pick
+from data_loader.loader import open_leniently
 from data_loader.reader import BrokenVideo, read_clip
-from parse_config import Config, UserError, merge
+from parse_config import Config, UserError
 from scripts.html_report.run_folder import Exam
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Clips:
 
     def path(self, name: str) -> str | None:
         """Where the video is; None if it is not there."""
-        return self.data.gallery.path(self.places[name]) if name in self.places else None
+        return self.data.video_path(self.places[name]) if name in self.places else None
 
     def thumbnail(self, name: str) -> dict[str, Any]:
         """{"name"}, and {"src": data URI of frames side by side, "frames": how many, "ratio": width / height of one} if
@@ -57,7 +57,7 @@ class Clips:
         path = self.path(name)
         if path is None:
             raise BrokenVideo(name, self.why or "is not among the files of the data set")
-        start, end = self.data.gallery.table.cut(int(self.data.gallery.rows[self.places[name]]))
+        start, end = self.data.segment(self.places[name])
         clip_TCHW, indices = read_clip(
             path,
             lambda length: sorted(set(pick(length, FRAMES))),
@@ -85,18 +85,13 @@ def data_set(exam: Exam) -> Any:
         raise UserError(
             f"the config in {exam.folder / 'results.json'} has no data set {exam.results.get('dataset')}"
         )
-    changes = {
-        "args": {
-            "split": exam.results.get("split") or "test",
-            "shuffle": False,
-            "num_workers": 0,
-            "batch_size": 1,
-            "check_files": False,
-            "strict_protocol": False,
-            "video_params": {"loading": "skip"},
-        }
-    }
-    return LOADERS.build(Config(merge(own[0].to_dict(), changes), own[0].json_path)).dataset
+    return open_leniently(
+        own[0],
+        split=exam.results.get("split") or "test",
+        shuffle=False,
+        check_files=False,
+        strict_protocol=False,
+    )
 
 
 def _class(block: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from data_loader.decode.segments import read_segments
 from data_loader.frames import pick
 from data_loader.reader import BrokenVideo
 from data_loader.transforms import build_transform
-from data_loader.workers import batches, worker_options
+from data_loader.workers import iterate_batches, worker_options
 from parse_config import UserError
 from scripts.retrieval.features import Row
 
@@ -43,7 +43,7 @@ class Clips(Dataset):
         self.rows, self.read, self.sets = rows, read, [] if segmented else sets
 
     def __getitems__(self, numbers: list[int]) -> list[Any]:
-        """What torch's loader asks for a batch; a user's mistake comes back as a sample, for `batches` to raise."""
+        """What torch's loader asks for a batch; a UserError is returned as a sample, for `iterate_batches` to raise."""
         found: dict[int, torch.Tensor] = {}
         for _, same in groupby(numbers, lambda number: self.rows[number].get("path")):
             video = list(same)
@@ -93,10 +93,10 @@ class Clips(Dataset):
         if not self.sets:
             return self.read.clip(row["path"], row["start"], row["end"])
         dataset = self.sets[row["set"]]
-        clip_TCHW, _ = dataset._read(
+        clip_TCHW, _ = dataset.read_clip(
             row["index"], lambda length: pick(length, dataset.video.num_frames)
         )
-        return build_transform(False, **dataset.video.transform)(clip_TCHW, None)
+        return build_transform(False, **dataset.video.transform_args)(clip_TCHW, None)
 
 
 def plan(shards: list[int], rows: int, shard_rows: int, batch: int) -> list[list[int]]:
@@ -117,7 +117,7 @@ def read_clips(
     loader = DataLoader(
         clips, batch_sampler=parts, collate_fn=Collate(None, shape), **worker_options(workers)
     )
-    for place, batch in enumerate(batches(loader)):
+    for place, batch in enumerate(iterate_batches(loader)):
         yield Part(
             parts[place][0] // shard_rows,
             [meta["index"] for meta in batch["meta"]],

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from data_loader.annotations.file_lookup import IMAGE, VIDEO
+from data_loader.annotations.file_lookup import IMAGE_EXTENSIONS, MEDIA_EXTENSIONS
 from data_loader.frames import pick
 from data_loader.reader import BrokenVideo, read_clip
 from scripts.retrieval.features import Row
@@ -46,7 +46,7 @@ class Files:
             raise FileNotFoundError(f"row {number}")
         row = self.rows[number]
         known = (
-            os.path.splitext(row["real"])[1].lower() in VIDEO + IMAGE
+            os.path.splitext(row["real"])[1].lower() in MEDIA_EXTENSIONS
             or os.path.splitext(row["real"])[1] == ""
         )
         if not known or os.path.realpath(row["path"]) != row["real"]:
@@ -78,7 +78,7 @@ class Files:
             "video"
             if suffix in TYPES
             else "picture"
-            if suffix in IMAGE or not suffix
+            if suffix in IMAGE_EXTENSIONS or not suffix
             else "preview"
         )
 

@@ -11,39 +11,25 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from data_loader import LOADERS
-from data_loader.annotations.file_lookup import KNOWN
-from data_loader.collate import as_it_is
-from data_loader.datasets.jsonl import rows as json_rows
+from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
+from data_loader.collate import identity
+from data_loader.datasets.jsonl import read_rows
 from data_loader.decode.timestamps import duration, segments
+from data_loader.loader import open_leniently
 from data_loader.reader import BrokenVideo
 from data_loader.readers.image_reader import is_image
-from data_loader.workers import batches, worker_options
-from parse_config import Config, UserError, load_config, merge
+from data_loader.workers import iterate_batches, worker_options
+from parse_config import UserError, load_config
 from scripts.retrieval.features import Row
 from test import loaders
 
 
 def data_sets(source: Path, split: str) -> list[Any]:
     """The data sets of a config, opened so that nothing missing stops the run; [] for any other source."""
-    over = {
-        "args": {
-            "num_workers": 0,
-            "batch_size": 1,
-            "check_files": False,
-            "video_params": {"loading": "skip"},
-        }
-    }
-    return (
-        [
-            LOADERS.build(
-                Config(merge(block.to_dict(), over), block.json_path), tokenize=list
-            ).dataset
-            for block in loaders(load_config(source), split)
-        ]
-        if source.suffix == ".json"
-        else []
-    )
+    if source.suffix != ".json":
+        return []
+    blocks = loaders(load_config(source), split)
+    return [open_leniently(block, check_files=False) for block in blocks]
 
 
 def files(source: Path) -> list[Row]:
@@ -58,10 +44,12 @@ def files(source: Path) -> list[Row]:
         found += [
             Path(folder, name)
             for name in sorted(names)
-            if os.path.splitext(name)[1].lower() in KNOWN
+            if os.path.splitext(name)[1].lower() in MEDIA_EXTENSIONS
         ]
     if not found:
-        raise UserError(f"{source}: holds no video and no picture (known: {' '.join(KNOWN)})")
+        raise UserError(
+            f"{source}: holds no video and no picture (known: {' '.join(MEDIA_EXTENSIONS)})"
+        )
     return [_row(str(path.relative_to(source)), path) for path in found]
 
 
@@ -70,8 +58,8 @@ def clips(sets: list[Any]) -> list[Row]:
     found = []
     for number, dataset in enumerate(sets):
         for index, (name, listed) in enumerate(zip(dataset.ids, dataset.paths)):
-            start, end = dataset.gallery.table.cut(int(dataset.gallery.rows[index]))
-            path = Path(dataset.gallery.path(index) or listed)
+            start, end = dataset.segment(index)
+            path = Path(dataset.video_path(index) or listed)
             found.append({**_row(name, path, start, end), "set": number, "index": index})
     return found
 
@@ -100,7 +88,7 @@ def texts(source: Path, sets: list[Any]) -> list[Row]:
 
 
 def _json_texts(source: Path) -> Iterator[tuple[str, str]]:
-    for number, (place, row) in enumerate(json_rows(source), 1):
+    for number, (place, row) in enumerate(read_rows(source), 1):
         value = next(
             (row[key] for key in ("text", "caption", "captions") if row.get(key) is not None), None
         )
@@ -118,10 +106,10 @@ def cut(rows: list[Row], seconds: float, deadline: float, workers: int) -> list[
     loader = DataLoader(
         Lengths(rows, seconds, deadline),
         batch_size=None,
-        collate_fn=as_it_is,
+        collate_fn=identity,
         **worker_options(workers),
     )
-    for row, found in zip(rows, batches(loader)):
+    for row, found in zip(rows, iterate_batches(loader)):
         pieces += (
             [{**row, "reason": found}]
             if isinstance(found, str)

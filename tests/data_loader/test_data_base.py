@@ -10,11 +10,11 @@ from torchvision.transforms import v2
 
 from data_loader import base, seeding
 from data_loader.annotations import selection
-from data_loader.annotations.file_lookup import find, find_all, stem
+from data_loader.annotations.file_lookup import find_file, find_files, stem
 from data_loader.annotations.protocols import Protocol
-from data_loader.annotations.selection import Gallery
+from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
-from data_loader.base import Item, TextVideoDataset
+from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.frames import pick
 from data_loader.reader import BrokenVideo
 from data_loader.settings import video_settings
@@ -28,9 +28,11 @@ SMALL = {"num_frames": 3, "input_res": 16}
 class Clips(TextVideoDataset):
     """Six listed clips with two captions each that name them."""
 
-    def items(self):
-        self.layout = "six"
-        return [Item(f"v{i}", f"v{i}.mp4", (f"first of {i}", f"second of {i}")) for i in range(6)]
+    gallery_protocol = None
+
+    def annotations(self):
+        items = [Item(f"v{i}", f"v{i}.mp4", (f"first of {i}", f"second of {i}")) for i in range(6)]
+        return Annotations(items, layout="six", protocol=self.gallery_protocol)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +76,8 @@ def test_a_file_is_found_under_its_usual_names(tmp_path, listed, on_disk):
     (tmp_path / on_disk).touch()
     (tmp_path / "folder.mp4").mkdir()
     expected = None if "missing" in on_disk or listed == "a.txt" else str(tmp_path / on_disk)
-    assert find(str(tmp_path), listed) == expected
-    assert list(find_all(str(tmp_path), [listed, "folder", str(tmp_path / listed)])) == [
+    assert find_file(str(tmp_path), listed) == expected
+    assert list(find_files(str(tmp_path), [listed, "folder", str(tmp_path / listed)])) == [
         expected,
         None,
         expected,
@@ -86,8 +88,8 @@ def test_the_name_itself_comes_first(tmp_path):
     for name in ("a.avi", "a.avi.mp4", "a.mp4"):
         (tmp_path / name).touch()
     assert (
-        find(str(tmp_path), "a.avi")
-        == next(find_all(str(tmp_path), ["a.avi"]))
+        find_file(str(tmp_path), "a.avi")
+        == next(find_files(str(tmp_path), ["a.avi"]))
         == str(tmp_path / "a.avi")
     )
     assert stem("00.51.926-00.54.129") == "00.51.926-00.54.129"
@@ -105,21 +107,23 @@ def table(rows, captions=1):
 @pytest.mark.parametrize("captions", [1, 3])
 def test_a_share_of_the_videos_keeps_its_captions(captions):
     rows = []
-    for subsample in (0.1, 0.3, 1.0, 1):
-        chosen = Gallery(table(50, captions), "", "set")
-        chosen.take(subsample, False)
-        assert len(chosen) == 50 * subsample and chosen.rows.tolist() == sorted(
-            chosen.rows.tolist()
+    for share in (0.1, 0.3, 1.0, 1):
+        selection = VideoSelection(table(50, captions), "", "set")
+        selection.subsample(share, need_captions=False)
+        assert len(selection) == 50 * share and selection.rows.tolist() == sorted(
+            selection.rows.tolist()
         )
-        rows.append(set(chosen.rows.tolist()))
-        assert list(chosen.captions) == [f"{i}.{j}" for i in chosen.ids for j in range(captions)]
-        assert [chosen.captions[k].split(".")[0] for k in range(len(chosen.captions))] == [
-            chosen.ids[i] for i in chosen.owner.tolist()
+        rows.append(set(selection.rows.tolist()))
+        assert list(selection.captions) == [
+            f"{i}.{j}" for i in selection.ids for j in range(captions)
+        ]
+        assert [selection.captions[k].split(".")[0] for k in range(len(selection.captions))] == [
+            selection.ids[i] for i in selection.owner.tolist()
         ]
     assert rows[0] < rows[1] < rows[2] == rows[3]
     for wrong in (0, -0.5, 1.5):
         with pytest.raises(ConfigError, match="share above 0"):
-            Gallery(table(5), "", "set").take(wrong, False)
+            VideoSelection(table(5), "", "set").subsample(wrong, need_captions=False)
 
 
 def test_videos_without_a_caption_are_no_training_samples(caplog):
@@ -127,10 +131,10 @@ def test_videos_without_a_caption_are_no_training_samples(caplog):
         id=["a", "b", "c"], path=["a", "b", "c"], caption=["x", "y"], count=[1, 0, 1]
     )
     for need, ids in ((True, ["a", "c"]), (False, ["a", "b", "c"])):
-        chosen = Gallery(some, "", "set")
-        chosen.take(1.0, need)
-        assert list(chosen.ids) == ids and list(chosen.captions) == ["x", "y"]
-        assert chosen.owner.tolist() == [0, len(ids) - 1]
+        selection = VideoSelection(some, "", "set")
+        selection.subsample(1.0, need_captions=need)
+        assert list(selection.ids) == ids and list(selection.captions) == ["x", "y"]
+        assert selection.owner.tolist() == [0, len(ids) - 1]
     assert "1 videos without a caption" in caplog.text
 
 
@@ -319,7 +323,7 @@ def test_broken_in_a_skipping_gallery_has_no_clip(folder):
 def test_where_nothing_can_be_read_there_is_an_end(folder, monkeypatch):
     for i in range(6):
         (folder / f"v{i}.mp4").write_bytes(b"no video")
-    monkeypatch.setattr(base, "TRIES", 5)
+    monkeypatch.setattr(base, "MAX_ATTEMPTS", 5)
     with pytest.raises(
         UserError, match="5 videos in a row could not be read, the last one .*v.*mp4"
     ):
@@ -361,7 +365,7 @@ def test_missing_files_of_a_gallery_stop_at_start_or_leave_it(folder, caplog):
 
 
 def test_large_training_sets_are_looked_at_when_they_are_read(folder, monkeypatch):
-    monkeypatch.setattr(base, "LARGE", 5)
+    monkeypatch.setattr(base, "MAX_CHECKED", 5)
     (folder / "v1.mp4").unlink()
     (folder / "v2.mp4").rename(folder / "v2.mkv")
     data = make(folder)
@@ -371,7 +375,7 @@ def test_large_training_sets_are_looked_at_when_they_are_read(folder, monkeypatc
 
 
 def test_protocol_counts_are_stamped_or_refused(folder, monkeypatch, caplog):
-    monkeypatch.setattr(Clips, "protocol", "toy")
+    monkeypatch.setattr(Clips, "gallery_protocol", "toy")
     monkeypatch.setitem(selection.PROTOCOLS, "toy", Protocol("toy", 6, 12))
     assert make(folder, "test", strict_protocol=True).counts["expected_videos"] == 6
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

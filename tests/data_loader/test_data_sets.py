@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_loader.annotations.layouts import read_columns, read_lines, read_pickle
+from data_loader.annotations.layouts import read_csv, read_lines, read_pickle
 from data_loader.annotations.protocols import PROTOCOLS
 from data_loader.datasets import DATASETS
 from data_loader.reader import BrokenVideo
@@ -191,7 +191,7 @@ def test_pickles_of_python_2(tmp_path):
 
 def test_an_empty_table_is_named(copied, tmp_path):
     with pytest.raises(UserError, match="table.csv: is no such table"):
-        list(read_columns(write_text(tmp_path / "table.csv", ""), ["a"]))
+        list(read_csv(write_text(tmp_path / "table.csv", ""), ["a"]))
     folder, _, _ = copied("ConceptualCaptions3M", "crc32")
     write_text(folder / "Train_GCC-training.tsv", "")
     with pytest.raises(UserError, match="no videos in the annotations"):

@@ -15,7 +15,7 @@ import torch
 from data_loader import LOADERS
 from data_loader.collate import Collate
 from data_loader.reader import BrokenVideo
-from data_loader.sampler import Batches
+from data_loader.sampler import DistributedBatchSampler
 from parse_config import Config, ConfigError, UserError
 from scripts.synthetic.miniatures import write_media, write_text
 from tests.helpers.loader_cases import CASES
@@ -170,9 +170,10 @@ def test_processes_share_an_epoch(whole, world_size):
 )
 def test_a_global_batch_is_the_same_on_any_number_of_processes(count, size, world_size):
     own = [
-        list(Batches(count, size, rank, world_size, True, True, 0)) for rank in range(world_size)
+        list(DistributedBatchSampler(count, size, rank, world_size, True, True, 0))
+        for rank in range(world_size)
     ]
-    alone = list(Batches(count, size * world_size, 0, 1, True, True, 0))
+    alone = list(DistributedBatchSampler(count, size * world_size, 0, 1, True, True, 0))
     assert [sum(parts, []) for parts in zip(*own)] == alone
 
 

@@ -54,7 +54,7 @@ def load(folder, split="train", params=None, **args):
 def loader(folder, rank=0, world_size=1, workers=0, batch_size=2, seed=0):
     return TextVideoDataLoader(
         "TarShards",
-        str(folder),
+        data_dir=str(folder),
         batch_size=batch_size,
         num_workers=workers,
         video_params=VIDEO,
@@ -90,7 +90,7 @@ def test_the_samples_are_webdatasets(tmp_path):
     assert [sample["txt"].decode() for sample in stream] == list(dataset.captions)
     for index, sample in enumerate(stream):
         (tmp_path / "one.mp4").write_bytes(sample["mp4"])
-        frames, places = dataset._read(index, lambda length: range(length))
+        frames, places = dataset.read_clip(index, lambda length: range(length))
         assert torch.equal(frames, read_frames(str(tmp_path / "one.mp4"), places))
 
 
@@ -251,9 +251,9 @@ def test_shards_by_pattern(folder):
 
 
 def test_the_list_is_kept(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("data_loader.annotations.items.SMALL", 0)
+    monkeypatch.setattr("data_loader.annotations.table_cache.SMALL", 0)
     first = load(folder, cache_dir=str(tmp_path))
-    monkeypatch.setattr(tar_index, "samples", None)
+    monkeypatch.setattr(tar_index, "index_shard", None)
     again = load(folder, cache_dir=str(tmp_path))
     assert (
         list(again.ids) == list(first.ids)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_loader.annotations import items
-from data_loader.annotations.items import Item, chunks
-from data_loader.annotations.packed_strings import Lazy, Strings
+from data_loader.annotations import table_cache
+from data_loader.annotations.items import Annotations, Item, to_chunks
+from data_loader.annotations.packed_strings import LazyStrings, PackedStrings
 from data_loader.annotations.table import Table
-from data_loader.annotations.table_cache import cache_folder, cached
+from data_loader.annotations.table_cache import cache_folder, cached_table, load_table
 from parse_config import UserError
 
 ITEMS = [
@@ -31,8 +31,8 @@ def content(table):
         Item(
             table.id[i],
             table.path[i],
-            tuple(table.caption[j] for j in table.captions(i)),
-            *table.cut(i),
+            tuple(table.caption[j] for j in table.caption_range(i)),
+            *table.segment(i),
         )
         for i in rows
     ]
@@ -41,7 +41,7 @@ def content(table):
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.text()))
 def test_strings_are_the_list_they_were_made_of(values):
-    packed = Strings.of(iter(values))
+    packed = PackedStrings.from_strings(iter(values))
     assert list(packed) == values and packed[1:] == values[1:] and packed[::-2] == values[::-2]
     assert len(packed) == len(values) and (not values or packed[-1] == values[-1])
     with pytest.raises(IndexError):
@@ -50,7 +50,7 @@ def test_strings_are_the_list_they_were_made_of(values):
 
 def test_lazy_makes_what_is_asked_for():
     asked = []
-    lazy = Lazy(5, lambda i: asked.append(i) or str(i))
+    lazy = LazyStrings(5, lambda i: asked.append(i) or str(i))
     assert lazy[-1] == "4" and lazy[1:3] == ["1", "2"] and asked == [4, 1, 2] and len(lazy) == 5
     with pytest.raises(IndexError):
         lazy[5]
@@ -58,11 +58,15 @@ def test_lazy_makes_what_is_asked_for():
 
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_memory_and_disk_hold_the_items_whatever_the_chunks(tmp_path, size):
-    here = Table.from_chunks(chunks(ITEMS, size), lambda: {"layout": "x"})
-    Table.write(tmp_path, chunks(ITEMS, size), lambda: {"layout": "x"})
+    here = Table.from_chunks(to_chunks(ITEMS, size), lambda: {"layout": "x"})
+    Table.write(tmp_path, to_chunks(ITEMS, size), lambda: {"layout": "x"})
     there = Table.open(tmp_path)
     assert content(here) == content(there) == ITEMS
-    assert here.notes == there.notes == {"layout": "x"} and here.counts().tolist() == [3, 0, 1]
+    assert here.notes == there.notes == {"layout": "x"} and here.caption_counts().tolist() == [
+        3,
+        0,
+        1,
+    ]
     assert (
         content(pickle.loads(pickle.dumps(here)))
         == content(pickle.loads(pickle.dumps(there)))
@@ -75,7 +79,7 @@ def test_one_caption_each_needs_no_counts():
         id=["1", "2"], path=["1.mp4", "2.mp4"], caption=np.array(["x", "y"], object)
     )
     assert content(table) == [Item("1", "1.mp4", ("x",)), Item("2", "2.mp4", ("y",))]
-    assert table.counts().tolist() == [1, 1]
+    assert table.caption_counts().tolist() == [1, 1]
 
 
 def test_lone_surrogates_stay_in_names_and_leave_captions():
@@ -102,9 +106,11 @@ def keep(root, source, log, settings=("v1",), pause=0.0):
         with open(log, "a") as file:
             file.write("parsed\n")
         time.sleep(pause)
-        yield from chunks([Item(line, line, (line,)) for line in Path(source).read_text().split()])
+        yield from to_chunks(
+            [Item(line, line, (line,)) for line in Path(source).read_text().split()]
+        )
 
-    return cached(
+    return cached_table(
         Path(root), "Set", [Path(source)], list(settings), parse, lambda: {"protocol": None}
     )
 
@@ -150,11 +156,11 @@ def test_what_fails_while_parsing_leaves_nothing(tmp_path):
     source.write_text("a")
 
     def parse():
-        yield from chunks([Item("a", "a", ("a",))])
+        yield from to_chunks([Item("a", "a", ("a",))])
         raise UserError("line 2 is wrong")
 
     with pytest.raises(UserError, match="line 2"):
-        cached(tmp_path / "cache", "Set", [source], [], parse, dict)
+        cached_table(tmp_path / "cache", "Set", [source], [], parse, dict)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
@@ -174,30 +180,41 @@ def test_where_it_is_kept(monkeypatch):
     assert cache_folder() == Path("/y")
 
 
-class Listed(items.Annotations):
-    data_dir, split, cut = ".", "test", None
+def listed(file, log):
+    """Annotations that count in `log` how often they are parsed."""
+    annotations = Annotations(
+        layout="a list", protocol="msrvtt-1k-A", validates_on_test=True, sources=[file]
+    )
 
-    def __init__(self, file):
-        self.file, self.calls = file, 0
+    def items():
+        log.append("parsed")
+        for line in file.read_text().split():
+            yield Item(line, line, (line,))
+        annotations.remarks.append("; all read")
 
-    def sources(self):
-        self.layout = "a list"
-        return (self.file,)
-
-    def items(self):
-        self.calls += 1
-        self.protocol, self.validates_on_test = "msrvtt-1k-A", True
-        return [Item(line, line, (line,)) for line in self.file.read_text().split()]
+    annotations.items = items()
+    return annotations
 
 
 def test_large_annotations_are_kept_with_what_was_found_in_them(tmp_path, monkeypatch):
     file = tmp_path / "list.txt"
     file.write_text("a b c")
-    assert Listed(file).parse(str(tmp_path / "cache")).folder is None, "small ones stay in memory"
-    monkeypatch.setattr(items, "SMALL", 2)
-    first, second = Listed(file), Listed(file)
-    tables = [each.parse(str(tmp_path / "cache")) for each in (first, second)]
-    assert tables[0].folder == tables[1].folder and (first.calls, second.calls) == (1, 0)
+    log = []
+
+    def load():
+        return load_table(listed(file, log), "Listed", ".", "test", None, str(tmp_path / "cache"))
+
+    assert load().folder is None, "small ones stay in memory"
+    monkeypatch.setattr(table_cache, "SMALL", 2)
+    log.clear()
+    first, second = load(), load()
+    assert first.folder == second.folder and len(log) == 1
     assert (
-        second.protocol == "msrvtt-1k-A" and second.validates_on_test and second.layout == "a list"
+        first.notes
+        == second.notes
+        == {
+            "layout": "a list; all read",
+            "protocol": "msrvtt-1k-A",
+            "validates_on_test": True,
+        }
     )
