@@ -1,7 +1,7 @@
 """Which frames each reader returns: python scripts/frame_matrix.py [FILE ...] [--seed N]
 
 Without files, clips of every container and codec are written that carry their number in the picture. Every frame is
-asked for alone and in a shuffled batch, and compared with a decode of the whole file, bit for bit. Columns: how the
+read by itself and in a shuffled batch, and compared with a decode of the whole file, bit for bit. Columns: how the
 file is read, its frames, wrong answers of each reader of this project, and of decord's own random access. Ends with
 status 1 if a reader of this project is wrong.
 """
@@ -13,95 +13,121 @@ import random
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
 from data_loader.reader import READERS, BrokenVideo, count_frames, read_clip, read_frames
+from data_loader.readers import Choose, Pictures
 from data_loader.readers.h264 import open_with_plan
 from scripts.synthetic import clips
 
-MOST = 60  # frames of a file that are asked for alone
+MAX_SINGLE = 60  # frames of a file that are read one by one
+DECORD_ALONE = "decord's own"
 
 
-@READERS.register("decord's own")
-def alone(path, choose, start=None, end=None):
-    """decord as the predecessors use it."""
+class Row(NamedTuple):
+    """How a file is read, how many frames it has, and the result of each reader, in the order of the readers."""
+
+    method: str
+    num_frames: int
+    results: list[str]
+
+
+@READERS.register(DECORD_ALONE)
+def read_with_decord(
+    path: str, choose: Choose, start: float | None = None, end: float | None = None
+) -> Pictures:
+    """decord's random access as the Frozen-in-Time codebases use it."""
     import decord
 
     if not os.environ.get("MILES_DECORD_LOG"):
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 2
-        )  # in the child process: it complains about every lost frame
+        # decord complains on stderr about every lost frame; this runs in the child process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     video = decord.VideoReader(path, num_threads=1)
-    indices = list(choose(len(video)) if callable(choose) else choose)
-    return list(video.get_batch(indices).asnumpy()), indices
+    if callable(choose):
+        choose = choose(len(video))
+    indices = list(choose)
+    return Pictures(list(video.get_batch(indices).asnumpy()), indices)
 
 
-def wrong(path: str, reader: str, truth_TCHW: torch.Tensor, generator: random.Random) -> str:
-    """How many frames differ from the truth, of those asked for alone and in a batch; or what else went wrong."""
-    length = len(truth_TCHW)
-    places = generator.sample(range(length), min(length, MOST))
-    bad = 0
+def check_reader(
+    path: str, reader: str, expected_TCHW: torch.Tensor, generator: random.Random
+) -> str:
+    """The cell of one file and reader: "ok", how many frames are wrong, or what else went wrong.
+
+    `expected_TCHW`: all frames of the file. A random sample of them is read one by one, then in one batch.
+    """
+    length = len(expected_TCHW)
+    positions = generator.sample(range(length), min(length, MAX_SINGLE))
+    num_wrong = 0
     try:
-        for indices in ([place] for place in places):
-            bad += not torch.equal(read_frames(path, indices, reader), truth_TCHW[indices])
-        batch = read_frames(path, places, reader)
-        bad += sum(not torch.equal(mine, truth_TCHW[place]) for mine, place in zip(batch, places))
-        said = len(read_clip(path, range, reader)[1])
+        for position in positions:
+            frame_1CHW = read_frames(path, [position], reader)
+            num_wrong += not torch.equal(frame_1CHW, expected_TCHW[[position]])
+        for frame_CHW, position in zip(read_frames(path, positions, reader), positions):
+            num_wrong += not torch.equal(frame_CHW, expected_TCHW[position])
+        _, indices = read_clip(path, range, reader)
     except (BrokenVideo, RuntimeError, IndexError) as error:
-        return (
-            "refused"
-            if "DECORDError" in str(error) or isinstance(error, IndexError)
-            else type(error).__name__
-        )
-    return (
-        f"{bad} of {2 * len(places)}" if bad else "ok" if said == length else f"says {said} frames"
-    )
+        if "DECORDError" in str(error) or isinstance(error, IndexError):
+            return "refused"
+        return type(error).__name__
+    if num_wrong:
+        return f"{num_wrong} of {2 * len(positions)}"
+    if len(indices) != length:
+        return f"says {len(indices)} frames"
+    return "ok"
 
 
-def row(path: str, readers: list[str], generator: random.Random) -> list[str]:
-    """The cells of one file."""
+def check_file(path: str, readers: list[str], generator: random.Random) -> Row:
+    """The row of one file."""
     try:
-        truth_TCHW = read_frames(path, range(count_frames(path)), "sequential")
+        expected_TCHW = read_frames(path, range(count_frames(path)), "sequential")
     except BrokenVideo as error:
-        return ["broken", "0", *(["-"] * (len(readers) - 1)), error.reason]
+        return Row("broken", 0, [*(["-"] * (len(readers) - 1)), error.reason])
     with open_with_plan(path) as (_, plan):
-        how = "jumps" if plan else "from the start"
-    return [
-        how,
-        str(len(truth_TCHW)),
-        *(wrong(path, reader, truth_TCHW, generator) for reader in readers),
-    ]
+        method = "jumps" if plan else "from the start"
+    results = [check_reader(path, reader, expected_TCHW, generator) for reader in readers]
+    return Row(method, len(expected_TCHW), results)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the table; 1 if one of our readers is wrong."""
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="*")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    there = importlib.util.find_spec("decord") is not None
-    ours, generator, failed = ["av", *["decord"] * there], random.Random(args.seed), False
-    readers = [*ours, *["decord's own"] * there]
-    print(
-        f"{'file':26} {'read by':15} {'frames':>6}  " + "  ".join(f"{name:14}" for name in readers)
-    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; 1 if a reader of this project is wrong."""
+    arguments = parse_arguments(argv)
+    project_readers = ["av"]
+    other_readers = []
+    if importlib.util.find_spec("decord"):
+        project_readers.append("decord")
+        other_readers.append(DECORD_ALONE)
+    readers = project_readers + other_readers
+    generator = random.Random(arguments.seed)
+    failed = False
+    print_row("file", "read by", "frames", readers)
     with tempfile.TemporaryDirectory() as folder:
-        names = args.files or [*clips.VIDEOS, *clips.BROKEN]
-        for name in names:
-            path = name if args.files else clips.make(name, Path(folder))
-            how, frames, *cells = row(path, readers, generator)
-            print(
-                f"{Path(name).name:26} {how:15} {frames:>6}  "
-                + "  ".join(f"{it:14}" for it in cells),
-                flush=True,
-            )
-            failed |= how != "broken" and set(cells[: len(ours)]) != {"ok"}
+        for name in arguments.files or [*clips.VIDEOS, *clips.BROKEN]:
+            path = name if arguments.files else clips.make(name, Path(folder))
+            row = check_file(path, readers, generator)
+            print_row(Path(name).name, row.method, str(row.num_frames), row.results)
+            project_results = set(row.results[: len(project_readers)])
+            if row.method != "broken" and project_results != {"ok"}:
+                failed = True
     return int(failed)
+
+
+def print_row(name: str, method: str, num_frames: str, results: list[str]) -> None:
+    cells = "  ".join(f"{result:14}" for result in results)
+    print(f"{name:26} {method:15} {num_frames:>6}  {cells}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
@@ -28,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import av
 import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.video.stream import VideoStream
 from PIL import Image
 from tqdm import tqdm
 
@@ -37,9 +40,13 @@ from data_loader.loader import open_leniently
 from data_loader.readers import BrokenVideo
 from data_loader.readers.image_reader import is_image
 from parse_config import Config, ConfigError, cli_entry
+from trainer.files import write_json
 
 VERSION = 1  # of what is written: raise it when the same settings give other files
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+TIME_BASE = Fraction(1, 90000)  # of the copies' time stamps, in seconds
+DEFAULT_FRAME_RATE = Fraction(25)
+FILE_TYPES = ("video", "image", "other")
 
 
 class Settings(NamedTuple):
@@ -50,8 +57,16 @@ class Settings(NamedTuple):
     crf: int
 
 
-class Done(NamedTuple):
-    """One file of the source: its place in the copy, its size and hash there, or why it failed."""
+class Job(NamedTuple):
+    """One file to copy: its path below the source and below the copy, and one of FILE_TYPES."""
+
+    source: str
+    target: str
+    file_type: str
+
+
+class CopiedFile(NamedTuple):
+    """One file of the source: its path in the copy, its size and hash there, or why it failed."""
 
     source: str
     target: str
@@ -60,83 +75,97 @@ class Done(NamedTuple):
     failure: str = ""
 
 
-def kind(path: Path) -> str:
-    """ "video", "image" or "other" by extension, by first bytes where there is none."""
+def file_type(path: Path) -> str:
+    """One of FILE_TYPES by extension, by the first bytes where there is none."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_EXTENSIONS:
         return "video"
-    return (
-        "image" if suffix in IMAGE_EXTENSIONS or (not suffix and is_image(str(path))) else "other"
-    )
+    if suffix in IMAGE_EXTENSIONS or (not suffix and is_image(str(path))):
+        return "image"
+    return "other"
 
 
-def plan(source: Path) -> Iterator[tuple[str, str, str]]:
-    """(path below source, path below the copy, kind) of every file; a video keeps its stem where that is free."""
-    for folder, below, files in os.walk(source):
-        below.sort()
-        stems = [Path(file).stem for file in files if Path(file).suffix.lower() in VIDEO_EXTENSIONS]
+def list_jobs(source: Path) -> Iterator[Job]:
+    """Every file below `source`; a video keeps its stem where no other video beside it has the same."""
+    for folder, subfolders, files in os.walk(source):
+        subfolders.sort()
+        video_stems = [Path(file).stem for file in files if Path(file).suffix.lower() in VIDEO_EXTENSIONS]
         for file in sorted(files):
             path = Path(folder, file)
-            what = kind(path)
-            name = file
-            if what == "video" and path.suffix.lower() != ".mp4":
-                name = f"{path.stem}.mp4" if stems.count(path.stem) == 1 else f"{file}.mp4"
-            yield str(path.relative_to(source)), str(path.with_name(name).relative_to(source)), what
+            target = path
+            if file_type(path) == "video" and path.suffix.lower() != ".mp4":
+                is_unique = video_stems.count(path.stem) == 1
+                target = path.with_name(f"{path.stem}.mp4" if is_unique else f"{file}.mp4")
+            yield Job(
+                str(path.relative_to(source)), str(target.relative_to(source)), file_type(path)
+            )
 
 
-def even(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(width, height) brought to a short side of `side` (never enlarged), both even as H.264 wants them."""
-    scale = min(1.0, side / min(size))
-    return tuple(max(2, round(length * scale / 2) * 2) for length in size)
+def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """(width, height) with a short side of `side` (never enlarged), both even as H.264 wants them."""
+    scale = min(1.0, side / min(width, height))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
-def write_video(source: Path, target: Path, settings: Settings):
-    """Every frame of the first-choice video stream, upright, with its time stamp; no sound."""
+def write_video(source: Path, target: Path, settings: Settings) -> None:
+    """Every frame of the best video stream, upright, with its time stamp; no sound. Raises BrokenVideo, OSError."""
     with (
-        av.open(str(source), metadata_errors="ignore") as read,
-        av.open(str(target), "w", format="mp4") as write,
+        av.open(str(source), metadata_errors="ignore") as container,
+        av.open(str(target), "w", format="mp4") as output,
     ):
-        stream = read.streams.best("video")
-        if stream is None:
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream):
             raise BrokenVideo(str(source), "has no video stream")
-        rate, out, last = stream.average_rate or Fraction(25), None, -1
-        for number, frame in enumerate(_until_damage(read, stream)):
-            turns = (frame.rotation // 90) % 4
-            size = even(
-                (frame.height, frame.width) if turns % 2 else (frame.width, frame.height),
-                settings.side,
+        rate = stream.average_rate or DEFAULT_FRAME_RATE
+        encoder = None
+        last_stamp = -1
+        for number, frame in enumerate(_frames_until_damage(container, stream)):
+            seconds = number / rate
+            if frame.pts is not None and frame.time_base:
+                seconds = frame.pts * frame.time_base
+            frame = _upright(frame)
+            if encoder is None:
+                size = scaled_size(frame.width, frame.height, settings.side)
+                encoder = _add_encoder(output, rate, size, settings)
+            frame = frame.reformat(
+                encoder.width, encoder.height, format="yuv420p", interpolation="AREA"
             )
-            if out is None:
-                out = _stream(write, rate, size, settings)
-            time = (
-                frame.pts * frame.time_base
-                if frame.pts is not None and frame.time_base
-                else number / rate
-            )
-            if turns:
-                upright = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
-                frame = av.VideoFrame.from_ndarray(upright)
-            frame = frame.reformat(out.width, out.height, format="yuv420p", interpolation="AREA")
-            last = max(last + 1, round(time / Fraction(1, 90000)))
-            frame.pts, frame.time_base, frame.pict_type = last, Fraction(1, 90000), 0
-            write.mux(out.encode(frame))
-        if out is None:
+            last_stamp = max(last_stamp + 1, round(seconds / TIME_BASE))
+            frame.pts = last_stamp
+            frame.time_base = TIME_BASE
+            frame.pict_type = 0  # the encoder chooses
+            output.mux(encoder.encode(frame))
+        if encoder is None:
             raise BrokenVideo(str(source), "holds no decodable frame")
-        write.mux(out.encode())
+        output.mux(encoder.encode())
 
 
-def _until_damage(read, stream) -> Iterator[av.VideoFrame]:
-    some = False
+def _frames_until_damage(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """The frames up to the first damage; raises FFmpegError if there are none."""
+    has_frames = False
     try:
-        for frame in read.decode(stream):
-            some = True
+        for frame in container.decode(stream):
+            has_frames = True
             yield frame
     except av.FFmpegError:
-        if not some:
+        if not has_frames:
             raise
 
 
-def _stream(write, rate: Fraction, size: tuple[int, int], settings: Settings):
+def _upright(frame: av.VideoFrame) -> av.VideoFrame:
+    """The frame turned as its rotation says."""
+    quarter_turns = (frame.rotation // 90) % 4
+    if not quarter_turns:
+        return frame
+    picture_HWC = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    upright_HWC = np.ascontiguousarray(np.rot90(picture_HWC, quarter_turns))
+    return av.VideoFrame.from_ndarray(upright_HWC)
+
+
+def _add_encoder(
+    output: OutputContainer, rate: Fraction, size: tuple[int, int], settings: Settings
+) -> VideoStream:
+    """An H.264 stream of (width, height) pixels in the output."""
     options = {
         "crf": str(settings.crf),
         "preset": "veryfast",
@@ -144,47 +173,56 @@ def _stream(write, rate: Fraction, size: tuple[int, int], settings: Settings):
         "sc_threshold": "0",
         "movflags": "+faststart",
     }
-    out = write.add_stream("libx264", rate=rate, options=options)
-    out.width, out.height = size
-    out.pix_fmt, out.time_base = "yuv420p", Fraction(1, 90000)
-    out.codec_context.time_base, out.codec_context.thread_count = Fraction(1, 90000), 1
-    return out
+    encoder = output.add_stream("libx264", rate=rate, options=options)
+    encoder.width, encoder.height = size
+    encoder.pix_fmt = "yuv420p"
+    encoder.time_base = TIME_BASE
+    encoder.codec_context.time_base = TIME_BASE
+    encoder.codec_context.thread_count = 1
+    return encoder
 
 
-def write_image(source: Path, target: Path, settings: Settings):
-    """A JPEG of the picture at most `side` pixels on its short side."""
-    with Image.open(source) as image:
-        image = image.convert("RGB")
+def write_image(source: Path, target: Path, settings: Settings) -> None:
+    """A JPEG of the picture with at most `side` pixels on its short side."""
+    with Image.open(source) as file:
+        image = file.convert("RGB")
         scale = min(1.0, settings.side / min(image.size))
-        image.resize(
-            tuple(max(1, round(length * scale)) for length in image.size), Image.Resampling.BICUBIC
-        ).save(target, format="JPEG", quality=95)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+        image.save(target, format="JPEG", quality=95)
 
 
-def rewrite(job: tuple[str, str, str], source: Path, out: Path, settings: Settings) -> Done:
-    """One file, under a temporary name until it is whole; a full disk is raised, a broken file reported."""
-    name, goal, what = job
-    target, part = out / goal, out / f"{goal}.part"
+def copy_file(source: Path, target: Path, settings: Settings) -> None:
+    """The same bytes."""
+    shutil.copyfile(source, target)
+
+
+WRITERS = {"video": write_video, "image": write_image, "other": copy_file}
+
+
+def run_job(job: Job, source: Path, out: Path, settings: Settings) -> CopiedFile:
+    """Write one file, under a temporary name until it is complete.
+
+    A file that cannot be read is reported; raises OSError if the disk is full.
+    """
+    target = out / job.target
+    temporary = out / f"{job.target}.part"
     try:
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            {
-                "video": write_video,
-                "image": write_image,
-                "other": lambda a, b, _: shutil.copyfile(a, b),
-            }[what](source / name, part, settings)
-            os.replace(part, target)
-        return Done(
-            name, goal, target.stat().st_size, hashlib.sha256(target.read_bytes()).hexdigest()
-        )
+            WRITERS[job.file_type](source / job.source, temporary, settings)
+            os.replace(temporary, target)
+        sha256 = hashlib.sha256(target.read_bytes()).hexdigest()
+        return CopiedFile(job.source, job.target, target.stat().st_size, sha256)
     except (av.FFmpegError, OSError, ValueError) as error:
-        part.unlink(missing_ok=True)
-        if getattr(error, "errno", None) in NO_ROOM:
-            raise OSError(error.errno, f"no room left while writing {target}") from None
-        return Done(name, goal, failure=f"{type(error).__name__}: {error}")
+        temporary.unlink(missing_ok=True)
+        error_number = getattr(error, "errno", None)
+        if error_number in DISK_FULL:
+            raise OSError(error_number, f"no room left while writing {target}") from None
+        return CopiedFile(job.source, job.target, failure=f"{type(error).__name__}: {error}")
 
 
-def arguments(argv: list[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -201,96 +239,115 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset", help="with --shards: the data set's name, as in dataset_name")
     parser.add_argument("--split", default="train", help="with --shards")
-    given = parser.parse_args(argv)
-    if given.shards and not given.dataset:
+    arguments = parser.parse_args(argv)
+    if arguments.shards and not arguments.dataset:
         raise ConfigError(f"--shards: needs --dataset, one of {', '.join(DATASETS.names())}")
-    return given
+    return arguments
 
 
 @cli_entry
-def main(argv: list[str] | None = None):
+def main(argv: list[str] | None = None) -> None:
     """The command line; exit status 0 when every file was tried, whatever failed is in the manifest."""
-    given = arguments(argv)
-    source, out, settings = (
-        given.source.resolve(),
-        given.out.resolve(),
-        Settings(given.side, given.keyframe, given.crf),
-    )
+    arguments = parse_arguments(argv)
+    source = arguments.source.resolve()
+    out = arguments.out.resolve()
+    settings = Settings(arguments.side, arguments.keyframe, arguments.crf)
+    check_folders(source, out)
+    stamp = {"version": VERSION, **settings._asdict()}
+    write_stamp(out, stamp)
+    jobs = list(list_jobs(source))
+    with ProcessPoolExecutor(max(1, arguments.workers)) as pool:
+        work = partial(run_job, source=source, out=out, settings=settings)
+        results = pool.map(work, jobs, chunksize=4)
+        copied_files = list(tqdm(results, total=len(jobs), unit="file"))
+    write_manifest(out, stamp, jobs, copied_files)
+    if arguments.shards:
+        pack_shards(out, arguments.dataset, arguments.split, arguments.shards)
+
+
+def check_folders(source: Path, out: Path) -> None:
+    """Raise FileNotFoundError if there is no source, ConfigError if one folder is inside the other."""
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder")
     if out.is_relative_to(source) or source.is_relative_to(out):
         raise ConfigError(
             f"{out}: the copy must lie beside the source {source}, not inside of it or around it"
         )
-    stamp, content = out / "prepare.json", {"version": VERSION, **settings._asdict()}
-    if stamp.is_file() and json.loads(stamp.read_text()) != content:
+
+
+def write_stamp(out: Path, stamp: dict[str, int]) -> None:
+    """Record the settings in the copy; raises ConfigError if it was begun with others."""
+    path = out / "prepare.json"
+    if path.is_file() and json.loads(path.read_text()) != stamp:
         raise ConfigError(
-            f"{out}: was begun with {stamp.read_text().strip()}; give those settings or another folder"
+            f"{out}: was begun with {path.read_text().strip()}; give those settings or another folder"
         )
     out.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(json.dumps(content) + "\n")
-    jobs = list(plan(source))
-    with ProcessPoolExecutor(max(1, given.workers)) as pool:
-        work = partial(rewrite, source=source, out=out, settings=settings)
-        done = list(tqdm(pool.map(work, jobs, chunksize=4), total=len(jobs), unit="file"))
-    manifest(out, content, jobs, done)
-    if given.shards:
-        pack(out, given.dataset, given.split, given.shards)
+    write_json(path, stamp, indent=None)
 
 
-def pack(out: Path, name: str, split: str, videos: int):
-    """Write the readable videos of a split, with their captions, into tar files of `videos` each."""
+def pack_shards(out: Path, dataset_name: str, split: str, videos_per_shard: int) -> None:
+    """Write the readable videos of a split, with their captions, into tar files."""
     import webdataset
 
-    args = {"dataset_name": name, "data_dir": str(out), "split": split, "check_files": True}
-    data = open_leniently(Config({"type": "TextVideoDataLoader", "args": args}))
+    loader_args = {
+        "dataset_name": dataset_name,
+        "data_dir": str(out),
+        "split": split,
+        "check_files": True,
+    }
+    dataset = open_leniently(Config({"type": "TextVideoDataLoader", "args": loader_args}))
     folder = out / "shards" / split
-    if any(data.segment(index) != (None, None) for index in range(len(data))):
+    if any(dataset.segment(index) != (None, None) for index in range(len(dataset))):
         raise ConfigError(
-            f"--shards: {name} cuts its videos in time, which tar shards cannot say; use {out}"
+            f"--shards: {dataset_name} cuts its videos in time, which tar shards cannot say; use {out}"
         )
     if folder.exists():
         raise ConfigError(f"{folder}: is there already; remove it to pack anew")
-    part = folder.with_name(f"{split}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    with webdataset.ShardWriter(str(part / "%05d.tar"), maxcount=videos, verbose=0) as write:
-        for index in tqdm(range(len(data)), unit="video"):
-            path = Path(data.paths[index])
-            captions = list(data.captions_of(index))
-            write.write(
+    temporary = folder.with_name(f"{split}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    pattern = str(temporary / "%05d.tar")
+    with webdataset.ShardWriter(pattern, maxcount=videos_per_shard, verbose=0) as writer:
+        for index in tqdm(range(len(dataset)), unit="video"):
+            path = Path(dataset.paths[index])
+            captions = list(dataset.captions_of(index))
+            extension = path.suffix.lstrip(".").lower() or "jpg"
+            writer.write(
                 {
                     "__key__": f"{index:08d}",
-                    path.suffix.lstrip(".").lower() or "jpg": path.read_bytes(),
-                    "json": {"id": data.ids[index], "captions": captions},
+                    extension: path.read_bytes(),
+                    "json": {"id": dataset.ids[index], "captions": captions},
                 }
             )
-    part.rename(folder)
-    print(f"{folder}: {len(data)} videos in tar files of {videos}")
+    temporary.rename(folder)
+    print(f"{folder}: {len(dataset)} videos in tar files of {videos_per_shard}")
 
 
-def manifest(out: Path, settings: dict, jobs: list[tuple[str, str, str]], done: list[Done]):
-    """Write manifest.json and say what came of it."""
-    failures = [{"path": item.source, "reason": item.failure} for item in done if item.failure]
-    whole = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for item in sorted(done):
-        whole.update(f"{item.target}\0{item.sha256}\n".encode())
-    kinds = [what for _, _, what in jobs]
+def write_manifest(
+    out: Path, stamp: dict[str, int], jobs: list[Job], copied_files: list[CopiedFile]
+) -> None:
+    """Write manifest.json and print a summary of it."""
+    failures = [
+        {"path": file.source, "reason": file.failure} for file in copied_files if file.failure
+    ]
+    copy_hash = hashlib.sha256(json.dumps(stamp, sort_keys=True).encode())
+    for file in sorted(copied_files):
+        copy_hash.update(f"{file.target}\0{file.sha256}\n".encode())
+    counts = Counter(job.file_type for job in jobs)
+    num_bytes = sum(file.size for file in copied_files)
     content = {
-        "hash": whole.hexdigest(),
-        "settings": settings,
+        "hash": copy_hash.hexdigest(),
+        "settings": stamp,
         "failures": failures,
-        "counts": {name: kinds.count(name) for name in ("video", "image", "other")}
-        | {"failed": len(failures)},
-        "bytes": sum(item.size for item in done),
+        "counts": {name: counts[name] for name in FILE_TYPES} | {"failed": len(failures)},
+        "bytes": num_bytes,
     }
-    part = out / "manifest.json.part"
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(part, out / "manifest.json")
+    write_json(out / "manifest.json", content)
+    hint = " (see manifest.json)" if failures else ""
     print(
-        f"{out}: {kinds.count('video')} videos, {kinds.count('image')} pictures, {kinds.count('other')} other files, "
-        f"{content['bytes'] / 2**20:.1f} MiB; {len(failures)} failed"
-        f"{' (see manifest.json)' if failures else ''}; hash {content['hash'][:12]}"
+        f"{out}: {counts['video']} videos, {counts['image']} pictures, {counts['other']} other files, "
+        f"{num_bytes / 2**20:.1f} MiB; {len(failures)} failed{hint}; hash {copy_hash.hexdigest()[:12]}"
     )
 
 
