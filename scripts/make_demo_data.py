@@ -15,23 +15,42 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import av
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.synthetic.captions import Combination, deal_one, deal_two, describe
+from scripts.synthetic.captions import (
+    Combination,
+    describe,
+    split_object_pairs,
+    split_single_objects,
+)
 from scripts.synthetic.shapes import draw
 
-VERSION = (
-    3  # of the pictures and words: raise it when they change, so that old data is not taken for new
-)
+if TYPE_CHECKING:
+    import tokenizers
+
+# Of the pictures and words: raise it when they change, so that old data is not taken for new.
+VERSION = 3
 SPLITS = ("train", "val", "test")
-SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+SPECIAL_TOKENS = {
+    f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")
+}
+FRAME_RATE = 12
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
+class ClipJob(NamedTuple):
+    """One clip to make: its split (an index into SPLITS), its number in the split, and what it shows."""
+
+    split_index: int
+    number: int
+    objects: Combination
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="make the demo's data set")
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to make")
     parser.add_argument(
@@ -49,57 +68,65 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--frames", type=int, default=12, help="frames a clip")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(given)
+    return parser.parse_args(argv)
 
 
-def write_clip(path: Path, clip_FSSC: np.ndarray, rate: int = 12) -> None:
+def write_clip(path: Path, clip_FSSC: np.ndarray) -> None:
     """Write uint8 RGB frames (F, S, S, 3) as H.264 in mp4.
 
     A constant quantiser: x264's usual rate control (crf with mbtree) gives other bytes from run to run.
     """
+    options = {"preset": "veryfast", "qp": "18"}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(
-            "libx264", rate=rate, options={"preset": "veryfast", "qp": "18"}
-        )
+        stream = container.add_stream("libx264", rate=FRAME_RATE, options=options)
         stream.height, stream.width = clip_FSSC.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        for frame in clip_FSSC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for frame_SSC in clip_FSSC:
+            frame = av.VideoFrame.from_ndarray(frame_SSC, format="rgb24")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
-def make_clip(job: tuple[int, int, Combination], args: argparse.Namespace, root: Path) -> dict:
-    """Draw, write and describe clip `number` of a split -> its line of the JSONL."""
-    split, number, things = job
-    rng = np.random.default_rng([args.seed, split, number])
-    name = f"videos/{SPLITS[split]}/{number:05d}.mp4"
-    write_clip(root / name, draw(things, args.frames, args.side, rng))
-    captions = [describe(things, rng) for _ in range(2 if SPLITS[split] == "train" else 1)]
+def make_clip(job: ClipJob, arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
+    """Draw, write and describe one clip; returns its row of the annotations."""
+    split = SPLITS[job.split_index]
+    rng = np.random.default_rng([arguments.seed, job.split_index, job.number])
+    path = f"videos/{split}/{job.number:05d}.mp4"
+    write_clip(root / path, draw(job.objects, arguments.frames, arguments.side, rng))
+    num_captions = 2 if split == "train" else 1
     return {
-        "id": f"{SPLITS[split]}_{number:05d}", "path": name, "captions": captions, "split": SPLITS[split],
-        "shows": [astuple(thing) for thing in things],
-    }  # fmt: skip
+        "id": f"{split}_{job.number:05d}",
+        "path": path,
+        "captions": [describe(job.objects, rng) for _ in range(num_captions)],
+        "split": split,
+        "shows": [astuple(scene_object) for scene_object in job.objects],
+    }
 
 
-def make_clips(args: argparse.Namespace, root: Path) -> list[dict]:
-    """Write all clips, on all cores -> the lines of the JSONL in order."""
-    counts = {split: getattr(args, split) for split in SPLITS}
-    dealt = (deal_one if args.objects == 1 else deal_two)(counts, np.random.default_rng(args.seed))
+def make_clips(arguments: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
+    """Write all clips, on all cores; returns the rows of the annotations in order."""
+    counts = {split: getattr(arguments, split) for split in SPLITS}
+    draw_combinations = split_single_objects if arguments.objects == 1 else split_object_pairs
+    combinations = draw_combinations(counts, np.random.default_rng(arguments.seed))
     jobs = [
-        (i, n, things) for i, split in enumerate(SPLITS) for n, things in enumerate(dealt[split])
+        ClipJob(split_index, number, objects)
+        for split_index, split in enumerate(SPLITS)
+        for number, objects in enumerate(combinations[split])
     ]
     for split in SPLITS:
         (root / "videos" / split).mkdir(parents=True)
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    with ProcessPoolExecutor(cores) as pool:
-        return list(pool.map(partial(make_clip, args=args, root=root), jobs, chunksize=64))
+    if hasattr(os, "sched_getaffinity"):
+        num_cores = len(os.sched_getaffinity(0))
+    else:
+        num_cores = os.cpu_count() or 1
+    with ProcessPoolExecutor(num_cores) as pool:
+        work = partial(make_clip, arguments=arguments, root=root)
+        return list(pool.map(work, jobs, chunksize=64))
 
 
-def train_tokenizer(captions: list[str]):
-    """Train a WordPiece tokenizer on the captions -> tokenizers.Tokenizer.
+def train_tokenizer(captions: list[str]) -> "tokenizers.Tokenizer":
+    """Train a WordPiece tokenizer on the captions.
 
     The trainer numbers its pieces, and breaks ties between them, differently from run to run. What it always finds are
     the letters and the whole words of the captions: these are kept, in alphabetical order.
@@ -113,16 +140,17 @@ def train_tokenizer(captions: list[str]):
         captions, trainers.WordPieceTrainer(vocab_size=2000, show_progress=False)
     )
     words = {word for caption in captions for word in caption.split()}
-    kept = sorted(
+    pieces = sorted(
         piece
         for piece in tokenizer.get_vocab()
         if piece in words or len(piece.removeprefix("##")) == 1
     )
-    vocabulary = {piece: number for number, piece in enumerate([*SPECIAL.values(), *kept])}
+    all_pieces = [*SPECIAL_TOKENS.values(), *pieces]
+    vocabulary = {piece: token_id for token_id, piece in enumerate(all_pieces)}
     tokenizer.model = models.WordPiece(vocab=vocabulary, unk_token="[UNK]")
-    ends = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=ends
+        single="[CLS] $A [SEP]",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
     return tokenizer
 
@@ -137,48 +165,53 @@ def make_text_model(captions: list[str], folder: Path, seed: int) -> None:
         tokenizer_object=tokenizer,
         model_max_length=64,
         model_input_names=["input_ids", "attention_mask"],
-        **SPECIAL,
+        **SPECIAL_TOKENS,
     ).save_pretrained(folder)
     torch.manual_seed(seed)
-    size = {
-        "dim": 128,
-        "n_layers": 2,
-        "n_heads": 4,
-        "hidden_dim": 512,
-        "max_position_embeddings": 64,
-    }
-    fresh = {
-        "initializer_range": 0.08,
-        "dropout": 0.0,
-        "attention_dropout": 0.0,
-    }  # it learns from nothing, and briefly
-    config = DistilBertConfig(vocab_size=tokenizer.get_vocab_size(), **size, **fresh)
+    # Larger weights than usual and no dropout: it is trained from scratch, and briefly.
+    config = DistilBertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        dim=128,
+        n_layers=2,
+        n_heads=4,
+        hidden_dim=512,
+        max_position_embeddings=64,
+        initializer_range=0.08,
+        dropout=0.0,
+        attention_dropout=0.0,
+    )
     DistilBertModel(config).save_pretrained(folder)
 
 
-def main(given: list[str] | None = None) -> None:
-    """Make the data set in a folder beside `--out`, then rename: what is there is complete."""
-    args = arguments(given)
-    settings = {"version": VERSION, **{k: v for k, v in vars(args).items() if k != "out"}}
-    stamp = args.out / "settings.json"
-    if args.out.exists():
-        if stamp.is_file() and json.loads(stamp.read_text()) == settings:
-            print(f"{args.out}: already there")
+def main(argv: list[str] | None = None) -> None:
+    """Make the data set in a folder beside `--out`, then rename it: a folder of that name is complete."""
+    arguments = parse_arguments(argv)
+    out: Path = arguments.out
+    options = {name: value for name, value in vars(arguments).items() if name != "out"}
+    settings = {"version": VERSION, **options}
+    settings_path = out / "settings.json"
+    if out.exists():
+        if settings_path.is_file() and json.loads(settings_path.read_text()) == settings:
+            print(f"{out}: already there")
             return
         sys.exit(
-            f"{args.out} exists and was made otherwise (see {stamp}): remove it, or give another --out"
+            f"{out} exists and was made otherwise (see {settings_path}): remove it, or give another --out"
         )
-    part = args.out.with_name(args.out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    lines = make_clips(args, part)
-    (part / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    train = [caption for line in lines if line["split"] == "train" for caption in line["captions"]]
-    make_text_model(train, part / "text_model", args.seed)
-    (part / stamp.name).write_text(json.dumps(settings, indent=2) + "\n")
-    part.rename(args.out)
+    temporary = out.with_name(out.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    rows = make_clips(arguments, temporary)
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (temporary / "captions.jsonl").write_text("".join(lines))
+    train_captions = [
+        caption for row in rows if row["split"] == "train" for caption in row["captions"]
+    ]
+    make_text_model(train_captions, temporary / "text_model", arguments.seed)
+    (temporary / settings_path.name).write_text(json.dumps(settings, indent=2) + "\n")
+    temporary.rename(out)
     print(
-        f"{args.out}: {args.train} + {args.val} + {args.test} clips, {len(set(train))} different training captions"
+        f"{out}: {arguments.train} + {arguments.val} + {arguments.test} clips, "
+        f"{len(set(train_captions))} different training captions"
     )
 
 

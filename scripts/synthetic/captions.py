@@ -1,10 +1,11 @@
 """Plain English for the demo's clips, and which combinations belong to which split."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from scripts.synthetic.shapes import ROUND, Thing, all_things
+from scripts.synthetic.shapes import ROUND, SceneObject, all_objects
 
 SHAPE_WORDS = {
     "ring": ("ring", "hoop"), "square": ("square", "box"), "bar": ("bar", "plank"),
@@ -25,78 +26,100 @@ MOTION_WORDS = {
     "turn": ("turns around", "spins", "rotates in place"),
     "blink": ("blinks", "flashes on and off", "comes and goes"),
 }
-FRAMES_OF_SPEECH = ("{}", "{}", "in this clip {}", "we see how {}", "{} in the dark")
+SENTENCE_FORMS = ("{}", "{}", "in this clip {}", "we see how {}", "{} in the dark")
 LINKS = ("{} while {}", "{} and {}", "{} as {}")
-UNSEEN = 1 / 3
+UNSEEN_SHARE = 1 / 3  # of the validation and test combinations, where a clip shows one object
+ATTRIBUTES = ("colour", "shape", "motion")
 
-Combination = tuple[Thing, ...]
+Combination = tuple[SceneObject, ...]
 
 
-def describe(things: Combination, rng: np.random.Generator) -> str:
-    """Say in one sentence what the clip shows; words and, for two objects, their order are drawn."""
+def describe(objects: Combination, rng: np.random.Generator) -> str:
+    """A sentence that says what the clip shows; its words and, of two objects, their order are drawn."""
 
-    def word(choices: Sequence[str]) -> str:
-        return choices[rng.integers(len(choices))]
+    def draw(choices: Sequence[str]) -> str:
+        return choices[int(rng.integers(len(choices)))]
 
     clauses = []
-    for thing in things:
-        colour, shape = word(COLOUR_WORDS[thing.colour]), word(SHAPE_WORDS[thing.shape])
-        article = word(("the", "an" if colour[0] in "aeiou" else "a"))
-        clauses.append(f"{article} {colour} {shape} {word(MOTION_WORDS[thing.motion])}")
+    for scene_object in objects:
+        colour = draw(COLOUR_WORDS[scene_object.colour])
+        shape = draw(SHAPE_WORDS[scene_object.shape])
+        indefinite = "an" if colour[0] in "aeiou" else "a"
+        article = draw(("the", indefinite))
+        motion = draw(MOTION_WORDS[scene_object.motion])
+        clauses.append(f"{article} {colour} {shape} {motion}")
     order = rng.permutation(len(clauses))
-    sentence = clauses[0] if len(clauses) == 1 else word(LINKS).format(*(clauses[i] for i in order))
-    return word(FRAMES_OF_SPEECH).format(sentence)
+    sentence = clauses[0]
+    if len(clauses) > 1:
+        sentence = draw(LINKS).format(*(clauses[i] for i in order))
+    return draw(SENTENCE_FORMS).format(sentence)
 
 
-def deal_one(counts: dict[str, int], rng: np.random.Generator) -> dict[str, list[Combination]]:
-    """One object a clip. Of the gallery and of val, a third are combinations that no training clip shows."""
-    single = all_things()
-    deck = [(single[i],) for i in rng.permutation(len(single))]
-    dealt = {}
+def split_single_objects(
+    counts: dict[str, int], rng: np.random.Generator
+) -> dict[str, list[Combination]]:
+    """Combinations of one object for each split. A third of those of test and val are shown in no training clip.
+
+    `counts`: clips of the splits "train", "val" and "test". Raises ValueError if there are not enough combinations.
+    """
+    objects = all_objects()
+    unused: list[Combination] = [(objects[i],) for i in rng.permutation(len(objects))]
+    combinations: dict[str, list[Combination]] = {}
     for split in ("test", "val"):
-        unseen = round(counts[split] * UNSEEN)
-        dealt[split], deck = deck[:unseen], deck[unseen:]
+        num_unseen = round(counts[split] * UNSEEN_SHARE)
+        combinations[split] = unused[:num_unseen]
+        unused = unused[num_unseen:]
     for split in ("test", "val"):
-        seen = counts[split] - len(dealt[split])
-        if seen > len(deck):
+        num_seen = counts[split] - len(combinations[split])
+        if num_seen > len(unused):
             raise ValueError(
-                f"--{split} {counts[split]}: one object gives only {len(single)} combinations"
+                f"--{split} {counts[split]}: one object gives only {len(objects)} combinations"
             )
-        dealt[split] = dealt[split] + deck[:seen]
-    dealt["train"] = [deck[i % len(deck)] for i in range(counts["train"])]
-    return dealt
+        combinations[split] = combinations[split] + unused[:num_seen]
+    combinations["train"] = [unused[i % len(unused)] for i in range(counts["train"])]
+    return combinations
 
 
-def swapped(first: Thing, second: Thing, how: int) -> Combination:
-    """The hard negative: the two objects with their colours (0), shapes (1) or motions (2) exchanged."""
-    a, b = [[t.colour, t.shape, t.motion] for t in (first, second)]
-    a[how], b[how] = b[how], a[how]
-    return Thing(*a), Thing(*b)
-
-
-def visible(things: Combination) -> bool:
-    """Two objects that differ in each attribute, no round one turning: then every swap means something else."""
-    first, second = things
-    differ = all(
-        getattr(first, name) != getattr(second, name) for name in ("colour", "shape", "motion")
+def swap_attribute(first: SceneObject, second: SceneObject, attribute: str) -> Combination:
+    """The hard negative: the two objects with their colours, shapes or motions exchanged."""
+    first_value = getattr(first, attribute)
+    second_value = getattr(second, attribute)
+    return (
+        replace(first, **{attribute: second_value}),
+        replace(second, **{attribute: first_value}),
     )
-    return differ and not any(thing.motion == "turn" and thing.shape in ROUND for thing in things)
 
 
-def deal_two(counts: dict[str, int], rng: np.random.Generator) -> dict[str, list[Combination]]:
-    """Two objects a clip. Val and gallery come as pairs that differ by one swap; no pair of objects occurs twice."""
-    single, taken, dealt = all_things(), set(), {}
+def has_visible_swaps(objects: Combination) -> bool:
+    """Whether two objects differ in each attribute and no round one turns: then every swap can be seen."""
+    first, second = objects
+    if any(getattr(first, name) == getattr(second, name) for name in ATTRIBUTES):
+        return False
+    return not any(
+        scene_object.motion == "turn" and scene_object.shape in ROUND for scene_object in objects
+    )
+
+
+def split_object_pairs(
+    counts: dict[str, int], rng: np.random.Generator
+) -> dict[str, list[Combination]]:
+    """Combinations of two objects for each split; no pair of objects occurs twice.
+
+    Those of val and test come two by two and differ by one swapped attribute.
+    """
+    objects = all_objects()
+    used: set[frozenset[SceneObject]] = set()
+    combinations: dict[str, list[Combination]] = {}
     for split in ("test", "val", "train"):
-        dealt[split] = []
-        while len(dealt[split]) < counts[split]:
-            things = tuple(single[i] for i in rng.choice(len(single), 2, replace=False))
-            group = (
-                [things]
-                if split == "train"
-                else [things, swapped(*things, how=int(rng.integers(3)))]
-            )
-            if all(visible(pair) and frozenset(pair) not in taken for pair in group):
-                dealt[split] += group
-                taken.update(frozenset(pair) for pair in group)
-        dealt[split] = dealt[split][: counts[split]]
-    return dealt
+        combinations[split] = []
+        while len(combinations[split]) < counts[split]:
+            first, second = (objects[i] for i in rng.choice(len(objects), 2, replace=False))
+            group: list[Combination] = [(first, second)]
+            if split != "train":
+                attribute = ATTRIBUTES[int(rng.integers(len(ATTRIBUTES)))]
+                group.append(swap_attribute(first, second, attribute))
+            if all(has_visible_swaps(pair) and frozenset(pair) not in used for pair in group):
+                combinations[split] += group
+                used.update(frozenset(pair) for pair in group)
+        combinations[split] = combinations[split][: counts[split]]
+    return combinations

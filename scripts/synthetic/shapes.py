@@ -1,10 +1,13 @@
 """Coloured shapes that move, grow, turn and blink, drawn antialiased with numpy.
 
-Letters: F frames of a clip, S side of a frame in pixels. Lengths are in units of the side: a clip looks the same
-at any size.
+Letters: F frames of a clip, S side of a frame in pixels, P points. Lengths are in units of the
+side: a clip looks the same at any size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 
 import numpy as np
 
@@ -14,12 +17,12 @@ COLOURS = {
     "pink": (250, 140, 190), "grey": (135, 135, 135),
 }  # fmt: skip
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "turn", "blink")
-ROUND = ("ring",)  # its turn cannot be seen
+ROUND = ("ring",)  # its turning cannot be seen
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One object of a clip: what the caption says of it."""
 
     colour: str
@@ -28,7 +31,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Path:
+class Trajectory:
     """What the caption does not say: centre (F, 2), radius (F,), angle in radians (F,), opacity (F,)."""
 
     centre: np.ndarray
@@ -40,17 +43,21 @@ class Path:
 def cross(arm: float) -> np.ndarray:
     """Corners (12, 2) of a cross with arms `arm` half-wide."""
     quarter = np.array([(arm, -1.0), (arm, -arm), (1.0, -arm)])
-    turns = [
-        np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
-        for a in np.pi / 2 * np.arange(4)
-    ]
-    return np.concatenate([quarter @ turn.T for turn in turns])
+    rotations = [_rotation(angle) for angle in np.pi / 2 * np.arange(4)]
+    return np.concatenate([quarter @ rotation.T for rotation in rotations])
+
+
+def _rotation(angle: float) -> np.ndarray:
+    """(2, 2) matrix of a rotation by `angle` radians."""
+    sine = np.sin(angle)
+    cosine = np.cos(angle)
+    return np.array([[cosine, -sine], [sine, cosine]])
 
 
 def polygon_distance(point_P2: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Signed distance (P,) of points (P, 2) to a closed polygon (n, 2); negative inside."""
-    start, edge = corners, np.roll(corners, -1, axis=0) - corners
-    offset = point_P2[:, None] - start
+    edge = np.roll(corners, -1, axis=0) - corners
+    offset = point_P2[:, None] - corners
     along = np.clip((offset * edge).sum(-1) / (edge**2).sum(-1), 0, 1)
     distance = np.sqrt(((offset - along[..., None] * edge) ** 2).sum(-1).min(1))
     above = offset[..., 1] >= 0
@@ -65,72 +72,99 @@ def box(width: float, height: float) -> np.ndarray:
     return np.array([(-width, -height), (width, -height), (width, height), (-width, height)])
 
 
-SHAPES = {
-    "ring": lambda p: np.abs(np.hypot(p[:, 0], p[:, 1]) - 0.78) - 0.2,
-    "square": lambda p: polygon_distance(p, box(0.82, 0.82)),
-    "bar": lambda p: polygon_distance(p, box(1.1, 0.3)),
-    "triangle": lambda p: polygon_distance(p, np.array([(0, -1.1), (1.05, 0.75), (-1.05, 0.75)])),
-    "cross": lambda p: polygon_distance(p, cross(0.3)),
+def ring_distance(point_P2: np.ndarray) -> np.ndarray:
+    """Signed distance (P,) of points (P, 2) to a ring; negative inside its rim."""
+    return np.abs(np.hypot(point_P2[:, 0], point_P2[:, 1]) - 0.78) - 0.2
+
+
+SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "ring": ring_distance,
+    "square": partial(polygon_distance, corners=box(0.82, 0.82)),
+    "bar": partial(polygon_distance, corners=box(1.1, 0.3)),
+    "triangle": partial(
+        polygon_distance, corners=np.array([(0, -1.1), (1.05, 0.75), (-1.05, 0.75)])
+    ),
+    "cross": partial(polygon_distance, corners=cross(0.3)),
 }
 
 
-def all_things() -> list[Thing]:
+def all_objects() -> list[SceneObject]:
     """Every colour x shape x motion that can be told from the others by looking."""
     return [
-        Thing(colour, shape, motion) for colour in COLOURS for shape in SHAPES for motion in MOTIONS
+        SceneObject(colour, shape, motion) for colour in COLOURS for shape in SHAPES for motion in MOTIONS
         if not (motion == "turn" and shape in ROUND)
     ]  # fmt: skip
 
 
-def plan(motion: str, frames: int, rng: np.random.Generator, scale: float = 1.0) -> Path:
-    """Draw where an object with this motion is at each frame; always inside the picture.
+def draw_trajectory(
+    motion: str, frames: int, rng: np.random.Generator, scale: float = 1.0
+) -> Trajectory:
+    """Draw at random where an object with this motion is at each frame; always inside the picture.
 
-    A lone one goes nearly from border to border, or stays, not far from the middle line.
+    A single object (`scale` 1) moves nearly from border to border, or stays, not far from the middle line.
     """
-    time = np.linspace(0.0, 1.0, frames)
-    radius = np.full(
-        frames,
-        scale * (rng.uniform(0.18, 0.22) if motion in DIRECTIONS else rng.uniform(0.25, 0.32)),
-    )
-    if motion in ("grow", "shrink"):
-        small, large = scale * rng.uniform(0.07, 0.10), scale * rng.uniform(0.32, 0.38)
-        radius = np.linspace(small, large, frames)[:: 1 if motion == "grow" else -1]
-    room = 1 - 2.3 * radius.max()
-    way = np.array(DIRECTIONS.get(motion, (0, 0))) * room * rng.uniform(0.9, 1.0)
-    slack = room - np.abs(way)
+    time_F = np.linspace(0.0, 1.0, frames)
+    radius_F = _draw_radius(motion, frames, rng, scale)
+    margin = 1 - 2.3 * radius_F.max()
+    shift = np.array(DIRECTIONS.get(motion, (0, 0))) * margin * rng.uniform(0.9, 1.0)
+    slack = margin - np.abs(shift)
     if scale == 1.0:
         slack = np.minimum(slack, 0.15)
     middle = 0.5 + (rng.random(2) - 0.5) * slack
-    spin = rng.choice([-1, 1]) * rng.uniform(0.6, 1.0) * np.pi if motion == "turn" else 0.0
-    opacity = np.ones(frames)
+    spin = 0.0
+    if motion == "turn":
+        spin = rng.choice([-1, 1]) * rng.uniform(0.6, 1.0) * np.pi
+    opacity_F = np.ones(frames)
     if motion == "blink":
-        opacity = ((np.arange(frames) + rng.integers(6)) // 3 % 2).astype(float)
-    centre = middle + (time - 0.5)[:, None] * way
-    return Path(centre, radius, rng.uniform(-0.12, 0.12) + spin * time, opacity)
+        opacity_F = ((np.arange(frames) + rng.integers(6)) // 3 % 2).astype(float)
+    centre_F2 = middle + (time_F - 0.5)[:, None] * shift
+    angle_F = rng.uniform(-0.12, 0.12) + spin * time_F
+    return Trajectory(centre_F2, radius_F, angle_F, opacity_F)
 
 
-def plan_apart(
-    things: tuple[Thing, ...], frames: int, rng: np.random.Generator, tries: int = 60
-) -> list[Path]:
-    """Plan several objects so that they do not cover each other; of `tries` draws the one that leaves most room."""
-    best, room = [], -np.inf
-    for _ in range(tries if len(things) > 1 else 1):
-        paths = [
-            plan(thing.motion, frames, rng, 1.0 if len(things) == 1 else 0.65) for thing in things
-        ]
-        gaps = [
-            (np.hypot(*(a.centre - b.centre).T) - a.radius - b.radius).min()
-            for i, a in enumerate(paths) for b in paths[:i]
-        ]  # fmt: skip
-        if min(gaps, default=0.0) > room:
-            best, room = paths, min(gaps, default=0.0)
-        if room >= 0:
+def _draw_radius(motion: str, frames: int, rng: np.random.Generator, scale: float) -> np.ndarray:
+    """(F,): constant, or changing with the motions "grow" and "shrink"."""
+    if motion in DIRECTIONS:
+        radius = scale * rng.uniform(0.18, 0.22)
+    else:
+        radius = scale * rng.uniform(0.25, 0.32)
+    if motion not in ("grow", "shrink"):
+        return np.full(frames, radius)
+    small = scale * rng.uniform(0.07, 0.10)
+    large = scale * rng.uniform(0.32, 0.38)
+    radius_F = np.linspace(small, large, frames)
+    return radius_F if motion == "grow" else radius_F[::-1]
+
+
+def draw_trajectories(
+    objects: tuple[SceneObject, ...], frames: int, rng: np.random.Generator, tries: int = 60
+) -> list[Trajectory]:
+    """Trajectories of objects that do not cover each other: of `tries` draws the one with the largest gap."""
+    if len(objects) == 1:
+        return [draw_trajectory(objects[0].motion, frames, rng)]
+    best_trajectories: list[Trajectory] = []
+    largest_gap = -np.inf
+    for _ in range(tries):
+        trajectories = [draw_trajectory(item.motion, frames, rng, 0.65) for item in objects]
+        gap = min(_gap(later, earlier) for earlier, later in combinations(trajectories, 2))
+        if gap > largest_gap:
+            best_trajectories = trajectories
+            largest_gap = gap
+        if largest_gap >= 0:
             break
-    return best
+    return best_trajectories
 
 
-def draw(things: tuple[Thing, ...], frames: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw a clip -> uint8 (F, S, S, 3), RGB, on a dark background that differs from clip to clip."""
+def _gap(first: Trajectory, second: Trajectory) -> float:
+    """The smallest distance between the borders of two objects in any frame; negative if they overlap."""
+    distance_F = np.hypot(*(first.centre - second.centre).T)
+    return (distance_F - first.radius - second.radius).min()
+
+
+def draw(
+    objects: tuple[SceneObject, ...], frames: int, side: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw a clip: uint8 (F, S, S, 3), RGB, on a dark background that differs from clip to clip."""
     grid = (np.arange(side) + 0.5) / side
     point_P2 = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
     shade = (
@@ -139,17 +173,16 @@ def draw(things: tuple[Thing, ...], frames: int, side: int, rng: np.random.Gener
         + rng.uniform(-25, 25) * point_P2[:, 1:]
     )
     clip = np.tile(shade, (frames, 1, 1))
-    for thing, path in zip(things, plan_apart(things, frames, rng), strict=True):
-        colour = np.clip(np.array(COLOURS[thing.colour]) * rng.uniform(0.9, 1.05), 0, 255)
+    trajectories = draw_trajectories(objects, frames, rng)
+    for scene_object, trajectory in zip(objects, trajectories, strict=True):
+        colour = np.clip(np.array(COLOURS[scene_object.colour]) * rng.uniform(0.9, 1.05), 0, 255)
+        signed_distance = SHAPES[scene_object.shape]
         for frame in range(frames):
-            sine, cosine = np.sin(path.angle[frame]), np.cos(path.angle[frame])
-            local = (
-                (point_P2 - path.centre[frame])
-                @ np.array([[cosine, -sine], [sine, cosine]])
-                / path.radius[frame]
-            )
-            near = np.flatnonzero(np.abs(local).max(1) < 1.6)
-            edge = SHAPES[thing.shape](local[near]) * path.radius[frame] * side
-            cover = path.opacity[frame] * np.clip(0.5 - edge, 0, 1)[:, None]
-            clip[frame, near] = clip[frame, near] * (1 - cover) + colour * cover
+            radius = trajectory.radius[frame]
+            offset_P2 = point_P2 - trajectory.centre[frame]
+            local_P2 = offset_P2 @ _rotation(trajectory.angle[frame]) / radius
+            near = np.flatnonzero(np.abs(local_P2).max(1) < 1.6)
+            distance = signed_distance(local_P2[near]) * radius * side  # in pixels
+            alpha = trajectory.opacity[frame] * np.clip(0.5 - distance, 0, 1)[:, None]
+            clip[frame, near] = clip[frame, near] * (1 - alpha) + colour * alpha
     return np.clip(np.round(clip), 0, 255).astype(np.uint8).reshape(frames, side, side, 3)

@@ -1,6 +1,5 @@
 """The demo's data and config: same arguments, same bytes; a gallery without doubles; read by the ordinary loader."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ from data_loader.reader import count_frames, read_frames
 from data_loader.readers import READERS
 from model import ARCHS
 from parse_config import load_config
+from scripts.synthetic import captions
 from tests.helpers.tiny_run import ROOT
 
 SMALL = ("--train", "60", "--val", "9", "--test", "12", "--frames", "8")
@@ -42,8 +42,8 @@ def lines(folder: Path) -> list[dict]:
 @pytest.fixture(scope="module", params=("1", "2"), ids=("one object", "two objects"))
 def data(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / request.param
-    made = make(folder, "--objects", request.param, *SMALL)
-    assert made.returncode == 0, made.stderr
+    result = make(folder, "--objects", request.param, *SMALL)
+    assert result.returncode == 0, result.stderr
     return folder
 
 
@@ -60,8 +60,8 @@ def test_same_arguments_give_the_same_bytes(data, tmp_path):
 
 def test_what_is_there_is_kept(data):
     before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
-    found = make(data, "--objects", data.name, *SMALL)
-    assert (found.returncode, "already there" in found.stdout) == (0, True)
+    repeated = make(data, "--objects", data.name, *SMALL)
+    assert (repeated.returncode, "already there" in repeated.stdout) == (0, True)
     other = make(data, "--objects", data.name, *SMALL, "--seed", "1")
     assert other.returncode != 0 and str(data) in other.stderr and "Traceback" not in other.stderr
     assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*")}
@@ -75,36 +75,29 @@ def test_every_reader_reads_the_clips(data, reader):
     assert torch.equal(clip_TCHW, read_frames(path, [0, 3, 7]))
 
 
-@pytest.fixture
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return importlib.import_module("scripts.synthetic.captions")
-
-
 @pytest.mark.parametrize("objects", (1, 2))
-def test_the_gallery(objects, scripts):
+def test_the_gallery(objects):
     """At full size, before anything is drawn: 240 meanings, all different, a quarter of them new."""
     counts = {"train": 3000, "val": 120, "test": 240}
-    dealt = (scripts.deal_one, scripts.deal_two)[objects - 1](counts, numpy.random.default_rng(0))
-    assert {split: len(things) for split, things in dealt.items()} == counts
-    gallery, train = (
-        [frozenset(things) for things in dealt["test"]],
-        {frozenset(things) for things in dealt["train"]},
-    )
+    split = captions.split_single_objects if objects == 1 else captions.split_object_pairs
+    combinations = split(counts, numpy.random.default_rng(0))
+    assert {name: len(shown) for name, shown in combinations.items()} == counts
+    gallery = [frozenset(shown) for shown in combinations["test"]]
+    train = {frozenset(shown) for shown in combinations["train"]}
     assert len(set(gallery)) == 240
-    assert sum(things not in train for things in gallery) >= 60
+    assert sum(shown not in train for shown in gallery) >= 60
     rng = numpy.random.default_rng(0)
-    assert len({scripts.describe(things, rng) for things in dealt["test"]}) == 240
+    assert len({captions.describe(shown, rng) for shown in combinations["test"]}) == 240
 
 
-def test_two_objects_come_in_pairs_that_differ_by_one_swap(scripts):
-    dealt = scripts.deal_two({"train": 10, "val": 40, "test": 240}, numpy.random.default_rng(0))
-    for first, second in zip(dealt["test"][::2], dealt["test"][1::2]):
+def test_two_objects_come_in_pairs_that_differ_by_one_swap():
+    counts = {"train": 10, "val": 40, "test": 240}
+    gallery = captions.split_object_pairs(counts, numpy.random.default_rng(0))["test"]
+    for first, second in zip(gallery[::2], gallery[1::2]):
         assert set(first) != set(second)
-        for name in ("colour", "shape", "motion"):
-            assert {getattr(thing, name) for thing in first} == {
-                getattr(thing, name) for thing in second
-            }
+        for name in captions.ATTRIBUTES:
+            values = {getattr(scene_object, name) for scene_object in first}
+            assert values == {getattr(scene_object, name) for scene_object in second}
 
 
 def test_the_config_takes_the_data(data, monkeypatch):
