@@ -89,7 +89,9 @@ def list_jobs(source: Path) -> Iterator[Job]:
     """Every file below `source`; a video keeps its stem where no other video beside it has the same."""
     for folder, subfolders, files in os.walk(source):
         subfolders.sort()
-        video_stems = [Path(file).stem for file in files if Path(file).suffix.lower() in VIDEO_EXTENSIONS]
+        video_stems = [
+            Path(file).stem for file in files if Path(file).suffix.lower() in VIDEO_EXTENSIONS
+        ]
         for file in sorted(files):
             path = Path(folder, file)
             target = path
