@@ -34,22 +34,28 @@ class ActionDataset(TextVideoDataset):
     roots: Sequence[str] = ("",)  # folders under data_dir in which the class folders may be
     official_protocol = ""  # of split 1
 
-    def official_split(self, part: str) -> ActionSplit | None:
-        """Split 1 of the official lists, `part` "train" or "test"; None if there are none and the split is not train.
+    def official_split(self) -> ActionSplit | None:
+        """The clips of `official_split_name` in split 1 of the official lists.
 
-        Raises FileNotFoundError if there are none and the split is train.
+        Without lists: None for a gallery; FileNotFoundError for training, since clips of the test must not be in it.
         """
         raise NotImplementedError(f"{type(self).__name__}.official_split")
 
+    @property
+    def official_split_name(self) -> str:
+        """train or test: the lists know no other."""
+        return "train" if self.train else "test"
+
     def annotations(self) -> Annotations:
-        part = "train" if self.train else "test"
-        split = self.official_split(part)
-        layout = "official split 1"
-        protocol = protocol_of_split(self.official_protocol, part)
-        if split is None:
+        split = self.official_split()
+        if split is not None:
+            layout = "official split 1"
+            protocol = protocol_of_split(self.official_protocol, self.official_split_name)
+        else:
             split = self._list_clips()
             layout = "class folders"
             protocol = None
+
         self.classes = [in_words(folder) for folder in split.class_folders]
         return Annotations(
             items=self._items(split),
@@ -62,29 +68,41 @@ class ActionDataset(TextVideoDataset):
     def labels(self) -> torch.Tensor:
         """int64 (videos,): the class of each video."""
         label_of = {name: label for label, name in enumerate(self.classes)}
-        return torch.tensor([label_of[in_words(name.partition("/")[0])] for name in self.ids])
+        class_folders = [name.partition("/")[0] for name in self.ids]
+        return torch.tensor([label_of[in_words(folder)] for folder in class_folders])
 
     def _items(self, split: ActionSplit) -> Iterator[Item]:
         class_folders = set(split.class_folders)
-        root = max(self.roots, key=lambda root: len(self._subfolders(root) & class_folders))
+
+        def count_class_folders(root: str) -> int:
+            return len(self._subfolders(root) & class_folders)
+
+        root = max(self.roots, key=count_class_folders)
         for clip in split.clips:
             folder, _, file = clip.partition("/")
             name = f"{folder}/{os.path.splitext(file)[0]}"
             yield Item(name, os.path.join(root, clip), [in_words(folder)])
 
     def _list_clips(self) -> ActionSplit:
-        """All clips in the class folders, sorted."""
-        root = max(self.roots, key=lambda root: len(self._subfolders(root)))
+        """All clips in the class folders, sorted; the classes are the folders that have clips."""
+
+        def count_subfolders(root: str) -> int:
+            return len(self._subfolders(root))
+
+        root = max(self.roots, key=count_subfolders)
         clips = []
         for folder in self._subfolders(root):
             for file in os.listdir(os.path.join(self.data_dir, root, folder)):
                 if file.lower().endswith(MEDIA_EXTENSIONS):
                     clips.append(f"{folder}/{file}")
-        return ActionSplit(sorted(clips), sorted({clip.partition("/")[0] for clip in clips}))
+
+        class_folders = {clip.partition("/")[0] for clip in clips}
+        return ActionSplit(sorted(clips), sorted(class_folders))
 
     def _subfolders(self, root: str) -> set[str]:
         """Names of the folders in data_dir/root."""
         path = os.path.join(self.data_dir, root)
         if not os.path.isdir(path):
             return set()
+
         return {entry.name for entry in os.scandir(path) if entry.is_dir()}

@@ -56,20 +56,23 @@ class TextVideoDataset(Dataset):
         strict_protocol: bool = False,
         *,
         seed: int = 0,
-    ):
+    ) -> None:
         self.data_dir = data_dir
         self.split = split
         self.cut = cut
         self.seed = seed
         self.train = split == "train"
         self.name = " ".join(word for word in (type(self).__name__, cut, split) if word)
+
         self.video = video_settings(video_params, split, reader)
         check_text_params(text_params)
         self.annotation_folders = [folder for folder in (metadata_dir, data_dir) if folder]
+
         table = load_table(self.annotations(), type(self).__name__, data_dir, split, cut, cache_dir)
         self.layout: str = table.notes["layout"]
         self.protocol: str | None = table.notes["protocol"]
         self.validates_on_test: bool = table.notes["validates_on_test"]
+
         self.selection = VideoSelection(table, data_dir, self.name)
         self.selection.subsample(subsample, need_captions=self.train)
         if check_files is None:
@@ -77,6 +80,7 @@ class TextVideoDataset(Dataset):
         if check_files:
             self.selection.remove_missing(strict=self.video.loading == "strict")
         self.counts = self.selection.compare_with_protocol(self.protocol, strict_protocol)
+
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
 
@@ -86,8 +90,13 @@ class TextVideoDataset(Dataset):
 
     def _log_summary(self) -> None:
         layout = f"; layout: {self.layout}" if self.layout else ""
-        num_captions = self.counts["num_captions"]
-        log.info("%s: %d videos, %d captions%s", self.name, len(self), num_captions, layout)
+        log.info(
+            "%s: %d videos, %d captions%s",
+            self.name,
+            len(self),
+            self.counts["num_captions"],
+            layout,
+        )
         if self.validates_on_test:
             log.warning(
                 "%s: there is no such split, the test split stands in: do not choose models by it",
@@ -98,20 +107,26 @@ class TextVideoDataset(Dataset):
         return len(self.selection)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """Video `index` or (index, epoch) -> {"video": float32 (T, C, H, W) normalised, "text": str, "meta": {"index",
-        "id", "path", "frames", "caption", "failures": [(path, reason), ...]}}: a pure function of seed, epoch, index.
+        """One sample, a pure function of seed, epoch and index.
+
+        key: video index, or (video index, epoch); without an epoch it is 0.
+        Returns {"video": float32 (T, C, H, W) normalised, "text": str, "meta": {"index", "id", "path", "frames",
+        "caption", "failures": [(path, reason), ...]}}.
 
         A file that cannot be read raises BrokenVideo when loading is strict. When it is skip, another video with its
         own caption replaces it in training; in val and test "video" is None, and the gallery must do without it.
         """
         index, epoch = key if isinstance(key, tuple) else (key, 0)
+        # a range handles negative indices, and raises IndexError beyond the end
         index = range(len(self))[index]
+
         failures: list[tuple[str, str]] = []
         for attempt in range(MAX_ATTEMPTS if self.train else 1):
             seeds = (self.seed, epoch, index, attempt)
             video_index = index
             if attempt > 0:
                 video_index = seeding.hash_numbers(*seeds) % len(self)
+
             sample = self._caption_sample(video_index, seeds, failures)
             try:
                 self._add_clip(sample, seeds)
@@ -121,6 +136,7 @@ class TextVideoDataset(Dataset):
                 failures.append((error.path, error.reason))
             else:
                 return sample
+
         if self.train:
             raise UserError(
                 f"{self.name}: {MAX_ATTEMPTS} videos in a row could not be read, the last one "
@@ -132,7 +148,10 @@ class TextVideoDataset(Dataset):
     def _caption_sample(
         self, index: int, seeds: tuple[int, ...], failures: list[tuple[str, str]]
     ) -> dict[str, Any]:
-        """The sample of video `index` without its clip."""
+        """The sample of video `index` without its clip.
+
+        seeds: of the caption's draw. failures: of this sample, goes into its meta.
+        """
         captions = self.captions_of(index)
         caption = 0
         if self.train:
@@ -154,9 +173,9 @@ class TextVideoDataset(Dataset):
         """Read and transform the clip of `sample` into its "video" and "frames"."""
 
         def choose_frames(length: int) -> list[int]:
-            how = "random" if self.train else "uniform"
+            sampling = "random" if self.train else "uniform"
             generator = seeding.generator(*seeds, FRAMES_DRAW)
-            return frames.pick(length, self.video.num_frames, how, generator)
+            return frames.pick(length, self.video.num_frames, sampling, generator)
 
         clip_TCHW, indices = self.read_clip(sample["meta"]["index"], choose_frames)
         sample["meta"]["frames"] = indices
@@ -168,6 +187,7 @@ class TextVideoDataset(Dataset):
 
         def choose_frames(length: int) -> list[int]:
             windows[:] = frames.windows(length, self.video.num_frames, stride)
+            # each frame is read once, though windows of short clips share frames
             return sorted({frame for window in windows for frame in window})
 
         frames_TCHW, indices = self.read_clip(index, choose_frames)
@@ -187,6 +207,7 @@ class TextVideoDataset(Dataset):
         path = self.video_path(index)
         if path is None:
             raise BrokenVideo(self.paths[index], "no such file, nor with another extension")
+
         start, end = self.segment(index)
         try:
             return read_clip(
@@ -238,4 +259,5 @@ class TextVideoDataset(Dataset):
         path = Path(self.data_dir) / "manifest.json"
         if not path.is_file():
             return None
+
         return json.loads(path.read_text(encoding="utf-8")).get("hash")

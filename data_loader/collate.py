@@ -14,7 +14,7 @@ from parse_config import UserError
 class ErrorsAsSamples(Dataset):
     """`dataset`, with a UserError returned as the sample, so that it reaches the main process as what it is."""
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
     def __getitem__(self, key: Any) -> Any:
@@ -35,7 +35,7 @@ class Collate:
 
     def __init__(
         self, tokenize: Callable[[list[str]], Any] | None, shape: tuple[int, int, int, int]
-    ):
+    ) -> None:
         self.tokenize = tokenize
         self.shape = shape
 
@@ -43,10 +43,12 @@ class Collate:
         for sample in samples:
             if isinstance(sample, Exception):
                 return sample
+
         readable = [sample for sample in samples if sample["video"] is not None]
         video = torch.empty(0, *self.shape)
         if readable:
             video = default_collate([sample["video"] for sample in readable])
+
         return {
             "video": video,
             "text": self._tokens([sample["text"] for sample in readable]),
@@ -57,14 +59,16 @@ class Collate:
     def _tokens(self, captions: list[str]) -> Any:
         if self.tokenize is None:
             return captions
-        tokens = self.tokenize(captions or [""])  # no tokenizer takes an empty list
+
+        # no tokenizer takes an empty list
+        tokens = self.tokenize(captions or [""])
         return {name: tensor[: len(captions)] for name, tensor in tokens.items()}
 
 
 class SlidingWindows(Dataset):
     """index -> {"video": float32 (W, T, C, H, W), all sliding windows, or None if unreadable and skipped, "meta"}."""
 
-    def __init__(self, dataset: TextVideoDataset, stride: int):
+    def __init__(self, dataset: TextVideoDataset, stride: int) -> None:
         self.dataset = dataset
         self.stride = stride
 

@@ -60,10 +60,11 @@ class TextVideoDataLoader:
         world_size: int = 1,
         seed: int = 0,
         **dataset_args: Any,
-    ):
+    ) -> None:
         DATASETS.get(dataset_name, "data_loader.args.dataset_name")
         spec = {"type": dataset_name, "args": {**dataset_args, **(dataset_params or {})}}
         self.dataset: TextVideoDataset = DATASETS.build(spec, seed=seed)
+
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
@@ -74,6 +75,7 @@ class TextVideoDataLoader:
                 f"data_loader.args: batch_size {batch_size} and num_workers {num_workers} are given; at "
                 "least 1 and 0 are needed"
             )
+
         train = self.dataset.train
         shuffle = train and shuffle is not False
         self._sampler = DistributedBatchSampler(

@@ -27,7 +27,7 @@ class DistributedBatchSampler:
         train: bool,
         shuffle: bool,
         seed: int,
-    ):
+    ) -> None:
         self.count = count
         self.batch_size = batch_size
         self.rank = rank
@@ -38,18 +38,27 @@ class DistributedBatchSampler:
         self.set_position(0, 0)
 
     def set_position(self, epoch: int, start: int) -> None:
-        """Let the next iteration yield the batches of `epoch` from number `start` on."""
+        """Let the next iteration yield the batches of `epoch` from number `start` on.
+
+        A resumed run starts in the middle of an epoch: the batches before it are not read.
+        """
         self.epoch = epoch
         self.start = start
 
     def __len__(self) -> int:
         if self.train:
             return self.count // (self.batch_size * self.world_size)
-        return math.ceil(len(range(self.rank, self.count, self.world_size)) / self.batch_size)
+
+        samples = range(self.rank, self.count, self.world_size)
+        return math.ceil(len(samples) / self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
-        indices = self._training_indices(epoch) if self.train else self._evaluation_indices()
+        if self.train:
+            indices = self._training_indices(epoch)
+        else:
+            indices = torch.arange(self.count)[self.rank :: self.world_size]
+
         for step in range(self.start, len(self)):
             batch = indices[step * self.batch_size : (step + 1) * self.batch_size]
             yield [(index, epoch) for index in batch.tolist()]
@@ -59,8 +68,6 @@ class DistributedBatchSampler:
         order = torch.arange(self.count)
         if self.shuffle:
             order = seeding.permutation(self.count, self.seed, epoch)
+
         order = order[: len(self) * self.batch_size * self.world_size]
         return order.view(-1, self.world_size, self.batch_size)[:, self.rank].flatten()
-
-    def _evaluation_indices(self) -> torch.Tensor:
-        return torch.arange(self.count)[self.rank :: self.world_size]

@@ -56,22 +56,27 @@ def video_settings(
     json_path = getattr(params, "json_path", "") or "video_params"
     check_args(VideoSettings, params, json_path)
     settings = VideoSettings(**params)
+
     reader = reader or settings.reader
     if reader in OTHER_READERS:
         log.warning("%s: reader %r is read as 'auto'", json_path, reader)
         reader = "auto"
+
     for name, least in LEAST.items():
         value = getattr(settings, name)
         if value < least:
             raise ConfigError(f"{json_path}.{name}: {value!r} is given, {least} or more is needed")
+
     loading = _resolve_loading(settings.loading, split, f"{json_path}.loading")
     return replace(settings, reader=reader, loading=loading)
 
 
 def _resolve_loading(loading: str | None, split: str, json_path: str) -> str:
+    """`loading` or the default of `split`; ConfigError if it is unknown."""
     default = "skip" if split == "train" else "strict"
     if loading is None:
         return default
+
     if loading == "lax":
         log.warning(
             "%s: 'lax' made black clips of broken files; read as %r for split %r",
@@ -80,6 +85,7 @@ def _resolve_loading(loading: str | None, split: str, json_path: str) -> str:
             split,
         )
         return default
+
     if loading not in ("strict", "skip"):
         raise ConfigError(f"{json_path}: {loading!r} is given; known: skip, strict")
     return loading
@@ -89,6 +95,7 @@ def check_text_params(params: Mapping[str, Any] | None) -> None:
     """ConfigError if `text_params` are anything but {"input": "text"}, as Frozen-in-Time codebases write them."""
     if params is None:
         return
+
     json_path = getattr(params, "json_path", "") or "text_params"
     check_args(_text_params, params, json_path)
     if params.get("input", "text") != "text":

@@ -13,8 +13,11 @@ from parse_config import UserError
 
 
 def worker_options(num_workers: int) -> dict[str, Any]:
-    """Options of a torch DataLoader: memory is pinned where there is a GPU; workers are forked, so that they share
-    the tables (each decodes on one thread: torch sets that)."""
+    """Options of a torch DataLoader.
+
+    Memory is pinned where there is a GPU. Workers are forked, so that they share the tables; each decodes on one
+    thread (torch sets that).
+    """
     options: dict[str, Any] = {"num_workers": num_workers, "pin_memory": torch.cuda.is_available()}
     if num_workers > 0:
         options["multiprocessing_context"] = "fork"
@@ -33,6 +36,7 @@ def iterate_batches(loader: DataLoader) -> Iterator[Any]:
         iterator = iter(loader)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
+
     while True:
         try:
             batch = next(iterator, None)
@@ -43,6 +47,7 @@ def iterate_batches(loader: DataLoader) -> Iterator[Any]:
                 f"a data worker died ({error}): too little memory or /dev/shm is the usual cause; lower "
                 "num_workers or batch_size"
             ) from error
+
         if batch is None:
             return
         if isinstance(batch, Exception):
@@ -56,12 +61,14 @@ def start_worker(worker_id: int) -> None:
     A worker ends when the main process terminates it, or has ended (torch checks that).
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
 
 
 def _exit_on_sigterm_from(parent: int) -> None:
+    """Wait for SIGTERM of process `parent` and end; that of anyone else is ignored."""
     while True:
         info = signal.sigwaitinfo({signal.SIGTERM})
         if info.si_pid == parent:

@@ -81,11 +81,13 @@ def print_captions(dataset: TextVideoDataset) -> None:
     per_video = torch.zeros(1)
     if len(dataset):
         per_video = torch.bincount(dataset.owner, minlength=len(dataset))
+
     print(
         f"  captions    {dataset.counts['num_captions']}, {int(per_video.min())} to "
         f"{int(per_video.max())} a video, {len(duplicates)} texts stand more than once "
         f"({sum(duplicates)} captions)"
     )
+
     lengths = [len(caption.split()) for caption in captions]
     if lengths:
         print(
@@ -104,10 +106,12 @@ def draw_sheet(datasets: list[TextVideoDataset], path: Path) -> None:
             sample = dataset[index]
             if sample["video"] is not None:
                 rows.append((dataset, sample))
+
     num_columns = max(len(sample["video"]) for _, sample in rows)
     figure = Figure(figsize=(2.2 * num_columns, 2.6 * len(rows)))
     figure.subplots_adjust(left=0.02, right=0.98, top=0.97, bottom=0.04, wspace=0.04, hspace=0.25)
     axes = figure.subplots(len(rows), num_columns, squeeze=False)
+
     for axes_row, (dataset, sample) in zip(axes, rows, strict=True):
         draw_sample(axes_row, dataset, sample)
     figure.savefig(path, dpi=100)
@@ -118,39 +122,55 @@ def draw_sample(axes_row: Any, dataset: TextVideoDataset, sample: dict[str, Any]
     """Draw the frames of a sample into a row of axes, with their indices above and the caption below."""
     mean = torch.tensor(dataset.video.norm_mean)[:, None, None]
     std = torch.tensor(dataset.video.norm_std)[:, None, None]
+
     for axis in axes_row:
         axis.axis("off")
+
     for axis, frame_CHW, index in zip(axes_row, sample["video"], sample["meta"]["frames"]):
         pixels_CHW = (frame_CHW * std + mean).clamp(0, 1)
         axis.imshow(pixels_CHW.permute(1, 2, 0).numpy())
         axis.set_title(f"frame {index}", fontsize=7, color="0.4")
+
     text = f"{dataset.name}, {sample['meta']['id']}: {sample['text']}"[: 36 * len(axes_row)]
     axes_row[0].text(0, -0.06, text, transform=axes_row[0].transAxes, fontsize=8, va="top")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command."""
-    parser.add_argument("--split", help="another split than the config's")
-    parser.add_argument("--decode", default="200", help="how many files to decode, or 'all'")
-    parser.add_argument("--sheet", type=Path, default=Path("contact_sheet.png"))
+    """Add the options of this command to those that all commands have."""
+    parser.add_argument(
+        "--split",
+        help="another split than the config's",
+    )
+    parser.add_argument(
+        "--decode",
+        default="200",
+        help="how many files to decode, or 'all'",
+    )
+    parser.add_argument(
+        "--sheet",
+        type=Path,
+        default=Path("contact_sheet.png"),
+    )
 
 
 @cli_entry
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     arguments, config = command_line(__doc__, argv, add_options)
-    split = {"split": arguments.split} if arguments.split else {}
+    changes = {"split": arguments.split} if arguments.split else {}
     datasets = []
     complete = True
     for block in (*config.blocks("data_loader"), *config.blocks("valid_loader")):
-        dataset = open_leniently(block, **split)
+        dataset = open_leniently(block, **changes)
         count = len(dataset)
         if arguments.decode != "all":
             count = min(int(arguments.decode), len(dataset))
+
         broken = find_broken(dataset, count)
         print_report(dataset, broken, count)
         complete = complete and not broken and not dataset.counts["missing"]
         datasets.append(dataset)
+
     draw_sheet(datasets, arguments.sheet)
     sys.exit(0 if complete else 1)
 

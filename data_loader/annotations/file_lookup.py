@@ -50,12 +50,16 @@ def find_file(root: str, name: str) -> str | None:
 
 
 def find_files(root: str, names: Iterable[str]) -> Iterator[str | None]:
-    """`find_file` for many names: each folder is listed once, no stat per name."""
+    """`find_file` for many names: each folder is listed once, no stat per name.
+
+    Yields a path or None per name, in their order.
+    """
     listings: dict[str, FolderListing] = {}
     for name in names:
         folder, base = os.path.split(os.path.join(root, name))
         if folder not in listings:
             listings[folder] = FolderListing(folder)
+
         file_name = listings[folder].find(base)
         yield None if file_name is None else os.path.join(folder, file_name)
 
@@ -63,7 +67,7 @@ def find_files(root: str, names: Iterable[str]) -> Iterator[str | None]:
 class FolderListing:
     """The files of one folder; an absent folder has none."""
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str) -> None:
         self.names: set[str] = set()
         if os.path.isdir(folder):
             with os.scandir(folder) as entries:
@@ -82,6 +86,10 @@ class FolderListing:
         """{stem: the likeliest of the files that have it}"""
         priority = {extension: position for position, extension in enumerate(LOOKUP_ORDER)}
         media = [name for name in self.names if os.path.splitext(name)[1] in priority]
+
+        def name_priority(name: str) -> int:
+            return priority[os.path.splitext(name)[1]]
+
         # the likeliest last, so that it overwrites the others
-        media.sort(key=lambda name: priority[os.path.splitext(name)[1]], reverse=True)
+        media.sort(key=name_priority, reverse=True)
         return {os.path.splitext(name)[0]: name for name in media}

@@ -48,7 +48,9 @@ class Annotations:
 
     def columns(self) -> Iterable[Chunk]:
         """The videos as chunks of columns."""
-        return to_chunks(self.items) if self.chunks is None else self.chunks
+        if self.chunks is not None:
+            return self.chunks
+        return to_chunks(self.items)
 
     def notes(self) -> dict[str, Any]:
         """What is stored beside the table; complete once `columns` was read."""
@@ -68,6 +70,10 @@ def to_chunks(items: Iterable[Item], size: int = 50_000) -> Iterator[Chunk]:
             "path": [item.path for item in rows],
             "caption": [caption for item in rows for caption in item.captions],
             "count": [len(item.captions) for item in rows],
-            "start": [math.nan if item.start is None else item.start for item in rows],
-            "end": [math.nan if item.end is None else item.end for item in rows],
+            "start": [_nan_if_none(item.start) for item in rows],
+            "end": [_nan_if_none(item.end) for item in rows],
         }
+
+
+def _nan_if_none(seconds: float | None) -> float:
+    return math.nan if seconds is None else seconds

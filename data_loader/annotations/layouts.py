@@ -39,6 +39,7 @@ def search_folders(folders: Iterable[str | os.PathLike]) -> list[Path]:
     for root in roots:
         with os.scandir(root) as entries:
             subfolders += sorted(Path(entry.path) for entry in entries if entry.is_dir())
+
     return roots + subfolders
 
 
@@ -55,6 +56,7 @@ def find_layout(
         paths = [path for file in files if (path := _first_file(searched, file)) is not None]
         if len(paths) == len(files):
             return name, paths
+
     descriptions = [
         name if list(files) == [name] else f"{name}: {', '.join(files)}"
         for name, files in layouts.items()

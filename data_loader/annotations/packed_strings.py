@@ -12,7 +12,7 @@ class PackedStrings(Sequence[str]):
     blob: uint8 (bytes,), offsets: int64 (strings + 1,).
     """
 
-    def __init__(self, blob: np.ndarray, offsets: np.ndarray):
+    def __init__(self, blob: np.ndarray, offsets: np.ndarray) -> None:
         self.blob = blob
         self.offsets = offsets
 
@@ -32,7 +32,9 @@ class PackedStrings(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]  # negative indices; IndexError beyond the end
+
+        # a range handles negative indices, and raises IndexError beyond the end
+        index = range(len(self))[index]
         start, end = self.offsets[index : index + 2]
         return self.blob[start:end].tobytes().decode("utf-8", "surrogatepass")
 
@@ -40,7 +42,7 @@ class PackedStrings(Sequence[str]):
 class LazyStrings(Sequence[str]):
     """`count` strings, each computed by `get(i)` when it is indexed."""
 
-    def __init__(self, count: int, get: Callable[[int], str]):
+    def __init__(self, count: int, get: Callable[[int], str]) -> None:
         self._indices = range(count)
         self._get = get
 
@@ -58,9 +60,13 @@ class LazyStrings(Sequence[str]):
 
 
 def pack(strings: list[str], errors: str = "surrogatepass") -> tuple[bytes, np.ndarray]:
-    """Concatenate strings -> (their UTF-8 bytes, int64 length of each in bytes)."""
+    """Concatenate strings -> (their UTF-8 bytes, int64 length of each in bytes).
+
+    errors: what becomes of characters that UTF-8 cannot encode (lone surrogates), see `str.encode`.
+    """
     joined = "".join(strings)
     if joined.isascii():
         return joined.encode(), np.fromiter(map(len, strings), np.int64, len(strings))
+
     encoded = [string.encode("utf-8", errors) for string in strings]
     return b"".join(encoded), np.fromiter(map(len, encoded), np.int64, len(encoded))

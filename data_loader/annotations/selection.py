@@ -35,22 +35,30 @@ class VideoSelection:
     missing: files that do not exist, as the annotations list them; empty before `remove_missing`.
     """
 
-    def __init__(self, table: Table, root: str, name: str):
+    def __init__(self, table: Table, root: str, name: str) -> None:
         self.table = table
         self.root = root
         self.name = name
         self.rows = torch.arange(len(table))
         self.missing: list[str] = []
-        self._listed_size = self._size()  # before missing files were taken out
-        self._files_exist = False  # every file was looked for
-        self._renamed: dict[int, str] = {}  # row -> path, where it is not the listed one
+
+        # counts before missing files were removed
+        self._listed_size = self._size()
+        # whether every file was looked for
+        self._files_exist = False
+        # row -> path, where it is not the listed one
+        self._renamed: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def subsample(self, share: float, need_captions: bool) -> None:
-        """Keep `share` of the videos, the same ones in each run (those of 0.1 are among those of 0.2), and, if
-        `need_captions`, only videos that have a caption."""
+        """Keep a share of the videos, the same ones in each run; those of 0.1 are among those of 0.2.
+
+        share: above 0, 1 at most; anything else raises ConfigError.
+        need_captions: keep only videos that have a caption.
+        Raises UserError if no video is left.
+        """
         if not 0 < share <= 1:
             raise ConfigError(
                 f"subsample: {share!r} is given, a share above 0 and up to 1 is needed"
@@ -58,6 +66,7 @@ class VideoSelection:
         if share < 1:
             count = max(1, round(len(self) * share))
             self.rows = seeding.permutation(len(self), 0)[:count].sort().values
+
         if need_captions and self.table.caption_offsets is not None:
             has_caption = self._caption_counts() > 0
             if not has_caption.all():
@@ -67,6 +76,7 @@ class VideoSelection:
                     int((~has_caption).sum()),
                 )
             self.rows = self.rows[has_caption]
+
         if not len(self):
             raise UserError(f"{self.name}: there are no videos in the annotations")
         self._listed_size = self._size()
@@ -78,6 +88,7 @@ class VideoSelection:
         """
         exists = torch.ones(len(self), dtype=torch.bool)
         paths = find_files(self.root, (self.table.path[row] for row in self._iterate_rows()))
+
         for index, (row, path) in enumerate(zip(self._iterate_rows(), paths)):
             listed = self.table.path[row]
             if path is None:
@@ -85,12 +96,14 @@ class VideoSelection:
                 self.missing.append(listed)
             elif path != os.path.join(self.root, listed):
                 self._renamed[row] = path
+
         if self.missing:
             self._report_missing(strict)
         self.rows = self.rows[exists]
         self._files_exist = True
 
     def _report_missing(self, strict: bool) -> None:
+        """Log a warning, or raise FileNotFoundError if all are missing, or any and `strict`."""
         examples = ", ".join(self.missing[:3])
         if len(self.missing) > 3:
             examples += ", ..."
@@ -105,11 +118,16 @@ class VideoSelection:
         log.warning("%s", message)
 
     def compare_with_protocol(self, protocol: str | None, strict: bool) -> dict[str, Any]:
-        """The counts beside those of `protocol` (None: of the annotations); ConfigError if they differ and `strict`."""
+        """Numbers of videos and captions beside the expected ones, and the missing files.
+
+        protocol: name in PROTOCOLS, whose numbers are expected; None: those of the annotations.
+        strict: raise ConfigError if the numbers differ; otherwise a warning is logged.
+        """
         assert protocol is None or protocol in PROTOCOLS, protocol
         expected = self._listed_size
         if protocol is not None:
             expected = Size(PROTOCOLS[protocol].videos, PROTOCOLS[protocol].captions)
+
         actual = self._size()
         if actual != expected:
             gallery = self.name if protocol is None else f"{self.name}, protocol {protocol}"
@@ -120,6 +138,7 @@ class VideoSelection:
             if strict:
                 raise ConfigError(message + "; strict_protocol refuses that")
             log.warning("%s", message)
+
         return {
             "num_videos": actual.videos,
             "num_captions": actual.captions,
@@ -129,7 +148,10 @@ class VideoSelection:
         }
 
     def find_path(self, index: int) -> str | None:
-        """Path of the file of video `index`; None if it does not exist."""
+        """Path of the file of video `index`; None if it does not exist.
+
+        Costs no access to the disk after `remove_missing`.
+        """
         path = self._path(index)
         if self._files_exist or os.path.isfile(path):
             return path
@@ -142,14 +164,20 @@ class VideoSelection:
     def captions_of(self, index: int) -> Sequence[str]:
         """The captions of video `index`."""
         caption_range = self.table.caption_range(int(self.rows[index]))
-        return LazyStrings(
-            len(caption_range), lambda position: self.table.caption[caption_range[position]]
-        )
+
+        def get(position: int) -> str:
+            return self.table.caption[caption_range[position]]
+
+        return LazyStrings(len(caption_range), get)
 
     @property
     def ids(self) -> Sequence[str]:
         """Id of each video."""
-        return LazyStrings(len(self), lambda index: self.table.id[int(self.rows[index])])
+
+        def get(index: int) -> str:
+            return self.table.id[int(self.rows[index])]
+
+        return LazyStrings(len(self), get)
 
     @property
     def paths(self) -> Sequence[str]:
@@ -164,7 +192,11 @@ class VideoSelection:
     def captions(self) -> Sequence[str]:
         """All captions, video by video."""
         rows = self._caption_rows
-        return LazyStrings(len(rows), lambda index: self.table.caption[int(rows[index])])
+
+        def get(index: int) -> str:
+            return self.table.caption[int(rows[index])]
+
+        return LazyStrings(len(rows), get)
 
     @cached_property
     def owner(self) -> torch.Tensor:
@@ -176,6 +208,7 @@ class VideoSelection:
         """int64 (captions,): index in `table.caption` of each caption."""
         if self.table.caption_offsets is None:
             return self.rows
+
         counts = self._caption_counts()
         first_in_table = torch.from_numpy(np.array(self.table.caption_offsets[:-1]))[self.rows]
         first_in_selection = torch.cumsum(counts, 0) - counts

@@ -35,7 +35,7 @@ class Table:
         arrays: Mapping[str, np.ndarray],
         notes: Mapping[str, Any] | None = None,
         folder: Path | None = None,
-    ):
+    ) -> None:
         self.id = _string_column(arrays, "id")
         self.path = _string_column(arrays, "path")
         self.caption = _string_column(arrays, "caption")
@@ -45,6 +45,7 @@ class Table:
         self.notes = dict(notes or {})
         self.folder = folder
         self._arrays = arrays
+
         num_captions = len(self.id)
         if self.caption_offsets is not None:
             num_captions = int(self.caption_offsets[-1])
@@ -55,6 +56,7 @@ class Table:
         return len(self.id)
 
     def __reduce__(self) -> tuple[Callable[..., "Table"], tuple[Any, ...]]:
+        # a mapped table is pickled as its folder
         if self.folder is None:
             return Table, (self._arrays, self.notes)
         return Table.open, (self.folder,)
@@ -100,7 +102,10 @@ class Table:
     def write(
         cls, folder: Path, chunks: Iterable[Chunk], notes: Callable[[], Mapping[str, Any]] = dict
     ) -> None:
-        """`from_chunks` to disk, chunk by chunk; `open` reads it."""
+        """`from_chunks` to disk, chunk by chunk; `open` reads it.
+
+        folder: an empty folder. It has a file per array, and table.json with their types and the notes.
+        """
         dtypes: dict[str, str] = {}
         files: dict[str, Any] = {}
         try:
@@ -112,6 +117,7 @@ class Table:
         finally:
             for file in files.values():
                 file.close()
+
         header = {"version": VERSION, "types": dtypes, "notes": dict(notes())}
         (folder / "table.json").write_text(json.dumps(header, indent=1), encoding="utf-8")
 
@@ -120,6 +126,7 @@ class Table:
         """Map what `write` wrote; takes no time and no memory, whatever the size."""
         folder = Path(folder)
         header = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+
         arrays = {
             name: _map_file(folder / f"{name}.bin", dtype)
             for name, dtype in header["types"].items()
@@ -135,13 +142,15 @@ def _string_column(arrays: Mapping[str, np.ndarray], name: str) -> PackedStrings
 
 
 def _seconds(column: np.ndarray | None, row: int) -> float | None:
+    """The value of `row`; None where it has none."""
     if column is None or np.isnan(column[row]):
         return None
     return float(column[row])
 
 
 def _map_file(path: Path, dtype: str) -> np.ndarray:
-    if not path.stat().st_size:  # an empty file cannot be mapped
+    # an empty file cannot be mapped
+    if not path.stat().st_size:
         return np.zeros(0, dtype)
     return np.asarray(np.memmap(path, dtype, "r"))
 
@@ -154,26 +163,33 @@ class _RunningOffsets:
 
     def extend(self, lengths: np.ndarray) -> np.ndarray:
         """int64 (lengths,): where each of them ends; the first chunk is preceded by a zero."""
-        start = self.end or 0
-        ends = start + np.cumsum(lengths, dtype=np.int64)
         is_first_chunk = self.end is None
-        self.end = int(ends[-1]) if len(ends) else start
-        return np.concatenate([np.zeros(1, np.int64), ends]) if is_first_chunk else ends
+        start = self.end or 0
+        ends = np.concatenate([[start], start + np.cumsum(lengths, dtype=np.int64)])
+
+        self.end = int(ends[-1])
+        return ends if is_first_chunk else ends[1:]
 
 
 def _to_arrays(chunks: Iterable[Chunk]) -> Iterator[tuple[str, np.ndarray]]:
-    """Chunks of columns -> (array name, what to append to it)."""
+    """Chunks of columns -> (array name, what to append to it).
+
+    String columns become "<name>.blob" and "<name>.offsets", caption counts become offsets ("first").
+    """
     offsets = {name: _RunningOffsets() for name in (*STRING_COLUMNS, "first")}
     columns: set[str] = set()
+
     for chunk in chunks:
         columns = columns or set(chunk)
         assert set(chunk) == columns, sorted(chunk)
         assert set(STRING_COLUMNS) <= columns, sorted(chunk)
         assert columns <= {*STRING_COLUMNS, "count", *TIME_COLUMNS}, sorted(chunk)
+
         for name, errors in STRING_COLUMNS.items():
             blob, lengths = pack(list(chunk[name]), errors)
             yield f"{name}.blob", np.frombuffer(blob, np.uint8)
             yield f"{name}.offsets", offsets[name].extend(lengths)
+
         if "count" in columns:
             yield "first", offsets["first"].extend(np.asarray(chunk["count"], np.int64))
         for name in columns & set(TIME_COLUMNS):

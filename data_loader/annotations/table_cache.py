@@ -34,6 +34,7 @@ def load_table(
     """
     if sum(path.stat().st_size for path in annotations.sources) <= SMALL:
         return Table.from_chunks(annotations.columns(), annotations.notes)
+
     settings = [
         annotations.parser_version,
         os.path.abspath(data_dir),
@@ -76,6 +77,7 @@ def cached_table(
     prefix = f"{name}-{_hash(VERSION, settings, paths)}-"
     folder = root / (prefix + _hash([(stat.st_size, stat.st_mtime_ns) for stat in stats]))
     lock_path = root / f"{prefix}lock"
+
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not (folder / "table.json").is_file():

@@ -36,28 +36,37 @@ def import_webdataset() -> ModuleType:
 
 def index_shards(shards: Sequence[str]) -> Iterator[tuple[list[Sample], list[str]]]:
     """`index_shard` of each shard, in order; many shards in one process per core."""
-    import_webdataset()  # an error here rather than in a process
+    # an error here rather than in a process
+    import_webdataset()
+
+    # at least four shards per process
     workers = min(len(shards) // 4, len(os.sched_getaffinity(0)))
     if workers < 2:
         yield from map(index_shard, shards)
         return
+
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         yield from pool.imap(index_shard, shards)
 
 
 def index_shard(shard: str) -> tuple[list[Sample], list[str]]:
-    """The samples of a shard that have a video or picture, and the faults of the others and of the shard."""
+    """The samples of a shard that have a video or picture, and the faults of the others and of the shard.
+
+    Samples are grouped by webdataset: a file's key is its path up to the first dot of its name.
+    """
     samples: list[Sample] = []
     faults: list[str] = []
 
     def record_fault(error: Exception) -> bool:
         faults.append(f"{shard}: {error.args[0]}")
-        return True  # go on with the next member
+        # go on with the next member
+        return True
 
     with open(shard, "rb", buffering=0) as file:
         groups = import_webdataset().tariterators.group_by_keys(
             _members(file, shard, faults), handler=record_fault
         )
+
         for group in groups:
             media = [name for name in group if f".{name.rpartition('.')[2]}" in MEDIA_EXTENSIONS]
             if media:
@@ -66,18 +75,21 @@ def index_shard(shard: str) -> tuple[list[Sample], list[str]]:
                 samples.append(Sample(group["__key__"], media[0], first, size, captions))
             else:
                 faults.append(f"{shard}: {group['__key__']} has no video or picture")
+
     return samples, faults
 
 
 def _members(file: BinaryIO, shard: str, faults: list[str]) -> Iterator[dict[str, Any]]:
     """{"fname", "data": (first byte, bytes)} of each complete file in a shard; faults are appended to `faults`."""
-    size = os.fstat(file.fileno()).st_size
+    shard_size = os.fstat(file.fileno()).st_size
+
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                if member.offset_data + member.size > size:
+                if member.offset_data + member.size > shard_size:
                     faults.append(f"{shard}: ends within {member.name}")
                     return
+
                 if member.isreg():
                     yield {
                         "fname": member.name,
@@ -93,6 +105,7 @@ def _captions(file: BinaryIO, group: Mapping[str, Any], faults: list[str]) -> li
     captions: Any = ""
     if "txt" in group:
         captions = read_bytes(file, *group["txt"]).decode("utf-8", "replace").strip()
+
     if not captions and "json" in group:
         try:
             metadata = json.loads(read_bytes(file, *group["json"]))
@@ -101,6 +114,7 @@ def _captions(file: BinaryIO, group: Mapping[str, Any], faults: list[str]) -> li
         else:
             if isinstance(metadata, dict):
                 captions = metadata.get("captions") or metadata.get("caption")
+
     if not isinstance(captions, list):
         captions = [captions]
     return [caption for caption in captions if isinstance(caption, str) and caption]

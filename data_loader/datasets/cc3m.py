@@ -36,11 +36,12 @@ class ConceptualCaptions3M(TextVideoDataset):
     URL, in newer downloads <row>_<crc32>; most lists are longer than what can still be downloaded."""
 
     def annotations(self) -> Annotations:
-        part = "train" if self.train else "val"
-        folder = IMAGE_FOLDERS[part]
+        split = "train" if self.train else "val"
+        folder = IMAGE_FOLDERS[split]
         layout, (table,) = find_layout(
-            f"CC3M, split {self.split}", self.annotation_folders, LAYOUTS[part]
+            f"CC3M, split {self.split}", self.annotation_folders, LAYOUTS[split]
         )
+
         remarks: list[str] = []
         if layout == "MCQ":
             file_names = "as listed"
@@ -51,6 +52,7 @@ class ConceptualCaptions3M(TextVideoDataset):
         else:
             file_names = "crc32"
             chunks = _name_by_url(layout, table, folder, remarks)
+
         return Annotations(
             chunks=chunks,
             layout=f"{layout} ({table.name}), files named {file_names}",
@@ -65,22 +67,27 @@ class ConceptualCaptions3M(TextVideoDataset):
             raise FileNotFoundError(
                 f"{path}: no such folder; it holds the pictures of CC3M, split {self.split}"
             )
+
         with os.scandir(path) as entries:
             stems = [os.path.splitext(entry.name)[0] for entry in islice(entries, 100)]
-        return sum("_" in stem for stem in stems) * 2 > len(stems)
+        with_row = [stem for stem in stems if "_" in stem]
+        return len(with_row) > len(stems) / 2
 
 
 def _read_mcq(table: Path, folder: str) -> Iterator[Chunk]:
+    """Of MCQ's table: caption, file name, and columns that are not read."""
     header_rows = count_header_rows(table)
     for rows in read_tsv(table, ["caption", "file"], csv.QUOTE_MINIMAL, header_rows):
         yield _chunk(folder, rows["file"].tolist(), rows["caption"].tolist())
 
 
 def _read_urls(layout: str, table: Path) -> Iterator[UrlChunk]:
+    """The rows of Frozen in Time's table (layout "Frozen") or of Google's own ("TSV")."""
     if layout == "Frozen":
         chunks = read_csv(table, ["thumbnailUrl", "caption"])
     else:
         chunks = read_tsv(table, ["caption", "thumbnailUrl"], csv.QUOTE_NONE)
+
     for rows in chunks:
         yield rows["thumbnailUrl"].tolist(), rows["caption"].tolist()
 
@@ -95,25 +102,39 @@ def _name_by_row(url_chunks: Iterable[UrlChunk], folder: str) -> Iterator[Chunk]
 
 
 def _name_by_url(layout: str, table: Path, folder: str, remarks: list[str]) -> Iterator[Chunk]:
-    """Files named <crc32 of the URL>, without those that several URLs share; how many is added to `remarks`."""
+    """Files named <crc32 of the URL>, without those that several URLs share.
+
+    The table is read twice. The number of rows that are left out is added to `remarks`.
+    """
     colliding = _colliding_codes(_read_urls(layout, table))
     dropped = 0
+
     for urls, captions in _read_urls(layout, table):
         rows = [(_crc32(url), caption) for url, caption in zip(urls, captions)]
         unique_rows = [(code, caption) for code, caption in rows if code not in colliding]
         dropped += len(rows) - len(unique_rows)
-        files = [str(code) for code, _ in unique_rows]
-        yield _chunk(folder, files, [caption for _, caption in unique_rows])
+
+        yield _chunk(
+            folder,
+            files=[str(code) for code, _ in unique_rows],
+            captions=[caption for _, caption in unique_rows],
+        )
+
     if dropped:
         remarks.append(f"; {dropped} rows of colliding crc32 dropped")
 
 
 def _colliding_codes(url_chunks: Iterable[UrlChunk]) -> set[int]:
-    """The crc32 that several URLs have: nobody knows whose picture such a file is."""
-    pairs = [np.zeros((0, 2), np.int64)]  # (crc32, 64-bit hash) of each URL
+    """The crc32 that several URLs have: nobody knows whose picture such a file is.
+
+    URLs are compared by their 64-bit hashes, so that the URLs themselves need not be in memory.
+    """
+    # (crc32, hash) of each URL
+    pairs = [np.zeros((0, 2), np.int64)]
     for urls, _ in url_chunks:
         hashes = [(_crc32(url), hash(url)) for url in urls]
         pairs.append(np.array(hashes, np.int64).reshape(-1, 2))
+
     codes, url_hashes = np.concatenate(pairs).T
     order = np.argsort(codes, kind="stable")
     codes = codes[order]

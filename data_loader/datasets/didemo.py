@@ -20,6 +20,7 @@ class DiDeMo(TextVideoDataset):
     def annotations(self) -> Annotations:
         rows_file = f"{self.split}_data.json"
         list_file = f"{self.split}_list.txt"
+
         layout, (rows_path, *list_paths) = find_layout(
             f"DiDeMo, split {self.split}",
             self.annotation_folders,
@@ -29,6 +30,7 @@ class DiDeMo(TextVideoDataset):
                 "VindLU": [f"didemo_ret_{self.split}.json"],
             },
         )
+
         return Annotations(
             items=self._items(rows_path, list_paths),
             layout=layout,
@@ -36,18 +38,22 @@ class DiDeMo(TextVideoDataset):
         )
 
     def _items(self, rows_path: Path, list_paths: list[Path]) -> Iterator[Item]:
+        """The listed videos; those of the rows where there is no list."""
+        # stem -> descriptions; stem -> names of the video, the listed one first
         descriptions: dict[str, list[str]] = {}
-        file_names: dict[str, list[str]] = {}  # stem -> names of the video, the listed one first
+        file_names: dict[str, list[str]] = {}
         for row in read_json(rows_path):
             stem = _stem(row["video"])
             descriptions.setdefault(stem, []).extend(_descriptions(row))
             file_names.setdefault(stem, []).append(row["video"])
+
         stems = list(file_names)
         if list_paths:
             listed = read_lines(list_paths[0])
             for name in listed:
                 file_names.setdefault(_stem(name), []).insert(0, name)
             stems = list(dict.fromkeys(_stem(name) for name in listed))
+
         for stem, path in zip(stems, self._paths(stems, file_names)):
             captions = []
             if stem in descriptions:
@@ -62,6 +68,7 @@ class DiDeMo(TextVideoDataset):
         )
         found_paths = find_files(f"{self.data_dir}/{folder}", all_names)
         existing = {name for name, path in zip(all_names, found_paths) if path is not None}
+
         paths = []
         for stem in stems:
             names = file_names[stem]
@@ -77,5 +84,8 @@ def _stem(name: str) -> str:
 
 def _descriptions(row: dict[str, Any]) -> list[str]:
     """ "description" of the official rows, "caption" (text or list) of VindLU's."""
-    text = row["description"] if "description" in row else row["caption"]
+    if "description" in row:
+        text = row["description"]
+    else:
+        text = row["caption"]
     return [text] if isinstance(text, str) else text

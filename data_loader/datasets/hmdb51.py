@@ -5,7 +5,8 @@ from data_loader.annotations.layouts import read_lines, search_folders
 from data_loader.datasets import DATASETS
 
 LIST_SUFFIX = "_test_split1.txt"
-PART_CODES = {"train": "1", "test": "2"}  # in the lists; 0: in neither part
+# in the lists; 0: in neither
+SPLIT_CODES = {"train": "1", "test": "2"}
 
 
 @DATASETS.register("HMDB51")
@@ -15,7 +16,7 @@ class HMDB51(ActionDataset):
     roots = ("", "hmdb51_org", "hmdb51", "HMDB51", "videos")
     official_protocol = "hmdb51-split1"
 
-    def official_split(self, part: str) -> ActionSplit | None:
+    def official_split(self) -> ActionSplit | None:
         list_paths = {
             path.name.removesuffix(LIST_SUFFIX): path
             for folder in search_folders(self.annotation_folders)
@@ -28,10 +29,11 @@ class HMDB51(ActionDataset):
                     f"for testTrainMulti_7030_splits/*{LIST_SUFFIX}"
                 )
             return None
+
         clips = []
         for class_folder in sorted(list_paths):
             for line in read_lines(list_paths[class_folder]):
                 file, code = line.rsplit(None, 1)
-                if code == PART_CODES[part]:
+                if code == SPLIT_CODES[self.official_split_name]:
                     clips.append(f"{class_folder}/{file}")
         return ActionSplit(clips, sorted(list_paths))

@@ -40,6 +40,7 @@ class Segment(NamedTuple):
         """Id of a row that has none of its own."""
         if self.start is None and self.end is None:
             return self.path
+
         end = "" if self.end is None else f"{self.end:g}"
         return f"{self.path}#{self.start or 0:g}-{end}"
 
@@ -59,50 +60,63 @@ class JsonlDataset(TextVideoDataset):
         )
 
     def _find_file(self, split_names: Sequence[str]) -> Path:
+        """The first file of the names that the class lists; FileNotFoundError if there is none."""
         if Path(self.annotation_folders[0]).is_file():
             return Path(self.annotation_folders[0])
+
         stems = [*split_names, *COMMON_STEMS]
         if self.cut:
             stems = [self.cut, *(f"{self.cut}_{split}" for split in split_names)]
         files = [stem + extension for stem in stems for extension in EXTENSIONS]
+
         _, (path,) = find_layout(
             "JsonlDataset", self.annotation_folders, {file: [file] for file in files}
         )
         return path
 
     def _items(self, path: Path, split_names: Sequence[str]) -> Iterator[Item]:
+        """The rows of the split, grouped by segment. Raises UserError if there is none."""
         ids: dict[Segment, str] = {}
         captions: dict[Segment, list[str]] = {}
         splits_in_file: set[str] = set()
+
         for location, row in read_rows(path):
             splits_in_file.add(str(row.get("split") or ""))
             if row.get("split") and row["split"] not in split_names:
                 continue
+
             video_path = _required_path(row, location)
             row_captions = _required_captions(row, location)
             start = _seconds(row.get("start"), f"{location}: start")
             end = _seconds(row.get("end"), f"{location}: end")
             segment = Segment(video_path, start, end)
+
             ids.setdefault(segment, str(row.get("id") or segment.name))
             captions.setdefault(segment, []).extend(row_captions)
+
         if not captions:
             raise UserError(
                 f"{path}: no row of split {self.split!r}; splits in it: {', '.join(sorted(splits_in_file))}"
             )
         if splits_in_file == {""} and not path.stem.endswith(tuple(split_names)):
             log.warning("%s: its rows name no split, all are taken for %r", path, self.split)
+
         for segment, segment_captions in captions.items():
             yield Item(ids[segment], segment.path, segment_captions, segment.start, segment.end)
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(location for an error message, row) of each row of a file. Raises UserError naming the location."""
+    """The rows of a .jsonl, .json, .csv or .tsv file, each with its location for error messages.
+
+    Raises UserError that names the location of a row that is not an object.
+    """
     if path.suffix in (".csv", ".tsv"):
         delimiter = "\t" if path.suffix == ".tsv" else ","
         with open(path, encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, delimiter=delimiter)
             for row in table:
                 yield f"{path}: line {table.line_num}", row
+
     elif path.suffix == ".json":
         entries = read_json(path)
         if not isinstance(entries, list):
@@ -112,6 +126,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for number, entry in enumerate(entries):
             location = f"{path}: entry {number}"
             yield location, _object(entry, location)
+
     else:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
@@ -127,12 +142,14 @@ def _object(row: Any, location: str) -> Mapping[str, Any]:
             row = json.loads(row)
         except json.JSONDecodeError as error:
             raise UserError(f"{location}, column {error.colno}: {error.msg}") from None
+
     if not isinstance(row, Mapping):
         raise UserError(f"{location}: an object {{...}} is needed, not {row!r}")
     return row
 
 
 def _required_path(row: Mapping[str, Any], location: str) -> str:
+    """The value of the first of PATH_KEYS; UserError if it is not text."""
     path = _first_value(row, PATH_KEYS)
     if not isinstance(path, str):
         raise _missing_text(row, PATH_KEYS, location)
@@ -140,9 +157,11 @@ def _required_path(row: Mapping[str, Any], location: str) -> str:
 
 
 def _required_captions(row: Mapping[str, Any], location: str) -> list[str]:
+    """The value of the first of CAPTION_KEYS as a list; UserError if it is neither text nor a list of texts."""
     captions = _first_value(row, CAPTION_KEYS)
     if isinstance(captions, str):
         return [captions]
+
     if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
         raise _missing_text(row, CAPTION_KEYS, location)
     return captions
@@ -159,6 +178,7 @@ def _missing_text(row: Mapping[str, Any], keys: Sequence[str], location: str) ->
 
 
 def _seconds(value: Any, location: str) -> float | None:
+    """A number, or its text; None for an empty field."""
     if value in (None, ""):
         return None
     try:

@@ -50,6 +50,7 @@ class LSMDC(TextVideoDataset):
         else:
             captions = _official_captions(files[0])
             films = {}
+
         return Annotations(
             items=self._items(captions, films),
             layout=layout,
@@ -63,6 +64,7 @@ class LSMDC(TextVideoDataset):
             if clip not in BROKEN:
                 film = films.get(clip) or clip.split(".")[0][:-3]  # without the hour, "_00"
                 paths[clip] = f"{film}/{clip}.avi"
+
         folder = media_folder(self.data_dir, ("videos", "", "avi"), list(paths.values()))
         for clip, path in paths.items():
             yield Item(clip, f"{folder}/{path}".lstrip("/"), captions[clip])
@@ -74,12 +76,14 @@ def _official_captions(table: Path) -> dict[str, list[str]]:
     for number, line in enumerate(read_text(table).split("\n"), 1):
         if not line.strip():
             continue
+
         fields = line.rstrip("\r").split("\t", 5)
         if len(fields) < 5:
             raise UserError(
                 f"{table}: line {number} has {len(fields)} fields with tabs between them, 6 are needed: "
                 "clip, four times, sentence"
             )
+
         clip_captions = captions.setdefault(fields[0].strip(), [])
         if len(fields) == 6 and fields[5].strip():
             clip_captions.append(fields[5].strip())

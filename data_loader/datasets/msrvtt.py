@@ -150,11 +150,13 @@ class MSRVTT(TextVideoDataset):
         if cut not in PROTOCOL_OF_CUT:
             known = ", ".join([*PROTOCOL_OF_CUT, *CUTS_WITH_SPLIT])
             raise ConfigError(f"cut: {cut!r} is no cut of MSRVTT; known: {known}")
+
         if self.train:
             split = "train"
         validates_on_test = split == "val" and cut != "full"
         if validates_on_test:
             split = "test"
+
         layouts = LAYOUTS.get((cut, split)) or LAYOUTS.get((cut.removesuffix("-7k"), split), {})
         layout, paths = find_layout(
             f"MSRVTT, cut {cut}, split {split}",
@@ -164,6 +166,7 @@ class MSRVTT(TextVideoDataset):
         protocol = protocol_of_split(PROTOCOL_OF_CUT[cut], split)
         if (cut, split) == ("jsfusion-7k", "train"):
             protocol = None  # the counts of 1k-A are those of the larger list
+
         return Annotations(
             items=self._items(layouts[layout].parse(*paths)),
             layout=layout,

@@ -39,7 +39,7 @@ class MSVD(TextVideoDataset):
     """protocol: the queries in val and test: every caption (all_captions), the first caption of a video (one_caption)
     or all its captions joined (paragraph). Training draws from all captions in any case."""
 
-    def __init__(self, data_dir: str, protocol: str = "all_captions", **common: Any):
+    def __init__(self, data_dir: str, protocol: str = "all_captions", **common: Any) -> None:
         if protocol not in PROTOCOLS:
             raise ConfigError(
                 f"protocol: {protocol!r} is no protocol of MSVD; known: {', '.join(PROTOCOLS)}"
@@ -63,7 +63,9 @@ class MSVD(TextVideoDataset):
         )
 
     def _items(self, captions: dict[str, Any]) -> Iterator[Item]:
-        protocol = "all_captions" if self.train else self.query_protocol
+        protocol = self.query_protocol
+        if self.train:
+            protocol = "all_captions"
         folder = media_folder(
             self.data_dir, ("YouTubeClips", "", "videos"), [f"{name}.avi" for name in captions]
         )

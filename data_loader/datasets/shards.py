@@ -34,13 +34,14 @@ class TarShards(TextVideoDataset):
     split has a folder. Local files only. Files are never looked for one by one, whatever check_files says. Fewer
     samples than one batch on every process are an error of the loader at start."""
 
-    def __init__(self, data_dir: str, shards: str = "", **common: Any):
+    def __init__(self, data_dir: str, shards: str = "", **common: Any) -> None:
         self.shards = shards
         super().__init__(data_dir, **{**common, "check_files": False})
 
     def annotations(self) -> Annotations:
         shards = self._find_shards()
         remarks: list[str] = []
+
         return Annotations(
             chunks=self._chunks(shards, remarks),
             layout=f"{len(shards)} tar shards",
@@ -53,6 +54,7 @@ class TarShards(TextVideoDataset):
         """The shards, sorted. Raises FileNotFoundError if there is none or one is missing."""
         pattern = self.shards or self._default_pattern()
         names = import_webdataset().shardlists.expand_urls(pattern)
+
         paths = set()
         for name in names:
             files = [name]
@@ -60,6 +62,7 @@ class TarShards(TextVideoDataset):
                 files = glob.glob(name, root_dir=self.data_dir)
             paths |= {os.path.join(self.data_dir, file) for file in files}
         shards = sorted(paths)
+
         absent = [shard for shard in shards if not os.path.isfile(shard)]
         if not shards:
             absent = [os.path.join(self.data_dir, names[0])]
@@ -71,6 +74,7 @@ class TarShards(TextVideoDataset):
         return [Path(shard) for shard in shards]
 
     def _default_pattern(self) -> str:
+        """Of the split's folder if any split has one."""
         for split in ("train", "val", "test"):
             if glob.glob(f"{split}/*.tar", root_dir=self.data_dir):
                 return f"{self.split}/*.tar"
@@ -83,10 +87,12 @@ class TarShards(TextVideoDataset):
         """
         media_types = set()
         faults: list[str] = []
+
         indices = index_shards([str(shard) for shard in shards])
         for shard, (samples, shard_faults) in zip(shards, indices):
             faults += shard_faults
             media_types |= {_media_type(sample) for sample in samples}
+
             shard_path = os.path.relpath(shard, self.data_dir)
             yield {
                 "id": [f"{shard.stem}/{sample.key}" for sample in samples],
@@ -94,6 +100,7 @@ class TarShards(TextVideoDataset):
                 "caption": [caption for sample in samples for caption in sample.captions],
                 "count": [len(sample.captions) for sample in samples],
             }
+
         if faults and self.video.loading == "strict":
             raise UserError(
                 f'{self.name}: {faults[0]} ({len(faults)} faults in all); video_params.loading "skip" '
@@ -112,6 +119,7 @@ class TarShards(TextVideoDataset):
         match = MEMBER_PATH.fullmatch(path)
         assert match is not None, path
         shard, first, size, name = match.groups()
+
         with tempfile.NamedTemporaryFile(suffix=os.path.splitext(name)[1]) as copy:
             try:
                 with open(shard, "rb") as file:
@@ -127,11 +135,14 @@ class TarShards(TextVideoDataset):
 
 
 def _suffix(sample: Sample) -> str:
+    """ ".mp4" of a member called key.mp4 or key.clip.mp4."""
     return f".{sample.extension.rpartition('.')[2]}"
 
 
 def _media_type(sample: Sample) -> str:
-    return "pictures" if _suffix(sample) in IMAGE_EXTENSIONS else "videos"
+    if _suffix(sample) in IMAGE_EXTENSIONS:
+        return "pictures"
+    return "videos"
 
 
 def _member_path(shard: str, sample: Sample) -> str:

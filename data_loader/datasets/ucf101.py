@@ -12,12 +12,13 @@ class UCF101(ActionDataset):
     roots = ("", "UCF-101", "UCF101", "videos")
     official_protocol = "ucf101-split1"
 
-    def official_split(self, part: str) -> ActionSplit | None:
-        list_name = f"{part}list01.txt"
+    def official_split(self) -> ActionSplit | None:
+        list_name = f"{self.official_split_name}list01.txt"
         folders = search_folders(self.annotation_folders)
         has_list = any((folder / list_name).is_file() for folder in folders)
         if not has_list and not self.train:
             return None
+
         _, (list_path, index_path) = find_layout(
             f"UCF101, split {self.split}",
             self.annotation_folders,

@@ -21,10 +21,13 @@ class VideoFolder(TextVideoDataset):
     """
 
     def annotations(self) -> Annotations:
-        search_folders([self.data_dir])  # raises FileNotFoundError if there is no such folder
+        # raises FileNotFoundError if there is no such folder
+        search_folders([self.data_dir])
+
         split_folders = [split for split in SPLITS if Path(self.data_dir, split).is_dir()]
         if not split_folders:
             return Annotations(items=self._items("."), layout="whole folder")
+
         if self.split not in split_folders:
             raise FileNotFoundError(
                 f"{self.data_dir}: has folders {', '.join(split_folders)} and none for split "
@@ -43,6 +46,7 @@ class VideoFolder(TextVideoDataset):
                     yield Item(name.removeprefix(f"{top}/"), path, self._captions(name))
 
     def _captions(self, name: str) -> list[str]:
+        """The lines of the first text file of that name; [] if there is none."""
         for folder in self.annotation_folders:
             text_path = Path(folder, f"{name}.txt")
             if text_path.is_file():

@@ -22,16 +22,17 @@ class WebVid(TextVideoDataset):
     """cut: 2M (the default) or 10M. There is no test split; "test" is "val", which is taken whole."""
 
     def annotations(self) -> Annotations:
-        part = "train" if self.train else "val"
+        split = "train" if self.train else "val"
         cut = self.cut or "2M"
         layout, (table,) = find_layout(
             f"WebVid, cut {cut}, split {self.split}",
             self.annotation_folders,
-            {"Frozen": [f"results_{cut}_{part}.csv"], "MCQ": [MCQ_TABLES[part]]},
+            {"Frozen": [f"results_{cut}_{split}.csv"], "MCQ": [MCQ_TABLES[split]]},
         )
+
         remarks: list[str] = []
         if layout == "MCQ":
-            chunks = _read_mcq(table, self._path_prefix(part))
+            chunks = _read_mcq(table, self._path_prefix(split))
         else:
             chunks = _read_frozen(table, self._path_prefix("videos"), remarks)
         return Annotations(
@@ -39,8 +40,10 @@ class WebVid(TextVideoDataset):
         )
 
     def _path_prefix(self, folder: str) -> str:
-        """`folder`/ if data_dir has such a folder, else nothing."""
-        return f"{folder}/" if os.path.isdir(os.path.join(self.data_dir, folder)) else ""
+        """Of the paths under data_dir: `folder`/ if there is such a folder, else nothing."""
+        if os.path.isdir(os.path.join(self.data_dir, folder)):
+            return f"{folder}/"
+        return ""
 
 
 def _read_mcq(table: Path, prefix: str) -> Iterator[Chunk]:
@@ -61,6 +64,7 @@ def _read_frozen(table: Path, prefix: str, remarks: list[str]) -> Iterator[Chunk
         complete = (rows["page_dir"] != "") & (rows["name"] != "")
         dropped += int((~complete).sum())
         rows = rows[complete]
+
         yield {
             "id": rows["videoid"].tolist(),
             "caption": [caption[:LONGEST] for caption in rows["name"]],
@@ -69,5 +73,6 @@ def _read_frozen(table: Path, prefix: str, remarks: list[str]) -> Iterator[Chunk
                 for page_dir, video_id in zip(rows["page_dir"], rows["videoid"])
             ],
         }
+
     if dropped:
         remarks.append(f"; {dropped} rows without page_dir or caption dropped")
