@@ -2,36 +2,34 @@
 
 import numpy as np
 
-COLUMNS, BITS = 5, 10
+COLUMNS = 5  # of blocks, in four rows
+BITS = 10
 
 
-def draw(number: int, width: int = 96, height: int = 64) -> np.ndarray:
-    """uint8 (H, W, 3): two rows of five bits, below them the same the other way round."""
+def draw_number(number: int, width: int = 96, height: int = 64) -> np.ndarray:
+    """uint8 (H, W, 3): two rows of five bits, below them the same bits inverted."""
     bits = np.array([number >> bit & 1 for bit in range(BITS)]).reshape(2, COLUMNS)
     blocks = np.concatenate([bits, 1 - bits]) * 160 + 48
-    rows, columns = np.arange(height)[:, None], np.arange(width)
-    weave = (
-        rows * 3 + columns * 2 + number * 5
-    ) % 40 - 20  # moves, so that frames refer to each other
+    rows = np.arange(height)[:, None]
+    columns = np.arange(width)
+    # A pattern that moves, so that frames refer to each other.
+    weave = (rows * 3 + columns * 2 + number * 5) % 40 - 20
     grey = blocks[rows * 4 // height, columns * COLUMNS // width] + weave
     return np.stack([grey, grey + 8, grey - 8], axis=2).astype(np.uint8)
 
 
-def number(picture: np.ndarray) -> int:
-    """The number drawn in a (H, W, 3) picture; AssertionError if two pictures are blended or it is none of ours."""
-    grey = np.asarray(picture, np.float32).mean(2)
+def read_number(picture_HWC: np.ndarray) -> int:
+    """The number drawn in a picture; AssertionError if two pictures are blended or it was not drawn here."""
+    grey = np.asarray(picture_HWC, np.float32).mean(2)
     height, width = grey.shape
-    seen = np.array(
-        [
-            [
-                grey[
-                    int((row + 0.3) * height / 4) : int((row + 0.7) * height / 4),
-                    int((col + 0.3) * width / COLUMNS) : int((col + 0.7) * width / COLUMNS),
-                ].mean()
-                for col in range(COLUMNS)
-            ]
-            for row in range(4)
-        ]
-    )
-    assert (np.abs(seen[:2] - seen[2:]) > 70).all(), "not one picture"
-    return int(((seen[:2] > seen[2:]).reshape(-1) << np.arange(BITS)).sum())
+    blocks = np.empty((4, COLUMNS))
+    for row in range(4):
+        rows = slice(int((row + 0.3) * height / 4), int((row + 0.7) * height / 4))
+        for column in range(COLUMNS):
+            columns = slice(
+                int((column + 0.3) * width / COLUMNS), int((column + 0.7) * width / COLUMNS)
+            )
+            blocks[row, column] = grey[rows, columns].mean()
+    upper, lower = blocks[:2], blocks[2:]
+    assert (np.abs(upper - lower) > 70).all(), "not one picture"
+    return int(((upper > lower).reshape(-1) << np.arange(BITS)).sum())

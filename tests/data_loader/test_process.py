@@ -59,7 +59,7 @@ def test_a_decoder_that_never_returns_costs_the_deadline(paths, name):
         read_clip(paths / f"{name}.mp4", lambda length: [0], "test-ill", deadline=0.3)
     assert 0.3 <= time.monotonic() - began < 3 and caught.value.path == str(paths / f"{name}.mp4")
     frames_TCHW, _ = read_clip(paths / "h264.mp4", lambda length: [7], "test-ill", deadline=20)
-    assert clips.number(frames_TCHW[0].permute(1, 2, 0).numpy()) == 7
+    assert clips.read_number(frames_TCHW[0].permute(1, 2, 0).numpy()) == 7
 
 
 def test_a_decoder_that_crashes(paths):
@@ -110,7 +110,7 @@ def test_threads_take_turns(paths):
 
     def work(index):
         frames_TCHW = read_frames(paths / "h264.mp4", [index] * 3)
-        found.append((index, clips.number(frames_TCHW[2].permute(1, 2, 0).numpy())))
+        found.append((index, clips.read_number(frames_TCHW[2].permute(1, 2, 0).numpy())))
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(12)]
     for thread in threads:

@@ -14,7 +14,7 @@ from data_loader.readers.h264 import open_with_plan
 from parse_config import ConfigError
 from scripts import frame_matrix
 from scripts.synthetic import clips
-from scripts.synthetic.clip_files import write
+from scripts.synthetic.clip_files import write_clip
 
 NAMES = ["auto", "av", *(["decord"] if importlib.util.find_spec("decord") else [])]
 TURNS = {"h264-rotated-90.mp4": 1, "h264-rotated-180.mp4": 2, "h264-rotated-270.mp4": 3}
@@ -52,7 +52,7 @@ def truth(path) -> list[np.ndarray]:
 def drawn(picture) -> int:
     """The number in a picture, -1 if it is damaged."""
     try:
-        return clips.number(picture)
+        return clips.read_number(picture)
     except AssertionError:
         return -1
 
@@ -68,7 +68,7 @@ def test_frames_are_those_of_a_sequential_decode(folder, name):
     assert count_frames(path) == length
     ahead = 7 if name == "h264-edit-list.mp4" else 0
     upright = [np.rot90(picture, -TURNS.get(name, 0)) for picture in expected]
-    assert [clips.number(picture) for picture in upright] == list(range(ahead, length + ahead))
+    assert [clips.read_number(picture) for picture in upright] == list(range(ahead, length + ahead))
     assert length + ahead == 40 or f"-{length}." in name
     mixed = [length - 1, 0, length // 2, length // 3, length // 2]
     for reader in NAMES:
@@ -185,19 +185,19 @@ def test_cut_by_seconds(folder, name, reader):
         if None in times
         else [time - times[0] for time in times]
     )
-    whole = [clips.number(picture) for picture in truth(folder / name)]
+    whole = [clips.read_number(picture) for picture in truth(folder / name)]
     for start, end in ((0.4, 0.8), (None, 0.2), (1.2, None), (0.0, 0.04)):
         inside = [n for n, t in zip(whole, times) if (start or 0) - 1e-6 <= t < (end or 99) - 1e-6]
         frames_TCHW, indices = read_clip(
             folder / name, lambda count: range(count), reader, start, end
         )
-        assert [clips.number(picture) for picture in pictures(frames_TCHW)] == inside
+        assert [clips.read_number(picture) for picture in pictures(frames_TCHW)] == inside
         assert indices == list(range(len(inside)))
     frames_TCHW, indices = read_clip(
         folder / name, lambda count: [count - 1], reader, 0.41, 0.415
     )  # shown, not begun
     shown = [n for n, t in zip(whole, times) if t <= 0.41][-1]
-    assert clips.number(pictures(frames_TCHW)[0]) == shown and indices == [0]
+    assert clips.read_number(pictures(frames_TCHW)[0]) == shown and indices == [0]
     for start, end in ((9, 10), (0.8, 0.4)):
         with pytest.raises(BrokenVideo, match=f"{name}: has no frame between"):
             read_clip(folder / name, lambda count: [0], reader, start, end)
@@ -253,19 +253,19 @@ def test_a_file_that_holds_fewer_frames_than_it_says(folder):
     length = count_frames(folder / "h264-hole.mp4")
     frames_TCHW, indices = read_clip(folder / "h264-hole.mp4", choose)
     assert indices == [0, length - 1] and asked[-1] == length < asked[0]
-    assert [clips.number(picture) for picture in pictures(frames_TCHW)] == [0, 39]
+    assert [clips.read_number(picture) for picture in pictures(frames_TCHW)] == [0, 39]
 
 
 def test_pictures_that_change_size_come_in_the_size_of_the_first(tmp_path):
     for name, size in (("a.ts", (96, 64)), ("b.ts", (128, 80))):
-        write(tmp_path / name, length=10, size=size, options=clips.x264())
+        write_clip(tmp_path / name, length=10, size=size, options=clips.x264())
     (tmp_path / "ab.ts").write_bytes(
         (tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes()
     )
     length = count_frames(tmp_path / "ab.ts")
     frames_TCHW = read_frames(tmp_path / "ab.ts", range(length))
     assert length > 10 and frames_TCHW.shape == (length, 3, 64, 96)
-    assert [clips.number(picture) for picture in pictures(frames_TCHW)][:9] == list(range(9))
+    assert [clips.read_number(picture) for picture in pictures(frames_TCHW)][:9] == list(range(9))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ""])
@@ -273,7 +273,7 @@ def test_images_are_clips_of_one_frame(tmp_path, suffix):
     from PIL import Image
 
     path = tmp_path / f"picture{suffix}"
-    Image.fromarray(clips.draw(37)).save(
+    Image.fromarray(clips.draw_number(37)).save(
         path,
         format={".jpg": "JPEG", "": "JPEG"}.get(suffix),
         **({"quality": 95} if suffix in (".jpg", "") else {}),
@@ -285,7 +285,7 @@ def test_images_are_clips_of_one_frame(tmp_path, suffix):
             and indices == [0, 0, 0, 0]
             and count_frames(path) == 1
         )
-        assert clips.number(pictures(frames_TCHW)[3]) == 37
+        assert clips.read_number(pictures(frames_TCHW)[3]) == 37
     with pytest.raises(IndexError):
         read_frames(path, [1])
 
@@ -293,7 +293,7 @@ def test_images_are_clips_of_one_frame(tmp_path, suffix):
 def test_odd_images(tmp_path):
     from PIL import Image
 
-    grey = Image.fromarray(clips.draw(5)[:, :, 0])
+    grey = Image.fromarray(clips.draw_number(5)[:, :, 0])
     grey.save(tmp_path / "grey.png")
     grey.convert("RGBA").save(tmp_path / "alpha.png")
     grey.convert("CMYK").save(tmp_path / "cmyk.jpg")
@@ -321,7 +321,7 @@ def test_names_that_ffmpeg_would_take_for_something_else(tmp_path):
         "\u00fcber.avi",
         "http:x.avi",
     ):
-        write(tmp_path / "it.avi", "mpeg4", length=2)
+        write_clip(tmp_path / "it.avi", "mpeg4", length=2)
         (tmp_path / "it.avi").rename(tmp_path / name)
         assert read_frames(str(tmp_path / name), [1]).shape == (1, 3, 64, 96)
 

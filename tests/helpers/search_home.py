@@ -14,7 +14,7 @@ from scripts.retrieval.query_encoder import Queries
 from scripts.retrieval.search_index import SearchIndex
 from scripts.retrieval.server import Server
 from scripts.synthetic import tiny_models
-from scripts.synthetic.clip_files import write
+from scripts.synthetic.clip_files import write_clip
 from scripts.synthetic.miniatures import write_media
 
 
@@ -70,7 +70,7 @@ def clips(home: Path) -> Path:
     write_media(home / "clips" / '<i>b"&.webm', 2)
     write_media(home / "clips" / "old.avi", 3)
     write_media(home / "clips" / "still.png", 4)
-    write(home / "clips" / "long.mp4", length=100, rate=10, options={"g": "10"})
+    write_clip(home / "clips" / "long.mp4", length=100, rate=10, options={"g": "10"})
     return home / "clips"
 
 

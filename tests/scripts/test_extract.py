@@ -20,7 +20,7 @@ from scripts.retrieval import feature_writer
 from scripts.retrieval.clip_dataset import Clips
 from scripts.retrieval.features import Features, load, read_lines
 from scripts.synthetic import tiny_models
-from scripts.synthetic.clip_files import write, x264
+from scripts.synthetic.clip_files import write_clip, x264
 from scripts.synthetic.clips import make
 from scripts.synthetic.miniatures import write_media
 from test import load as load_model
@@ -289,7 +289,7 @@ def test_what_is_given_wrong_is_said_in_a_line(home, tmp_path, capsys):
 
 def test_a_part_of_a_video_that_cannot_be_read_is_listed_alone(home, tmp_path, monkeypatch):
     """A file whose packets promise more than can be decoded."""
-    write(tmp_path / "a.mp4", length=40, rate=10, options=x264())
+    write_clip(tmp_path / "a.mp4", length=40, rate=10, options=x264())
     rows = [
         {"id": "a", "path": str(tmp_path / "a.mp4"), "start": start, "end": start + 1}
         for start in range(6)
@@ -312,12 +312,12 @@ def test_a_part_of_a_video_that_cannot_be_read_is_listed_alone(home, tmp_path, m
     [
         ("long.mp4", {"options": x264()}),
         ("long.avi", {"codec": "mpeg4"}),
-        ("vfr.mp4", {"times": [100 * i + (i * 7) % 60 for i in range(100)]}),
+        ("vfr.mp4", {"times_ms": [100 * i + (i * 7) % 60 for i in range(100)]}),
     ],
 )
 def test_segments_are_physical_cuts(home, tmp_path, name, how):
     (tmp_path / "clips").mkdir()
-    write(tmp_path / "clips" / name, length=100, rate=10, **how)
+    write_clip(tmp_path / "clips" / name, length=100, rate=10, **how)
     extract.cli(
         [
             "-r",
@@ -353,7 +353,7 @@ def test_the_rest_of_a_video_is_a_segment_or_part_of_one(tmp_path):
     assert segments(0, 10, 4) == [(0, 4), (4, 8), (8, 10)]
     assert segments(0, 8.9, 4) == [(0, 4), (4, 8.9)] and segments(0, 8, 4) == [(0, 4), (4, 8)]
     assert segments(0, 0.04, 4) == [(0, 0.04)] and segments(3, 9, 4) == [(3, 7), (7, 9)]
-    write(tmp_path / "a.mp4", length=50, rate=25)
+    write_clip(tmp_path / "a.mp4", length=50, rate=25)
     assert duration(tmp_path / "a.mp4") == duration(tmp_path / "a.mp4", None) == pytest.approx(2)
     make("h264.h264", tmp_path)  # without time stamps
     assert duration(tmp_path / "h264.h264") == pytest.approx(1.6)

@@ -20,7 +20,7 @@ from scripts.figures.attention_video import sliding_attention, window_at
 from scripts.figures.clips import clips, whole_clip
 from scripts.figures.masking import masking_error, masking_of
 from scripts.synthetic import tiny_models
-from scripts.synthetic.clips import make, number, write
+from scripts.synthetic.clips import make, read_number, write_clip
 
 TEXT = "The red dogs, they run: a cat's left"
 
@@ -283,7 +283,7 @@ def test_clips_are_what_the_model_reads_and_the_pictures_are_theirs(model, tmp_p
 
 def test_seconds_of_frames_of_any_rate_and_of_images(tmp_path):
     times = [0, 40, 100, 900, 1000, 2000]
-    write(tmp_path / "v.mkv", length=6, times=times)
+    write_clip(tmp_path / "v.mkv", length=6, times_ms=times)
     np.testing.assert_allclose(frame_seconds(tmp_path / "v.mkv"), np.array(times) / 1000, atol=2e-3)
     from PIL import Image
 
@@ -302,4 +302,4 @@ def test_frames_all_through_a_video(model, tmp_path):
     assert len(few.titles) == 5 and seconds[0] == 0 and seconds[-1] == pytest.approx(1.56, abs=1e-3)
     ten, seconds = whole_clip(model, path, fps=5, most=1000)
     assert len(seconds) == 9 and max(np.diff(seconds)) < 0.25
-    assert number(read_frames(path, [39])[0].permute(1, 2, 0).numpy()) == 39
+    assert read_number(read_frames(path, [39])[0].permute(1, 2, 0).numpy()) == 39
