@@ -19,70 +19,85 @@ from torch import Tensor, nn
 from trainer.distributed import unwrap, without_sync
 from trainer.precision import Precision
 
+Losses = dict[str, Tensor]
+
 
 def forward_backward(
     objective: nn.Module,
     batches: Sequence[Mapping[str, Any]],
     precision: Precision,
-    see: Callable[[dict[str, Tensor]], None] = lambda parts: None,
-) -> dict[str, Tensor]:
-    """Add the gradient of `objective` on all of `batches` together to the parameters' .grad; -> its detached parts.
+    before_backward: Callable[[Losses], None] | None = None,
+) -> Losses:
+    """Add the gradient of `objective` on all of `batches` together to the parameters' .grad.
 
-    `objective` is an objective or what `distributed.wrap` made of it, `batches` the micro-batches of one step (one is
-    plain forward and backward). With fp16 the gradients are scaled: `precision.scaler` unscales and steps. Every
-    process must give as many rows in all. The objective's `losses` may hold no parameters. `see` is called with the
-    parts before the backward pass is queued.
+    Args:
+        objective: an objective, or what `distributed.wrap` made of it; its `losses` may hold no parameters
+        batches: the micro-batches of one step; every process must have as many rows in all
+        precision: autocast, and for fp16 the scaler: gradients are scaled, `precision.scaler` unscales and steps
+        before_backward: called with the losses before the backward pass is queued
+
+    Returns the objective's losses, detached.
     """
     if len(batches) > 1:
-        return _cached(objective, batches, precision, see)
+        return _forward_backward_cached(objective, batches, precision, before_backward)
     with precision.autocast():
-        parts = objective(batches[0])
-    see(parts)
-    precision.scaler.scale(parts["loss"]).backward()
-    return {name: part.detach() for name, part in parts.items()}
+        losses = objective(batches[0])
+    if before_backward:
+        before_backward(losses)
+    precision.scaler.scale(losses["loss"]).backward()
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
-def _cached(
+def _forward_backward_cached(
     objective: nn.Module,
     batches: Sequence[Mapping[str, Any]],
     precision: Precision,
-    see: Callable[[dict[str, Tensor]], None],
-) -> dict[str, Tensor]:
-    draws, caches = [], []
+    before_backward: Callable[[Losses], None] | None,
+) -> Losses:
+    """The three steps of GradCache."""
+    random_states = []
+    cached_outputs = []
     for batch in batches:
-        draws.append(_random_state(precision.device))
+        random_states.append(_random_state(precision.device))
         with torch.no_grad(), precision.autocast():
-            caches.append(objective(batch, dict))
+            cached_outputs.append(objective(batch, encode_only=True))
+
     outputs = {
-        name: torch.cat([cache[name] for cache in caches]).requires_grad_() for name in caches[0]
+        name: torch.cat([cached[name] for cached in cached_outputs]).requires_grad_()
+        for name in cached_outputs[0]
     }
+    unwrapped: Any = unwrap(objective)
     with precision.autocast():
-        parts = unwrap(objective).losses(outputs)
-    see(parts)
-    precision.scaler.scale(parts["loss"]).backward()
-    rows = {name: [len(cache[name]) for cache in caches] for name in outputs}
-    grads = {name: output.grad.split(rows[name]) for name, output in outputs.items()}
+        losses = unwrapped.losses(outputs)
+    if before_backward:
+        before_backward(losses)
+    precision.scaler.scale(losses["loss"]).backward()
+
+    gradients = {}
+    for name, output in outputs.items():
+        assert output.grad is not None
+        gradients[name] = output.grad.split([len(cached[name]) for cached in cached_outputs])
     for i, batch in enumerate(batches):
-        _set_random_state(draws[i], precision.device)
+        _set_random_state(random_states[i], precision.device)
         with without_sync(objective, i < len(batches) - 1):
             with precision.autocast():
-                again = objective(batch, dict)
-            learning = [
-                name for name, output in again.items() if output.requires_grad
-            ]  # not that of a frozen tower
+                outputs = objective(batch, encode_only=True)
+            trained = [name for name, output in outputs.items() if output.requires_grad]
             torch.autograd.backward(
-                [again[name] for name in learning], [grads[name][i] for name in learning]
+                [outputs[name] for name in trained], [gradients[name][i] for name in trained]
             )
-    return {name: part.detach() for name, part in parts.items()}
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(
-        device
-    ) if device.type == "cuda" else None
+    """The states of the CPU's generator and, on a GPU, of the GPU's."""
+    if device.type == "cuda":
+        return torch.get_rng_state(), torch.cuda.get_rng_state(device)
+    return torch.get_rng_state(), None
 
 
-def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device):
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    cpu_state, cuda_state = state
+    torch.set_rng_state(cpu_state)
+    if cuda_state is not None:
+        torch.cuda.set_rng_state(cuda_state, device)

@@ -1,4 +1,4 @@
-"""Fine-tuning, and the baseline without masks: clips against captions. B pairs, E joint width."""
+"""Contrastive learning alone: fine-tuning, and the baseline without masks. B pairs, E joint width."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +19,11 @@ class Contrastive(Objective):
         self.loss = require_loss(loss, ContrastiveLoss, "loss.type")
 
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """-> v_BE, t_BE of this process's pairs."""
+        """{"v_BE", "t_BE"} of this process's pairs."""
         v_BE, _ = self.model.encode_video(batch["video"])
         return {"v_BE": v_BE, "t_BE": self.model.encode_text(batch["text"])}
 
     def losses(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """-> {"loss", "loss_vt"}."""
+        """{"loss", "loss_vt"}."""
         loss_vt = self.loss(gather(outputs["v_BE"]), gather(outputs["t_BE"]))
         return {"loss": loss_vt, "loss_vt": loss_vt}

@@ -1,9 +1,9 @@
-"""The method of MILES (arXiv 2204.12408): contrast, and masked visual modeling on the features of a snapshot teacher.
+"""The method of MILES (arXiv 2204.12408): contrastive learning, and masked visual modeling on a snapshot's features.
 
-B clips, T frames, N patches a frame, D encoder width, E joint width (or D, with target_space "encoder").
+B clips, T frames, N patches per frame, D encoder width, E joint width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -20,20 +20,28 @@ from trainer.objectives import OBJECTIVES, Objective
 TUBE_BLOCK = MappingProxyType({"type": "TubeBlock"})
 EMA = MappingProxyType({"type": "EMA"})
 COSINE = MappingProxyType({"type": "CosineRegression"})
+CONTRAST_VIEWS = ("masked", "full")
+TARGET_SPACES = ("joint", "encoder")
 
 
 @OBJECTIVES.register("MILESPretraining")
 class MILESPretraining(Objective):
-    """The video encoder sees corrupted clips; where they are hidden it regresses what the teacher sees in whole ones.
+    """The video encoder sees a corrupted clip; at the hidden patches it regresses the teacher's features of the clip.
 
-    `mask`, `teacher`, `mvm_loss`: blocks of the config. `contrast_view`: captions meet the "masked" clips (the same
-    pass) or the "full" ones (a second, clean pass). `target_space`: features are compared after `vid_proj` ("joint") or
-    before it ("encoder"). The [MASK] token is here and not in the encoder, which has no use for it when fine-tuning.
+    The [MASK] token belongs to the objective, not to the encoder, which has no use for it in fine-tuning.
+
+    Args:
+        mask: masking strategy, a block {"type", "args"} of a registered mask
+        teacher: rule by which the snapshot follows the video encoder, a block of a registered teacher
+        mvm_loss: distance of masked visual modeling, a block of a registered reconstruction loss
+        mvm_weight: factor of masked visual modeling in the loss
+        contrast_view: clip that is contrasted with the caption: "masked" (the corrupted one) or "full" (a second pass)
+        target_space: where features are compared: "joint" (after vid_proj) or "encoder" (before it)
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         loss: nn.Module,
         mask: Mapping[str, Any] = TUBE_BLOCK,
         teacher: Mapping[str, Any] = EMA,
@@ -47,73 +55,58 @@ class MILESPretraining(Objective):
         self.reconstruct = require_loss(
             LOSSES.build(mvm_loss), ReconstructionLoss, "objective.args.mvm_loss.type"
         )
-        self.mask, self.teacher = MASKS.build(mask), TEACHERS.build(teacher, student=model)
-        self.mask_token_D = nn.Parameter(
-            nn.init.trunc_normal_(torch.empty(model.video_model.embed_dim), std=0.02)
-        )
-        self.features = _choice(
-            "target_space", target_space, {"joint": _joint, "encoder": _encoder}
-        )
-        self.contrasted = _choice(
-            "contrast_view", contrast_view, {"masked": _masked, "full": _full}
-        )
+        self.mask = MASKS.build(mask)
+        self.teacher: Any = TEACHERS.build(teacher, student=model)
+        mask_token_D = torch.empty(model.video_model.embed_dim)
+        self.mask_token_D = nn.Parameter(nn.init.trunc_normal_(mask_token_D, std=0.02))
+        self.target_space = _require_choice("target_space", target_space, TARGET_SPACES)
+        self.contrast_view = _require_choice("contrast_view", contrast_view, CONTRAST_VIEWS)
         self.mvm_weight = mvm_weight
 
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """-> v_BE and t_BE to contrast, and what the hidden places' distances add up to, sums_12."""
+        """Embeddings to contrast and the summed distances at the hidden patches.
+
+        Returns {"v_BE", "t_BE", "sum_and_count_12"}: [[sum of the distances, number of hidden patches]].
+        """
         video_BTCHW = batch["video"]
         mask_BTN = self.mask(len(video_BTCHW), self.model.grid(video_BTCHW), video_BTCHW.device)
 
-        v_BE, patch_BTNE = self.features(
-            self.model, video_BTCHW, mask_BTN, self.mask_token_D
-        )  # the corrupted clip
-        _, target_BTNE = self.features(self.teacher, video_BTCHW)  # the whole clip
-        v_BE = self.contrasted(self.model, video_BTCHW, v_BE)
+        v_BE, predicted_BTNX = self.features(self.model, video_BTCHW, mask_BTN, self.mask_token_D)
+        _, target_BTNX = self.features(self.teacher, video_BTCHW)
+        if self.contrast_view == "full":
+            v_BE, _ = self.model.encode_video(video_BTCHW)
         t_BE = self.model.encode_text(batch["text"])
 
-        return {
-            "v_BE": v_BE,
-            "t_BE": t_BE,
-            "sums_12": self.reconstruct(patch_BTNE, target_BTNE, mask_BTN),
-        }
+        sum_and_count_12 = self.reconstruct(predicted_BTNX, target_BTNX, mask_BTN)
+        return {"v_BE": v_BE, "t_BE": t_BE, "sum_and_count_12": sum_and_count_12}
 
     def losses(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """-> {"loss", "loss_vt", "loss_mvm"}; loss_mvm is the mean over all places that any process hides."""
+        """{"loss", "loss_vt", "loss_mvm"}; loss_mvm is the mean over the patches that all processes hide."""
         loss_vt = self.contrast(gather(outputs["v_BE"]), gather(outputs["t_BE"]))
-        distance, places = gather(outputs["sums_12"]).sum(0)
-        loss_mvm = distance / places.clamp(min=1)
-        return {
-            "loss": loss_vt + self.mvm_weight * loss_mvm,
-            "loss_vt": loss_vt,
-            "loss_mvm": loss_mvm,
-        }
+        distance_sum, hidden_count = gather(outputs["sum_and_count_12"]).sum(0)
+        loss_mvm = distance_sum / hidden_count.clamp(min=1)
+        loss = loss_vt + self.mvm_weight * loss_mvm
+        return {"loss": loss, "loss_vt": loss_vt, "loss_mvm": loss_mvm}
 
-    def after_step(self, step: int, steps: int):
-        """The teacher follows; `step` of `steps` have been taken, this one included."""
+    def after_step(self, step: int, steps: int) -> None:
+        """Let the teacher follow the model; `step` of `steps` have been taken, this one included."""
         self.teacher.follow(self.model, step, steps)
 
+    def features(
+        self, encoder: Any, video_BTCHW: Tensor, *masking: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features of the student or the teacher.
 
-def _joint(model: nn.Module, video_BTCHW: Tensor, *hiding: Tensor) -> tuple[Tensor, Tensor]:
-    """(v_BE, patch_BTNE) of the student or the teacher."""
-    cls_BD, patch_BTND = model.video_features(video_BTCHW, *hiding)
-    return model.vid_proj(cls_BD), model.vid_proj(patch_BTND)
-
-
-def _encoder(model: nn.Module, video_BTCHW: Tensor, *hiding: Tensor) -> tuple[Tensor, Tensor]:
-    """(v_BE, patch_BTND) of the student or the teacher."""
-    cls_BD, patch_BTND = model.video_features(video_BTCHW, *hiding)
-    return model.vid_proj(cls_BD), patch_BTND
-
-
-def _masked(model: nn.Module, video_BTCHW: Tensor, v_BE: Tensor) -> Tensor:
-    return v_BE
+        masking: mask_BTN and mask_token_D, or nothing for the whole clip. Returns (v_BE, patch features), the latter
+        (B, T, N, E) in the joint space or (B, T, N, D) in the encoder's.
+        """
+        cls_BD, patch_BTND = encoder.video_features(video_BTCHW, *masking)
+        if self.target_space == "joint":
+            return encoder.vid_proj(cls_BD), encoder.vid_proj(patch_BTND)
+        return encoder.vid_proj(cls_BD), patch_BTND
 
 
-def _full(model: nn.Module, video_BTCHW: Tensor, v_BE: Tensor) -> Tensor:
-    return model.encode_video(video_BTCHW)[0]
-
-
-def _choice(name: str, given: str, known: Mapping[str, Callable]) -> Callable:
-    if given not in known:
-        raise ConfigError(f"objective.args.{name}: {given!r} is given; known: {', '.join(known)}")
-    return known[given]
+def _require_choice(name: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise ConfigError(f"objective.args.{name}: {value!r} is given; known: {', '.join(known)}")
+    return value
