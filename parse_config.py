@@ -1,7 +1,7 @@
-"""JSON and command line -> a frozen `Config`; names -> objects; errors that name the place and the remedy.
+"""JSON and command line to a frozen `Config`; names to objects; errors that name the JSON path and the remedy.
 
-Standard library only. The config is read once: base files are laid under it, the command line over it, `${VAR}` and
-`${VAR:-default}` are expanded, keys of the Frozen-in-Time family that mean nothing here are dropped with a warning.
+Standard library only. The config is read once: base files are merged under it, the command line over it, `${VAR}` and
+`${VAR:-default}` are expanded, keys of Frozen-in-Time codebases that mean nothing here are dropped with a warning.
 """
 
 import argparse
@@ -18,9 +18,9 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ SECTIONS = (
     "valid_loader",
 )
 
-# Keys of that family which mean nothing here -> what replaces them. "*" stands for one entry of a list, or for none.
+# Keys of Frozen-in-Time codebases that mean nothing here, and what replaces them. "*" stands for one entry of a list,
+# or for none.
 LEGACY_KEYS = {
     "n_gpu": "start it with torchrun --nproc_per_node=N",
     "visualizer": "TensorBoard and log.jsonl are always written",
@@ -76,30 +77,29 @@ class Config(Mapping):
     """A frozen JSON object. `json_path` is its path in the file ("objective.args.mask"), "" at the top."""
 
     __slots__ = ("_data", "json_path")
+    _data: dict[str, Any]
+    json_path: str
 
     def __init__(self, data: Mapping[str, Any], json_path: str = ""):
+        frozen = {key: _freeze(value, _join(json_path, key)) for key, value in data.items()}
         object.__setattr__(self, "json_path", json_path)
-        object.__setattr__(
-            self,
-            "_data",
-            {key: _freeze(value, _join(json_path, key)) for key, value in data.items()},
-        )
+        object.__setattr__(self, "_data", frozen)
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._data:
             raise KeyError(_join(self.json_path, key))
         return self._data[key]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._data)
 
     def __len__(self) -> int:
         return len(self._data)
 
-    def __setattr__(self, name: str, value: Any):
+    def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError("a Config is frozen")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Config, (self.to_dict(), self.json_path)
 
     def __repr__(self) -> str:
@@ -108,15 +108,16 @@ class Config(Mapping):
     def require(self, key: str) -> Any:
         """The value of `key`, or a ConfigError that says that the section or key is missing."""
         if key not in self._data:
-            raise ConfigError(
-                f"{_join(self.json_path, key)}: is missing; present: {_words(self._data)}"
-            )
+            path = _join(self.json_path, key)
+            raise ConfigError(f"{path}: is missing; present: {_listed(self._data)}")
         return self._data[key]
 
     def blocks(self, key: str) -> tuple["Config", ...]:
         """The value of `key` as a tuple of objects: one object counts as a list of one, absence as an empty list."""
         value = self._data.get(key) or ()
-        return value if isinstance(value, tuple) else (value,)
+        if isinstance(value, tuple):
+            return value
+        return (value,)
 
     def to_dict(self) -> dict[str, Any]:
         """A copy of ordinary dicts and lists, as it goes into JSON."""
@@ -124,55 +125,63 @@ class Config(Mapping):
 
 
 def to_plain(value: Any) -> Any:
-    """Config or any nesting of mappings and sequences -> ordinary dicts and lists."""
+    """Config or any nesting of mappings and sequences to ordinary dicts and lists."""
     if isinstance(value, Mapping):
         return {key: to_plain(item) for key, item in value.items()}
-    return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
 
 
-def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `under`, object by object; an object whose "type" changes replaces its block, a list its list."""
-    if "type" in over and "type" in under and over["type"] != under["type"]:
-        return to_plain(over)
-    laid = to_plain(under)
-    for key, value in over.items():
-        below = laid.get(key)
-        laid[key] = (
-            merge(below, value)
-            if isinstance(value, Mapping) and isinstance(below, Mapping)
-            else to_plain(value)
-        )
-    return laid
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """`override` merged over `base`, object by object.
+
+    An object whose "type" changes replaces the one of the base, and a list replaces a list.
+    """
+    if "type" in override and "type" in base and override["type"] != base["type"]:
+        return to_plain(override)
+    merged = to_plain(base)
+    for key, value in override.items():
+        base_value = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(base_value, Mapping):
+            merged[key] = merge(base_value, value)
+        else:
+            merged[key] = to_plain(value)
+    return merged
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read `path` with its bases and lay `key.path=value` overrides on it.
+    """Read `path` with its bases and merge `key.path=value` overrides over it.
 
     Raises ConfigError for a file that is absent or does not parse, doubled or unknown top-level keys, unset variables.
     """
-    data = _read(Path(path), ())
+    data = _read_with_bases(Path(path), ())
     for override in overrides:
-        key, equals, value = override.partition("=")
+        key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(
                 f"command line: {override!r} is no setting; write key.path=value, as trainer.epochs=3"
             )
-        _set(data, key.split("."), _parse(value), key)
-    _drop_family(data)
+        _set(data, key.split("."), _parse_value(text), key)
+    _drop_legacy_keys(data)
+    data.pop("$schema", None)  # for editors
     _check_names(data, SECTIONS, "")
-    return Config(_expand(data, ""))
+    return Config(_expand_variables(data, ""))
 
 
 def command_line(
     description: str,
     argv: list[str] | None = None,
-    options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> tuple[argparse.Namespace, Config]:
-    """-c -r -d --lr --bs and key.path=value as in the family, plus what `options` adds -> (arguments, config).
+    """The arguments of train.py and test.py, and the config that they name.
 
-    Without -c the config.json beside the checkpoint of -r is taken.
+    -c -r -d --lr --bs and key.path=value as in Frozen-in-Time codebases, and what `add_options` adds. Without -c the
+    config.json beside the checkpoint of -r is taken.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-c", "--config", help="JSON file of the run")
     parser.add_argument(
         "-r", "--resume", help="checkpoint to go on from or to test; train.py also takes 'auto'"
@@ -184,25 +193,29 @@ def command_line(
     parser.add_argument(
         "--bs", "--batch_size", type=int, help="data_loader.args.batch_size, of every loader"
     )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the resolved config as JSON and end"
+    )
+    parser.add_argument(
+        "--list", action=_ListRegistered, help="print every registered name and end"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="any other setting")
-    options(parser)
+    if add_options:
+        add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
-    beside = Path(arguments.resume or "").parent / "config.json"
-    if not arguments.config and not (arguments.resume and beside.is_file()):
-        raise ConfigError(
-            "command line: -c CONFIG is missing, and no config.json lies beside a checkpoint given by -r"
-        )
-    overrides = list(arguments.overrides)
-    overrides += [f"optimizer.args.lr={arguments.lr}"] if arguments.lr is not None else []
-    overrides += [f"data_loader.args.batch_size={arguments.bs}"] if arguments.bs is not None else []
-    return arguments, load_config(arguments.config or beside, overrides)
+    return arguments, load_config(_config_path(arguments), _overrides(arguments))
+
+
+def write_config(config: Mapping[str, Any]) -> None:
+    """Write the config as JSON on standard output, for --print-config."""
+    sys.stdout.write(json.dumps(to_plain(config), indent=4) + "\n")
 
 
 def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2."""
 
     @functools.wraps(main)
-    def run(*args, **kwargs):
+    def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
         except (UserError, FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -215,26 +228,31 @@ def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Registry:
-    """Names -> classes or functions. Every module of `package` is imported at the first look-up, so that a new file
-    with a decorator is all that a new thing needs."""
+    """Names to classes or functions.
+
+    Every module of `package` is imported at the first look-up, so that a new file with a decorator is all that a new
+    component needs.
+    """
+
+    instances: ClassVar[list["Registry"]] = []
 
     def __init__(self, kind: str, package: str = ""):
-        self.kind, self.package = kind, package
+        self.kind = kind
+        self.package = package
         self._entries: dict[str, Callable[..., Any]] = {}
-        self._discovered, self._lock = (
-            not package,
-            threading.RLock(),
-        )  # another thread must not see half of them
+        self._discovered = not package
+        self._lock = threading.RLock()  # another thread must not see half of the entries
+        Registry.instances.append(self)
 
     def register(self, name: str) -> Callable:
         """Decorator: enter a class or function under `name`; a name can be taken once."""
 
-        def enter(entry):
-            taken = self._entries.get(name, entry)
-            assert (taken.__module__, taken.__qualname__) == (
-                entry.__module__,
-                entry.__qualname__,
-            ), f"{self.kind} {name!r} is registered by {taken.__module__} and {entry.__module__}"
+        def enter(entry: Callable[..., Any]) -> Callable[..., Any]:
+            registered = self._entries.get(name, entry)
+            same_name = registered.__qualname__ == entry.__qualname__
+            assert registered.__module__ == entry.__module__ and same_name, (
+                f"{self.kind} {name!r} is registered by {registered.__module__} and {entry.__module__}"
+            )
             self._entries[name] = entry
             return entry
 
@@ -250,125 +268,184 @@ class Registry:
         return sorted(self._entries)
 
     def get(self, name: str, json_path: str = "") -> Callable[..., Any]:
-        """The thing called `name`; ConfigError naming `json_path`, the nearest and all known names if there is none."""
+        """The class or function called `name`.
+
+        Raises ConfigError, naming `json_path`, the nearest and all known names, if there is none.
+        """
         known = self.names()
         if name not in self._entries:
             raise ConfigError(
                 f"{json_path or self.kind}: {name!r} is no {self.kind}{_nearest(name, known)}; "
-                f"known: {_words(known)}"
+                f"known: {_listed(known)}"
             )
         return self._entries[name]
 
-    def build(self, spec: Mapping[str, Any], **given: Any) -> Any:
-        """{"type": name, "args": {...}} -> the constructed thing.
+    def build(self, spec: Mapping[str, Any], **supplied: Any) -> Any:
+        """Construct what {"type": name, "args": {...}} describes.
 
-        `given` are objects that the program supplies, not the JSON; those that the constructor does not take are left
-        out.
+        `supplied` are objects that the program supplies, not the JSON; those that the constructor does not take are
+        left out. Raises ConfigError.
         """
         json_path = getattr(spec, "json_path", "")
         if not isinstance(spec, Mapping) or "type" not in spec:
             raise ConfigError(
                 f'{json_path or self.kind}: write {{"type": ..., "args": {{...}}}}, not {to_plain(spec)!r}; '
-                f"types: {_words(self.names())}"
+                f"types: {_listed(self.names())}"
             )
         _check_names(spec, ("type", "args"), json_path or self.kind)
         entry = self.get(spec["type"], _join(json_path, "type"))
         args = spec.get("args") or {}
-        taken, _ = parameters(entry)
-        given = {key: value for key, value in given.items() if key in taken}
-        check_args(
-            entry,
-            args,
-            _join(json_path, "args") if json_path else f"{self.kind} {spec['type']}: args",
-            given,
-        )
-        return entry(**args, **given)
+        accepted, _ = parameters(entry)
+        supplied = {key: value for key, value in supplied.items() if key in accepted}
+        args_path = f"{self.kind} {spec['type']}: args"
+        if json_path:
+            args_path = _join(json_path, "args")
+        check_args(entry, args, args_path, supplied)
+        return entry(**args, **supplied)
 
 
 def parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], set[str]]:
-    """({name: parameter}, required names) of a function or class; `**more` of a constructor means its parents' too."""
-    makers = (
-        [cls.__init__ for cls in function.__mro__ if "__init__" in vars(cls) and cls is not object]
-        if inspect.isclass(function)
-        else [function]
-    )
-    found: dict[str, inspect.Parameter] = {}
-    for maker in makers:
-        own = list(inspect.signature(maker).parameters.values())[
-            1 if inspect.isclass(function) else 0 :
-        ]
-        for parameter in own:
+    """({name: parameter}, required names) of a function or class.
+
+    `**more` of a constructor means the parameters of its parents too.
+    """
+    by_name: dict[str, inspect.Parameter] = {}
+    for signature in _signatures(function):
+        for parameter in signature:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                found.setdefault(parameter.name, parameter)
-        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in own):
+                by_name.setdefault(parameter.name, parameter)
+        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in signature):
             break
-    return found, {
-        name for name, parameter in found.items() if parameter.default is parameter.empty
-    }
+    required = {name for name, parameter in by_name.items() if parameter.default is parameter.empty}
+    return by_name, required
 
 
 def check_args(
     function: Callable[..., Any],
     args: Mapping[str, Any],
     json_path: str = "",
-    given: Iterable[str] = (),
-):
-    """ConfigError if `args` (from JSON) do not fit `function`: unknown, missing, or of another plain type.
+    supplied: Iterable[str] = (),
+) -> None:
+    """Raise ConfigError if `args` (from JSON) do not fit `function`: unknown, missing, or of another plain type.
 
-    `given` names the parameters that the program itself supplies: they are neither known nor missing in the JSON.
+    `supplied` names the parameters that the program itself supplies: they are neither known nor missing in the JSON.
     """
     json_path = json_path or getattr(args, "json_path", "")
-    found, required = parameters(function)
-    known = [name for name in found if name not in set(given)]
+    supplied = set(supplied)
+    by_name, required = parameters(function)
+    known = [name for name in by_name if name not in supplied]
     _check_names(args, known, json_path)
-    missing = sorted(required - set(args) - set(given))
+    missing = sorted(required - set(args) - supplied)
     if missing:
-        raise ConfigError(f"{_join(json_path, missing[0])}: is missing; known: {_words(known)}")
+        raise ConfigError(f"{_join(json_path, missing[0])}: is missing; known: {_listed(known)}")
     for name, value in args.items():
-        _check_type(value, found[name].annotation, _join(json_path, name))
+        _check_type(value, by_name[name].annotation, _join(json_path, name))
 
 
-def _check_type(value: Any, annotation: Any, json_path: str):
-    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    parts = (
-        typing.get_args(annotation)
-        if union
-        else str(getattr(annotation, "__name__", annotation)).split("|")
-    )
-    words = {str(getattr(part, "__name__", part)).strip() for part in parts}
-    words = {"None" if word == "NoneType" else word for word in words}
-    if not words or not words <= {"int", "float", "str", "bool", "None"}:
-        return
-    kind = "None" if value is None else type(value).__name__
-    if kind not in words and not (kind == "int" and "float" in words):
+def registered_names() -> str:
+    """A text of all registries: kind, names, and the first line of each entry's docstring."""
+    lines: list[str] = []
+    for registry in sorted(Registry.instances, key=lambda registry: registry.kind):
+        lines.append(f"{registry.kind}:")
+        for name in registry.names():
+            summary = (inspect.getdoc(registry.get(name)) or "").partition("\n")[0]
+            lines.append(f"  {name:<26} {summary}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+class _ListRegistered(argparse.Action):
+    """--list: write the registered names and end, whatever else is given."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None):
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        sys.stdout.write(registered_names())
+        parser.exit()
+
+
+def _config_path(arguments: argparse.Namespace) -> Path:
+    """The file of -c, or the config.json beside the checkpoint of -r."""
+    if arguments.config:
+        return Path(arguments.config)
+    beside_checkpoint = Path(arguments.resume or "").parent / "config.json"
+    if not arguments.resume or not beside_checkpoint.is_file():
         raise ConfigError(
-            f"{json_path}: {to_plain(value)!r} is given, {' or '.join(sorted(words))} is needed"
+            "command line: -c CONFIG is missing, and no config.json lies beside a checkpoint given by -r"
+        )
+    return beside_checkpoint
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    overrides = list(arguments.overrides)
+    if arguments.lr is not None:
+        overrides.append(f"optimizer.args.lr={arguments.lr}")
+    if arguments.bs is not None:
+        overrides.append(f"data_loader.args.batch_size={arguments.bs}")
+    return overrides
+
+
+def _signatures(function: Callable[..., Any]) -> Iterator[list[inspect.Parameter]]:
+    """The parameters of a function; of a class those of its own constructor, then of its parents', without self."""
+    if not inspect.isclass(function):
+        yield list(inspect.signature(function).parameters.values())
+        return
+    for cls in function.__mro__:
+        if "__init__" in vars(cls) and cls is not object:
+            yield list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
+
+
+def annotation_names(annotation: Any) -> set[str]:
+    """Names of the types that an annotation allows: int | None gives {"int", "None"}."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = list(typing.get_args(annotation))
+    else:
+        members = str(getattr(annotation, "__name__", annotation)).split("|")
+    names = {str(getattr(member, "__name__", member)).strip() for member in members}
+    return {"None" if name == "NoneType" else name for name in names}
+
+
+def _check_type(value: Any, annotation: Any, json_path: str) -> None:
+    """Raise ConfigError for a value of another plain type; other annotations are the constructor's own affair."""
+    allowed = annotation_names(annotation)
+    if not allowed or not allowed <= {"int", "float", "str", "bool", "None"}:
+        return
+    value_type = "None" if value is None else type(value).__name__
+    if value_type == "int" and "float" in allowed:
+        return
+    if value_type not in allowed:
+        raise ConfigError(
+            f"{json_path}: {to_plain(value)!r} is given, {' or '.join(sorted(allowed))} is needed"
         )
 
 
-def _check_names(names: Iterable[str], known: Iterable[str], json_path: str):
+def _check_names(names: Iterable[str], known: Iterable[str], json_path: str) -> None:
     if not isinstance(names, Mapping):
         raise ConfigError(f"{json_path}: an object {{...}} is needed, {to_plain(names)!r} is given")
     known = list(known)
     for name in names:
         if name not in known:
             raise ConfigError(
-                f"{_join(json_path, name)}: unknown key{_nearest(name, known)}; known: {_words(known)}"
+                f"{_join(json_path, name)}: unknown key{_nearest(name, known)}; known: {_listed(known)}"
             )
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(str(word).lower(), lower, 1, 0.5)
-    return f" (nearest: {lower[close[0]]})" if close else ""
+    matches = difflib.get_close_matches(str(word).lower(), lower, 1, 0.5)
+    if not matches:
+        return ""
+    return f" (nearest: {lower[matches[0]]})"
 
 
-def _words(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
 def _join(json_path: str, key: str | int) -> str:
-    return f"{json_path}.{key}" if json_path else str(key)
+    if not json_path:
+        return str(key)
+    return f"{json_path}.{key}"
 
 
 def _freeze(value: Any, json_path: str) -> Any:
@@ -379,22 +456,36 @@ def _freeze(value: Any, json_path: str) -> Any:
     return value
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read_with_bases(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
+    """The JSON object of `path` merged over its bases; `including` are the files that name it as their base."""
     path = path.resolve()
-    if path in above:
+    if path in including:
         raise ConfigError(f"{path}: is its own base")
     if not path.is_file():
-        there = [str(p) for p in path.parent.glob("*.json")]
-        raise ConfigError(f"{path}: no such config file{_nearest(str(path), there)}")
+        neighbours = [str(neighbour) for neighbour in path.parent.glob("*.json")]
+        raise ConfigError(f"{path}: no such config file{_nearest(str(path), neighbours)}")
+    data = _read_json(path)
+    bases = data.pop("base", ())
+    if isinstance(bases, str):
+        bases = (bases,)
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged = merge(merged, _read_with_bases(path.parent / base, (*including, path)))
+    return merge(merged, data)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, which may hold // and /* */ comments; no key may stand twice."""
     doubled: list[str] = []
 
-    def pairs(items):
+    def unique_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in items]
         doubled.extend(key for key in keys if keys.count(key) > 1)
         return dict(items)
 
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=pairs)
+        text = blank_comments(path.read_text(encoding="utf-8-sig"))
+        data = json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"{path}: line {error.lineno}, column {error.colno}: {error.msg}"
@@ -407,40 +498,59 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: key {doubled[0]!r} stands twice in one object; remove one")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: an object {{...}} is needed at the top")
-    bases = data.pop("base", ())
-    under: dict[str, Any] = {}
-    for base in (bases,) if isinstance(bases, str) else bases:
-        under = merge(under, _read(path.parent / base, (*above, path)))
-    return merge(under, data)
+    return data
 
 
-def _parse(text: str) -> Any:
+def blank_comments(text: str) -> str:
+    """JSON text with // and /* */ comments as blanks, so that lines and columns stay; strings are untouched."""
+    string_or_comment = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+
+    def blank(match: re.Match[str]) -> str:
+        if match[0].startswith('"'):
+            return match[0]
+        return re.sub(r"[^\n]", " ", match[0])
+
+    return string_or_comment.sub(blank, text)
+
+
+def _parse_value(text: str) -> Any:
+    """The value of a command-line setting: JSON where it parses, else the text itself."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
 
 
-def _set(data: Any, keys: list[str], value: Any, whole: str):
-    """Set data[k0][k1]... = value; a list without an index means each of its entries."""
+def _set(data: Any, keys: list[str], value: Any, setting: str) -> None:
+    """Set data[k0][k1]... = value; a list without an index means each of its entries.
+
+    `setting` is the whole dotted key, for messages.
+    """
     head, rest = keys[0], keys[1:]
-    if isinstance(data, list):
-        if head.isdigit() and int(head) >= len(data):
-            raise ConfigError(f"{whole}: the list has {len(data)} entries, counted from 0")
-        for i in [int(head)] if head.isdigit() else range(len(data)):
-            if head.isdigit() and not rest:
-                data[i] = value
-            else:
-                _set(data[i], rest if head.isdigit() else keys, value, whole)
+    if isinstance(data, list) and head.isdigit():
+        _set_list_entry(data, int(head), rest, value, setting)
+    elif isinstance(data, list):
+        for entry in data:
+            _set(entry, keys, value, setting)
     elif not isinstance(data, dict):
-        raise ConfigError(f"{whole}: {head!r} lies under a plain value, {data!r}")
+        raise ConfigError(f"{setting}: {head!r} lies under a plain value, {data!r}")
     elif rest:
-        _set(data.setdefault(head, {}), rest, value, whole)
+        _set(data.setdefault(head, {}), rest, value, setting)
     else:
         data[head] = value
 
 
-def _drop_family(data: dict[str, Any]):
+def _set_list_entry(data: list[Any], index: int, rest: list[str], value: Any, setting: str) -> None:
+    if index >= len(data):
+        raise ConfigError(f"{setting}: the list has {len(data)} entries, counted from 0")
+    if rest:
+        _set(data[index], rest, value, setting)
+    else:
+        data[index] = value
+
+
+def _drop_legacy_keys(data: dict[str, Any]) -> None:
+    """Remove the keys of LEGACY_KEYS, with one warning for each that was there."""
     for pattern, remedy in LEGACY_KEYS.items():
         keys = [key for key in pattern.split(".") if key != "*"]
         if _drop(data, keys):
@@ -450,23 +560,32 @@ def _drop_family(data: dict[str, Any]):
 
 
 def _drop(data: Any, keys: list[str]) -> bool:
+    """Remove data[k0][k1]..., in every entry of lists on the way; whether there was one."""
     if isinstance(data, list):
-        return sum(_drop(item, keys) for item in data) > 0
+        dropped = [_drop(entry, keys) for entry in data]
+        return any(dropped)
     if not isinstance(data, dict) or keys[0] not in data:
         return False
-    return _drop(data[keys[0]], keys[1:]) if keys[1:] else (data.pop(keys[0]), True)[1]
+    if len(keys) > 1:
+        return _drop(data[keys[0]], keys[1:])
+    del data[keys[0]]
+    return True
 
 
-def _expand(value: Any, json_path: str) -> Any:
+def _expand_variables(value: Any, json_path: str) -> Any:
+    """`value` with ${VAR} and ${VAR:-default} replaced in every string but "about"."""
     if isinstance(value, dict):
-        return {
-            key: _expand(item, _join(json_path, key)) if key != "about" else item
-            for key, item in value.items()
-        }
+        expanded = dict(value)
+        for key, item in value.items():
+            if key != "about":
+                expanded[key] = _expand_variables(item, _join(json_path, key))
+        return expanded
     if isinstance(value, list):
-        return [_expand(item, _join(json_path, i)) for i, item in enumerate(value)]
+        return [_expand_variables(item, _join(json_path, i)) for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
 
-    def variable(match):
+    def variable(match: re.Match[str]) -> str:
         name, default = match.groups()
         if os.environ.get(name, default) is None:
             raise ConfigError(
@@ -474,6 +593,4 @@ def _expand(value: Any, json_path: str) -> Any:
             )
         return os.environ.get(name) or default or ""
 
-    return (
-        re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value) if isinstance(value, str) else value
-    )
+    return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, value)
