@@ -16,11 +16,8 @@ from typing import Any
 import torch
 
 from data_loader import LOADERS
-from data_loader.decode.clip_reader import ClipReader
-from model import ARCHS
+from model import ARCHS, load_model
 from model.miles import MILES
-from model.restore import restore
-from model.weights import read_checkpoint
 from parse_config import Config, ConfigError, UserError, cli_entry, command_line, merge
 from trainer import distributed
 from trainer.evaluation import table
@@ -33,13 +30,6 @@ from trainer.settings import trainer_settings
 # Intel's library then gives the same bits with any number of threads, so that 1, 2 and 3 processes agree on a CPU. It
 # reads this at its first product.
 os.environ.setdefault("MKL_CBWR", f"{torch.backends.cpu.get_cpu_capability()},STRICT")
-CLIP = (
-    "num_frames",
-    "input_res",
-    "center_crop",
-    "norm_mean",
-    "norm_std",
-)  # of video_params: what clips look like
 
 
 def main(config: Config, given: argparse.Namespace):
@@ -164,20 +154,8 @@ def finish(
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> MILES:
-    """A model ready for encode_text(["..."]) and encode_video(["a.mp4", ...]), in eval mode.
-
-    `path`: a folder of scripts/export.py, or a checkpoint of train.py, MILES, Frozen in Time or MCQ. Clips are read as
-    the model's test split was. Raises ConfigError, FileNotFoundError.
-    """
-    model, path = restore(path), Path(path)
-    config = {} if path.is_dir() else read_checkpoint(path).get("config") or {}
-    loader = config.get("_config", config).get("data_loader") or {}
-    params = (
-        (loader if isinstance(loader, dict) else loader[0]).get("args", {}).get("video_params", {})
-    )
-    params = {key: params[key] for key in CLIP if params.get(key) is not None}
-    model.read = ClipReader({**params, **model.preprocessing})
-    return model.to(device)
+    """The same as `model.load_model`, on the CPU unless a device is given."""
+    return load_model(path, device)
 
 
 def options(parser: argparse.ArgumentParser):

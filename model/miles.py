@@ -1,18 +1,21 @@
 """The dual encoder of MILES (arXiv 2204.12408): clips and captions into one space.
 
-B clips or captions, T frames, N patches a frame, D encoder width, E joint width. Names of parameters are those of the
-released checkpoints: video_model, text_model, vid_proj, text_proj.
+B clips or captions of a batch, C captions, V videos, T frames, N patches per frame, D encoder width, E joint width.
+Names of parameters are those of the released checkpoints: video_model, text_model, vid_proj, text_proj.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, overload
 
+import numpy as np
 import torch
-from huggingface_hub import PyTorchModelHubMixin
+import torch.nn.functional as F
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from model import ARCHS, pretrained
 from model.text.hugging_face import (
@@ -27,28 +30,41 @@ from model.video.build import build_video_model
 from model.weights import load_weights
 from parse_config import ConfigError, check_args, to_plain
 
-Captions = Mapping[str, Tensor] | Sequence[str]
-HUB = (
-    "revision",
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "token",
-)  # where huggingface_hub looks
+Captions = str | Sequence[str]
+Video = str | os.PathLike | np.ndarray | Tensor  # a path, or uint8 frames (T, H, W, 3) of any T
+GPU_BATCH_SIZE = 64
+# Arguments of `from_pretrained` that are huggingface_hub's.
+HUB_ARGUMENTS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+
+
+class ClipReader(Protocol):
+    """Reads videos as the model wants them; data_loader.decode.clip_reader.ClipReader is one."""
+
+    video: Any  # settings: num_frames, input_res, reader, deadline, ...
+    transform: Callable[[Tensor, torch.Generator | None], Tensor]
+
+    def __call__(self, videos: Sequence[Video]) -> Tensor:
+        """Videos -> float32 video_BTCHW."""
+        ...
 
 
 @ARCHS.register("MILES")
 @ARCHS.register("FrozenInTime")
 class MILES(nn.Module, PyTorchModelHubMixin):
-    """Video tower, text tower and a projection of each into the joint space.
+    """Video encoder, text encoder and a projection of each into the joint space.
 
     `projection`: "minimal" (one linear layer each, ReLU before the text's) or "" (none). `load_temporal_fix` (also in
     `video_params`): see `stretch_time`; `strict=False` loads what fits of `load_checkpoint`. `pretrained=False` starts
-    neither tower from other weights, whatever the sections say: for a caller that loads a checkpoint next.
+    neither encoder from other weights, whatever the sections say: for a caller that loads a checkpoint next.
 
-    Attributes: `settings` (the arguments, plain), `preprocessing` (`video_params` of a data set: clips as the model
-    wants them), `facts` (for the model card), `read` (attached by the caller: paths -> video_BTCHW).
+    Attributes: `settings` (the arguments as plain data), `preprocessing` (`video_params` of a data set: clips as the
+    model wants them), `clip_reader` (what `embed_videos` reads with, or None; see `set_clip_reader`).
     """
+
+    video_model: Any
+    text_model: PreTrainedModel
+    vid_proj: nn.Module
+    text_proj: nn.Module
 
     def __init__(
         self,
@@ -62,38 +78,35 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         pretrained: bool = True,
     ):
         super().__init__()
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "video_params": to_plain(video_params),
             "text_params": to_plain(text_params),
             "projection": projection,
             "projection_dim": projection_dim,
         }
-        check_args(
-            build_text_model,
-            text_params,
-            getattr(text_params, "json_path", "") or "arch.args.text_params",
+        text_json_path = getattr(text_params, "json_path", "") or "arch.args.text_params"
+        check_args(build_text_model, text_params, text_json_path)
+        text_args = dict(text_params)
+        from_pretrained = pretrained and not load_checkpoint
+        if not from_pretrained:
+            text_args["pretrained"] = False
+        self.video_model = build_video_model(video_params, from_pretrained)
+        self.text_model = build_text_model(**text_args)
+        self.vid_proj, self.text_proj = _projections(
+            projection,
+            self.video_model.embed_dim,
+            self.text_model.config.hidden_size,
+            projection_dim,
         )
-        fresh = pretrained and not load_checkpoint
-        self.video_model = build_video_model(video_params, fresh)
-        self.text_model = build_text_model(
-            **{**text_params, **({} if fresh else {"pretrained": False})}
-        )
-        widths = self.video_model.embed_dim, self.text_model.config.hidden_size
-        self.vid_proj, self.text_proj = _projections(projection, *widths, projection_dim)
-        self.preprocessing = {
+        self.preprocessing: dict[str, Any] = {
             "num_frames": self.video_model.num_frames,
             "input_res": self.video_model.img_size[0],
         }
-        self.facts: dict[str, str] = {}
-        self.read: Callable[[Sequence[str]], Tensor] | None = None
-        self._tokenizer = None
+        self._clip_reader: ClipReader | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
         if load_checkpoint:
-            load_weights(
-                self,
-                load_checkpoint,
-                strict=strict,
-                temporal_fix=video_params.get("load_temporal_fix", load_temporal_fix),
-            )
+            temporal_fix = video_params.get("load_temporal_fix", load_temporal_fix)
+            load_weights(self, load_checkpoint, strict=strict, temporal_fix=temporal_fix)
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """{"video": video_BTCHW, "text": tokens} -> (t_BE, v_BE), not normalised."""
@@ -101,14 +114,17 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def encode_video(
         self,
-        video: Tensor | Sequence[str],
+        video_BTCHW: Tensor,
         mask_BTN: Tensor | None = None,
         mask_token_D: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor] | Tensor:
-        """video_BTCHW -> (v_BE, patch_BTNE), not normalised; a list of paths -> v_BE alone, without gradient."""
-        if not isinstance(video, Tensor):
-            return self._encode_paths(video)
-        cls_BD, patch_BTND = self.video_features(video, mask_BTN, mask_token_D)
+    ) -> tuple[Tensor, Tensor]:
+        """Preprocessed clips -> (v_BE, patch_BTNE), not normalised. TypeError for anything but a tensor."""
+        if not isinstance(video_BTCHW, Tensor):
+            raise TypeError(
+                f"encode_video takes a tensor video_BTCHW of preprocessed clips, not "
+                f"{type(video_BTCHW).__name__}; embed_videos takes paths and frames"
+            )
+        cls_BD, patch_BTND = self.video_features(video_BTCHW, mask_BTN, mask_token_D)
         return self.vid_proj(cls_BD), self.vid_proj(patch_BTND)
 
     def video_features(
@@ -120,15 +136,90 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         """(cls_BD, patch_BTND): what the projection reads."""
         return self.video_model(video_BTCHW, mask_BTN, mask_token_D)
 
-    def encode_text(self, text: Captions) -> Tensor:
-        """Tokens -> t_BE, not normalised; a list of captions -> the same without gradient."""
-        if not isinstance(text, Mapping):
-            return self._in_parts(
-                self._encode_captions, [text] if isinstance(text, str) else list(text)
+    @overload
+    def embed_videos(
+        self,
+        videos: Video | Sequence[Video],
+        batch_size: int | None = ...,
+        normalize: bool = ...,
+        progress: bool = ...,
+        numpy: Literal[False] = ...,
+    ) -> Tensor: ...
+
+    @overload
+    def embed_videos(
+        self,
+        videos: Video | Sequence[Video],
+        batch_size: int | None = ...,
+        normalize: bool = ...,
+        progress: bool = ...,
+        *,
+        numpy: Literal[True],
+    ) -> np.ndarray: ...
+
+    def embed_videos(
+        self,
+        videos: Video | Sequence[Video],
+        batch_size: int | None = None,
+        normalize: bool = False,
+        progress: bool = False,
+        numpy: bool = False,
+    ) -> Tensor | np.ndarray:
+        """Embeds videos, each a path or its uint8 frames (T, H, W, 3) of any T: v_VE, without gradient.
+
+        Frames are picked and transformed as at test. `normalize`: to length 1. `batch_size`: None stands for 1 on the
+        CPU and 64 on a GPU. `numpy`: an array instead of a tensor. Raises BrokenVideo, FileNotFoundError, UserError,
+        and ValueError for a model without clip reader.
+        """
+        reader = self.clip_reader
+        if reader is None:
+            raise ValueError(
+                "embed_videos has no clip reader: open the model with model.load_model, or call "
+                "set_clip_reader"
             )
-        return self.text_proj(
-            pool(self.text_features(text), text, self.settings["text_params"].get("pooling", "cls"))
-        )
+
+        def embed(batch: Sequence[Video]) -> Tensor:
+            v_BE, _ = self.encode_video(reader(batch).to(self.device))
+            return v_BE
+
+        progress_label = "videos" if progress else None
+        v_VE = self._in_batches(embed, _as_list(videos), batch_size, progress_label)
+        if normalize:
+            v_VE = F.normalize(v_VE, dim=-1)
+        return v_VE.cpu().numpy() if numpy else v_VE
+
+    def encode_text(
+        self,
+        text: Mapping[str, Tensor] | Captions,
+        batch_size: int | None = None,
+        normalize: bool = False,
+        progress: bool = False,
+    ) -> Tensor:
+        """Embeds tokens (t_BE), or captions (t_CE, without gradient, `batch_size` at a time; see `embed_videos`).
+
+        `normalize`: to length 1.
+        """
+        if isinstance(text, Mapping):
+            t_BE = self._encode_tokens(text)
+        else:
+            captions = [text] if isinstance(text, str) else list(text)
+            progress_label = "captions" if progress else None
+            t_BE = self._in_batches(self._encode_captions, captions, batch_size, progress_label)
+        return F.normalize(t_BE, dim=-1) if normalize else t_BE
+
+    def similarity(
+        self,
+        text: Tensor | np.ndarray | Captions,
+        video: Tensor | np.ndarray | Video | Sequence[Video],
+    ) -> Tensor:
+        """Cosine similarities (C, V) of embeddings t_CE and v_VE, or of captions and videos, which it embeds."""
+        if not isinstance(text, Tensor | np.ndarray):
+            text = self.encode_text(text)
+        if not (isinstance(video, Tensor | np.ndarray) and video.ndim == 2):
+            video = self.embed_videos(video)
+        t_CE = F.normalize(torch.as_tensor(text), dim=-1)
+        v_VE = F.normalize(torch.as_tensor(video), dim=-1)
+        return t_CE @ v_VE.to(t_CE).T
 
     def text_features(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Tokens -> last hidden states (B, L, D)."""
@@ -136,10 +227,10 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Captions -> {"input_ids", "attention_mask"}, padded to the longest, cut at what the text model can take."""
-        longest = self.settings["text_params"].get("max_length") or getattr(
-            self.text_model.config, "max_position_embeddings", 512
-        )
-        return tokenize(self.tokenizer, captions, longest)
+        max_length = self.settings["text_params"].get("max_length")
+        if not max_length:
+            max_length = getattr(self.text_model.config, "max_position_embeddings", 512)
+        return tokenize(self.tokenizer, captions, max_length)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -152,18 +243,42 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         """(frames, rows, columns) of patches of a clip."""
         return self.video_model.grid(video_BTCHW)
 
-    def set_gradient_checkpointing(self, on: bool = True):
-        """Recompute the towers' blocks in the backward pass instead of keeping their activations."""
+    def set_gradient_checkpointing(self, on: bool = True) -> None:
+        """Recompute the encoders' blocks in the backward pass instead of keeping their activations."""
         self.video_model.set_gradient_checkpointing(on)
         set_checkpointing(self.text_model, on)
+
+    @property
+    def clip_reader(self) -> ClipReader | None:
+        """What `embed_videos` reads videos with; None: it cannot."""
+        return self._clip_reader
+
+    def set_clip_reader(self, clip_reader: ClipReader) -> None:
+        """Let `embed_videos` read videos with it; `load_model` does that."""
+        self._clip_reader = clip_reader
+
+    def update_preprocessing(self, video_params: Mapping[str, Any]) -> None:
+        """Note how clips looked in training (center_crop, norm_mean, ...); frames and size stay the model's own."""
+        self.preprocessing = {**self.preprocessing, **to_plain(video_params), **self.preprocessing}
+
+    @property
+    def embedding_size(self) -> int:
+        """E, the width of the joint space."""
+        if self.settings["projection"]:
+            return self.settings["projection_dim"]
+        return self.video_model.embed_dim
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
 
-    def _save_pretrained(self, save_directory: Path):
+    def _save_pretrained(self, save_directory: Path) -> None:
         pretrained.save(self, Path(save_directory))
+
+    def generate_model_card(self, facts: Mapping[str, str] | None = None, **_: Any) -> ModelCard:
+        """The model card that `save_pretrained` writes; `facts` (heading -> text) from its `model_card_kwargs`."""
+        return ModelCard(pretrained.card(self, facts or {}))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **changes: Any) -> "MILES":
@@ -172,43 +287,59 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         `changes` lie over the folder's arguments (`video_params={"num_frames": 8}`); revision, cache_dir, token,
         force_download and local_files_only are huggingface_hub's. Raises ConfigError, FileNotFoundError.
         """
-        where = {key: changes.pop(key) for key in HUB if key in changes}
-        return pretrained.load(
-            cls, pretrained.locate(pretrained_model_name_or_path, **where), changes
-        )
+        hub_arguments = {key: changes.pop(key) for key in HUB_ARGUMENTS if key in changes}
+        folder = pretrained.locate(pretrained_model_name_or_path, **hub_arguments)
+        return pretrained.load(cls, folder, changes)
 
-    def _encode_paths(self, paths: Sequence[str]) -> Tensor:
-        if self.read is None:
-            raise ValueError(
-                "encode_video got paths, and nothing that reads them is attached: set model.read to a "
-                "function paths -> video_BTCHW, or load the model with test.load"
-            )
-        return self._in_parts(
-            lambda part: self.encode_video(self.read(part).to(self.device))[0],
-            [paths] if isinstance(paths, str | os.PathLike) else list(paths),
-        )
+    def _encode_tokens(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        pooling = self.settings["text_params"].get("pooling", "cls")
+        return self.text_proj(pool(self.text_features(tokens), tokens, pooling))
 
     def _encode_captions(self, captions: Sequence[str]) -> Tensor:
-        return self.encode_text(
-            {name: ids.to(self.device) for name, ids in self.tokenize(captions).items()}
-        )
+        tokens = self.tokenize(captions)
+        return self._encode_tokens({name: ids.to(self.device) for name, ids in tokens.items()})
 
     @torch.no_grad()
-    def _in_parts(self, encode: Callable[[Sequence], Tensor], things: Sequence) -> Tensor:
-        """On the CPU one at a time, as the evaluator does: so an embedding does not depend on its company."""
-        size = 1 if self.device.type == "cpu" else 64
-        return torch.cat(
-            [encode(things[start : start + size]) for start in range(0, len(things), size)]
-        )
+    def _in_batches(
+        self,
+        encode: Callable[[Sequence], Tensor],
+        inputs: Sequence,
+        batch_size: int | None,
+        progress_label: str | None,
+    ) -> Tensor:
+        """Embeddings of `inputs`, (count, E), with a progress bar if it has a label.
+
+        On the CPU one at a time, as in the evaluation: so an embedding does not depend on the others of its batch.
+        """
+        if batch_size is None:
+            batch_size = 1 if self.device.type == "cpu" else GPU_BATCH_SIZE
+        if not len(inputs):
+            return torch.empty(0, self.embedding_size, device=self.device)
+        embeddings = []
+        with tqdm(total=len(inputs), desc=progress_label, disable=progress_label is None) as bar:
+            for start in range(0, len(inputs), batch_size):
+                batch = inputs[start : start + batch_size]
+                embeddings.append(encode(batch))
+                bar.update(len(batch))
+        return torch.cat(embeddings)
+
+
+def _as_list(videos: Video | Sequence[Video]) -> list[Video]:
+    """One video, or several, as a list."""
+    if isinstance(videos, str | os.PathLike):
+        return [videos]
+    if isinstance(videos, np.ndarray | Tensor):
+        return [videos] if videos.ndim == 4 else list(videos)
+    return list(videos)
 
 
 def _projections(
-    kind: str, video_width: int, text_width: int, width: int
+    kind: str, video_width: int, text_width: int, joint_width: int
 ) -> tuple[nn.Module, nn.Module]:
     if kind == "minimal":
-        return nn.Sequential(nn.Linear(video_width, width)), nn.Sequential(
-            nn.ReLU(), nn.Linear(text_width, width)
-        )
+        vid_proj = nn.Sequential(nn.Linear(video_width, joint_width))
+        text_proj = nn.Sequential(nn.ReLU(), nn.Linear(text_width, joint_width))
+        return vid_proj, text_proj
     if kind:
         raise ConfigError(f"arch.args.projection: {kind!r} is given, 'minimal' or '' is needed")
     if video_width != text_width:

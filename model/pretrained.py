@@ -4,11 +4,11 @@ model.safetensors         weights, by the released names
 config.json               {"arch": {"type", "args"}}: what builds it
 preprocessor_config.json  `video_params` of a data set: frames and pixels as the model saw them
 text/                     the text model's configuration and its tokenizer
-README.md                 model card
+README.md                 model card, see `card`
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,12 @@ def save(model: nn.Module, folder: Path):
     )
     write_json(folder / CONFIG, {"arch": arch})
     write_json(folder / PREPROCESSING, model.preprocessing)
+    (folder / "README.md").unlink(missing_ok=True)  # huggingface_hub would keep an old card
     tokenizer.save_pretrained(folder / TEXT)
     model.text_model.config.save_pretrained(folder / TEXT)
-    (folder / "README.md").write_text(card(model), encoding="utf-8")
 
 
-def load(cls: type[nn.Module], folder: Path, changes: Mapping[str, Any]) -> nn.Module:
+def load(cls: Callable[..., Any], folder: Path, changes: Mapping[str, Any]) -> Any:
     """A model in eval mode from a folder that `save` wrote; `changes` are laid over its arguments.
 
     Raises ConfigError, FileNotFoundError.
@@ -80,7 +80,7 @@ def load(cls: type[nn.Module], folder: Path, changes: Mapping[str, Any]) -> nn.M
         saved = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         if saved["input_res"] != model.preprocessing["input_res"]:
             saved.pop("center_crop", None)
-        model.preprocessing = {**saved, **model.preprocessing}
+        model.update_preprocessing(saved)
     return model.eval()
 
 
@@ -103,11 +103,11 @@ def locate(source: str | Path, **where: Any) -> Path:
         raise hub.absent("from_pretrained", str(source), str(source), "give its path") from None
 
 
-def card(model: nn.Module) -> str:
-    """The model card: what it is, how it is used, what it was made from (`model.facts`: heading -> text)."""
+def card(model: nn.Module, facts: Mapping[str, str]) -> str:
+    """The model card: what it is, how it is used, and what it was made from (`facts`: heading -> text)."""
     video, clip = model.video_model, model.preprocessing
     count = sum(p.numel() for p in model.parameters()) / 1e6
-    facts = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in model.facts.items())
+    sections = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in facts.items())
     return f"""---
 library_name: pytorch
 pipeline_tag: feature-extraction
@@ -125,16 +125,15 @@ Video-text Retrieval* (ECCV 2022, arXiv 2204.12408): {count:.1f}M parameters; sp
 With the project's code beside this folder:
 
 ```python
-import torch.nn.functional as F
-from test import load
-model = load("this-folder")
-texts, videos = model.encode_text(["a dog runs"]), model.encode_video(["a.mp4", "b.mp4"])
-print(F.normalize(texts) @ F.normalize(videos).T)
+from model import load_model
+model = load_model("this-folder")
+texts, videos = model.encode_text(["a dog runs"]), model.embed_videos(["a.mp4", "b.mp4"])
+print(model.similarity(texts, videos))
 ```
 
 Clips: {clip["num_frames"]} frames (the middle one of each of as many equal segments), {clip["input_res"]} px; all
 settings in `{PREPROCESSING}`. Weights alone: `safetensors.torch.load_file("{WEIGHTS}")`.
-{facts}"""
+{sections}"""
 
 
 def write_json(path: Path, content: Any):

@@ -4,36 +4,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from model import ARCHS, pretrained
+from model.miles import MILES
 from model.weights import load_weights, read_checkpoint
 from parse_config import LEGACY_KEYS, ConfigError, to_plain
 
-CLIP = (
-    "center_crop",
-    "norm_mean",
-    "norm_std",
-)  # of a data set's video_params: what clips look like beside their size
-START = ("load_checkpoint", "strict", "pretrained")  # arguments about where the weights come from
+# Keys of a data set's video_params that say what clips look like, beside their size.
+CLIP_KEYS = ("center_crop", "norm_mean", "norm_std")
+# Arguments of an arch that say where its weights come from.
+WEIGHT_KEYS = ("load_checkpoint", "strict", "pretrained")
 
 
 def restore(
     path: str | Path, arch: Mapping[str, Any] | None = None, teacher: bool = False
-) -> nn.Module:
+) -> MILES:
     """The model, in eval mode on the CPU; its `preprocessing` is that of the data it was trained on.
 
     `path`: a folder that scripts/export.py or `save_pretrained` wrote, or a checkpoint of train.py, MILES, Frozen in
     Time or MCQ. `arch`: {"type", "args"} in place of what the file says of itself. `teacher`: the snapshot's video
-    tower instead of the student's. Raises ConfigError, FileNotFoundError.
+    encoder instead of the student's. A relative path of the text model is looked for in the working directory, then in
+    the checkpoint's folder and those above it. Raises ConfigError, FileNotFoundError.
     """
     if not arch and (Path(path) / pretrained.CONFIG).is_file():
         if teacher:
             raise ConfigError(
                 f"{path}: an exported folder holds one model; take the teacher from the checkpoint"
             )
-        return ARCHS.get("MILES").from_pretrained(path)
-    return from_checkpoint(read_checkpoint(path), str(path), arch, teacher)
+        return MILES.from_pretrained(path)
+    checkpoint = read_checkpoint(path)
+    return from_checkpoint(checkpoint, str(path), arch, teacher, text_root=Path(path).parent)
 
 
 def from_checkpoint(
@@ -42,10 +41,12 @@ def from_checkpoint(
     arch: Mapping[str, Any] | None = None,
     teacher: bool = False,
     config: Mapping[str, Any] | None = None,
-) -> nn.Module:
-    """The same from a checkpoint that `read_checkpoint` has read; `name` is what messages call it.
+    text_root: Path | None = None,
+) -> MILES:
+    """The model of a checkpoint that `read_checkpoint` has read, as `restore` gives it.
 
-    `config`: the JSON in place of the checkpoint's own (see `described`).
+    `name` is what messages call the checkpoint; `config`: the JSON in place of the checkpoint's own (see `described`);
+    `text_root`: the lowest folder to look in for the text model, beside the working directory.
     """
     config = config or described(checkpoint)
     arch = arch or config.get("arch")
@@ -53,29 +54,58 @@ def from_checkpoint(
         raise ConfigError(
             f"{name}: does not say what model it holds; give a config (-c) whose arch describes it"
         )
-    args = to_plain(arch["args"])
-    for key in LEGACY_KEYS:
-        section, _, leaf = key.removeprefix("arch.args.").rpartition(".")
-        if key.startswith("arch.args."):
-            (args.get(section, {}) if section else args).pop(leaf, None)
-    args = {key: value for key, value in args.items() if key not in START}
-    kind = (
-        "MILES" if arch["type"] == "MCQ" else arch["type"]
-    )  # its towers without the BridgeFormer are ours
-    model = ARCHS.build({"type": kind, "args": args}, pretrained=False)
-    fix = args["video_params"].get("load_temporal_fix", args.get("load_temporal_fix", "zeros"))
-    load_weights(model, checkpoint, temporal_fix=fix, teacher=teacher, name=name)
-    loaders = config.get("data_loader") or [{}]
-    params = ((loaders if isinstance(loaders, Mapping) else loaders[0]).get("args") or {}).get(
-        "video_params"
-    ) or {}
-    model.preprocessing |= {
-        key: to_plain(params[key]) for key in CLIP if params.get(key) is not None
-    }
+    args = _arch_args(arch)
+    text_params = args.get("text_params", {})
+    if text_root is not None and "model" in text_params:
+        text_params["model"] = find_text_model(text_params["model"], text_root)
+    # MCQ's encoders without its BridgeFormer are those of MILES.
+    arch_type = "MILES" if arch["type"] == "MCQ" else arch["type"]
+    model = ARCHS.build({"type": arch_type, "args": args}, pretrained=False)
+    temporal_fix = args.get("load_temporal_fix", "zeros")
+    temporal_fix = args["video_params"].get("load_temporal_fix", temporal_fix)
+    load_weights(model, checkpoint, temporal_fix=temporal_fix, teacher=teacher, name=name)
+    video_params = _dataset_video_params(config)
+    model.update_preprocessing(
+        {key: video_params[key] for key in CLIP_KEYS if video_params.get(key) is not None}
+    )
     return model.eval()
 
 
 def described(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JSON that a checkpoint was trained with: as it is in ours, inside a ConfigParser in the family's, or {}."""
+    """The JSON that a checkpoint was trained with: as it is in ours, inside a ConfigParser in those of Frozen in Time
+    and its forks, or {}."""
     config = checkpoint.get("config") or {}
     return config if "arch" in config else config.get("_config") or {}
+
+
+def find_text_model(name: str, text_root: Path) -> str:
+    """A relative folder -> its absolute path, in the working directory or else in `text_root` or a folder above it.
+
+    A name that is no folder in any of them (a hub id, a path of another machine) comes back as it is.
+    """
+    if Path(name).is_dir():
+        return str(Path(name).absolute())
+    root = text_root.absolute()
+    for folder in (root, *root.parents):
+        if (folder / name / "config.json").is_file():
+            return str(folder / name)
+    return name
+
+
+def _arch_args(arch: Mapping[str, Any]) -> dict[str, Any]:
+    """The arch's arguments without those of other codebases and those that say where weights come from."""
+    args = to_plain(arch["args"])
+    for key in LEGACY_KEYS:
+        if not key.startswith("arch.args."):
+            continue
+        section, _, legacy_name = key.removeprefix("arch.args.").rpartition(".")
+        section_args = args.get(section, {}) if section else args
+        section_args.pop(legacy_name, None)
+    return {key: value for key, value in args.items() if key not in WEIGHT_KEYS}
+
+
+def _dataset_video_params(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`video_params` of the config's (first) data set, or {}."""
+    loaders = config.get("data_loader") or [{}]
+    loader = loaders if isinstance(loaders, Mapping) else loaders[0]
+    return (loader.get("args") or {}).get("video_params") or {}

@@ -1,7 +1,7 @@
 """A checkpoint -> a model to use elsewhere, without optimizer and teacher.
 
     python scripts/export.py CKPT OUT                    a folder: model.safetensors, config.json, tokenizer,
-                                                         preprocessing, model card; test.load(OUT) opens it
+                                                         preprocessing, model card; model.load_model(OUT) opens it
     python scripts/export.py CKPT OUT.pth --layout authors     one file that the authors' test_MILES.py reads
 
 CKPT: of train.py, MILES, Frozen in Time or MCQ. OUT must not be there yet.
@@ -34,7 +34,7 @@ def main(
     checkpoint = read_checkpoint(source)
     config = config or described(checkpoint)
     model = from_checkpoint(checkpoint, str(source), teacher=teacher, config=config)
-    model.facts = facts(source, checkpoint, config, teacher)
+    card_facts = facts(source, checkpoint, config, teacher)
     out.parent.mkdir(parents=True, exist_ok=True)
     if layout == "authors":
         torch.save(
@@ -49,7 +49,7 @@ def main(
             out,
         )
     else:
-        model.save_pretrained(out)
+        model.save_pretrained(out, model_card_kwargs={"facts": card_facts})
     print(
         f"{out}: {'teacher' if teacher else 'model'} of {source}, {sum(p.numel() for p in model.parameters()):,} "
         f"parameters, without optimizer"

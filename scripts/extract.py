@@ -17,19 +17,18 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from model import load_model
 from model.miles import MILES
 from parse_config import ConfigError, UserError, cli_entry, to_plain
 from scripts.retrieval import sources
 from scripts.retrieval.encode import encoder, fill, on_main, parts, width
 from scripts.retrieval.feature_writer import Store
 from scripts.retrieval.features import FILES, Row, digest, fingerprint
-from test import load
 from trainer import distributed, lock
 from trainer.distributed import gather_objects, rank, world_size
 from trainer.log import console
@@ -41,9 +40,8 @@ def main(given: argparse.Namespace):
     began, device = time.monotonic(), distributed.start(given.device)
     try:
         console()
-        model = load(given.resume, device)
-        if given.deadline is not None:
-            model.read.video = replace(model.read.video, deadline=given.deadline)
+        overrides = {} if given.deadline is None else {"deadline": given.deadline}
+        model = load_model(given.resume, device, video_params=overrides)
         store = Store(given.out, given.files, given.shard, width(model))
         sets = sources.data_sets(given.source, given.split)
         begin(store, model, sets, given)
@@ -69,7 +67,9 @@ def begin(store: Store, model: MILES, sets: list[Any], given: argparse.Namespace
             if sets
             else sources.files(given.source)
         )
-        settings = [] if given.texts else [dataset.video for dataset in sets] or [model.read.video]
+        settings = (
+            [] if given.texts else [dataset.video for dataset in sets] or [model.clip_reader.video]
+        )
         video = to_plain([{**vars(one), "deadline": None} for one in settings])
         identity = {
             "kind": "text" if given.texts else "video",
@@ -90,7 +90,9 @@ def begin(store: Store, model: MILES, sets: list[Any], given: argparse.Namespace
             share = rows[
                 rank() * len(rows) // world_size() : (rank() + 1) * len(rows) // world_size()
             ]
-            pieces = sources.cut(share, given.segments, model.read.video.deadline, given.workers)
+            pieces = sources.cut(
+                share, given.segments, model.clip_reader.video.deadline, given.workers
+            )
             rows = [row for part in gather_objects(pieces) for row in part]
         on_main(lambda: store.begin(identity, rows))
 

@@ -180,10 +180,10 @@ def test_five_lines_give_the_evaluators_embeddings(home, examined):
 
     found, _ = load_embeddings(examined[0] / "embeddings")
     model = program.load(home / "model.pth")
-    videos = model.encode_video([str(home / "data" / f"{i}.mp4") for i in range(11)])
+    videos = model.embed_videos([str(home / "data" / f"{i}.mp4") for i in range(11)])
     texts = model.encode_text(list(found.captions))
     assert torch.equal(videos, found.video_VE) and torch.equal(texts, found.text_CE), "bit for bit"
-    assert not videos.requires_grad and model.encode_video(str(home / "data/3.mp4")).equal(
+    assert not videos.requires_grad and model.embed_videos(str(home / "data/3.mp4")).equal(
         videos[3:4]
     )
     model.save_pretrained(home / "exported")
@@ -191,7 +191,7 @@ def test_five_lines_give_the_evaluators_embeddings(home, examined):
     assert torch.equal(
         again.encode_text(["the red dog runs"]), model.encode_text(["the red dog runs"])
     )
-    assert again.encode_video([home / "data/0.mp4"]).shape == (1, 16)
+    assert again.embed_videos([home / "data/0.mp4"]).shape == (1, 16)
 
 
 def test_each_run_has_its_own_folder_and_none_is_written_over(home, examined):

@@ -1,29 +1,44 @@
-"""Files -> clips as a data set's test split makes them, without a data set. B clips, T frames."""
+"""Files or decoded frames -> clips as a data set's test split makes them, without a data set.
+
+B clips, T frames, C = 3 channels, H height, W width.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from data_loader.frames import pick
 from data_loader.reader import read_clip
 from data_loader.settings import video_settings
 from data_loader.transforms import build_transform
+from parse_config import UserError
+
+Video = str | os.PathLike | np.ndarray | torch.Tensor  # a path, or uint8 frames_THWC
 
 
 class ClipReader:
-    """paths -> float32 video_BTCHW: the middle frame of each segment, the test transform.
+    """Videos -> float32 video_BTCHW: the middle frame of each segment, the test transform.
 
-    `video_params` are those of a data set. Raises BrokenVideo naming the file, FileNotFoundError.
+    A video is a path, or its decoded RGB frames, uint8 (frames, H, W, 3), one or more. `video_params` are those of a
+    data set. Raises BrokenVideo naming the file, FileNotFoundError, UserError for an array of another kind.
     """
 
     def __init__(self, video_params: Mapping[str, Any]):
         self.video = video_settings(video_params, "test")
         self.transform = build_transform(False, **self.video.transform_args)
 
-    def __call__(self, paths: Sequence[str | os.PathLike]) -> torch.Tensor:
-        return torch.stack([self.clip(path) for path in paths])
+    def __call__(self, videos: Sequence[Video]) -> torch.Tensor:
+        return torch.stack(
+            [
+                self.from_frames(video)
+                if isinstance(video, np.ndarray | torch.Tensor)
+                else self.clip(video)
+                for video in videos
+            ]
+        )
 
     def clip(
         self, path: str | os.PathLike, start: float | None = None, end: float | None = None
@@ -38,3 +53,19 @@ class ClipReader:
             deadline=self.video.deadline,
         )
         return self.transform(clip_TCHW, None)
+
+    def from_frames(self, frames_THWC: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """float32 video_TCHW of all decoded frames of a video, picked and transformed as those of a file are."""
+        frames_THWC = torch.as_tensor(frames_THWC)
+        if (
+            frames_THWC.dtype != torch.uint8
+            or frames_THWC.ndim != 4
+            or frames_THWC.shape[3] != 3
+            or not len(frames_THWC)
+        ):
+            raise UserError(
+                f"a video of shape {tuple(frames_THWC.shape)} and {frames_THWC.dtype} is given; frames are "
+                f"uint8 of shape (frames, height, width, 3)"
+            )
+        picked_TCHW = frames_THWC[pick(len(frames_THWC), self.video.num_frames)].permute(0, 3, 1, 2)
+        return self.transform(picked_TCHW, None)

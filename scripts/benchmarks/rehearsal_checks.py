@@ -133,7 +133,7 @@ def same_model(checkpoint: Path, exported: Path, embeddings: Path) -> str:
 def embed(path: Path, captions: list[str], clips: list[Path]) -> tuple[Tensor, Tensor]:
     """(C, E) and (V, E) by the five lines of the README."""
     model = program.load(path)
-    return model.encode_text(captions), model.encode_video(clips)
+    return model.encode_text(captions), model.embed_videos(clips)
 
 
 def same_onnx(exported: Path, folder: Path) -> str:

@@ -18,10 +18,10 @@ from data_loader.frames import pick
 from data_loader.reader import read_clip, read_frames
 from data_loader.readers.image_reader import is_image
 from data_loader.transforms import build_transform
+from model import load_model
 from model.miles import MILES
 from parse_config import UserError
 from scripts.figures.heatmap import PANEL
-from test import load
 
 File = str | os.PathLike
 MEMORY = 1 << 29  # bytes of whole frames that are held at once
@@ -39,7 +39,7 @@ class Clip(NamedTuple):
 def models(given: MILES | File | Sequence[MILES | File], device: str = "cpu") -> list[MILES]:
     """Models, or checkpoints and exported folders -> models in eval mode that can read files."""
     given = [given] if isinstance(given, MILES | str | os.PathLike) else list(given)
-    return [one if isinstance(one, MILES) else load(one, device) for one in given]
+    return [one if isinstance(one, MILES) else load_model(one, device) for one in given]
 
 
 def clips(model: MILES, given: Tensor | File | Sequence[File], panel: int = PANEL) -> list[Clip]:
@@ -104,8 +104,9 @@ def whole_clip(
 
 
 def reader_of(model: MILES) -> ClipReader:
-    """What `test.load` attached, or one for the model's own `preprocessing`."""
-    return model.read if isinstance(model.read, ClipReader) else ClipReader(model.preprocessing)
+    """The model's own, or one for its `preprocessing`."""
+    reader = model.clip_reader
+    return reader if isinstance(reader, ClipReader) else ClipReader(model.preprocessing)
 
 
 def _clip(

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from data_loader.reader import BrokenVideo
+from model import load_model
 from model.miles import MILES
 from model.text.word_features import encode_words
 from parse_config import UserError
@@ -15,7 +16,6 @@ from scripts.html_report.run_folder import Exam, Run
 from scripts.html_report.tables import text
 from scripts.html_report.thumbnails import Clips, data_uri, some
 from scripts.visualize import alignment_figure, attention_figure, masking_figure
-from test import load
 
 log = logging.getLogger(__name__)
 WORDS = 4  # of a caption, in the alignment's figure
@@ -45,7 +45,7 @@ def figures(run: Run, clips: Sequence[Clips], count: int, device: str = "cpu") -
     if not subjects:
         return note("No clips to draw were found: they are taken from those of an exam.")
     try:
-        model = load(run.checkpoint, device)
+        model = load_model(run.checkpoint, device)
     except (UserError, OSError) as error:
         return note(f"{run.checkpoint}: {error}")
     made = "".join(drawn(*each) for each in wanted(model, run.checkpoint, subjects, device))

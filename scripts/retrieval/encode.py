@@ -25,7 +25,7 @@ def parts(
     batches = plan(shards, len(store.rows), store.shard_rows, given.batch)
     if given.texts:
         return read_texts(store.rows, batches, store.shard_rows)
-    clips = Clips(store.rows, model.read, sets, bool(given.segments))
+    clips = Clips(store.rows, model.clip_reader, sets, bool(given.segments))
     return read_clips(clips, batches, store.shard_rows, given.workers)
 
 

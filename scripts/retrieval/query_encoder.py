@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from test import load
+from model import load_model
 
 LONGEST = 1000  # characters of a text; the tokenizer cuts at much less
 
@@ -14,7 +14,7 @@ class Queries:
     """The encoders of a checkpoint behind a lock: one query at a time."""
 
     def __init__(self, checkpoint: str, device: str = "cpu"):
-        self._model, self._lock = load(checkpoint, device), threading.Lock()
+        self._model, self._lock = load_model(checkpoint, device), threading.Lock()
 
     def text(self, words: str) -> np.ndarray:
         """(E,) of a text."""
@@ -24,4 +24,4 @@ class Queries:
     def video(self, path: Path) -> np.ndarray:
         """(E,) of a whole video or picture. Raises BrokenVideo, FileNotFoundError."""
         with self._lock:
-            return self._model.encode_video([path])[0].cpu().numpy()
+            return self._model.embed_videos([path])[0].cpu().numpy()

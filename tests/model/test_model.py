@@ -370,14 +370,14 @@ def test_no_network_is_one_line_and_quick(monkeypatch, folder, tmp_path):
 
 def test_paths_need_a_reader(folder):
     model = tiny_models.build_miles(folder).eval()
-    with pytest.raises(ValueError, match="set model.read"):
-        model.encode_video(["a.mp4"])
+    with pytest.raises(ValueError, match="embed_videos has no clip reader"):
+        model.embed_videos(["a.mp4"])
     clips = dict(zip(("a.mp4", "b.mp4"), tiny_models.random_batch()["video"]))
-    model.read = lambda paths: torch.stack([clips[path] for path in paths])
-    v_BE = model.encode_video(["a.mp4", "b.mp4"])
+    model.set_clip_reader(lambda paths: torch.stack([clips[path] for path in paths]))
+    v_BE = model.embed_videos(["a.mp4", "b.mp4"])
     wanted = model.encode_video(torch.stack(list(clips.values())))[0]
     torch.testing.assert_close(v_BE, wanted.detach())
-    assert not v_BE.requires_grad and torch.equal(model.encode_video("b.mp4"), v_BE[1:])
+    assert not v_BE.requires_grad and torch.equal(model.embed_videos("b.mp4"), v_BE[1:])
 
 
 def test_drop_path_only_when_training():

@@ -130,7 +130,7 @@ def test_a_folder_stands_alone(model, folder, checkpoint, tmp_path, capsys):
         "SHA-256",
         "toy, 10 captions, 10 videos",
         "| t2v | 26.1 | 47.2 | 56.9 | 7.0 |",
-        "from test import load",
+        "from model import load_model",
     ):
         assert words in card
 

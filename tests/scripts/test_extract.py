@@ -14,6 +14,7 @@ import torch
 
 from data_loader.decode.timestamps import duration, segments
 from data_loader.reader import read_clip
+from model import load_model
 from parse_config import UserError
 from scripts import extract
 from scripts.retrieval import feature_writer
@@ -23,7 +24,6 @@ from scripts.synthetic import tiny_models
 from scripts.synthetic.clip_files import write_clip, x264
 from scripts.synthetic.clips import make
 from scripts.synthetic.miniatures import write_media
-from test import load as load_model
 from tests.helpers import tiny_run
 from tests.helpers.processes import run
 
@@ -121,14 +121,14 @@ def whole(home):
 
 
 def test_features_are_those_of_the_model_file_by_file(home, whole):
-    found, model = Features(whole), load_model(home / "ckpt.pth")
+    found, model = Features(whole), load_model(home / "ckpt.pth", "cpu")
     assert [row["id"] for row in found.rows] == sorted(
         NAMES, key=lambda name: (name.count("/"), name)
     )
     assert len(found) == len(NAMES) and found.width == 16
     for row, feature_E in zip(found.rows, found.all()):
         assert row["path"] == str(home / "clips" / row["id"]) and row["start"] is row["end"] is None
-        assert torch.equal(model.encode_video([row["path"]])[0], torch.from_numpy(feature_E))
+        assert torch.equal(model.embed_videos([row["path"]])[0], torch.from_numpy(feature_E))
 
 
 def test_broken_files_are_listed_and_do_not_stop_it(home, whole, tmp_path, capsys):
@@ -294,7 +294,7 @@ def test_a_part_of_a_video_that_cannot_be_read_is_listed_alone(home, tmp_path, m
         {"id": "a", "path": str(tmp_path / "a.mp4"), "start": start, "end": start + 1}
         for start in range(6)
     ]
-    read = load_model(home / "ckpt.pth").read
+    read = load_model(home / "ckpt.pth", "cpu").clip_reader
     samples = Clips(rows, read, [], True).__getitems__(list(range(6)))
     assert [sample["video"] is None for sample in samples] == [False] * 4 + [True] * 2
     assert "no frame between 5 and 6 s" in samples[5]["meta"]["failures"][0][1]
@@ -332,7 +332,7 @@ def test_segments_are_physical_cuts(home, tmp_path, name, how):
             "0",
         ]
     )
-    found, model = Features(tmp_path / "out"), load_model(home / "ckpt.pth")
+    found, model = Features(tmp_path / "out"), load_model(home / "ckpt.pth", "cpu")
     spans = [(row["start"], row["end"]) for row in found.rows]
     assert (
         spans[:2] == [(0, 4), (4, 8)]
@@ -345,7 +345,7 @@ def test_segments_are_physical_cuts(home, tmp_path, name, how):
         inside = [i for i, t in enumerate(times) if start <= t < end]
         ends = [round(len(inside) * place / 4) for place in range(5)]
         middle = [inside[(low + high - 1) // 2] for low, high in zip(ends, ends[1:])]
-        video_BTCHW = model.read.transform(frames_TCHW[middle], None)[None]
+        video_BTCHW = model.clip_reader.transform(frames_TCHW[middle], None)[None]
         assert torch.equal(model.encode_video(video_BTCHW)[0][0], torch.from_numpy(feature_E))
 
 
@@ -374,7 +374,7 @@ def test_texts_of_files_and_of_a_config(home, tmp_path, files):
     config = tiny_run.save(
         tmp_path / "c.json", {"name": "c", "arch": {}, "data_loader": [tiny_run.loader(data)]}
     )
-    model = load_model(home / "ckpt.pth")
+    model = load_model(home / "ckpt.pth", "cpu")
     for source, ids in (
         (tmp_path / "a.txt", ["1", "3", "5", "7"]),
         (tmp_path / "a.jsonl", ["x", "x", "2", "3"]),
@@ -421,7 +421,7 @@ def test_a_data_set_of_a_config(home, tmp_path):
     config = tiny_run.save(tmp_path / "c.json", content)
     given = ["-r", str(home / "ckpt.pth"), str(config), "-d", "cpu", "--workers", "0"]
     extract.cli([*given, str(tmp_path / "out")])
-    found, model = Features(tmp_path / "out"), load_model(home / "ckpt.pth")
+    found, model = Features(tmp_path / "out"), load_model(home / "ckpt.pth", "cpu")
     assert [(row["start"], row["end"]) for row in found.rows] == [(None, None)] * 3 + [(0.2, 0.7)]
     from data_loader.decode.clip_reader import ClipReader
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model import load_model
 from parse_config import UserError
 from scripts import extract, index, search
 from scripts.retrieval import faiss_index
 from scripts.retrieval.media import span
 from scripts.retrieval.search_index import SearchIndex, place
-from test import load as load_model
 from tests.helpers import search_home
 
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_indexed_is_said(cloud, tmp_path):
 
 def test_the_command_line_answers_words_and_videos(home, capsys):
     given = [str(home / "index"), "-k", "3"]
-    model, opened = load_model(home / "ckpt.pth"), SearchIndex(home / "index")
+    model, opened = load_model(home / "ckpt.pth", "cpu"), SearchIndex(home / "index")
     for words in ("a red dog", 'he said "jump" & <left>', "\U0001f600", "cat " * 3000):
         search.cli([*given, words, "--json"])
         hits = json.loads(capsys.readouterr().out)

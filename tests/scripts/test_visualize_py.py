@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from model import load_model
 from scripts import visualize
 from scripts.figures.alignment import word_similarity
 from scripts.figures.attention import attention_maps
@@ -32,7 +33,6 @@ from scripts.figures.sheet import (
 from scripts.figures.video_writer import write_movie
 from scripts.synthetic import tiny_models
 from scripts.synthetic.clips import BROKEN, make
-from test import load
 from tests.scripts.test_visualize import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,7 +168,7 @@ def test_attention_drawn_is_attention_computed(place, capsys):
     )
     block = TITLE + LINE + 2 * (SIDE + GAP)
     assert Image.open(out).size == (LEFT + 4 * (SIDE + GAP) + 12 + BAR - 16, TOP + 2 * block + GAP)
-    model = load(place / "a.pth")
+    model = load_model(place / "a.pth", "cpu")
     for number, clip in enumerate(clips(model, videos, SIDE)):
         heat = attention_maps(model, clip)["mean of heads"]
         for t in range(4):
@@ -206,10 +206,10 @@ def test_each_head_any_block_and_two_checkpoints(place, capsys):
     assert Image.open(out).size[1] == TOP + HEAD + TITLE + LINE + 3 * (SIDE + GAP) + GAP
     heats = [
         attention_maps(model, clips(model, place / "h264.mp4", SIDE)[0], 0, "each", "time")
-        for model in (load(place / "a.pth"), load(place / "b.pth"))
+        for model in (load_model(place / "a.pth", "cpu"), load_model(place / "b.pth", "cpu"))
     ]
     scale = Scale(0, max(heat.max() for maps in heats for heat in maps.values()), "")
-    picture = clips(load(place / "a.pth"), place / "h264.mp4", SIDE)[0].picture_TPPC[2]
+    picture = clips(load_model(place / "a.pth", "cpu"), place / "h264.mp4", SIDE)[0].picture_TPPC[2]
     np.testing.assert_array_equal(
         panel(out, HEAD + SIDE + GAP, 2), overlay(picture, heats[0]["head 1"][2], scale)
     )
@@ -238,7 +238,7 @@ def test_alignment_drawn_is_alignment_computed(place, capsys, more):
         SIDE,
         *more,
     )
-    model = load(place / "a.pth")
+    model = load_model(place / "a.pth", "cpu")
     clip = clips(model, place / "h264.mp4", SIDE)[0]
     heat = word_similarity(model, clip.video_BTCHW, "a red dog")[1].numpy()
     heat = (heat - sum(heat) / 3 if more else heat)[1:]
@@ -282,7 +282,7 @@ def test_masking_drawn_is_masking_computed(place, capsys):
 
 
 def test_an_image_is_one_frame_and_an_exported_folder_a_checkpoint(place, capsys):
-    load(place / "a.pth").save_pretrained(place / "folder")
+    load_model(place / "a.pth", "cpu").save_pretrained(place / "folder")
     for kind, more in (("attention", ()), ("alignment", ("--text", "a dog")), ("masking", ())):
         (out,) = run(
             capsys,
@@ -333,7 +333,9 @@ def test_moving_pictures_show_every_frame(place, capsys, kind):
             pages = [frame.to_image() for frame in container.decode(video=0)]
             assert container.streams.video[0].average_rate == 25
     assert len(pages) == 8 and len({page.size for page in pages}) == 1
-    clip = clips(load(place / "a.pth"), place / "h264-8.mp4", SIDE)[0]  # frames 0, 2, 4, 6
+    clip = clips(load_model(place / "a.pth", "cpu"), place / "h264-8.mp4", SIDE)[
+        0
+    ]  # frames 0, 2, 4, 6
     down = TOP + HEAD + TITLE + LINE
     shown = np.asarray(pages[2])[down : down + SIDE, LEFT : LEFT + SIDE].astype(float)
     assert np.corrcoef(shown.ravel(), clip.picture_TPPC[1].ravel())[0, 1] > 0.98

@@ -1,0 +1,77 @@
+"""A run, a checkpoint, an exported folder or a hub id -> a model that reads files and captions.
+
+This module lies above `model` and `data_loader`: here a model gets the reader of its clips.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_loader.decode.clip_reader import ClipReader
+from model.miles import MILES
+from model.restore import restore
+from model.weights.read import FOLDER
+
+RUN_CHECKPOINTS = ("model_best.pth", "checkpoint-latest.pth")  # of a run folder, the first wins
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+
+
+def load_model(
+    path: str | os.PathLike,
+    device: str | torch.device | None = None,
+    video_params: Mapping[str, Any] | None = None,
+) -> MILES:
+    """A model in eval mode on `device` (None: a GPU if there is one), ready for captions, files and frames.
+
+    `path`: a run folder of train.py (its best checkpoint, else its latest; of a run with stages the last stage that has
+    one), a checkpoint of train.py, MILES, Frozen in Time or MCQ, a folder of scripts/export.py, or a hub id. Clips are
+    read as the model's test split was; `video_params` override that, for instance {"deadline": 5}. Raises ConfigError,
+    FileNotFoundError.
+    """
+    # Intel's library then gives the same bits with any number of threads, as in test.py. It reads this at its first
+    # product. Not when this module is imported: training imports it too, to look for architectures.
+    os.environ.setdefault("MKL_CBWR", f"{torch.backends.cpu.get_cpu_capability()},STRICT")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if is_hub_id(path):
+        model = MILES.from_pretrained(path)
+    else:
+        model = restore(find_checkpoint(Path(path)))
+    model.set_clip_reader(ClipReader({**model.preprocessing, **(video_params or {})}))
+    return model.to(device)
+
+
+def is_hub_id(path: str | os.PathLike) -> bool:
+    """Whether `path` is written owner/name, and neither exists here nor is named like a checkpoint."""
+    return (
+        re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)) is not None
+        and Path(path).suffix not in CHECKPOINT_SUFFIXES
+        and not Path(path).exists()
+    )
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A run folder -> its checkpoint; anything else as it is. FileNotFoundError for a folder without weights."""
+    if not path.is_dir():
+        return path
+    stages = sorted(path.glob("stage*/"), key=stage_number, reverse=True)
+    for folder in (path, *stages):
+        for name in RUN_CHECKPOINTS:
+            if (folder / name).is_file():
+                return folder / name
+    if not any((path / name).is_file() for name in FOLDER):
+        raise FileNotFoundError(
+            f"{path}: is a folder without a model: neither {' nor '.join(RUN_CHECKPOINTS)} of a run, nor "
+            f"{', '.join(FOLDER)}"
+        )
+    return path
+
+
+def stage_number(folder: Path) -> int:
+    """stage2_finetune -> 2; 0 for a folder that is no stage's."""
+    match = re.match(r"stage(\d+)", folder.name)
+    return int(match[1]) if match else 0
