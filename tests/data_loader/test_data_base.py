@@ -36,7 +36,7 @@ class Clips(TextVideoDataset):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def shared_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for i in range(6):
         write_media(folder / f"v{i}.mp4", i)
@@ -44,8 +44,8 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "clips")
+def folder(shared_folder, tmp_path):
+    return shutil.copytree(shared_folder, tmp_path / "clips")
 
 
 def make(folder, split="train", params=None, **more):
@@ -127,11 +127,11 @@ def test_a_share_of_the_videos_keeps_its_captions(captions):
 
 
 def test_videos_without_a_caption_are_no_training_samples(caplog):
-    some = Table.from_columns(
+    captioned = Table.from_columns(
         id=["a", "b", "c"], path=["a", "b", "c"], caption=["x", "y"], count=[1, 0, 1]
     )
     for need, ids in ((True, ["a", "c"]), (False, ["a", "b", "c"])):
-        selection = VideoSelection(some, "", "set")
+        selection = VideoSelection(captioned, "", "set")
         selection.subsample(1.0, need_captions=need)
         assert list(selection.ids) == ids and list(selection.captions) == ["x", "y"]
         assert selection.owner.tolist() == [0, len(ids) - 1]
@@ -139,9 +139,11 @@ def test_videos_without_a_caption_are_no_training_samples(caplog):
 
 
 def test_hash_spreads_and_depends_on_every_number():
-    seen = {seeding.hash_numbers(a, b, c) for a in range(10) for b in range(10) for c in range(10)}
-    assert len(seen) == 1000 and all(0 <= value < 2**63 for value in seen)
-    assert abs(sum(value % 2 for value in seen) - 500) < 60
+    hashes = {
+        seeding.hash_numbers(a, b, c) for a in range(10) for b in range(10) for c in range(10)
+    }
+    assert len(hashes) == 1000 and all(0 <= value < 2**63 for value in hashes)
+    assert abs(sum(value % 2 for value in hashes) - 500) < 60
     assert torch.equal(seeding.permutation(9, 1, 2), seeding.permutation(9, 1, 2))
 
 
@@ -161,9 +163,9 @@ def test_random_crop_covers_its_share_and_reaches_every_place():
     assert random_crop(10, 1000, (0.5, 1.0), seeding.generator(0)) == (0, 493, 10, 13)
 
 
-def test_test_transform_is_the_family_s():
+def test_test_transform_is_that_of_frozen_in_time():
     clip = torch.randint(0, 256, (2, 3, 90, 160), dtype=torch.uint8, generator=seeding.generator(1))
-    naive = v2.Compose(
+    reference = v2.Compose(
         [
             v2.Resize(256, antialias=True),
             v2.CenterCrop(256),
@@ -172,7 +174,7 @@ def test_test_transform_is_the_family_s():
             v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    torch.testing.assert_close(build_transform(False)(clip), naive(clip), rtol=0, atol=1e-5)
+    torch.testing.assert_close(build_transform(False)(clip), reference(clip), rtol=0, atol=1e-5)
     assert build_transform(False, 112)(clip).shape == (2, 3, 112, 112)
     channels_last = clip.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     assert torch.equal(build_transform(False)(channels_last), build_transform(False)(clip))
@@ -181,13 +183,13 @@ def test_test_transform_is_the_family_s():
 def test_training_transform_treats_all_frames_of_a_clip_alike():
     frame = torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8, generator=seeding.generator(1))
     transform = build_transform(True, 32)
-    seen = set()
+    sums = set()
     for i in range(20):
         out = transform(frame.expand(4, -1, -1, -1), seeding.generator(i))
         assert out.shape == (4, 3, 32, 32) and out.dtype == torch.float32 and (out == out[:1]).all()
         assert torch.equal(out, transform(frame.expand(4, -1, -1, -1), seeding.generator(i)))
-        seen.add(float(out.sum()))
-    assert len(seen) == 20
+        sums.add(float(out.sum()))
+    assert len(sums) == 20
 
 
 def test_flip_can_be_switched_off():
@@ -217,8 +219,8 @@ def test_normalise_is_the_formula():
     )
 
 
-def test_sample_has_what_was_promised(whole):
-    data = make(whole, "test")
+def test_sample_has_the_documented_keys(shared_folder):
+    data = make(shared_folder, "test")
     sample = data[2]
     assert (
         len(data) == 6
@@ -228,7 +230,7 @@ def test_sample_has_what_was_promised(whole):
     assert sample["meta"] == {
         "index": 2,
         "id": "v2",
-        "path": str(whole / "v2.mp4"),
+        "path": str(shared_folder / "v2.mp4"),
         "frames": pick(8, 3),
         "caption": 0,
         "failures": [],
@@ -247,7 +249,9 @@ def test_sample_has_what_was_promised(whole):
         5,
         5,
     ]
-    assert list(data.ids) == [f"v{i}" for i in range(6)] and data.paths[0] == str(whole / "v0.mp4")
+    assert list(data.ids) == [f"v{i}" for i in range(6)] and data.paths[0] == str(
+        shared_folder / "v0.mp4"
+    )
     assert data.counts == {
         "num_videos": 6,
         "num_captions": 12,
@@ -259,8 +263,12 @@ def test_sample_has_what_was_promised(whole):
         data[6]
 
 
-def test_draws_depend_on_seed_epoch_and_index_alone(whole):
-    data, again, other = make(whole), pickle.loads(pickle.dumps(make(whole))), make(whole, seed=1)
+def test_draws_depend_on_seed_epoch_and_index_only(shared_folder):
+    data, again, other = (
+        make(shared_folder),
+        pickle.loads(pickle.dumps(make(shared_folder))),
+        make(shared_folder, seed=1),
+    )
     order = [(i, epoch) for epoch in range(4) for i in range(6)]
     torch.manual_seed(0)
     first = [data[key] for key in order]
@@ -386,10 +394,10 @@ def test_protocol_counts_are_stamped_or_refused(folder, monkeypatch, caplog):
         make(folder, "test", strict_protocol=True)
 
 
-def test_windows_are_the_clips_of_shifted_frames(whole):
-    data = make(whole, "test", {"num_frames": 2})
+def test_windows_are_the_clips_of_shifted_frames(shared_folder):
+    data = make(shared_folder, "test", {"num_frames": 2})
     windows_WTCHW = data.windows(2, 1)
-    every_TCHW = make(whole, "test", {"num_frames": 8})[2]["video"]
+    every_TCHW = make(shared_folder, "test", {"num_frames": 8})[2]["video"]
     assert windows_WTCHW.shape == (4, 2, 3, 16, 16)
     for number, window in enumerate(windows_WTCHW):
         assert torch.equal(window, every_TCHW[[number, 4 + number]])
@@ -417,10 +425,10 @@ def test_settings_say_what_is_wrong(caplog):
     assert "black clips" in caplog.text and "'cv2' is read as 'auto'" in caplog.text
 
 
-def test_text_params_and_folders_are_checked(whole, tmp_path):
-    make(whole, text_params={"input": "text"})
+def test_text_params_and_folders_are_checked(shared_folder, tmp_path):
+    make(shared_folder, text_params={"input": "text"})
     with pytest.raises(ConfigError, match="text_params.max_length: unknown key"):
-        make(whole, text_params={"max_length": 3})
+        make(shared_folder, text_params={"max_length": 3})
     with pytest.raises(FileNotFoundError, match="6 of 6"):
         make(tmp_path / "nowhere")
 

@@ -1,4 +1,4 @@
-"""Every data set in every layout, on miniatures: what is read, what is said, and the quirks of the published files."""
+"""Every data set in every layout, on miniatures: content, errors, and the quirks of the published files."""
 
 import csv
 import json
@@ -29,14 +29,14 @@ LISTED = sorted(
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory):
     """Miniature -> (its folder, its expected content); written once."""
-    made = {}
+    trees_written = {}
 
     def tree(mini):
         key = NAMES[MINIATURES.index(mini)]
-        if key not in made:
+        if key not in trees_written:
             folder = tmp_path_factory.mktemp("tree")
-            made[key] = folder, mini.write(folder, 4)
-        return made[key]
+            trees_written[key] = folder, mini.write(folder, 4)
+        return trees_written[key]
 
     return tree
 
@@ -69,10 +69,10 @@ def load(name, folder, split="train", params=None, **args):
 
 def content(dataset):
     """{id: captions} of a data set."""
-    said = {name: [] for name in dataset.ids}
+    captions = {name: [] for name in dataset.ids}
     for caption, owner in zip(dataset.captions, dataset.owner.tolist()):
-        said[dataset.ids[owner]].append(caption)
-    return {name: tuple(captions) for name, captions in said.items()}
+        captions[dataset.ids[owner]].append(caption)
+    return {name: tuple(video_captions) for name, video_captions in captions.items()}
 
 
 @pytest.mark.parametrize("name", DATASETS.names())
@@ -115,8 +115,8 @@ def test_a_share_of_the_videos(trees, mini):
 def test_a_missing_video(copied, name):
     folder, args, expected = copied(name)
     split = "test" if "test" in expected else "val"
-    gone = load(name, folder, split, **args).paths[1]
-    os.remove(gone)
+    removed = load(name, folder, split, **args).paths[1]
+    os.remove(removed)
     with pytest.raises(FileNotFoundError, match="1 of 4 videos are not in"):
         load(name, folder, split, **args)
     dataset = load(name, folder, split, {"loading": "skip"}, **args)
@@ -236,16 +236,16 @@ PROTOCOL_OF = [
 
 @pytest.mark.parametrize("name, layout, args, protocols", PROTOCOL_OF)
 def test_protocols_have_names_and_counts(copied, name, layout, args, protocols, caplog):
-    folder, given, _ = copied(name, layout, args.get("cut"))
+    folder, tree_args, _ = copied(name, layout, args.get("cut"))
     for split, protocol in protocols.items():
-        dataset = load(name, folder, split, **given | args)
+        dataset = load(name, folder, split, **tree_args | args)
         assert dataset.protocol == protocol
         expected = PROTOCOLS[protocol][1:] if protocol else (4, dataset.counts["num_captions"])
         assert (dataset.counts["expected_videos"], dataset.counts["expected_captions"]) == expected
         if protocol:
             assert f"protocol {protocol}: 4 of {expected[0]} videos" in caplog.text
             with pytest.raises(ConfigError, match=f"4 of {expected[0]} videos"):
-                load(name, folder, split, strict_protocol=True, **given | args)
+                load(name, folder, split, strict_protocol=True, **tree_args | args)
 
 
 def test_published_counts():
@@ -265,7 +265,7 @@ def test_published_counts():
 @pytest.mark.parametrize("layout", ["Frozen", "CLIP4Clip", "VindLU"])
 def test_msrvtt_validates_on_test_and_says_so(copied, layout, caplog):
     folder, _, expected = copied("MSRVTT", layout)
-    dataset = load("MSRVTT", folder, "val")  # the cut is jsfusion where none is given
+    dataset = load("MSRVTT", folder, "val")  # jsfusion is the default cut
     assert content(dataset) == expected["test"] and dataset.validates_on_test
     assert "the test split stands in" in caplog.text
     assert not load("MSRVTT", folder, "test").validates_on_test
@@ -294,7 +294,7 @@ def test_msrvtt_index_over_the_order_of_the_captions(copied):
         load("MSRVTT", folder, "test", **args)
 
 
-def test_msrvtt_cuts_of_the_family(copied):
+def test_msrvtt_cuts_of_frozen_in_time(copied):
     folder, _, expected = copied("MSRVTT", "Frozen", "full")
     assert content(load("MSRVTT", folder, "test", cut="full-val")) == expected["val"]
     assert content(load("MSRVTT", folder, "val", cut="full-test")) == expected["test"]
@@ -326,10 +326,10 @@ def test_msvd_protocols(copied, layout):
     folder, _, expected = copied("MSVD", layout)
     ragged = {len(captions) for captions in expected["test"].values()}
     assert len(ragged) > 1 and any(name.startswith("-") for name in expected["test"])
-    one = content(load("MSVD", folder, "test", protocol="one_caption"))
-    assert one == {name: said[:1] for name, said in expected["test"].items()}
+    first = content(load("MSVD", folder, "test", protocol="one_caption"))
+    assert first == {name: captions[:1] for name, captions in expected["test"].items()}
     joined = content(load("MSVD", folder, "test", protocol="paragraph"))
-    assert joined == {name: (" ".join(said),) for name, said in expected["test"].items()}
+    assert joined == {name: (" ".join(captions),) for name, captions in expected["test"].items()}
     assert content(load("MSVD", folder, "train", protocol="one_caption")) == expected["train"]
     with pytest.raises(ConfigError, match="known: all_captions, one_caption, paragraph"):
         load("MSVD", folder, protocol="all")
@@ -361,7 +361,9 @@ def test_lsmdc_rows(copied, caplog):
     }
     assert content(load("LSMDC", folder, "test")) == expected
     shutil.move(folder / LSMDC_FILES["test"], folder / LSMDC_FILES["train"])
-    assert content(load("LSMDC", folder)) == {name: said for name, said in expected.items() if said}
+    assert content(load("LSMDC", folder)) == {
+        name: captions for name, captions in expected.items() if captions
+    }
     assert "2 videos without a caption are left out" in caplog.text
     write_text(folder / LSMDC_FILES["val"], "one\ttwo")
     with pytest.raises(UserError, match="line 1 has 2 fields with tabs between them, 6 are needed"):
@@ -414,7 +416,7 @@ def test_didemo_file_of_either_name(tmp_path, suffix):
 
 
 def test_didemo_shows_the_first_half_minute(copied):
-    folder, _, _ = copied("DiDeMo", "official")  # its clips have 36 frames, one a second
+    folder, _, _ = copied("DiDeMo", "official")  # its clips have 36 frames, one per second
     dataset = load("DiDeMo", folder, "test", {"num_frames": 30})
     assert dataset[0]["meta"]["frames"] == list(range(30))
 
@@ -425,7 +427,7 @@ def test_didemo_shows_the_first_half_minute(copied):
 def test_webvid_captions(copied):
     folder, args, expected = copied("WebVid", "Frozen", "2M")
     assert ("NA",) in expected["train"].values() and any(
-        "\n" in said for (said,) in expected["train"].values()
+        "\n" in caption for (caption,) in expected["train"].values()
     )
     dataset = load("WebVid", folder, **args)
     assert (

@@ -127,7 +127,7 @@ def test_rows_without_a_split_are_taken_with_a_warning(folder, caplog):
 
 
 @pytest.mark.parametrize(
-    "name, content, says",
+    "name, content, message",
     [
         (
             "train.jsonl",
@@ -162,9 +162,9 @@ def test_rows_without_a_split_are_taken_with_a_warning(folder, caplog):
         ),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(folder, name, content, says):
+def test_errors_name_their_location(folder, name, content, message):
     write_text(folder / name, content)
-    with pytest.raises(UserError if name != "train.json" else ValueError, match=says):
+    with pytest.raises(UserError if name != "train.json" else ValueError, match=message):
         build(folder)
 
 

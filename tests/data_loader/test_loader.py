@@ -1,4 +1,4 @@
-"""Batches: the same on any number of workers, each sample once, equal steps, resumable; what ends a run says why."""
+"""Loaders: the same batches on any number of workers, each sample once, equal steps, resumable; clear errors."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def tokenize(captions):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def shared_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loader")
     rows = []
     for split in ("train", "test"):
@@ -48,12 +48,12 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "data")
+def folder(shared_folder, tmp_path):
+    return shutil.copytree(shared_folder, tmp_path / "data")
 
 
 def make(folder, split="train", loading=None, tokenize=tokenize, **more):
-    given = {key: more.pop(key) for key in ("rank", "world_size", "seed") if key in more}
+    process = {key: more.pop(key) for key in ("rank", "world_size", "seed") if key in more}
     video = {"num_frames": 2, "input_res": 16, "loading": loading, "reader": "av", "deadline": 0}
     args = {
         "dataset_name": "JsonlDataset",
@@ -64,22 +64,24 @@ def make(folder, split="train", loading=None, tokenize=tokenize, **more):
         "video_params": video,
         **more,
     }
-    return LOADERS.build({"type": "TextVideoDataLoader", "args": args}, tokenize=tokenize, **given)
+    return LOADERS.build(
+        {"type": "TextVideoDataLoader", "args": args}, tokenize=tokenize, **process
+    )
 
 
 def ids(batches):
     return [[meta["id"] for meta in batch["meta"]] for batch in batches]
 
 
-def same(one, other):
-    assert len(one) == len(other)
-    for a, b in zip(one, other):
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for a, b in zip(batches, others):
         assert a["meta"] == b["meta"] and torch.equal(a["video"], b["video"])
         assert all(torch.equal(a["text"][key], b["text"][key]) for key in a["text"])
 
 
-def test_a_batch(whole):
-    loader = make(whole, "test")
+def test_a_batch(shared_folder):
+    loader = make(shared_folder, "test")
     batches = list(loader.epoch())
     assert len(loader) == len(batches) == 6 and loader.batch_size == 2
     assert (
@@ -94,27 +96,30 @@ def test_a_batch(whole):
         "in order, nothing left out"
     )
     assert torch.equal(batches[1]["video"][0], loader.dataset[2]["video"])
-    assert list(make(whole, "test", tokenize=None).epoch())[0]["text"] == ["clip 0", "clip 1"]
+    assert list(make(shared_folder, "test", tokenize=None).epoch())[0]["text"] == [
+        "clip 0",
+        "clip 1",
+    ]
 
 
-def test_batches_do_not_depend_on_the_number_of_workers(whole):
-    loaders = [make(whole, num_workers=workers) for workers in (0, 1, 2)]
+def test_batches_do_not_depend_on_the_number_of_workers(shared_folder):
+    loaders = [make(shared_folder, num_workers=workers) for workers in (0, 1, 2)]
     for epoch in (0, 1, 0):
         first, *others = [list(loader.epoch(epoch)) for loader in loaders]
         for other in others:
-            same(first, other)
+            assert_same(first, other)
 
 
-def test_each_epoch_has_an_order_of_its_own_that_belongs_to_the_seed(whole):
-    loader = make(whole, tokenize=None)
+def test_each_epoch_has_an_order_of_its_own_that_belongs_to_the_seed(shared_folder):
+    loader = make(shared_folder, tokenize=None)
     orders = [sum(ids(loader.epoch(epoch)), []) for epoch in range(3)]
     assert all(len(set(order)) == 10 for order in orders) and len(set(map(tuple, orders))) == 3
     assert (
-        sum(ids(make(whole).epoch(1)), [])
+        sum(ids(make(shared_folder).epoch(1)), [])
         == orders[1]
-        != sum(ids(make(whole, seed=1).epoch(1)), [])
+        != sum(ids(make(shared_folder, seed=1).epoch(1)), [])
     )
-    plain = make(whole, shuffle=False)
+    plain = make(shared_folder, shuffle=False)
     assert (
         sum(ids(plain.epoch(0)), [])
         == sum(ids(plain.epoch(1)), [])
@@ -123,12 +128,12 @@ def test_each_epoch_has_an_order_of_its_own_that_belongs_to_the_seed(whole):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_goes_on_where_it_was_left(whole, workers, monkeypatch):
-    loader = make(whole, num_workers=workers)
+def test_an_epoch_goes_on_where_it_was_left(shared_folder, workers, monkeypatch):
+    loader = make(shared_folder, num_workers=workers)
     every = list(loader.epoch(3))
     broken_off = loader.epoch(3)
-    same([next(broken_off), next(broken_off)], every[:2])
-    same(list(loader.epoch(3, start=2)), every[2:])
+    assert_same([next(broken_off), next(broken_off)], every[:2])
+    assert_same(list(loader.epoch(3, start=2)), every[2:])
     assert list(loader.epoch(3, start=len(loader))) == []
     read = []
     monkeypatch.setattr(type(loader.dataset), "__getitem__", lambda self, key: read.append(key))
@@ -138,29 +143,29 @@ def test_an_epoch_goes_on_where_it_was_left(whole, workers, monkeypatch):
         assert len(read) == 2, "what lies before is not read"
 
 
-def test_loaders_can_be_read_alternately(whole):
-    one, two = make(whole, num_workers=1), make(whole, num_workers=1, seed=5)
+def test_loaders_can_be_read_alternately(shared_folder):
+    one, two = make(shared_folder, num_workers=1), make(shared_folder, num_workers=1, seed=5)
     both = list(itertools.chain.from_iterable(zip(one.epoch(0), two.epoch(0))))
-    same(both[0::2], list(make(whole).epoch(0)))
-    same(both[1::2], list(make(whole, seed=5).epoch(0)))
+    assert_same(both[0::2], list(make(shared_folder).epoch(0)))
+    assert_same(both[1::2], list(make(shared_folder, seed=5).epoch(0)))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-def test_processes_share_an_epoch(whole, world_size):
+def test_processes_share_an_epoch(shared_folder, world_size):
     batches = [
-        ids(make(whole, rank=rank, world_size=world_size, batch_size=1).epoch(2))
+        ids(make(shared_folder, rank=rank, world_size=world_size, batch_size=1).epoch(2))
         for rank in range(world_size)
     ]
     flat = sum(sum(batches, []), [])
     assert (
-        len({len(own) for own in batches}) == 1
+        len({len(process) for process in batches}) == 1
         and len(flat) == len(set(flat)) == COUNT // world_size * world_size
     )
-    exam = [
-        sum(ids(make(whole, "test", rank=rank, world_size=world_size).epoch()), [])
+    evaluation = [
+        sum(ids(make(shared_folder, "test", rank=rank, world_size=world_size).epoch()), [])
         for rank in range(world_size)
     ]
-    assert exam == [
+    assert evaluation == [
         [f"test{i}.mp4" for i in range(rank, COUNT, world_size)] for rank in range(world_size)
     ]
 
@@ -169,41 +174,41 @@ def test_processes_share_an_epoch(whole, world_size):
     "count, size, world_size", [(11, 2, 2), (64, 4, 4), (7, 7, 1), (1000, 3, 7)]
 )
 def test_a_global_batch_is_the_same_on_any_number_of_processes(count, size, world_size):
-    own = [
+    per_process = [
         list(DistributedBatchSampler(count, size, rank, world_size, True, True, 0))
         for rank in range(world_size)
     ]
-    alone = list(DistributedBatchSampler(count, size * world_size, 0, 1, True, True, 0))
-    assert [sum(parts, []) for parts in zip(*own)] == alone
+    single_process = list(DistributedBatchSampler(count, size * world_size, 0, 1, True, True, 0))
+    assert [sum(batches, []) for batches in zip(*per_process)] == single_process
 
 
-def test_more_processes_than_videos_in_an_exam(whole):
-    loader = make(whole, "test", rank=12, world_size=13)
+def test_more_processes_than_videos_in_an_evaluation(shared_folder):
+    loader = make(shared_folder, "test", rank=12, world_size=13)
     assert len(loader) == 0 and list(loader.epoch()) == []
 
 
-def test_too_few_videos_for_a_batch(whole):
+def test_too_few_videos_for_a_batch(shared_folder):
     with pytest.raises(
         ConfigError, match="batch_size: .* has 11 videos, fewer than one batch of 4 x 3; lower it"
     ):
-        make(whole, batch_size=3, world_size=4)
+        make(shared_folder, batch_size=3, world_size=4)
     with pytest.raises(ConfigError, match="batch_size 0"):
-        make(whole, batch_size=0)
+        make(shared_folder, batch_size=0)
 
 
-def test_names_are_checked(whole):
+def test_names_are_checked(shared_folder):
     with pytest.raises(ConfigError, match="data_loader.args.dataset_name: 'Jsonl' is no data set"):
-        make(whole, dataset_name="Jsonl")
+        make(shared_folder, dataset_name="Jsonl")
     with pytest.raises(ConfigError, match=r"bach_size: unknown key \(nearest: batch_size\)"):
-        make(whole, bach_size=3)
+        make(shared_folder, bach_size=3)
     with pytest.raises(ConfigError, match="data set JsonlDataset: args.other: unknown key"):
-        make(whole, dataset_params={"other": 3})
+        make(shared_folder, dataset_params={"other": 3})
     args = Config(
         {
             "type": "MultiDistTextVideoDataLoader",
             "args": {
                 "dataset_name": "JsonlDataset",
-                "data_dir": str(whole),
+                "data_dir": str(shared_folder),
                 "video_params": {"num_frame": 4},
             },
         },
@@ -222,27 +227,27 @@ def test_strict_ends_with_the_path(folder, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_skip_replaces_in_training_and_leaves_out_in_an_exam(folder, workers):
+def test_skip_replaces_in_training_and_leaves_out_in_an_evaluation(folder, workers):
     for name in ("train2", "train7", "test4", "test5"):
         (folder / f"{name}.mp4").write_bytes(b"nothing")
     train = list(make(folder, num_workers=workers).epoch(0))
-    same(train, list(make(folder, num_workers=2 - workers).epoch(0)))
+    assert_same(train, list(make(folder, num_workers=2 - workers).epoch(0)))
     metas = [meta for batch in train for meta in batch["meta"]]
     assert len(metas) == 10 and not {"train2.mp4", "train7.mp4"} & {meta["id"] for meta in metas}
     assert {Path(path).name for meta in metas for path, _ in meta["failures"]} <= {
         "train2.mp4",
         "train7.mp4",
     }
-    exam = list(make(folder, "test", "skip", num_workers=workers).epoch())
-    assert [meta["id"] for batch in exam for meta in batch["unreadable"]] == [
+    batches = list(make(folder, "test", "skip", num_workers=workers).epoch())
+    assert [meta["id"] for batch in batches for meta in batch["unreadable"]] == [
         "test4.mp4",
         "test5.mp4",
     ]
-    assert sum(ids(exam), []) == [f"test{i}.mp4" for i in range(COUNT) if i not in (4, 5)]
-    assert exam[2]["video"].shape == (0, 2, 3, 16, 16) or len(exam[2]["video"]) == 1
+    assert sum(ids(batches), []) == [f"test{i}.mp4" for i in range(COUNT) if i not in (4, 5)]
+    assert batches[2]["video"].shape == (0, 2, 3, 16, 16) or len(batches[2]["video"]) == 1
     assert all(
         len(batch["video"]) == len(batch["meta"]) == len(batch["text"]["input_ids"])
-        for batch in exam
+        for batch in batches
     )
 
 
@@ -263,25 +268,25 @@ def test_windows_of_a_gallery(folder):
     assert views[1]["video"] is None and views[1]["meta"]["failures"][0][0].endswith("test3.mp4")
 
 
-def test_a_killed_worker_is_named_as_such(whole):
+def test_a_killed_worker_is_named_as_such(shared_folder):
     def die(captions):
         os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(UserError, match="a data worker died .*num_workers or batch_size"):
-        list(make(whole, tokenize=die, num_workers=1).epoch())
+        list(make(shared_folder, tokenize=die, num_workers=1).epoch())
 
 
-def test_a_programming_error_in_a_worker_keeps_its_name(whole):
+def test_a_programming_error_in_a_worker_keeps_its_name(shared_folder):
     def wrong(captions):
         return {}["absent"]
 
     with pytest.raises(KeyError, match="absent"):
-        list(make(whole, tokenize=wrong, num_workers=1).epoch())
+        list(make(shared_folder, tokenize=wrong, num_workers=1).epoch())
 
 
-def test_a_signal_to_the_whole_job_leaves_the_workers_reading(whole):
+def test_a_signal_to_the_whole_job_leaves_the_workers_reading(shared_folder):
     loader = make(
-        whole,
+        shared_folder,
         num_workers=2,
         tokenize=lambda captions: {"pid": torch.full((len(captions),), os.getpid())},
     )
@@ -295,11 +300,11 @@ def test_a_signal_to_the_whole_job_leaves_the_workers_reading(whole):
     )
 
 
-def test_workers_end_with_their_program(whole):
+def test_workers_end_with_their_program(shared_folder):
     program = (
         "import sys; from data_loader import LOADERS; "
         "loader = LOADERS.build({'type': 'TextVideoDataLoader', 'args': {'dataset_name': 'JsonlDataset', "
-        f"'data_dir': {str(whole)!r}, 'batch_size': 2, 'num_workers': 2, "
+        f"'data_dir': {str(shared_folder)!r}, 'batch_size': 2, 'num_workers': 2, "
         "'video_params': {'input_res': 16, 'deadline': 0}}}); "
         "batches = loader.epoch(0); next(batches); assert False, 'ends here'"
     )
@@ -343,8 +348,8 @@ def test_every_loader_keeps_the_contract(name, tmp_path):
             == loader.batch_size
         )
         assert all({"id", "path", "frames", "failures"} <= set(meta) for meta in batch["meta"])
-    same(list(build().epoch(1)), epochs[1])
-    same(list(build(workers=2).epoch(1)), epochs[1])
-    same(list(build().epoch(1, start=1)), epochs[1][1:])
+    assert_same(list(build().epoch(1)), epochs[1])
+    assert_same(list(build(workers=2).epoch(1)), epochs[1])
+    assert_same(list(build().epoch(1, start=1)), epochs[1][1:])
     both = [ids(build(rank, 2).epoch(0)) for rank in range(2)]
     assert len(both[0]) == len(both[1]) and not set(sum(both[0], [])) & set(sum(both[1], []))

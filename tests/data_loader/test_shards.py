@@ -1,4 +1,4 @@
-"""Tar shards: the same samples as webdataset streams, each at most once an epoch, on any number of processes."""
+"""Tar shards: the same samples as webdataset streams, each at most once per epoch, on any number of processes."""
 
 import json
 import logging
@@ -33,9 +33,9 @@ def members(number, suffix="mp4", **more):
 def folder(tmp_path_factory):
     """13 videos in 4 shards of 5, 5, 2 and 1, under train/."""
     top = tmp_path_factory.mktemp("shards") / "odd [a] {b,c} ::"
-    for place, numbers in enumerate((range(5), range(5, 10), range(10, 12), range(12, 13))):
+    for shard_number, numbers in enumerate((range(5), range(5, 10), range(10, 12), range(12, 13))):
         shard(
-            top / f"train/{place:05d}.tar",
+            top / f"train/{shard_number:05d}.tar",
             [member for number in numbers for member in members(number)],
         )
     return top
@@ -64,7 +64,7 @@ def loader(folder, rank=0, world_size=1, workers=0, batch_size=2, seed=0):
     )
 
 
-def seen(batches):
+def ids(batches):
     return [[meta["id"] for meta in batch["meta"]] for batch in batches]
 
 
@@ -90,8 +90,8 @@ def test_the_samples_are_webdatasets(tmp_path):
     assert [sample["txt"].decode() for sample in stream] == list(dataset.captions)
     for index, sample in enumerate(stream):
         (tmp_path / "one.mp4").write_bytes(sample["mp4"])
-        frames, places = dataset.read_clip(index, lambda length: range(length))
-        assert torch.equal(frames, read_frames(str(tmp_path / "one.mp4"), places))
+        frames, indices = dataset.read_clip(index, lambda length: range(length))
+        assert torch.equal(frames, read_frames(str(tmp_path / "one.mp4"), indices))
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
@@ -99,33 +99,38 @@ def test_each_sample_at_most_once_and_equal_steps(folder, world_size):
     loaders = [loader(folder, rank, world_size) for rank in range(world_size)]
     epochs = []
     for epoch in (0, 1):
-        parts = [seen(part.epoch(epoch)) for part in loaders]
-        assert {len(part) for part in parts} == {len(loaders[0])} == {13 // (2 * world_size)}
-        names = [name for part in parts for batch in part for name in batch]
+        batches = [ids(process.epoch(epoch)) for process in loaders]
+        assert (
+            {len(process) for process in batches} == {len(loaders[0])} == {13 // (2 * world_size)}
+        )
+        names = [name for process in batches for batch in process for name in batch]
         assert len(set(names)) == len(names) == 13 // (2 * world_size) * 2 * world_size
         epochs.append(names)
     assert epochs[0] != epochs[1]
     assert epochs[0] == [
         name
         for rank in range(world_size)
-        for batch in seen(loader(folder, rank, world_size).epoch(0))
+        for batch in ids(loader(folder, rank, world_size).epoch(0))
         for name in batch
     ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_workers_gives_the_same(folder, workers):
-    for ours, theirs in zip(
+    for single, parallel in zip(
         loader(folder).epoch(2), loader(folder, workers=workers).epoch(2), strict=True
     ):
-        assert torch.equal(ours["video"], theirs["video"]) and ours["text"] == theirs["text"]
+        assert (
+            torch.equal(single["video"], parallel["video"]) and single["text"] == parallel["text"]
+        )
 
 
 def test_an_epoch_goes_on_in_its_middle(folder):
-    whole, rest = list(loader(folder).epoch(3)), list(loader(folder).epoch(3, start=4))
-    assert len(whole) == 6 and len(rest) == 2
-    for ours, theirs in zip(whole[4:], rest):
-        assert torch.equal(ours["video"], theirs["video"]) and ours["meta"] == theirs["meta"]
+    batches = list(loader(folder).epoch(3))
+    resumed = list(loader(folder).epoch(3, start=4))
+    assert len(batches) == 6 and len(resumed) == 2
+    for batch, again in zip(batches[4:], resumed):
+        assert torch.equal(batch["video"], again["video"]) and batch["meta"] == again["meta"]
 
 
 def test_too_few_are_an_error_at_start(folder, tmp_path):
@@ -169,13 +174,15 @@ def test_pictures_in_an_evaluation(tmp_path):
 
 def test_captions_of_the_json(tmp_path):
     clip = encode_media(".mp4", 0, 8, 8)
-    about = [
+    metadata = [
         json.dumps({"captions": ["one", "two"]}),
         json.dumps({"caption": None}),
         "[1]",
         "{broken",
     ]
-    samples = [[(f"{i}.mp4", clip), (f"{i}.json", said.encode())] for i, said in enumerate(about)]
+    samples = [
+        [(f"{i}.mp4", clip), (f"{i}.json", content.encode())] for i, content in enumerate(metadata)
+    ]
     shard(
         tmp_path / "00000.tar",
         sum(samples, []) + [("4.mp4", clip), ("4.txt", b"\xff from the text \n")],
@@ -264,9 +271,9 @@ def test_the_list_is_kept(folder, tmp_path, monkeypatch):
 
 def test_many_shards_are_listed_by_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    for place in range(9):
-        shard(tmp_path / f"{place:05d}.tar", members(place))
-    assert list(load(tmp_path).captions) == [sentence(place) for place in range(9)]
+    for number in range(9):
+        shard(tmp_path / f"{number:05d}.tar", members(number))
+    assert list(load(tmp_path).captions) == [sentence(number) for number in range(9)]
     assert not multiprocessing.active_children()
 
 

@@ -1,4 +1,4 @@
-"""Tables: packed strings, chunks, memory and disk alike, kept for their sources, made once by many."""
+"""Tables: packed strings, chunks, in memory and on disk; cached for their sources, by one of many processes."""
 
 import multiprocessing
 import os
@@ -49,9 +49,9 @@ def test_strings_are_the_list_they_were_made_of(values):
 
 
 def test_lazy_makes_what_is_asked_for():
-    asked = []
-    lazy = LazyStrings(5, lambda i: asked.append(i) or str(i))
-    assert lazy[-1] == "4" and lazy[1:3] == ["1", "2"] and asked == [4, 1, 2] and len(lazy) == 5
+    calls = []
+    lazy = LazyStrings(5, lambda i: calls.append(i) or str(i))
+    assert lazy[-1] == "4" and lazy[1:3] == ["1", "2"] and calls == [4, 1, 2] and len(lazy) == 5
     with pytest.raises(IndexError):
         lazy[5]
 
