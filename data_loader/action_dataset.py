@@ -1,4 +1,7 @@
-"""What UCF101 and HMDB51 share: a folder of clips per class, with the class's name in words as the caption."""
+"""What UCF101 and HMDB51 share: a folder of clips per class, with the class's name in words as the caption.
+
+An id is "Class/clip", without an extension.
+"""
 
 import os
 import re
@@ -13,7 +16,10 @@ from data_loader.base import Annotations, Item, TextVideoDataset
 
 
 class ActionSplit(NamedTuple):
-    """clips: "Class/file.avi" of each; class_folders: names of all class folders, in the order of the labels."""
+    """The clips of a split.
+
+    clips: "Class/file.avi" of each. class_folders: names of all class folders, in the order of the labels.
+    """
 
     clips: list[str]
     class_folders: list[str]

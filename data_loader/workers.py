@@ -28,7 +28,8 @@ def worker_options(num_workers: int) -> dict[str, Any]:
 def iterate_batches(loader: DataLoader) -> Iterator[Any]:
     """The batches of `loader` (made with `worker_options`).
 
-    Raises a batch that is an error; for a dead worker a UserError that names the usual causes.
+    A batch that is an error is raised (see `data_loader.collate`). A worker that died raises a UserError that names
+    the usual causes; any other error in a worker is raised as it is.
     """
     # blocked in each thread of a worker from its start
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -37,7 +37,10 @@ def spread_indices(dataset: TextVideoDataset, count: int) -> list[int]:
 
 
 def find_broken(dataset: TextVideoDataset, count: int) -> list[tuple[str, str]]:
-    """(path, reason) of those of `count` videos, evenly spread, of which the middle frame cannot be read."""
+    """Try `count` videos, evenly spread -> (path, reason) of those of which the middle frame cannot be read.
+
+    A progress bar is shown; a decoder that does not return is ended after `video_params.deadline`.
+    """
 
     def middle_frame(length: int) -> list[int]:
         return [length // 2]
@@ -52,7 +55,10 @@ def find_broken(dataset: TextVideoDataset, count: int) -> list[tuple[str, str]]:
 
 
 def print_report(dataset: TextVideoDataset, broken: list[tuple[str, str]], decoded: int) -> None:
-    """Print counts and faults. broken: see `find_broken`; decoded: how many files were tried."""
+    """Print counts and faults.
+
+    broken: see `find_broken`. decoded: how many files were tried.
+    """
     print(f"{dataset.name}: {dataset.layout}")
     print_videos(dataset)
     print(f"  decoded     {decoded - len(broken)} of {decoded} tried")
@@ -75,7 +81,10 @@ def print_videos(dataset: TextVideoDataset) -> None:
 
 
 def print_captions(dataset: TextVideoDataset) -> None:
-    """Print the number of captions, in all and per video, of duplicates, and of words."""
+    """Print the number of captions, in all and per video, of duplicates, and of words.
+
+    Duplicates and words are counted in the first MAX_CAPTIONS captions.
+    """
     captions = dataset.captions[:MAX_CAPTIONS]
     duplicates = [count for count in Counter(captions).values() if count > 1]
     per_video = torch.zeros(1)
@@ -97,7 +106,10 @@ def print_captions(dataset: TextVideoDataset) -> None:
 
 
 def draw_sheet(datasets: list[TextVideoDataset], path: Path) -> None:
-    """Write a PNG: for some videos of each data set the transformed frames, normalisation undone, and the caption."""
+    """Write a PNG: for some videos of each data set the transformed frames, normalisation undone, and the caption.
+
+    One row per video, one column per frame. What cannot be read has no row.
+    """
     from matplotlib.figure import Figure
 
     rows = []

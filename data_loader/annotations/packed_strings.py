@@ -1,4 +1,8 @@
-"""Read-only sequences of strings that keep no Python object per string."""
+"""Read-only sequences of strings that keep no Python object per string.
+
+Annotations have millions of strings. As Python objects they would take several times their bytes, and forked workers
+would copy them, since reading an object writes its reference count.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import overload

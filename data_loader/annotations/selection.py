@@ -30,6 +30,9 @@ class Size(NamedTuple):
 class VideoSelection:
     """The rows of `table` that a run uses, numbered 0..len - 1 ("video index").
 
+    Ids, paths and captions are read from the table when they are indexed: of millions of videos, only the row numbers
+    are held here.
+
     root: the folder that listed paths are under. name: of the data set, for messages.
     rows: int64 (videos,) row in the table of each video.
     missing: files that do not exist, as the annotations list them; empty before `remove_missing`.
@@ -107,6 +110,7 @@ class VideoSelection:
         examples = ", ".join(self.missing[:3])
         if len(self.missing) > 3:
             examples += ", ..."
+
         message = (
             f"{self.name}: {len(self.missing)} of {len(self)} videos are not in {self.root}: "
             f"{examples}"

@@ -91,7 +91,10 @@ class Table:
     def from_chunks(
         cls, chunks: Iterable[Chunk], notes: Callable[[], Mapping[str, Any]] = dict
     ) -> "Table":
-        """In memory, from chunks of columns as `from_columns` takes them; `notes` is called after the last one."""
+        """In memory, from chunks of columns as `from_columns` takes them.
+
+        All chunks have the same columns. notes: called after the last chunk.
+        """
         pieces: dict[str, list[np.ndarray]] = {}
         for name, array in _to_arrays(chunks):
             pieces.setdefault(name, []).append(array)
@@ -156,7 +159,10 @@ def _map_file(path: Path, dtype: str) -> np.ndarray:
 
 
 class _RunningOffsets:
-    """Lengths, chunk by chunk -> offsets that continue from chunk to chunk."""
+    """Lengths, chunk by chunk -> offsets that continue from chunk to chunk.
+
+    Concatenated, they are those of all lengths: 0, l0, l0 + l1, ...
+    """
 
     def __init__(self) -> None:
         self.end: int | None = None  # None before the first chunk

@@ -1,4 +1,8 @@
-"""Index of tar shards, by webdataset's rules: byte ranges of the samples, read without the samples themselves."""
+"""Index of tar shards, by webdataset's rules: byte ranges of the samples, read without the samples themselves.
+
+A sample is what has one key: 000012.mp4, 000012.txt and 000012.json, one behind the other. What is wrong with a shard
+or a sample is a fault: a line of text that names the shard. Faults do not stop the reading of the other samples.
+"""
 
 import json
 import multiprocessing
@@ -13,7 +17,11 @@ from parse_config import ConfigError
 
 
 class Sample(NamedTuple):
-    """One sample of a shard; its video or picture is in the bytes first..first + size - 1."""
+    """One sample of a shard.
+
+    key: name of its files without extension. extension: of its video or picture, which is in the bytes
+    first..first + size - 1 of the shard.
+    """
 
     key: str
     extension: str
@@ -101,7 +109,10 @@ def _members(file: BinaryIO, shard: str, faults: list[str]) -> Iterator[dict[str
 
 
 def _captions(file: BinaryIO, group: Mapping[str, Any], faults: list[str]) -> list[str]:
-    """The one caption in key.txt; without it, those that key.json has as "captions" (a list) or "caption"."""
+    """The one caption in key.txt; without it, those that key.json has as "captions" (a list) or "caption".
+
+    group: extension -> (first byte, bytes) of each file of a sample, and webdataset's own keys ("__key__", "__url__").
+    """
     captions: Any = ""
     if "txt" in group:
         captions = read_bytes(file, *group["txt"]).decode("utf-8", "replace").strip()

@@ -1,4 +1,7 @@
-"""DiDeMo (Hendricks et al., ICCV 2017): Flickr videos, described moment by moment; here paragraph to video."""
+"""DiDeMo (Hendricks et al., ICCV 2017): Flickr videos, described moment by moment; here paragraph to video.
+
+One video has several names, in the lists as on disk: x.mov, x.mp4, x.avi.mp4 and "x." are the same.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

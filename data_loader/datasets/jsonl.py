@@ -1,7 +1,10 @@
 """Any data: JSON lines, a JSON list (VindLU's), CSV or TSV with a header.
 
 One row per video or per caption: path (or video, image), caption or captions, and optionally start, end (seconds), id,
-split. Rows of the same path, start and end are one video.
+split. Rows of the same path, start and end are one video. For example, in captions.jsonl:
+
+    {"path": "clips/a.mp4", "captions": ["a dog", "a dog runs"], "split": "train"}
+    {"path": "clips/b.mp4", "caption": "a cat", "split": "test", "start": 0.5, "end": 4}
 """
 
 import csv
@@ -178,7 +181,10 @@ def _missing_text(row: Mapping[str, Any], keys: Sequence[str], location: str) ->
 
 
 def _seconds(value: Any, location: str) -> float | None:
-    """A number, or its text; None for an empty field."""
+    """A number, or its text; None for an empty field.
+
+    Raises UserError that names the location of anything else.
+    """
     if value in (None, ""):
         return None
     try:

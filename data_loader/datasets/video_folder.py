@@ -1,4 +1,9 @@
-"""A folder of videos or pictures, each with its captions in a text file of the same name beside it."""
+"""A folder of videos or pictures, each with its captions in a text file of the same name beside it.
+
+data_dir/train/dog.mp4
+data_dir/train/dog.txt      one caption per line
+data_dir/test/...
+"""
 
 import os
 from collections.abc import Iterator

@@ -264,11 +264,9 @@ def test_sample_has_the_documented_keys(shared_folder):
 
 
 def test_draws_depend_on_seed_epoch_and_index_only(shared_folder):
-    data, again, other = (
-        make(shared_folder),
-        pickle.loads(pickle.dumps(make(shared_folder))),
-        make(shared_folder, seed=1),
-    )
+    data = make(shared_folder)
+    again = pickle.loads(pickle.dumps(make(shared_folder)))
+    other = make(shared_folder, seed=1)
     order = [(i, epoch) for epoch in range(4) for i in range(6)]
     torch.manual_seed(0)
     first = [data[key] for key in order]
