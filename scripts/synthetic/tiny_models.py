@@ -50,7 +50,11 @@ def save_text_model(
 
     `std` is that of the random weights. With 0.02 the untrained model embeds all captions almost alike.
     """
-    from transformers import BertTokenizerFast, DistilBertConfig, DistilBertModel
+    from transformers import (  # type: ignore[attr-defined]  # BertTokenizerFast is made at run time
+        BertTokenizerFast,
+        DistilBertConfig,
+        DistilBertModel,
+    )
 
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {word: token_id for token_id, word in enumerate(words)}

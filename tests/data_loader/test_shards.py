@@ -15,7 +15,7 @@ from data_loader.loader import TextVideoDataLoader
 from data_loader.reader import BrokenVideo, read_frames
 from parse_config import ConfigError, UserError
 from scripts.synthetic.miniatures import encode_media, sentence, write_text
-from scripts.synthetic.miniatures.pretraining import shard
+from scripts.synthetic.miniatures.pretraining import write_tar
 
 VIDEO = {"num_frames": 2, "input_res": 16, "deadline": 0}
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     """13 videos in 4 shards of 5, 5, 2 and 1, under train/."""
     top = tmp_path_factory.mktemp("shards") / "odd [a] {b,c} ::"
     for shard_number, numbers in enumerate((range(5), range(5, 10), range(10, 12), range(12, 13))):
-        shard(
+        write_tar(
             top / f"train/{shard_number:05d}.tar",
             [member for number in numbers for member in members(number)],
         )
@@ -138,17 +138,17 @@ def test_too_few_are_an_error_at_start(folder, tmp_path):
         loader(folder, world_size=7)
     with pytest.raises(FileNotFoundError, match="no such tar shard"):
         load(tmp_path)
-    shard(tmp_path / "00000.tar", [("readme.md", b"nothing")])
+    write_tar(tmp_path / "00000.tar", [("readme.md", b"nothing")])
     with pytest.raises(UserError, match="no videos"):
         load(tmp_path)
 
 
 def test_pictures_in_an_evaluation(tmp_path):
-    shard(
+    write_tar(
         tmp_path / "val/00000.tar",
         [member for number in range(3) for member in members(number, "jpg")],
     )
-    shard(
+    write_tar(
         tmp_path / "val/00001.tar",
         [member for number in range(3, 5) for member in members(number, "png")],
     )
@@ -183,7 +183,7 @@ def test_captions_of_the_json(tmp_path):
     samples = [
         [(f"{i}.mp4", clip), (f"{i}.json", content.encode())] for i, content in enumerate(metadata)
     ]
-    shard(
+    write_tar(
         tmp_path / "00000.tar",
         sum(samples, []) + [("4.mp4", clip), ("4.txt", b"\xff from the text \n")],
     )
@@ -207,16 +207,18 @@ FAULTS = {
     "cut short": cut_short,
     "no tar": lambda path: write_text(path, "<html>" * 200),
     "empty": lambda path: path.write_bytes(b""),
-    "no media": lambda path: shard(path, [("000099.json", b"{}"), ("000099.txt", b"lost")]),
-    "a name twice": lambda path: shard(path, members(20) + [("000020.mp4", b"again")]),
+    "no media": lambda path: write_tar(path, [("000099.json", b"{}"), ("000099.txt", b"lost")]),
+    "a name twice": lambda path: write_tar(path, members(20) + [("000020.mp4", b"again")]),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faulty_shards_are_counted(tmp_path, fault, caplog):
-    shard(tmp_path / "00000.tar", members(0) + members(1))
+    write_tar(tmp_path / "00000.tar", members(0) + members(1))
     FAULTS[fault](
-        shard(tmp_path / "00001.tar", members(2) + [("000003.mp4", encode_media(".mp4", 3, 8, 8))])
+        write_tar(
+            tmp_path / "00001.tar", members(2) + [("000003.mp4", encode_media(".mp4", 3, 8, 8))]
+        )
     )
     with caplog.at_level(logging.INFO):
         dataset = load(tmp_path)
@@ -228,7 +230,7 @@ def test_faulty_shards_are_counted(tmp_path, fault, caplog):
 
 
 def test_a_member_that_does_not_decode(tmp_path):
-    shard(
+    write_tar(
         tmp_path / "00000.tar",
         [*members(0), ("000001.mp4", b"<html>404</html>"), ("000001.txt", b"gone")],
     )
@@ -272,7 +274,7 @@ def test_the_list_is_kept(folder, tmp_path, monkeypatch):
 def test_many_shards_are_listed_by_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     for number in range(9):
-        shard(tmp_path / f"{number:05d}.tar", members(number))
+        write_tar(tmp_path / f"{number:05d}.tar", members(number))
     assert list(load(tmp_path).captions) == [sentence(number) for number in range(9)]
     assert not multiprocessing.active_children()
 

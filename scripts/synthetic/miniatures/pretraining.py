@@ -5,169 +5,180 @@ import io
 import json
 import tarfile
 import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from scripts.synthetic.miniatures import (
+    Expected,
     encode_media,
     miniature,
     sentence,
     sentences,
+    split_numbers,
     write_media,
     write_text,
 )
 
+SPLITS = ("train", "val")
+CC3M_TSV = {"train": "Train_GCC-training.tsv", "val": "Validation_GCC-1.1.0-Validation.tsv"}
+CC3M_FOLDER = {"train": "training", "val": "validation"}
+CC3M_FROZEN_CSV = {
+    "train": "Train_GCC-training-success-020321-VALIDIMG.csv",
+    "val": "Validation_GCC-1.1.0-Validation-success-020321-VALIDIMG.csv",
+}
 
-def table(path, rows, **how):
-    """Write rows as CSV; `how` goes to csv.writer."""
+
+def write_table(path: Path, rows: Iterable[Sequence[Any]], delimiter: str = ",") -> Path:
+    """Write rows as CSV."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n", **how).writerows(rows)
+    csv.writer(buffer, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return write_text(path, buffer.getvalue())
 
 
-def said(n):
-    """Every fourth caption has quotes and a newline in them; one is the word NA."""
-    return "NA" if n == 1 else f'"Look",\nsays {sentence(n)}' if n % 4 == 2 else sentence(n)
+def webvid_caption(video: int) -> str:
+    """Every fourth caption has quotes and a newline in it; one is the word NA."""
+    if video == 1:
+        return "NA"
+    if video % 4 == 2:
+        return f'"Look",\nsays {sentence(video)}'
+    return sentence(video)
 
 
-def webvid(folder, videos, cut, header):
-    expected = {}
-    for place, split in enumerate(("train", "val")):
-        numbers = range(videos * place, videos * place + videos)
-        row = {
-            n: {
-                "videoid": str(1000 + n),
-                "name": said(n),
-                "page_idx": str(n),
-                "page_dir": f"{n % 2:06d}_000050",
+def webvid_page(video: int) -> str:
+    return f"{video % 2:06d}_000050"
+
+
+def webvid_id(video: int) -> str:
+    return str(1000 + video)
+
+
+def write_webvid(folder: Path, count: int, cut: str, columns: list[str]) -> Expected:
+    """Videos in page folders, a table per split; the last row of train has no page folder and no video."""
+    expected: Expected = {}
+    for split, videos in split_numbers(SPLITS, count).items():
+        rows = []
+        for video in videos:
+            values = {
+                "videoid": webvid_id(video),
+                "name": webvid_caption(video),
+                "page_idx": str(video),
+                "page_dir": webvid_page(video),
                 "duration": "PT00H00M10S",
-                "contentUrl": f"https://example.org/{n}.mp4",
+                "contentUrl": f"https://example.org/{video}.mp4",
             }
-            for n in numbers
-        }
-        rows = [[row[n][column] for column in header] for n in numbers]
-        no_page = [
-            [
-                "9999" if column == "videoid" else "" if column == "page_dir" else "x"
-                for column in header
-            ]
-        ]
-        table(
-            folder / f"metadata/results_{cut}_{split}.csv",
-            [header, *rows, *no_page * (split == "train")],
-        )
-        for n in numbers:
-            write_media(folder / f"videos/{n % 2:06d}_000050/{1000 + n}.mp4", n)
-        expected[split] = {str(1000 + n): (said(n),) for n in numbers}
+            rows.append([values[column] for column in columns])
+            write_media(folder / f"videos/{webvid_page(video)}/{webvid_id(video)}.mp4", video)
+        if split == "train":
+            values = {"videoid": "9999", "page_dir": ""}
+            rows.append([values.get(column, "x") for column in columns])
+        write_table(folder / f"metadata/results_{cut}_{split}.csv", [columns, *rows])
+        expected[split] = {webvid_id(video): (webvid_caption(video),) for video in videos}
     return expected
 
 
 @miniature("WebVid", "Frozen", cut="2M")
-def webvid_2m(folder, videos):
-    return webvid(
-        folder, videos, "2M", ["videoid", "name", "page_idx", "page_dir", "duration", "contentUrl"]
-    )
+def webvid_2m(folder: Path, count: int) -> Expected:
+    columns = ["videoid", "name", "page_idx", "page_dir", "duration", "contentUrl"]
+    return write_webvid(folder, count, "2M", columns)
 
 
 @miniature("WebVid", "Frozen", cut="10M")
-def webvid_10m(folder, videos):
-    return webvid(folder, videos, "10M", ["videoid", "contentUrl", "duration", "page_dir", "name"])
+def webvid_10m(folder: Path, count: int) -> Expected:
+    columns = ["videoid", "contentUrl", "duration", "page_dir", "name"]
+    return write_webvid(folder, count, "10M", columns)
 
 
 @miniature("WebVid", "MCQ")
-def webvid_mcq(folder, videos):
-    """Columns by position; the header is absent in one file and of other people's words in the other."""
-    expected = {}
-    for place, (split, word) in enumerate({"train": "training", "val": "validation"}.items()):
-        numbers = range(videos * place, videos * place + videos)
-        rows = [[said(n), f"{n % 2:06d}_000050/{1000 + n}", "boat door", "paints"] for n in numbers]
-        header = [["text", "where", "nouns", "verbs"]] * (split == "val")
-        table(
-            folder / f"meta_data/webvid_{word}_success_full_noun_verb.tsv",
-            header + rows,
-            delimiter="\t",
-        )
-        for n in numbers:
-            write_media(folder / f"{split}/{n % 2:06d}_000050/{1000 + n}.mp4", n)
-        expected[split] = {f"{n % 2:06d}_000050/{1000 + n}": (said(n),) for n in numbers}
+def webvid_mcq(folder: Path, count: int) -> Expected:
+    """Columns by position; the header is absent from one file and has unusual words in the other."""
+    expected: Expected = {}
+    table_names = {"train": "training", "val": "validation"}
+    for split, videos in split_numbers(SPLITS, count).items():
+        rows = [["text", "where", "nouns", "verbs"]] if split == "val" else []
+        expected[split] = {}
+        for video in videos:
+            video_id = f"{webvid_page(video)}/{webvid_id(video)}"
+            rows.append([webvid_caption(video), video_id, "boat door", "paints"])
+            write_media(folder / split / f"{video_id}.mp4", video)
+            expected[split][video_id] = (webvid_caption(video),)
+        table = f"meta_data/webvid_{table_names[split]}_success_full_noun_verb.tsv"
+        write_table(folder / table, rows, delimiter="\t")
     return expected
 
 
-CC3M_TSV = {"train": "Train_GCC-training.tsv", "val": "Validation_GCC-1.1.0-Validation.tsv"}
-CC3M_FOLDER = {"train": "training", "val": "validation"}
+def picture_url(video: int) -> str:
+    return f"https://example.org/pictures/{video}.jpg"
 
 
-def url(n):
-    return f"https://example.org/pictures/{n}.jpg"
+def crc32_name(row: int, video: int) -> str:
+    """A picture's file name: the checksum of its address."""
+    return str(zlib.crc32(picture_url(video).encode()))
 
 
-def crc32(n):
-    return str(zlib.crc32(url(n).encode()))
+def row_crc32_name(row: int, video: int) -> str:
+    """A picture's file name: its row in the table and the checksum of its address."""
+    return f"{row}_{crc32_name(row, video)}"
 
 
-def cc3m(folder, videos, name):
-    """`name(row, n)` is a picture's file name; captions have bare quotation marks. Every third file is a PNG."""
-    expected = {}
-    for place, split in enumerate(("train", "val")):
-        numbers = range(videos * place, videos * place + videos)
-        expected[split] = {
-            name(row, n): ('"' * (n % 2) + sentence(n),) for row, n in enumerate(numbers)
-        }
-        for n, key in zip(numbers, expected[split]):
-            write_media(folder / CC3M_FOLDER[split] / key, n, suffix=(".jpg", ".png")[n % 3 == 2])
+def write_cc3m(folder: Path, count: int, name: Callable[[int, int], str]) -> Expected:
+    """The pictures. `name(row, video)` is a file name; captions have bare quotes, every third file is a PNG."""
+    expected: Expected = {}
+    for split, videos in split_numbers(SPLITS, count).items():
+        expected[split] = {}
+        for row, video in enumerate(videos):
+            quote = '"' if video % 2 else ""
+            file_name = name(row, video)
+            expected[split][file_name] = (quote + sentence(video),)
+            suffix = ".png" if video % 3 == 2 else ".jpg"
+            write_media(folder / CC3M_FOLDER[split] / file_name, video, suffix=suffix)
     return expected
 
 
-def cc3m_tsv(folder, videos, name):
-    expected = cc3m(folder, videos, name)
-    for place, (split, captions) in enumerate(expected.items()):
-        rows = [
-            f"{caption}\t{url(videos * place + row)}"
-            for row, (caption,) in enumerate(captions.values())
-        ]
-        write_text(folder / CC3M_TSV[split], "\n".join(rows) + "\n" * place)
+def write_cc3m_tsv(folder: Path, count: int, name: Callable[[int, int], str]) -> Expected:
+    """The pictures and the official tables, one without a newline at its end."""
+    expected = write_cc3m(folder, count, name)
+    for split, videos in split_numbers(SPLITS, count).items():
+        captions = expected[split].values()
+        lines = [f"{caption}\t{picture_url(video)}" for video, (caption,) in zip(videos, captions)]
+        end = "\n" if split == "val" else ""
+        write_text(folder / CC3M_TSV[split], "\n".join(lines) + end)
     return expected
 
 
 @miniature("ConceptualCaptions3M", "crc32")
-def cc3m_crc32(folder, videos):
-    return cc3m_tsv(folder, videos, lambda row, n: crc32(n))
+def cc3m_crc32(folder: Path, count: int) -> Expected:
+    return write_cc3m_tsv(folder, count, crc32_name)
 
 
 @miniature("ConceptualCaptions3M", "row_crc32")
-def cc3m_row_crc32(folder, videos):
-    return cc3m_tsv(folder, videos, lambda row, n: f"{row}_{crc32(n)}")
+def cc3m_row_crc32(folder: Path, count: int) -> Expected:
+    return write_cc3m_tsv(folder, count, row_crc32_name)
 
 
 @miniature("ConceptualCaptions3M", "Frozen")
-def cc3m_frozen(folder, videos):
-    expected = cc3m(folder, videos, lambda row, n: crc32(n))
-    names = {
-        "train": "Train_GCC-training-success-020321-VALIDIMG.csv",
-        "val": "Validation_GCC-1.1.0-Validation-success-020321-VALIDIMG.csv",
-    }
-    for place, (split, captions) in enumerate(expected.items()):
-        rows = [
-            ["", url(videos * place + row), caption, 200]
-            for row, (caption,) in enumerate(captions.values())
-        ]
-        table(folder / names[split], [["folder", "thumbnailUrl", "caption", "status"], *rows])
+def cc3m_frozen(folder: Path, count: int) -> Expected:
+    expected = write_cc3m(folder, count, crc32_name)
+    for split, videos in split_numbers(SPLITS, count).items():
+        rows: list[list[Any]] = [["folder", "thumbnailUrl", "caption", "status"]]
+        for video, (caption,) in zip(videos, expected[split].values()):
+            rows.append(["", picture_url(video), caption, 200])
+        write_table(folder / CC3M_FROZEN_CSV[split], rows)
     return expected
 
 
 @miniature("ConceptualCaptions3M", "MCQ")
-def cc3m_mcq(folder, videos):
-    expected = cc3m(folder, videos, lambda row, n: f"{row}_{crc32(n)}")
+def cc3m_mcq(folder: Path, count: int) -> Expected:
+    expected = write_cc3m(folder, count, row_crc32_name)
     for split, captions in expected.items():
-        rows = [[caption, key, "boat", "paints"] for key, (caption,) in captions.items()]
-        table(
-            folder / f"meta_data/cc3m_{CC3M_FOLDER[split]}_success_full_noun_verb.tsv",
-            rows,
-            delimiter="\t",
-        )
+        rows = [[caption, name, "boat", "paints"] for name, (caption,) in captions.items()]
+        table = f"meta_data/cc3m_{CC3M_FOLDER[split]}_success_full_noun_verb.tsv"
+        write_table(folder / table, rows, delimiter="\t")
     return expected
 
 
-def shard(path, members):
-    """A tar of (name, bytes) members."""
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """A tar of (name, content) members."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, content in members:
@@ -177,33 +188,31 @@ def shard(path, members):
     return path
 
 
-def shards(folder, videos, suffix):
-    """Two samples a shard, with key.txt, key.json and the media itself."""
-    expected = {}
-    for place, split in enumerate(("train", "val")):
-        numbers = range(videos * place, videos * place + videos)
-        for first in range(0, videos, 2):
+def write_shards(folder: Path, count: int, suffix: str) -> Expected:
+    """Two samples per shard, each with key.txt, key.json and its media."""
+    expected: Expected = {}
+    for split, videos in split_numbers(SPLITS, count).items():
+        expected[split] = {}
+        for shard, first in enumerate(range(0, count, 2)):
             members = []
-            for n in numbers[first : first + 2]:
-                about = json.dumps({"caption": sentence(n), "key": f"{n:08d}", "status": "success"})
+            for video in videos[first : first + 2]:
+                key = f"{video:08d}"
+                metadata = {"caption": sentence(video), "key": key, "status": "success"}
                 members += [
-                    (f"{n:08d}{suffix}", encode_media(suffix, n % 8, 8, 8)),
-                    (f"{n:08d}.json", about.encode()),
-                    (f"{n:08d}.txt", sentence(n).encode()),
+                    (f"{key}{suffix}", encode_media(suffix, video)),
+                    (f"{key}.json", json.dumps(metadata).encode()),
+                    (f"{key}.txt", sentence(video).encode()),
                 ]
-            shard(folder / split / f"{first // 2:05d}.tar", members)
-        expected[split] = {
-            f"{first:05d}/{n:08d}": sentences(n, 1)
-            for first, n in ((i // 2, n) for i, n in enumerate(numbers))
-        }
+                expected[split][f"{shard:05d}/{key}"] = sentences(video, 1)
+            write_tar(folder / split / f"{shard:05d}.tar", members)
     return expected
 
 
 @miniature("TarShards", "tar shards of videos")
-def shards_of_videos(folder, videos):
-    return shards(folder, videos, ".mp4")
+def shards_of_videos(folder: Path, count: int) -> Expected:
+    return write_shards(folder, count, ".mp4")
 
 
 @miniature("TarShards", "tar shards of pictures")
-def shards_of_images(folder, videos):
-    return shards(folder, videos, ".jpg")
+def shards_of_images(folder: Path, count: int) -> Expected:
+    return write_shards(folder, count, ".jpg")

@@ -2,286 +2,339 @@
 
 import json
 import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-from scripts.synthetic.miniatures import miniature, sentence, sentences, write_media, write_text
+from scripts.synthetic.miniatures import (
+    Expected,
+    miniature,
+    sentence,
+    sentences,
+    split_numbers,
+    write_media,
+    write_text,
+)
+
+SPLITS = ("train", "val", "test")
+LSMDC_FILES = {
+    "train": "LSMDC16_annos_training.csv",
+    "val": "LSMDC16_annos_val.csv",
+    "test": "LSMDC16_challenge_1000_publictect.csv",
+}
+DIDEMO_SUFFIXES = (".mov", ".avi", ".", ".3gp")  # in the annotations
 
 
-def write_pickle(path, content):
+def write_pickle(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(content))
 
 
-def ids(videos, *splits):
-    """{split: video numbers}, `videos` a split, in an order that is not sorted."""
-    return {
-        split: [videos * place + i for i in reversed(range(videos))]
-        for place, split in enumerate(splits)
-    }
+def unsorted_numbers(splits: Iterable[str], count: int) -> dict[str, list[int]]:
+    """The numbers of the videos of each split, `count` per split, in an order that is not sorted."""
+    numbers = split_numbers(tuple(splits), count)
+    return {split: videos[::-1] for split, videos in numbers.items()}
 
 
-def msrvtt_clips(folder, numbers, suffix=".mp4"):
-    for number in numbers:
-        write_media(folder / f"video{number}{suffix}", number)
+def all_videos(numbers: Mapping[str, list[int]]) -> list[int]:
+    """The videos of all splits, one split after the other."""
+    return [video for videos in numbers.values() for video in videos]
 
 
-def frozen(folder, videos, cut, splits):
-    """Captions of one video lie apart, lists end with and without a newline."""
-    numbers = ids(videos, *splits)
-    everyone = [number for split in splits for number in numbers[split]]
+def write_msrvtt_clips(folder: Path, videos: Iterable[int], suffix: str = ".mp4") -> None:
+    for video in videos:
+        write_media(folder / f"video{video}{suffix}", video)
+
+
+def msrvtt_captions(videos: Iterable[int]) -> dict[str, tuple[str, ...]]:
+    """{video id: its three captions}."""
+    return {f"video{video}": sentences(video, 3) for video in videos}
+
+
+def write_msrvtt_frozen(folder: Path, count: int, cut: str, list_names: dict[str, str]) -> Expected:
+    """Captions of one video lie apart, lists end with and without a newline.
+
+    `list_names`: {split: name of its list}.
+    """
+    numbers = unsorted_numbers(list_names, count)
+    videos = all_videos(numbers)
     annotations = [
-        {"image_id": f"video{number}", "caption": sentence(number, k), "id": k * 1000 + number}
-        for k in range(3)
-        for number in everyone
+        {
+            "image_id": f"video{video}",
+            "caption": sentence(video, caption),
+            "id": caption * 1000 + video,
+        }
+        for caption in range(3)
+        for video in videos
     ]
-    write_text(
-        folder / "annotation/MSR_VTT.json",
-        json.dumps({"annotations": annotations, "images": [], "type": "captions"}),
-    )
-    lists = folder / "high-quality/structured-symlinks"
-    for split, name in splits.items():
-        names = "\n".join(f"video{n}" for n in numbers[split])
-        write_text(lists / f"{name}_list_{cut}.txt", names + "\n" * (split == "train"))
-    msrvtt_clips(folder / "videos/all", everyone)
-    return {split: {f"video{n}": sentences(n, 3) for n in numbers[split]} for split in splits}
+    content = {"annotations": annotations, "images": [], "type": "captions"}
+    write_text(folder / "annotation/MSR_VTT.json", json.dumps(content))
+    for split, list_name in list_names.items():
+        lines = "\n".join(f"video{video}" for video in numbers[split])
+        end = "\n" if split == "train" else ""
+        path = folder / f"high-quality/structured-symlinks/{list_name}_list_{cut}.txt"
+        write_text(path, lines + end)
+    write_msrvtt_clips(folder / "videos/all", videos)
+    return {split: msrvtt_captions(numbers[split]) for split in list_names}
 
 
 @miniature("MSRVTT", "Frozen", cut="jsfusion")
-def msrvtt_frozen(folder, videos):
-    expected = frozen(folder, videos, "jsfusion", {"train": "train", "test": "val"})
-    index = {name: i % 3 for i, name in enumerate(sorted(expected["test"]))}
-    write_pickle(folder / "high-quality/structured-symlinks/jsfusion_val_caption_idx.pkl", index)
-    return {
-        **expected,
-        "test": {name: (all_[index[name]],) for name, all_ in expected["test"].items()},
-    }
+def msrvtt_frozen(folder: Path, count: int) -> Expected:
+    """A pickle says which caption of each test video counts."""
+    expected = write_msrvtt_frozen(folder, count, "jsfusion", {"train": "train", "test": "val"})
+    test = expected["test"]
+    caption_index = {name: i % 3 for i, name in enumerate(sorted(test))}
+    path = folder / "high-quality/structured-symlinks/jsfusion_val_caption_idx.pkl"
+    write_pickle(path, caption_index)
+    expected["test"] = {name: (captions[caption_index[name]],) for name, captions in test.items()}
+    return expected
 
 
 @miniature("MSRVTT", "Frozen", cut="full")
-def msrvtt_frozen_full(folder, videos):
-    return frozen(folder, videos, "full", {"train": "train", "val": "val", "test": "test"})
+def msrvtt_frozen_full(folder: Path, count: int) -> Expected:
+    list_names = {"train": "train", "val": "val", "test": "test"}
+    return write_msrvtt_frozen(folder, count, "full", list_names)
 
 
 @miniature("MSRVTT", "Frozen", cut="miech")
-def msrvtt_frozen_miech(folder, videos):
-    expected = frozen(folder, videos, "miech", {"train": "train", "test": "test"})
-    return {**expected, "test": {name: all_[:1] for name, all_ in expected["test"].items()}}
+def msrvtt_frozen_miech(folder: Path, count: int) -> Expected:
+    expected = write_msrvtt_frozen(folder, count, "miech", {"train": "train", "test": "test"})
+    expected["test"] = {name: captions[:1] for name, captions in expected["test"].items()}
+    return expected
 
 
-def official(numbers, splits):
-    """videos and sentences as the official files have them: a video's sentences contiguous, videos in no order."""
+def msrvtt_datainfo(numbers: Mapping[str, list[int]]) -> dict[str, Any]:
+    """An official annotation file: a video's sentences contiguous, their videos in no order.
+
+    `numbers`: {split in the official words: its videos}.
+    """
     videos = [
         {
-            "video_id": f"video{n}",
-            "id": n,
+            "video_id": f"video{video}",
+            "id": video,
             "category": 3,
             "url": "https://example.org/x",
             "start time": 1.0,
             "end time": 9.0,
             "split": split,
         }
-        for split, part in zip(splits, numbers)
-        for n in sorted(part)
+        for split in numbers
+        for video in sorted(numbers[split])
     ]
-    everyone = [n for part in numbers for n in part]
-    said = [
-        {"sen_id": 3 * n + k, "video_id": f"video{n}", "caption": sentence(n, k)}
-        for n in everyone
-        for k in range(3)
+    captions = [
+        {
+            "sen_id": 3 * video + caption,
+            "video_id": f"video{video}",
+            "caption": sentence(video, caption),
+        }
+        for video in all_videos(numbers)
+        for caption in range(3)
     ]
-    return {"info": {}, "videos": videos, "sentences": said}
+    return {"info": {}, "videos": videos, "sentences": captions}
 
 
 @miniature("MSRVTT", "official", cut="full")
-def msrvtt_official(folder, videos):
-    numbers = ids(videos, "train", "val", "test")
-    write_text(
-        folder / "train_val_videodatainfo.json",
-        json.dumps(official((numbers["train"], numbers["val"]), ("train", "validate"))),
-    )
-    write_text(
-        folder / "test_videodatainfo.json", json.dumps(official((numbers["test"],), ("test",)))
-    )
-    msrvtt_clips(folder / "TrainValVideo", numbers["train"] + numbers["val"])
-    msrvtt_clips(folder / "TestVideo", numbers["test"])
-    return {split: {f"video{n}": sentences(n, 3) for n in part} for split, part in numbers.items()}
+def msrvtt_official(folder: Path, count: int) -> Expected:
+    numbers = unsorted_numbers(SPLITS, count)
+    train_val = msrvtt_datainfo({"train": numbers["train"], "validate": numbers["val"]})
+    test = msrvtt_datainfo({"test": numbers["test"]})
+    write_text(folder / "train_val_videodatainfo.json", json.dumps(train_val))
+    write_text(folder / "test_videodatainfo.json", json.dumps(test))
+    write_msrvtt_clips(folder / "TrainValVideo", numbers["train"] + numbers["val"])
+    write_msrvtt_clips(folder / "TestVideo", numbers["test"])
+    return {split: msrvtt_captions(videos) for split, videos in numbers.items()}
 
 
 @miniature("MSRVTT", "CLIP4Clip", cut="jsfusion")
-def msrvtt_clip4clip(folder, videos):
-    numbers = ids(videos, "train", "test")
-    write_text(
-        folder / "MSRVTT_train.9k.csv",
-        "\n".join(["video_id", *(f"video{n}" for n in numbers["train"])]),
-        "\r\n",
-    )
-    rows = [f"ret{i},msr{n},video{n},{sentence(n, 2)}" for i, n in enumerate(numbers["test"])]
-    write_text(
-        folder / "MSRVTT_JSFUSION_test.csv", "\n".join(["key,vid_key,video_id,sentence", *rows, ""])
-    )
-    write_text(
-        folder / "MSRVTT_data.json",
-        json.dumps(official((numbers["train"], numbers["test"]), ("train", "test"))),
-    )
-    msrvtt_clips(folder, numbers["train"])
-    msrvtt_clips(folder, numbers["test"], ".webm")
+def msrvtt_clip4clip(folder: Path, count: int) -> Expected:
+    numbers = unsorted_numbers(("train", "test"), count)
+    train_lines = ["video_id", *(f"video{video}" for video in numbers["train"])]
+    write_text(folder / "MSRVTT_train.9k.csv", "\n".join(train_lines), "\r\n")
+    test_lines = [
+        f"ret{i},msr{video},video{video},{sentence(video, 2)}"
+        for i, video in enumerate(numbers["test"])
+    ]
+    test_content = "\n".join(["key,vid_key,video_id,sentence", *test_lines, ""])
+    write_text(folder / "MSRVTT_JSFUSION_test.csv", test_content)
+    write_text(folder / "MSRVTT_data.json", json.dumps(msrvtt_datainfo(numbers)))
+    write_msrvtt_clips(folder, numbers["train"])
+    write_msrvtt_clips(folder, numbers["test"], ".webm")
     return {
-        "train": {f"video{n}": sentences(n, 3) for n in numbers["train"]},
-        "test": {f"video{n}": (sentence(n, 2),) for n in numbers["test"]},
+        "train": msrvtt_captions(numbers["train"]),
+        "test": {f"video{video}": (sentence(video, 2),) for video in numbers["test"]},
     }
 
 
 @miniature("MSRVTT", "VindLU", cut="jsfusion")
-def msrvtt_vindlu(folder, videos):
-    numbers = ids(videos, "train", "test")
-    train = [{"video": f"video{n}.mp4", "caption": list(sentences(n, 3))} for n in numbers["train"]]
-    test = [{"video": f"video{n}.mp4", "caption": sentence(n)} for n in numbers["test"]]
+def msrvtt_vindlu(folder: Path, count: int) -> Expected:
+    numbers = unsorted_numbers(("train", "test"), count)
+    train = [
+        {"video": f"video{video}.mp4", "caption": list(sentences(video, 3))}
+        for video in numbers["train"]
+    ]
+    test = [{"video": f"video{video}.mp4", "caption": sentence(video)} for video in numbers["test"]]
     write_text(folder / "msrvtt_ret_train9k.json", json.dumps(train))
     write_text(folder / "msrvtt_ret_test1k.json", json.dumps(test))
-    msrvtt_clips(folder / "videos", numbers["train"] + numbers["test"])
+    write_msrvtt_clips(folder / "videos", all_videos(numbers))
     return {
-        "train": {f"video{n}": sentences(n, 3) for n in numbers["train"]},
-        "test": {f"video{n}": (sentence(n),) for n in numbers["test"]},
+        "train": msrvtt_captions(numbers["train"]),
+        "test": {f"video{video}": (sentence(video),) for video in numbers["test"]},
     }
 
 
-def msvd(folder, videos, suffix):
-    """Ragged captions; every third id begins with "-"; lists with a BOM, with CRLF, without a final newline."""
-    numbers = ids(videos, "train", "val", "test")
-    expected = {
-        split: {f"{'-' * (n % 3 == 0)}Yx{n}_5_15": sentences(n, 1 + n % 4) for n in part}
-        for split, part in numbers.items()
-    }
-    for split, clips in expected.items():
+def write_msvd(folder: Path, count: int, suffix: str) -> Expected:
+    """The clips and the lists of the splits: with a BOM, with CRLF, without a final newline.
+
+    Videos have one to four captions; every third id begins with "-".
+    """
+    numbers = unsorted_numbers(SPLITS, count)
+    expected: Expected = {}
+    for split, videos in numbers.items():
+        expected[split] = {}
+        for video in videos:
+            dash = "-" if video % 3 == 0 else ""
+            name = f"{dash}Yx{video}_5_15"
+            expected[split][name] = sentences(video, 1 + video % 4)
+            write_media(folder / f"YouTubeClips/{name}{suffix}", video)
+        byte_order_mark = "\ufeff" if split == "val" else ""
         newline = "\r\n" if split == "test" else "\n"
-        write_text(
-            folder / f"{split}_list.txt", "\ufeff" * (split == "val") + "\n".join(clips), newline
-        )
-        for n, name in zip(numbers[split], clips):
-            write_media(folder / f"YouTubeClips/{name}{suffix}", n)
-    return expected, {name: said for clips in expected.values() for name, said in clips.items()}
+        content = byte_order_mark + "\n".join(expected[split])
+        write_text(folder / f"{split}_list.txt", content, newline)
+    return expected
 
 
 @miniature("MSVD", "raw-captions.pkl")
-def msvd_pickle(folder, videos):
-    expected, captions = msvd(folder, videos, ".avi")
-    write_pickle(
-        folder / "raw-captions.pkl",
-        {name: [said.split() for said in all_] for name, all_ in captions.items()},
-    )
+def msvd_pickle(folder: Path, count: int) -> Expected:
+    """Captions as lists of words."""
+    expected = write_msvd(folder, count, ".avi")
+    words = {
+        name: [caption.split() for caption in captions]
+        for videos in expected.values()
+        for name, captions in videos.items()
+    }
+    write_pickle(folder / "raw-captions.pkl", words)
     return expected
 
 
 @miniature("MSVD", "captions_msvd.json")
-def msvd_json(folder, videos):
-    expected, captions = msvd(folder, videos, ".mp4")
-    write_text(
-        folder / "captions_msvd.json",
-        json.dumps({name: list(all_) for name, all_ in captions.items()}),
-    )
+def msvd_json(folder: Path, count: int) -> Expected:
+    expected = write_msvd(folder, count, ".mp4")
+    content = {
+        name: list(captions) for videos in expected.values() for name, captions in videos.items()
+    }
+    write_text(folder / "captions_msvd.json", json.dumps(content))
     return expected
 
 
-LSMDC_FILES = {
-    "train": "LSMDC16_annos_training.csv",
-    "val": "LSMDC16_annos_val.csv",
-    "test": "LSMDC16_challenge_1000_publictect.csv",
-}
+def lsmdc_movie(video: int) -> str:
+    return f"{video:04d}_Paper_Kite"
 
 
-def lsmdc_clip(n):
-    return f"{n:04d}_Paper_Kite_00.0{n % 10}.51.926-00.0{n % 10}.54.129"
+def lsmdc_clip(video: int) -> str:
+    """The name of a clip: its movie, start and end."""
+    seconds = video % 10
+    return f"{lsmdc_movie(video)}_00.0{seconds}.51.926-00.0{seconds}.54.129"
 
 
 @miniature("LSMDC", "LSMDC16")
-def lsmdc_official(folder, videos):
-    expected = {}
-    for split, part in ids(videos, "train", "val", "test").items():
-        expected[split] = {lsmdc_clip(n): sentences(n, 1) for n in part}
-        times = "00.00.51.926\t00.00.54.129\t00.00.51.926\t00.00.54.129"
-        write_text(
-            folder / LSMDC_FILES[split],
-            "\n".join(f"{name}\t{times}\t{said[0]}" for name, said in expected[split].items()),
-        )
-        for n in part:
-            write_media(folder / f"{n:04d}_Paper_Kite" / f"{lsmdc_clip(n)}.avi", n)
+def lsmdc_official(folder: Path, count: int) -> Expected:
+    expected: Expected = {}
+    times = "00.00.51.926\t00.00.54.129\t00.00.51.926\t00.00.54.129"
+    for split, videos in unsorted_numbers(SPLITS, count).items():
+        expected[split] = {lsmdc_clip(video): sentences(video, 1) for video in videos}
+        lines = [f"{name}\t{times}\t{captions[0]}" for name, captions in expected[split].items()]
+        write_text(folder / LSMDC_FILES[split], "\n".join(lines))
+        for video in videos:
+            write_media(folder / lsmdc_movie(video) / f"{lsmdc_clip(video)}.avi", video)
     return expected
 
 
 @miniature("LSMDC", "Frozen")
-def lsmdc_frozen(folder, videos):
-    numbers = ids(videos, "train", "val", "test")
+def lsmdc_frozen(folder: Path, count: int) -> Expected:
+    numbers = unsorted_numbers(SPLITS, count)
     expected = {
-        split: {lsmdc_clip(n): sentences(n, 1) for n in part} for split, part in numbers.items()
+        split: {lsmdc_clip(video): sentences(video, 1) for video in videos}
+        for split, videos in numbers.items()
     }
-    everyone = [n for part in numbers.values() for n in part]
-    for split, clips in expected.items():
-        write_text(folder / f"structured-symlinks/{split}_list.txt", "\n".join(clips))
-    write_pickle(
-        folder / "structured-symlinks/raw-captions.pkl",
-        {lsmdc_clip(n): [sentence(n).split()] for n in everyone},
-    )
-    tars = [f"/somewhere/frames/{n:04d}_Paper_Kite_cut/{lsmdc_clip(n)}.tar" for n in everyone]
-    write_text(folder / "frame_tar_list.txt", "\n".join(tars))
-    for n in everyone:
-        write_media(folder / f"videos/{n:04d}_Paper_Kite_cut/{lsmdc_clip(n)}.avi", n)
+    for split, captions in expected.items():
+        write_text(folder / f"structured-symlinks/{split}_list.txt", "\n".join(captions))
+    words = {lsmdc_clip(video): [sentence(video).split()] for video in all_videos(numbers)}
+    write_pickle(folder / "structured-symlinks/raw-captions.pkl", words)
+    tar_paths = []
+    for video in all_videos(numbers):
+        path = f"{lsmdc_movie(video)}_cut/{lsmdc_clip(video)}"
+        tar_paths.append(f"/somewhere/frames/{path}.tar")
+        write_media(folder / f"videos/{path}.avi", video)
+    write_text(folder / "frame_tar_list.txt", "\n".join(tar_paths))
     return expected
 
 
-def paragraph(n):
-    return f"{sentence(n)} {sentence(n, 1)} {sentence(n, 2)}"
+def paragraph(video: int) -> str:
+    """A video's three captions as DiDeMo's protocol joins them."""
+    return " ".join(sentences(video, 3))
 
 
-def didemo_rows(names):
-    """Three rows a video, not contiguous, blanks around, the first video's last row under another extension."""
-    rows = [
+def didemo_rows(names: dict[int, str]) -> list[dict[str, Any]]:
+    """Three rows per video, not contiguous, blanks around, the first video's last row under another extension.
+
+    `names`: {video: its name in the annotations}.
+    """
+    rows: list[dict[str, Any]] = [
         {
-            "annotation_id": 100 * k + n,
-            "description": f" {sentence(n, k)}\n",
+            "annotation_id": 100 * caption + video,
+            "description": f" {sentence(video, caption)}\n",
             "dl_link": "https://example.org",
             "num_segments": 6,
-            "times": [[k, k]],
+            "times": [[caption, caption]],
             "video": name,
         }
-        for k in range(3)
-        for n, name in names.items()
+        for caption in range(3)
+        for video, name in names.items()
     ]
-    rows[-len(names)]["video"] = rows[0]["video"].partition(".")[0] + ".mp4"
+    rows[-len(names)]["video"] = didemo_id(rows[0]["video"]) + ".mp4"
     return rows
 
 
+def didemo_id(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def write_didemo_clip(path: Path, video: int) -> None:
+    """A clip of 36 seconds, in mp4 whatever its name says."""
+    write_media(path, video, frames=36, rate=1, suffix=".mp4")
+
+
 @miniature("DiDeMo", "official")
-def didemo_official(folder, videos):
-    expected = {}
-    suffixes, onto = (".mov", ".avi", ".", ".3gp"), ("", ".mp4", ".mp4", "stem")
-    for split, part in ids(videos, "train", "val", "test").items():
-        names = {
-            n: f"1234567@N0{n}_36550842{n}_c8b58428fe{suffixes[i % 4]}" for i, n in enumerate(part)
-        }
-        expected[split] = {name.partition(".")[0]: (paragraph(n),) for n, name in names.items()}
+def didemo_official(folder: Path, count: int) -> Expected:
+    """Files are called as in the annotations, or that with .mp4 behind it, or with .mp4 in place of the suffix."""
+    expected: Expected = {}
+    for split, videos in unsorted_numbers(SPLITS, count).items():
+        names = {}
+        for i, video in enumerate(videos):
+            suffix = DIDEMO_SUFFIXES[i % 4]
+            names[video] = f"1234567@N0{video}_36550842{video}_c8b58428fe{suffix}"
+            file_names = (
+                names[video],
+                names[video] + ".mp4",
+                names[video] + ".mp4",
+                didemo_id(names[video]) + ".mp4",
+            )
+            write_didemo_clip(folder / "videos" / file_names[i % 4], video)
+        expected[split] = {didemo_id(name): (paragraph(video),) for video, name in names.items()}
         write_text(folder / f"{split}_data.json", json.dumps(didemo_rows(names)))
         write_text(folder / f"{split}_list.txt", "\n".join(names.values()))
-        for i, (n, name) in enumerate(names.items()):
-            stem = name.partition(".")[0] + ".mp4"
-            write_media(
-                folder / "videos" / (stem if onto[i % 4] == "stem" else name + onto[i % 4]),
-                n,
-                36,
-                1,
-                suffix=".mp4",
-            )
     return expected
 
 
 @miniature("DiDeMo", "VindLU")
-def didemo_vindlu(folder, videos):
-    expected = {}
-    for split, part in ids(videos, "train", "val", "test").items():
-        expected[split] = {f"clip{n}": (paragraph(n),) for n in part}
-        rows = [
-            {"video": f"clip{n}.mp4", "caption": [f"{sentence(n, k)} " for k in range(3)]}
-            for n in part
-        ]
+def didemo_vindlu(folder: Path, count: int) -> Expected:
+    expected: Expected = {}
+    for split, videos in unsorted_numbers(SPLITS, count).items():
+        expected[split] = {f"clip{video}": (paragraph(video),) for video in videos}
+        rows = []
+        for video in videos:
+            captions = [f"{caption} " for caption in sentences(video, 3)]
+            rows.append({"video": f"clip{video}.mp4", "caption": captions})
+            write_didemo_clip(folder / f"clip{video}.mp4", video)
         write_text(folder / f"didemo_ret_{split}.json", json.dumps(rows))
-        for n in part:
-            write_media(folder / f"clip{n}.mp4", n, 36, 1)
     return expected
