@@ -1,4 +1,4 @@
-"""All that knows of other processes; each function is a no-op alone.
+"""Communication between processes; in a single process each function does nothing.
 
 `torchrun` sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT; without WORLD_SIZE (or with 1) there is one
 process and no group.
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -24,29 +24,34 @@ from trainer.device import choose_device
 
 log = logging.getLogger(__name__)
 
-# That no forward pass sends buffers around; torch is changing the name.
-BUFFERS = "broadcast_buffers"
+T = TypeVar("T")
+
+# Keeps DDP from broadcasting buffers at each forward pass; torch is changing the argument's name.
+NO_BUFFER_BROADCAST: dict[str, Any] = {"broadcast_buffers": False}
 if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
-    BUFFERS = "forward_sync_buffers"
+    NO_BUFFER_BROADCAST = {"forward_sync_buffers": False}
 
 
 def start(device: str | torch.device | None = None) -> torch.device:
-    """Join the other processes, if there are any -> this process's device.
+    """Join the process group, if there are several processes, and return this process's device.
 
-    `device`: "cpu", "cuda", "cuda:1", ...; None is a GPU if there is one. With several processes "cuda" is the GPU
-    that LOCAL_RANK numbers. Raises UserError for a device that is absent and for half of torchrun's environment.
+    Args:
+        device: "cpu", "cuda", "cuda:1", ...; None is a GPU if there is one. With several processes "cuda" is the GPU
+            that LOCAL_RANK numbers.
+
+    Raises UserError for a device that is absent and for an incomplete environment of torchrun.
     """
-    processes = _environment("WORLD_SIZE", 1)
-    device = choose_device(device, _environment("LOCAL_RANK", 0) if processes > 1 else None)
+    num_processes = _read_environment("WORLD_SIZE", 1)
+    local_rank = _read_environment("LOCAL_RANK", 0) if num_processes > 1 else None
+    device = choose_device(device, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if processes > 1 and not dist.is_initialized():
-        missing = [
-            name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
-        ]
+    if num_processes > 1 and not dist.is_initialized():
+        required = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in required if name not in os.environ]
         if missing:
             raise UserError(
-                f"WORLD_SIZE is {processes} and {', '.join(missing)} is not set: start it with torchrun "
+                f"WORLD_SIZE is {num_processes} and {', '.join(missing)} is not set: start it with torchrun "
                 "--nproc_per_node=N, or unset WORLD_SIZE"
             )
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -54,8 +59,8 @@ def start(device: str | torch.device | None = None) -> torch.device:
     return device
 
 
-def stop():
-    """Leave the group."""
+def stop() -> None:
+    """Leave the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -70,55 +75,78 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def barrier():
-    """Wait until every process is here."""
+def barrier() -> None:
+    """Wait until every process has called it."""
     if world_size() > 1:
         dist.barrier()
 
 
 def main_only(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator: only process 0 runs `function`; the others get None at once."""
+    """Decorator: only process 0 runs `function`; on the others it returns None at once."""
 
     @functools.wraps(function)
-    def run(*args, **kwargs):
+    def run(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs) if rank() == 0 else None
 
     return run
 
 
-def gather(x: Tensor) -> Tensor:
-    """(n, ...) on each process -> (world * n, ...) on all, in the order of ranks; n must be the same everywhere.
+def run_on_main(function: Callable[[], T]) -> T:
+    """Run `function` on process 0 and return its result on every process; every process must call it.
 
-    Exact: the gradient that flows back is the sum over processes of what each one's loss asks of these rows. When
-    the processes' parameter gradients are averaged, as DDP and FSDP2 do, the outcome is the gradient of one process
-    that holds the whole batch. (A slice alone, without the sum, is that gradient divided by the number of processes.)
+    A ValueError or OSError that it raises there is raised on every process.
+    """
+    result: T | None = None
+    error: Exception | None = None
+    if rank() == 0:
+        try:
+            result = function()
+        except (ValueError, OSError) as main_error:
+            error = main_error
+    result, error = gather_objects((result, error))[0]
+    if error is not None:
+        raise error
+    return cast(T, result)
+
+
+def gather(x: Tensor) -> Tensor:
+    """(n, ...) on each process -> (world_size * n, ...) on all, in the order of ranks; n must be equal on all.
+
+    Exact: the gradient that flows back is the sum over processes of the gradients that their losses have with respect
+    to these rows. When the processes' parameter gradients are averaged, as DDP and FSDP2 do, the result is the
+    gradient of one process that holds the whole batch. (The local slice without the sum is that gradient divided by
+    the number of processes.)
     """
     return _Gather.apply(x) if world_size() > 1 else x
 
 
-def gather_objects(thing: Any) -> list[Any]:
-    """Any picklable thing of each process -> the list of them on all, in the order of ranks."""
-    things = [thing] * world_size()
+def gather_objects(local: Any) -> list[Any]:
+    """The picklable object of each process, as a list on all, in the order of ranks."""
+    objects = [local] * world_size()
     if world_size() > 1:
-        dist.all_gather_object(things, thing)
-    return things
+        dist.all_gather_object(objects, local)
+    return objects
 
 
-def smallest(number: int) -> int:
+def reduce_min(number: int) -> int:
     """The smallest of the processes' numbers, on all."""
-    return _agreed(number, dist.ReduceOp.MIN)
+    return _all_reduce(number, dist.ReduceOp.MIN)
 
 
-def largest(number: int) -> int:
+def reduce_max(number: int) -> int:
     """The largest of the processes' numbers, on all."""
-    return _agreed(number, dist.ReduceOp.MAX)
+    return _all_reduce(number, dist.ReduceOp.MAX)
 
 
 def wrap(module: nn.Module, how: str = "ddp") -> nn.Module:
-    """The module whose gradients are averaged over processes; call it in place of `module`. Alone: `module` itself.
+    """The module whose gradients are averaged over processes; call it in place of `module`.
 
-    "ddp" copies the module (`unwrap` gives it back), "fsdp2" shards it in place, one unit a transformer block. An
-    objective comes here when its teacher exists and it is on its device; the optimizer is made afterwards.
+    An objective is wrapped when its teacher exists and it is on its device; the optimizer is made afterwards. In a
+    single process it is returned as it is.
+
+    Args:
+        how: "ddp" puts a wrapper around the module (`unwrap` returns the module), "fsdp2" shards it in place, one unit
+            per transformer block
     """
     if how not in WRAPPERS:
         raise ConfigError(f"trainer.parallel: {how!r} is given; known: {', '.join(WRAPPERS)}")
@@ -126,86 +154,91 @@ def wrap(module: nn.Module, how: str = "ddp") -> nn.Module:
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """The module that `wrap` was given."""
+    """The module that `wrap` was called with."""
     return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def without_sync(module: nn.Module, active: bool = True) -> AbstractContextManager:
     """Within the block DDP keeps gradients on each process; the next backward pass outside it averages them all.
 
-    FSDP2 averages at each backward pass and adds up shards: whole gradients would not fit where it is needed.
+    FSDP2 averages at each backward pass and accumulates shards: whole gradients would not fit where it is needed.
     """
-    return (
-        module.no_sync()
-        if active and isinstance(module, DistributedDataParallel)
-        else nullcontext()
-    )
+    if active and isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return nullcontext()
 
 
 @contextmanager
-def whole(module: nn.Module) -> Iterator[None]:
-    """Within the block a module sharded by FSDP2 keeps its parameters whole, so that processes may run it unequally
-    often; it must have run once before. Else nothing."""
-    parts = [part for part in module.modules() if hasattr(part, "set_reshard_after_forward")]
-    for part in parts:
-        part.set_reshard_after_forward(False, recurse=False)
-        part.unshard()
+def unsharded(module: nn.Module) -> Iterator[None]:
+    """Within the block a module sharded by FSDP2 keeps its whole parameters.
+
+    Processes may then run it unequally often; it must have run once before. Does nothing for another module.
+    """
+    sharded: list[Any] = [
+        submodule
+        for submodule in module.modules()
+        if hasattr(submodule, "set_reshard_after_forward")
+    ]
+    for submodule in sharded:
+        submodule.set_reshard_after_forward(False, recurse=False)
+        submodule.unshard()
     try:
         yield
     finally:
-        for number, part in enumerate(parts):
-            part.set_reshard_after_forward(number > 0, recurse=False)
-            part.reshard()
+        for number, submodule in enumerate(sharded):
+            submodule.set_reshard_after_forward(number > 0, recurse=False)
+            submodule.reshard()
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.rows = len(x)
         rows = x.new_empty(world_size(), *x.shape)
         dist.all_gather(list(rows), x.contiguous())
         return rows.flatten(0, 1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 
 
-def _agreed(number: int, how: Any) -> int:
+def _all_reduce(number: int, operation: Any) -> int:
     if world_size() == 1:
         return number
-    agreed = torch.tensor(number)  # on the CPU, beside what a GPU does
-    dist.all_reduce(agreed, how)
-    return int(agreed)
+    reduced = torch.tensor(number)  # on the CPU, so that it does not wait for a GPU's queue
+    dist.all_reduce(reduced, operation)
+    return int(reduced)
 
 
-def _ddp(module: nn.Module) -> nn.Module:
+def _wrap_ddp(module: nn.Module) -> nn.Module:
     # static_graph stays off: it and no_sync, which GradCache needs, exclude each other in the first step.
-    return DistributedDataParallel(module, gradient_as_bucket_view=True, **{BUFFERS: False})
+    return DistributedDataParallel(module, gradient_as_bucket_view=True, **NO_BUFFER_BROADCAST)
 
 
-def _fsdp2(module: nn.Module) -> nn.Module:
+def _shard_fsdp2(module: nn.Module) -> nn.Module:
     from torch.distributed.fsdp import fully_shard  # takes a second to import and is rarely needed
 
-    warnings.filterwarnings(
-        "ignore", "FSDP2-wrapped module .* returned a view"
-    )  # nobody writes into a tower's output
-    blocks = [
-        block for part in module.modules() if isinstance(part, nn.ModuleList) for block in part
+    # nothing writes in place into an encoder's output
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
+    block_lists = [
+        submodule for submodule in module.modules() if isinstance(submodule, nn.ModuleList)
     ]
-    towers = [tower for part in module.children() for tower in part.children()]
-    for part in (*blocks, *towers):
-        if next(part.parameters(), None) is not None:
-            fully_shard(part)
-    return fully_shard(module)
+    blocks = [block for block_list in block_lists for block in block_list]
+    encoders = [encoder for child in module.children() for encoder in child.children()]
+    for unit in (*blocks, *encoders):
+        if next(unit.parameters(), None) is not None:
+            fully_shard(unit)
+    fully_shard(module)
+    return module
 
 
-WRAPPERS = {"ddp": _ddp, "fsdp2": _fsdp2}
+WRAPPERS = {"ddp": _wrap_ddp, "fsdp2": _shard_fsdp2}
 
 
-def _environment(name: str, default: int) -> int:
+def _read_environment(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdigit():
         raise UserError(

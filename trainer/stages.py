@@ -4,13 +4,13 @@ A run is save_dir/name/<MMDD_HHMMSS>/; with stages each lies in a folder of its 
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
 from trainer import checkpoint
-from trainer.distributed import gather_objects, rank
+from trainer.distributed import run_on_main
 from trainer.evaluation.results import new_folder
 from trainer.lock import acquire
 from trainer.monitor import Monitor
@@ -56,7 +56,7 @@ def stages(config: Config, resume: str | None = None, sections: Sections = ()) -
     ]
     for block in blocks:
         _check(block, sections)
-    place = _from_main(lambda: _place(config, blocks, resume))
+    place = run_on_main(lambda: _place(config, blocks, resume))
     if not config.blocks("stages"):
         return [Stage(place.stage, config, place.folder, place.start)]
     names = [_name(block, number) for number, block in enumerate(blocks)]
@@ -123,20 +123,6 @@ def _after(config: Config, before: Path | None) -> Config:
 
 def _name(config: Config, number: int) -> str:
     return f"stage{number + 1}_{config.get('name', '')}".rstrip("_")
-
-
-def _from_main(function: Callable[[], Any]) -> Any:
-    """What process 0 finds, or the error that it meets, on every process."""
-    found = error = None
-    if rank() == 0:
-        try:
-            found = function()
-        except (ValueError, OSError) as caught:
-            error = caught
-    found, error = gather_objects((found, error))[0]
-    if error is not None:
-        raise error
-    return found
 
 
 def _place(config: Config, blocks: list[Config], resume: str | None) -> RunLocation:

@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer import checkpoint, images
 from trainer.batches import Batches, RoundRobinLoader
-from trainer.distributed import gather_objects, largest, rank
+from trainer.distributed import gather_objects, rank, reduce_max
 from trainer.evaluator import evaluation_settings
 from trainer.log import RunLog
 from trainer.monitor import Monitor
@@ -108,7 +108,7 @@ class Trainer:
             if not self.stop.number:  # the signal may have ended the data workers too
                 raise
         self.stop.watch()
-        number = largest(self.stop.number)
+        number = reduce_max(self.stop.number)
         if number:
             self._save()
             if rank() == 0:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainer import seeds
 from trainer.batches import move
-from trainer.distributed import rank, smallest, whole
+from trainer.distributed import rank, reduce_min, unsharded
 from trainer.evaluator import EvaluationSettings, evaluate
 from trainer.meter import Meter
 from trainer.precision import Precision
@@ -33,7 +33,7 @@ def validate(
     objective.eval()
     try:
         values = losses(objective, loader, precision, seed)
-        with whole(objective):
+        with unsharded(objective):
             results = evaluate(
                 objective.model,
                 loader,
@@ -57,7 +57,7 @@ def losses(objective: nn.Module, loader: Any, precision: Precision, seed: int) -
     meter, source = Meter(["val"]), iter(loader.epoch(0))
     for number in range(1 << 62):
         batch = next(source, None)
-        rows = smallest(-1 if batch is None else len(batch["video"]))
+        rows = reduce_min(-1 if batch is None else len(batch["video"]))
         if rows < 0:
             break
         if rows:

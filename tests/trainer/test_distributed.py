@@ -129,7 +129,7 @@ def tools(rank, world):
     """The small ones, and `gather` under a loss of its own on each process."""
     assert distributed.gather_objects({"rank": rank}) == [{"rank": i} for i in range(world)]
     assert distributed.main_only(lambda: "here")() == ("here" if rank == 0 else None)
-    assert (distributed.smallest(rank), distributed.largest(rank)) == (0, world - 1)
+    assert (distributed.reduce_min(rank), distributed.reduce_max(rank)) == (0, world - 1)
     assert not distributed.gather(torch.ones(2)).requires_grad
     x = (torch.arange(6, dtype=torch.float64).view(3, 2) + 10 * rank).requires_grad_()
     ((rank + 1) * distributed.gather(x).square()).sum().backward()
@@ -144,7 +144,7 @@ def look(objective, batch, rank):
     """As validation does before or between steps: the loss on all, then encoders that processes run unequally often."""
     objective.eval()
     objective(batch)
-    with distributed.whole(objective):
+    with distributed.unsharded(objective):
         for _ in range(rank + 1):
             objective.model.encode_video(batch["video"])
             objective.model.encode_text(batch["text"])
@@ -255,8 +255,8 @@ def test_alone_all_of_it_does_nothing(how, folder, monkeypatch):
     )
     assert distributed.gather(x) is x and distributed.gather_objects(x) == [x]
     assert distributed.main_only(lambda: "here")() == "here"
-    assert distributed.smallest(3) == distributed.largest(3) == 3
-    with distributed.without_sync(objective), distributed.whole(objective):
+    assert distributed.reduce_min(3) == distributed.reduce_max(3) == 3
+    with distributed.without_sync(objective), distributed.unsharded(objective):
         distributed.barrier()
     distributed.stop()
 
