@@ -182,7 +182,10 @@ class TextVideoDataset(Dataset):
         sample["video"] = self.transform(clip_TCHW, seeding.generator(*seeds, TRANSFORM_DRAW))
 
     def windows(self, index: int, stride: int) -> torch.Tensor:
-        """float32 (W, T, C, H, W): the clips of a sliding window; window w has frame w * stride of each segment."""
+        """float32 (W, T, C, H, W): the clips of a sliding window over video `index`.
+
+        The video is divided into T equal pieces; window w has frame w * stride of each (see `frames.windows`).
+        """
         windows: list[list[int]] = []
 
         def choose_frames(length: int) -> list[int]:
