@@ -49,12 +49,12 @@ def check(folder, names):
 def test_what_is_missing_and_broken_is_named(tmp_path):
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         clip(tmp_path / name, frames=5, size=(64, 48))
-    whole = check(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
-    assert whole.returncode == 0, whole.stdout + whole.stderr
+    intact = check(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
+    assert intact.returncode == 0, intact.stdout + intact.stderr
     assert (
-        "3 of 3" in whole.stdout
-        and "0 missing" in whole.stdout
-        and "1 texts stand more than once" in whole.stdout
+        "3 of 3" in intact.stdout
+        and "0 missing" in intact.stdout
+        and "1 texts stand more than once" in intact.stdout
     )
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert sheet.std() > 20, "an empty sheet"
