@@ -3,6 +3,8 @@
     python test.py -c configs/zero_msrvtt_4f_i21k_MILES.json [-r CHECKPOINT] [key.path=value ...]
     torchrun --nproc_per_node=8 test.py -c ...
     python test.py --metrics-from FOLDER          numbers again from --save-embeddings, without the model
+    python test.py -c CONFIG --print-config       the config as it is resolved, without testing
+    python test.py --list                         every name that a config can use
 
 Exit status: 0 done, 2 a mistake in what was given (one line says which).
 """
@@ -10,6 +12,7 @@ Exit status: 0 done, 2 a mistake in what was given (one line says which).
 import argparse
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,26 @@ import torch
 from data_loader import LOADERS
 from model import ARCHS, load_model
 from model.miles import MILES
-from parse_config import Config, ConfigError, UserError, cli_entry, command_line, merge
+from parse_config import (
+    Config,
+    ConfigError,
+    UserError,
+    cli_entry,
+    command_line,
+    merge,
+    write_config,
+)
 from trainer import distributed
 from trainer.evaluation import table
 from trainer.evaluation.results import keep, load_embeddings, new_folder
-from trainer.evaluator import Embeddings, EvaluationSettings, embed, evaluation_settings, score
+from trainer.evaluator import (
+    Embeddings,
+    EvaluationSettings,
+    embed,
+    evaluation_loaders,
+    evaluation_settings,
+    score,
+)
 from trainer.log import console
 from trainer.precision import Precision
 from trainer.settings import trainer_settings
@@ -32,52 +50,107 @@ from trainer.settings import trainer_settings
 os.environ.setdefault("MKL_CBWR", f"{torch.backends.cpu.get_cpu_capability()},STRICT")
 
 
-def main(config: Config, given: argparse.Namespace):
-    """Examine the model on each of the config's data sets."""
-    device = distributed.start(given.device)
+@dataclass
+class Report:
+    """Scores embeddings, prints the table and writes the results of each data set into one folder.
+
+    `folder` is None until the first data set is written: the folder is named after the time.
+    """
+
+    config: Config
+    arguments: argparse.Namespace
+    device: torch.device
+    folder: Path | None = None
+
+    def add(self, embeddings: Embeddings, identity: dict[str, Any], subfolder: str = "") -> None:
+        """Score one data set; process 0 writes it into `subfolder` of the folder."""
+        settings = evaluation_settings(self.config)
+        metrics = tuple(self.config.get("metrics") or ("t2v_metrics", "v2t_metrics"))
+        results = score(
+            embeddings,
+            self.device,
+            rows=settings.all_rows,
+            metrics=metrics,
+            resamples=settings.resamples,
+        )
+        if distributed.rank() != 0:
+            return
+        if self.folder is None:
+            save_dir = Path(trainer_settings(self.config).save_dir)
+            self.folder = new_folder(save_dir / self.config.require("name"))
+        ranks_device = self.device if self.arguments.save_ranks else None
+        path = keep(
+            self.folder / subfolder,
+            embeddings,
+            results,
+            identity,
+            self.arguments.save_embeddings,
+            ranks_device,
+        )
+        print(table.table(results, metrics, self.arguments.compare))
+        print(f"written: {path}")
+
+
+def main(config: Config, arguments: argparse.Namespace) -> None:
+    """Evaluate the model on each of the config's data sets, or score embeddings that were saved before."""
+    device = distributed.start(arguments.device)
     try:
         console()
-        chosen, folder = evaluation_settings(config), Path(given.output) if given.output else None
-        if folder and distributed.rank() == 0 and (folder / "results.json").exists():
-            raise UserError(
-                f"{folder}/results.json: is there already and stays as it is; choose another folder"
-            )
-        if given.metrics_from:
-            found, made_by = load_embeddings(given.metrics_from)
-            here = table.identity(config, None, device)
-            finish(
-                config,
-                given,
-                folder,
-                chosen,
-                found,
-                {**here, **made_by, "metrics_from": given.metrics_from, "date": here["date"]},
-                device,
-            )
-            return
-        model = build_model(config, given.pretrained_only).to(device)
-        identity = table.identity(config, config["arch"]["args"].get("load_checkpoint"), device)
-        blocks = loaders(config, given.split)
-        for block in blocks:
-            options = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-            found = embed(
-                model,
-                LOADERS.build(block, **options),
-                device,
-                stride=chosen.stride,
-                bank=bank(chosen, block, options),
-                prompts=chosen.prompts,
-                progress=True,
-                precision=Precision(chosen.precision, device),
-            )
-            name = (
-                f"{block['args'].get('dataset_name', block['type'])}_{given.split}"
-                if len(blocks) > 1
-                else ""
-            )
-            folder = finish(config, given, folder, chosen, found, identity, device, name)
+        evaluation_settings(config)
+        report = Report(config, arguments, device, output_folder(arguments))
+        if arguments.metrics_from:
+            evaluate_embeddings(report)
+        else:
+            evaluate_model(report)
     finally:
         distributed.stop()
+
+
+def output_folder(arguments: argparse.Namespace) -> Path | None:
+    """The folder of --output, which must hold no results yet."""
+    if not arguments.output:
+        return None
+    folder = Path(arguments.output)
+    if distributed.rank() == 0 and (folder / "results.json").exists():
+        raise UserError(
+            f"{folder}/results.json: is there already and stays as it is; choose another folder"
+        )
+    return folder
+
+
+def evaluate_embeddings(report: Report) -> None:
+    """Score the embeddings of --metrics-from; what made them is taken over into the results."""
+    folder = report.arguments.metrics_from
+    embeddings, saved_identity = load_embeddings(folder)
+    identity = table.identity(report.config, None, report.device)
+    merged = {**identity, **saved_identity, "metrics_from": folder, "date": identity["date"]}
+    report.add(embeddings, merged)
+
+
+def evaluate_model(report: Report) -> None:
+    """Embed and score every data set of the config."""
+    config, arguments, device = report.config, report.arguments, report.device
+    settings = evaluation_settings(config)
+    model = build_model(config, arguments.pretrained_only).to(device)
+    identity = table.identity(config, config["arch"]["args"].get("load_checkpoint"), device)
+    blocks = evaluation_loaders(config, arguments.split)
+    processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+    for block in blocks:
+        embeddings = embed(
+            model,
+            LOADERS.build(block, **processes),
+            device,
+            stride=settings.stride,
+            bank=query_bank(settings, block, processes),
+            prompts=settings.prompts,
+            progress=True,
+            precision=Precision(settings.precision, device),
+        )
+        subfolder = ""
+        if len(blocks) > 1:
+            data_set = block["args"].get("dataset_name", block["type"])
+            subfolder = f"{data_set}_{arguments.split}"
+        report.add(embeddings, identity, subfolder)
 
 
 def build_model(config: Config, pretrained_only: bool) -> torch.nn.Module:
@@ -96,70 +169,26 @@ def build_model(config: Config, pretrained_only: bool) -> torch.nn.Module:
     return ARCHS.build(arch).eval()
 
 
-def loaders(config: Config, split: str) -> list[Config]:
-    """The loaders' blocks, of evaluation.data_loader or else data_loader, reading `split`."""
-    blocks = (config.get("evaluation") or Config({})).blocks("data_loader") or config.blocks(
-        "data_loader"
-    )
-    if not blocks:
-        raise ConfigError("data_loader: is missing; it says which data set is examined")
-    return [
-        Config(
-            merge(block.to_dict(), {"args": {"split": split, "shuffle": False}}), block.json_path
-        )
-        for block in blocks
-    ]
-
-
-def bank(chosen: EvaluationSettings, block: Config, options: dict[str, Any]) -> list[str]:
-    """Captions of the training split, if a row wants them; evaluation.bank at most, evenly over the split."""
-    if "qbnorm" not in chosen.row_names:
+def query_bank(settings: EvaluationSettings, block: Config, processes: dict[str, int]) -> list[str]:
+    """Captions of the training split for QB-Norm, evenly over the split; none if no row wants them."""
+    if "qbnorm" not in settings.row_names:
         return []
-    over = {"args": {"split": "train", "num_workers": 0, "check_files": False, "batch_size": 1}}
-    captions = LOADERS.build(
-        Config(merge(block.to_dict(), over), block.json_path), **options
-    ).dataset.captions
-    step = max(1, -(-len(captions) // chosen.bank)) if chosen.bank else 1
+    changes = {"args": {"split": "train", "num_workers": 0, "check_files": False, "batch_size": 1}}
+    training_block = Config(merge(block.to_dict(), changes), block.json_path)
+    captions = LOADERS.build(training_block, **processes).dataset.captions
+    step = 1
+    if settings.bank:
+        step = max(1, -(-len(captions) // settings.bank))
     return [captions[i] for i in range(0, len(captions), step)]
 
 
-def finish(
-    config: Config,
-    given: argparse.Namespace,
-    folder: Path | None,
-    chosen: EvaluationSettings,
-    found: Embeddings,
-    identity: dict[str, Any],
-    device: torch.device,
-    name: str = "",
-) -> Path | None:
-    """Score, print, write; -> the run's folder."""
-    metrics = tuple(config.get("metrics") or ("t2v_metrics", "v2t_metrics"))
-    results = score(
-        found, device, rows=chosen.all_rows, metrics=metrics, resamples=chosen.resamples
-    )
-    if distributed.rank():
-        return folder
-    folder = folder or new_folder(Path(trainer_settings(config).save_dir) / config.require("name"))
-    written = keep(
-        folder / name,
-        found,
-        results,
-        identity,
-        given.save_embeddings,
-        device if given.save_ranks else None,
-    )
-    print(table.table(results, metrics, given.compare), f"written: {written}", sep="\n")
-    return folder
-
-
 def load(path: str | Path, device: str | torch.device = "cpu") -> MILES:
-    """The same as `model.load_model`, on the CPU unless a device is given."""
+    """`model.load_model`, on the CPU unless a device is given; the name that older code imports."""
     return load_model(path, device)
 
 
-def options(parser: argparse.ArgumentParser):
-    """What test.py takes beside what train.py takes."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of test.py beside those of train.py."""
     parser.add_argument(
         "-s",
         "--sliding_window_stride",
@@ -176,39 +205,53 @@ def options(parser: argparse.ArgumentParser):
         "--save-embeddings", action="store_true", help="embeddings.safetensors and ids.json"
     )
     parser.add_argument(
-        "--save-ranks", action="store_true", help="ranks.jsonl: of each query its rank and top 10"
+        "--save-ranks",
+        action="store_true",
+        help="ranks.jsonl: of each query its rank and top 10",
     )
     parser.add_argument(
-        "--metrics-from", metavar="FOLDER", help="the folder that --save-embeddings wrote; no model"
+        "--metrics-from",
+        metavar="FOLDER",
+        help="the folder that --save-embeddings wrote; no model",
     )
     parser.add_argument(
-        "--compare", action="store_true", help="the paper's rows for the protocol, beside ours"
+        "--compare",
+        action="store_true",
+        help="the paper's rows for the protocol, beside ours",
     )
     parser.add_argument(
-        "--pretrained-only", action="store_true", help="examine a model without any checkpoint"
+        "--pretrained-only",
+        action="store_true",
+        help="evaluate a model without any checkpoint",
     )
 
 
 @cli_entry
-def cli(argv: list[str] | None = None):
+def cli(argv: list[str] | None = None) -> None:
     """The command line."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    early = argparse.ArgumentParser(add_help=False)
-    early.add_argument("--metrics-from")
-    early.add_argument("-c", "--config")
-    known = early.parse_known_args(argv)[0]
+    argv = with_config_of_embeddings(list(sys.argv[1:] if argv is None else argv))
+    arguments, config = command_line(__doc__, argv, add_options)
+    changes: dict[str, Any] = {}
+    if arguments.resume:
+        changes["arch"] = {"args": {"load_checkpoint": arguments.resume}}
+    if arguments.sliding_window_stride > 0:
+        changes["evaluation"] = {"stride": arguments.sliding_window_stride}
+    config = Config(merge(config.to_dict(), changes))
+    if arguments.print_config:
+        write_config(config)
+        return
+    main(config, arguments)
+
+
+def with_config_of_embeddings(argv: list[str]) -> list[str]:
+    """The arguments, with the config.json of --metrics-from where no config is given."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--metrics-from")
+    parser.add_argument("-c", "--config")
+    known, _ = parser.parse_known_args(argv)
     if known.metrics_from and not known.config:
-        argv += ["-c", str(Path(known.metrics_from) / "config.json")]
-    given, config = command_line(__doc__, argv, options)
-    over: dict[str, Any] = (
-        {"arch": {"args": {"load_checkpoint": given.resume}}} if given.resume else {}
-    )
-    over |= (
-        {"evaluation": {"stride": given.sliding_window_stride}}
-        if given.sliding_window_stride > 0
-        else {}
-    )
-    main(Config(merge(config.to_dict(), over)), given)
+        return [*argv, "-c", str(Path(known.metrics_from) / "config.json")]
+    return argv
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
     python train.py -c configs/pretrain_webvid_4f.json [-r auto|CHECKPOINT] [key.path=value ...]
     torchrun --nproc_per_node=8 train.py -c ...
+    python train.py -c CONFIG --print-config      the config as it is resolved, without training
+    python train.py --list                        every name that a config can use
 
 Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 ended by SIGTERM or SIGUSR1 after saving.
 """
@@ -15,7 +17,7 @@ from torch import nn
 from data_loader import LOADERS
 from model import ARCHS
 from model.loss import LOSSES
-from parse_config import Config, UserError, cli_entry, command_line, merge
+from parse_config import Config, UserError, cli_entry, command_line, merge, write_config
 from trainer import checkpoint, distributed, lock, seeds
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
@@ -26,11 +28,12 @@ from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
 
-GIVEN = ("tokenize", "rank", "world_size", "seed")
+# Sections that name something registered, and the constructor arguments that the program supplies, not the JSON.
+SUPPLIED_TO_LOADERS = ("tokenize", "rank", "world_size", "seed")
 SECTIONS = (
     ("arch", ARCHS, ()),
-    ("data_loader", LOADERS, GIVEN),
-    ("valid_loader", LOADERS, GIVEN),
+    ("data_loader", LOADERS, SUPPLIED_TO_LOADERS),
+    ("valid_loader", LOADERS, SUPPLIED_TO_LOADERS),
     ("loss", LOSSES, ()),
     ("objective", OBJECTIVES, ("model", "loss")),
     ("lr_scheduler", SCHEDULES, ()),
@@ -39,75 +42,84 @@ SECTIONS = (
 CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
-def main(config: Config, resume: str | None = None, device: str | None = None):
+def main(config: Config, resume: str | None = None, device: str | None = None) -> None:
     """Run every stage that remains. `resume`: a checkpoint, or "auto" for the newest of this name."""
-    place = distributed.start(device)
+    torch_device = distributed.start(device)
     try:
         console()
         for stage in stages(config, resume, SECTIONS):
-            build(stage, place).run()
+            build(stage, torch_device).run()
     finally:
         lock.release()
         distributed.stop()
 
 
-def build(stage: Stage, place: torch.device) -> Trainer:
-    """data -> model -> objective -> loop."""
-    config, seed = stage.config, trainer_settings(stage.config).seed
+def build(stage: Stage, device: torch.device) -> Trainer:
+    """Data, model, objective and loop of one stage."""
+    config = stage.config
+    seed = trainer_settings(config).seed
     seeds.seed(seed, stage.number)
     model = build_model(stage)
-    given = dict(
-        zip(
-            GIVEN,
-            (
-                model.tokenize,
-                distributed.rank(),
-                distributed.world_size(),
-                seeds.derive_seed(seed, stage.number),
-            ),
-        )
-    )
-    loaders = [LOADERS.build(block, **given) for block in config.blocks("data_loader")]
-    valid_loader = build_valid_loader(config, given)
+    supplied = {
+        "tokenize": model.tokenize,
+        "rank": distributed.rank(),
+        "world_size": distributed.world_size(),
+        "seed": seeds.derive_seed(seed, stage.number),
+    }
+    loaders = [LOADERS.build(block, **supplied) for block in config.blocks("data_loader")]
+    valid_loader = build_valid_loader(config, supplied)
     loss = LOSSES.build(config.require("loss"))
     objective = OBJECTIVES.build(config.get("objective") or CONTRASTIVE, model=model, loss=loss)
     if stage.before and not stage.resume:
         checkpoint.carry(checkpoint.read(stage.before), objective)
-    return Trainer(objective, loaders, stage, place, valid_loader)
+    return Trainer(objective, loaders, stage, device, valid_loader)
 
 
 def build_model(stage: Stage) -> nn.Module:
-    """The architecture with the weights it starts from, or bare where a checkpoint comes next."""
+    """The architecture with the weights it starts from; without any where a checkpoint is loaded next."""
     arch = stage.config.require("arch")
     if not stage.resume:
         return ARCHS.build(arch)
-    bare = {"args": {"load_checkpoint": ""}} if "load_checkpoint" in arch.get("args", {}) else {}
-    return ARCHS.build(Config(merge(arch.to_dict(), bare), arch.json_path), pretrained=False)
+    spec = arch.to_dict()
+    if "load_checkpoint" in spec.get("args", {}):
+        spec["args"]["load_checkpoint"] = ""
+    return ARCHS.build(Config(spec, arch.json_path), pretrained=False)
 
 
-def build_valid_loader(config: Config, given: dict[str, Any]) -> Any:
-    """`valid_loader`, or the first training data set's "val" split where there is one; None if it is set to null."""
+def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
+    """The loader of `valid_loader`; None if that is null.
+
+    Without the section it is the first training data set's "val" split, or None where that has none.
+    """
     if "valid_loader" in config:
-        block = config["valid_loader"]
-        if block and block["args"].get("split") == "test":
-            log.warning(
-                "validation is on the test split: what is chosen by it is chosen on the test set"
-            )
-        return LOADERS.build(block, **given) if block else None
-    block = merge(
-        config.blocks("data_loader")[0].to_dict(), {"args": {"split": "val", "shuffle": False}}
-    )
+        return build_given_valid_loader(config["valid_loader"], supplied)
+    training = config.blocks("data_loader")[0].to_dict()
+    block = merge(training, {"args": {"split": "val", "shuffle": False}})
     try:
-        return LOADERS.build(block, **given)
+        return LOADERS.build(block, **supplied)
     except (UserError, FileNotFoundError) as error:
         log.warning("no validation: %s (give a valid_loader, or null)", error)
         return None
 
 
+def build_given_valid_loader(block: Config | None, supplied: dict[str, Any]) -> Any:
+    """The loader that the section describes, or None for null."""
+    if not block:
+        return None
+    if block["args"].get("split") == "test":
+        log.warning(
+            "validation is on the test split: what is chosen by it is chosen on the test set"
+        )
+    return LOADERS.build(block, **supplied)
+
+
 @cli_entry
-def cli(argv: list[str] | None = None):
+def cli(argv: list[str] | None = None) -> None:
     """The command line."""
     arguments, config = command_line(__doc__, argv)
+    if arguments.print_config:
+        write_config(config)
+        return
     main(config, arguments.resume, arguments.device)
 
 

@@ -7,12 +7,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from parse_config import ConfigError, check_args
+from parse_config import Config, ConfigError, check_args, merge
 from trainer.evaluation.embed import PROMPTS, Embeddings, embed
 from trainer.evaluation.score import STANDARD, score
 from trainer.precision import Precision
 
-__all__ = ["Embeddings", "EvaluationSettings", "embed", "evaluate", "evaluation_settings", "score"]
+__all__ = [
+    "Embeddings",
+    "EvaluationSettings",
+    "embed",
+    "evaluate",
+    "evaluation_loaders",
+    "evaluation_settings",
+    "score",
+]
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,16 @@ def evaluation_settings(config: Mapping[str, Any]) -> EvaluationSettings:
     section = config.get("evaluation") or {}
     check_args(EvaluationSettings, section, "evaluation")
     return EvaluationSettings(**section)
+
+
+def evaluation_loaders(config: Config, split: str) -> list[Config]:
+    """The loaders' blocks, of evaluation.data_loader or else data_loader, reading `split` in order."""
+    evaluation = config.get("evaluation") or Config({})
+    blocks = evaluation.blocks("data_loader") or config.blocks("data_loader")
+    if not blocks:
+        raise ConfigError("data_loader: is missing; it says which data set is examined")
+    changes = {"args": {"split": split, "shuffle": False}}
+    return [Config(merge(block.to_dict(), changes), block.json_path) for block in blocks]
 
 
 def evaluate(

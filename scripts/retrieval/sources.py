@@ -21,14 +21,14 @@ from data_loader.readers.image_reader import is_image
 from data_loader.workers import iterate_batches, worker_options
 from parse_config import UserError, load_config
 from scripts.retrieval.features import Row
-from test import loaders
+from trainer.evaluator import evaluation_loaders
 
 
 def data_sets(source: Path, split: str) -> list[Any]:
     """The data sets of a config, opened so that nothing missing stops the run; [] for any other source."""
     if source.suffix != ".json":
         return []
-    blocks = loaders(load_config(source), split)
+    blocks = evaluation_loaders(load_config(source), split)
     return [open_leniently(block, check_files=False) for block in blocks]
 
 
