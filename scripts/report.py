@@ -2,42 +2,41 @@
 
     python scripts/report.py RUN_DIR [-o report.html] [--queries 200] [--figures 3]
 
-RUN_DIR: of train.py, with exams in folders therein (test.py -o RUN_DIR/test --save-ranks --save-embeddings), or a
-folder that test.py wrote. The file needs no network and nothing beside it; what is missing in the folder is said in
-the page with the command that makes it. Default: RUN_DIR/report.html.
+RUN_DIR: of train.py, with evaluations in folders therein (test.py -o RUN_DIR/test --save-ranks --save-embeddings), or a
+folder that test.py wrote. The file needs no network and no other file; what is missing in the folder is listed in the
+page with the command that makes it. Default: RUN_DIR/report.html.
 """
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from parse_config import UserError, cli_entry
-from scripts.html_report.page import page
-from scripts.html_report.run_folder import read
+from scripts.html_report.page import render_page
+from scripts.html_report.run_folder import read_run
+from trainer.files import atomic_write
 
 
-def main(folder: Path, out: Path, queries: int = 200, figures: int = 3) -> Path:
-    """Write the report of `folder` to `out`."""
+def main(folder: Path, out: Path, num_queries: int = 200, num_figures: int = 3) -> Path:
+    """Writes the report of `folder` to `out`, and prints what is missing for a complete one."""
     if out.is_dir():
         raise UserError(f"{out}: is a folder; give the file's name, as -o {out / 'report.html'}")
-    run = read(folder)
-    made = page(run, queries, figures)
+    run = read_run(folder)
+    page = render_page(run, num_queries, num_figures)
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    part.write_bytes(made.encode("utf-8", "xmlcharrefreplace"))
-    os.replace(part, out)
-    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {len(run.exams)} exams")
-    for what, remedy in run.missing:
-        print(f"missing: {what}\n  {remedy}")
+    with atomic_write(out, "wb") as file:
+        file.write(page.encode("utf-8", "xmlcharrefreplace"))
+    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {len(run.evaluations)} evaluations")
+    for description, command in run.missing:
+        print(f"missing: {description}\n  {command}")
     return out
 
 
 @cli_entry
-def cli(argv: list[str] | None = None):
+def cli(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,7 +46,11 @@ def cli(argv: list[str] | None = None):
         "-o", "--output", type=Path, metavar="FILE", help="default: RUN_DIR/report.html"
     )
     parser.add_argument(
-        "--queries", type=int, default=200, metavar="N", help="shown of each exam (default 200)"
+        "--queries",
+        type=int,
+        default=200,
+        metavar="N",
+        help="shown of each evaluation (default 200)",
     )
     parser.add_argument(
         "--figures",
@@ -56,13 +59,14 @@ def cli(argv: list[str] | None = None):
         metavar="N",
         help="clips that are drawn (default 3, 0: none)",
     )
-    given = parser.parse_args(argv)
-    if given.queries < 1 or given.figures < 0:
+    args = parser.parse_args(argv)
+    if args.queries < 1 or args.figures < 0:
         raise UserError(
-            f"--queries {given.queries} --figures {given.figures}: at least 1 and 0 are needed"
+            f"--queries {args.queries} --figures {args.figures}: at least 1 and 0 are needed"
         )
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    main(given.folder, given.output or given.folder / "report.html", given.queries, given.figures)
+    output = args.output or args.folder / "report.html"
+    main(args.folder, output, args.queries, args.figures)
 
 
 if __name__ == "__main__":

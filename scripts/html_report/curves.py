@@ -1,6 +1,6 @@
-"""log.jsonl -> charts: losses by part, learning rate, momentum, gradient norm, validation, speed, and whatever else."""
+"""log.jsonl -> charts of losses, learning rate, momentum, gradient norm, validation, speed, and every other number."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from scripts.html_report.run_folder import Log
@@ -17,57 +17,59 @@ TITLES = {
     "loss_vt": "Contrastive loss (loss_vt)",
     "loss_mvm": "Masked visual modeling (loss_mvm)",
 }
-COUNTERS = {"kind", "epoch", "step"}
-WAYS = {"t2v": "Validation, text to video", "v2t": "Validation, video to text"}
+COUNTERS = {"kind", "epoch", "step"}  # numbers of a line that are not drawn
+DIRECTIONS = {"t2v": "Validation, text to video", "v2t": "Validation, video to text"}
 RECALLS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "R50": "R@50"}
+BEFORE_RECALLS = 3  # charts between the losses and the recalls
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 def charts(log: Log) -> list[str]:
-    """<figure>s, losses first."""
-    steps = log.rows.get("step", [])
-    epochs = sorted(
-        [*log.rows.get("epoch", []), *log.rows.get("validation", [])], key=lambda row: row["step"]
-    )
-    names = list(dict.fromkeys(name for row in steps for name in row if name not in COUNTERS))
-    parts = [name for name in names if name.startswith("loss") and "/" not in name]
-    others = [name for name in names if not name.startswith("loss")]
-    order = [name for name in TITLES if name in others] + [
-        name for name in others if name not in TITLES
-    ]
-    made = [loss(part, names, steps, epochs) for part in parts]
-    made += [
-        chart(TITLES.get(name, name), {name: curve(steps, name)}, linear=name == "lr")
-        for name in order[:3]
-    ]
-    made += list(recalls(epochs))
-    made += [chart(TITLES.get(name, name), {name: curve(steps, name)}) for name in order[3:]]
-    return [figure for figure in made if figure]
+    """A <figure> per quantity: losses, learning rate and the next two, recalls, and the remaining ones."""
+    step_rows = log.rows.get("step", [])
+    epoch_rows = [*log.rows.get("epoch", []), *log.rows.get("validation", [])]
+    epoch_rows.sort(key=_step)
+    names = list(dict.fromkeys(name for row in step_rows for name in row if name not in COUNTERS))
+    loss_names = [name for name in names if name.startswith("loss") and "/" not in name]
+    other_names = [name for name in names if not name.startswith("loss")]
+    ordered_names = [name for name in TITLES if name in other_names]
+    ordered_names += [name for name in other_names if name not in TITLES]
+
+    figures = [loss_chart(name, names, step_rows, epoch_rows) for name in loss_names]
+    figures += [step_chart(name, step_rows) for name in ordered_names[:BEFORE_RECALLS]]
+    figures += recall_charts(epoch_rows)
+    figures += [step_chart(name, step_rows) for name in ordered_names[BEFORE_RECALLS:]]
+    return [figure for figure in figures if figure]
 
 
-def loss(
-    part: str, names: list[str], steps: list[dict[str, Any]], epochs: list[dict[str, Any]]
-) -> str:
-    """One part of the loss: in training, of each loader where there are several, and in validation."""
-    curves = {"training": curve(steps, part)}
-    curves |= {
-        f"training, loader {name.partition('/')[2]}": curve(steps, name)
-        for name in names
-        if name.startswith(f"{part}/")
-    }
-    curves["validation"] = curve(epochs, f"val_{part}")
-    return chart(TITLES.get(part, part), curves)
+def loss_chart(loss_name: str, names: Sequence[str], step_rows: Rows, epoch_rows: Rows) -> str:
+    """A loss in training, per loader where there are several ("loss/NAME"), and in validation."""
+    curves = {"training": curve(step_rows, loss_name)}
+    for name in names:
+        if name.startswith(f"{loss_name}/"):
+            loader = name.partition("/")[2]
+            curves[f"training, loader {loader}"] = curve(step_rows, name)
+    curves["validation"] = curve(epoch_rows, f"val_{loss_name}")
+    return chart(TITLES.get(loss_name, loss_name), curves)
 
 
-def recalls(epochs: list[dict[str, Any]]) -> Iterator[str]:
-    """R@K in percent by epoch's end, each direction."""
-    for way, title in WAYS.items():
-        yield chart(
-            title,
-            {name: curve(epochs, f"{way}.{key}") for key, name in RECALLS.items()},
-            bounds=(0, 100),
-        )
+def step_chart(name: str, step_rows: Rows) -> str:
+    """A quantity that is logged with the steps."""
+    return chart(TITLES.get(name, name), {name: curve(step_rows, name)}, linear=name == "lr")
 
 
-def curve(rows: list[dict[str, Any]], name: str) -> Curve:
-    """[(step, value)]; None where the value was not finite."""
+def recall_charts(epoch_rows: Rows) -> Iterator[str]:
+    """R@K in percent by epoch's end, a chart per direction."""
+    for direction, title in DIRECTIONS.items():
+        curves = {name: curve(epoch_rows, f"{direction}.{key}") for key, name in RECALLS.items()}
+        yield chart(title, curves, bounds=(0, 100))
+
+
+def curve(rows: Rows, name: str) -> Curve:
+    """[(step, value)] of the rows that hold the value; None where it was not finite."""
     return [(row["step"], row[name]) for row in rows if name in row]
+
+
+def _step(row: Mapping[str, Any]) -> int:
+    return row["step"]

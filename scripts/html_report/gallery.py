@@ -1,98 +1,129 @@
 """ranks.jsonl -> the gallery: which queries are shown, their best answers, each thumbnail once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
-from scripts.html_report.run_folder import Exam
-from scripts.html_report.thumbnails import Clips, some
+from scripts.html_report.run_folder import Evaluation
+from scripts.html_report.thumbnails import Clips, evenly_spaced
 
-TOP = 5
-
-
-def chosen(ranks: list[Mapping[str, Any]], limit: int) -> list[int]:
-    """Places of the queries that are shown, in the list's order: all, or half hits (rank 1) evenly over the list and
-    half the worst misses; where there are fewer of one kind, more of the other."""
-    hits = [place for place, row in enumerate(ranks) if row["rank"] <= 1]
-    misses = [place for place, row in enumerate(ranks) if row["rank"] > 1]
-    misses.sort(key=lambda place: -ranks[place]["rank"])
-    worst = min(len(misses), max(limit // 2, limit - len(hits)))
-    return sorted([*misses[:worst], *some(hits, limit - worst)])
+NUM_ANSWERS = 5  # shown per query
 
 
-def gallery(exam: Exam, limit: int, clips: Clips) -> dict[str, Any]:
-    """The page's data: {"items": thumbnails or texts, "queries": [{"text" or "item", "right", "rank", "top"}], and what
-    is said of them}. Queries are captions; for recognition videos, whose answers are classes."""
-    ranks = [row for row in exam.ranks if row["direction"] == "t2v"]
+def choose_queries(ranks: Sequence[Mapping[str, Any]], limit: int) -> list[int]:
+    """Indices of the queries that are shown, ascending.
+
+    All of them, or half hits (rank 1) evenly over the list and half the worst misses; where there are fewer of one
+    sort, more of the other.
+    """
+
+    def rank(index: int) -> float:
+        return ranks[index]["rank"]
+
+    hits = [index for index in range(len(ranks)) if rank(index) <= 1]
+    misses = [index for index in range(len(ranks)) if rank(index) > 1]
+    misses.sort(key=rank, reverse=True)
+    num_misses = min(len(misses), max(limit // 2, limit - len(hits)))
+    return sorted(misses[:num_misses] + evenly_spaced(hits, limit - num_misses))
+
+
+def gallery_data(evaluation: Evaluation, limit: int, clips: Clips) -> dict[str, Any]:
+    """What the page's script draws: the items (thumbnails or texts), and the queries that refer to them by number.
+
+    Queries are captions; for recognition they are videos, whose answers are classes.
+    -> {"items", "queries" (see `query_data`), "hits", "misses", "shown_hits", "shown_misses", "videos", "of_videos"}
+    """
+    all_ranks = evaluation.ranks or []
+    ranks = [row for row in all_ranks if row["direction"] == "t2v"]
     of_videos = not ranks
-    ranks = ranks or exam.ranks
-    places = chosen(ranks, limit)
+    if of_videos:
+        ranks = all_ranks
+    indices = choose_queries(ranks, limit)
     items: list[dict[str, Any]] = []
-    videos, texts = Items(items), Items(items)
-    asked, answers = (videos, texts) if of_videos else (texts, videos)
-    queries = [query(ranks[place], place, of_videos, asked, answers) for place in places]
-    for name, number in tqdm(videos.numbers.items(), desc="thumbnails", unit="clip", leave=False):
+    videos = ItemNumbers(items)
+    if of_videos:
+        classes = ItemNumbers(items)
+        queries = [query_data(ranks[index], index, classes, videos) for index in indices]
+    else:
+        queries = [query_data(ranks[index], index, videos) for index in indices]
+    progress = tqdm(videos.numbers.items(), desc="thumbnails", unit="clip", leave=False)
+    for name, number in progress:
         items[number] = clips.thumbnail(name)
     hits = sum(row["rank"] <= 1 for row in ranks)
-    shown = sum(ranks[place]["rank"] <= 1 for place in places)
+    shown_hits = sum(ranks[index]["rank"] <= 1 for index in indices)
     return {
         "items": items,
         "queries": queries,
         "hits": hits,
         "misses": len(ranks) - hits,
-        "shown_hits": shown,
-        "shown_misses": len(places) - shown,
+        "shown_hits": shown_hits,
+        "shown_misses": len(indices) - shown_hits,
         "videos": len(videos.numbers),
         "of_videos": of_videos,
     }
 
 
-class Items:
-    """Names -> numbers in the page's list, each once."""
+class ItemNumbers:
+    """Appends names of one sort (videos or classes) to the page's list of items, each name once.
+
+    items: the list, which several sorts share. numbers: name -> index in it.
+    """
 
     def __init__(self, items: list[dict[str, Any]]):
-        self.items, self.numbers = items, {}
+        self.items = items
+        self.numbers: dict[str, int] = {}
 
-    def __call__(self, name: str) -> int:
+    def number(self, name: str) -> int:
+        """The item's index in the list, where it is appended if it is new."""
         if name not in self.numbers:
             self.numbers[name] = len(self.items)
             self.items.append({"name": name})
         return self.numbers[name]
 
 
-def query(
-    row: Mapping[str, Any], place: int, of_videos: bool, asked: Items, answer: Items
+def query_data(
+    row: Mapping[str, Any],
+    index: int,
+    answers: ItemNumbers,
+    query_items: ItemNumbers | None = None,
 ) -> dict[str, Any]:
-    """One query: its best five, and the right answers (of several the best ranked, or the first)."""
-    right = row["right"] if isinstance(row["right"], list) else [row["right"]]
-    ranked = [name for name, _ in row["top"] if name in right]
-    best = row["top"][:TOP]
+    """A query with its best answers.
+
+    "right": the right answer, of several the best ranked one or else the first; "also": right answers among the best;
+    "top": [(answer, similarity)]; "item": the query itself, if it is no caption. All of them are numbers of items.
+    """
+    right_names = row["right"] if isinstance(row["right"], list) else [row["right"]]
+    ranked_right_names = [name for name, _ in row["top"] if name in right_names]
+    best = row["top"][:NUM_ANSWERS]
+    best_names = {name for name, _ in best}
     return {
         "text": row["query"],
-        "item": asked(row["query"]) if of_videos else None,
-        "place": place,
+        "item": None if query_items is None else query_items.number(row["query"]),
+        "index": index,
         "rank": row["rank"],
-        "right": answer(ranked[0] if ranked else right[0]),
-        "also": [answer(name) for name in right if name in dict(map(tuple, best))],
-        "top": [[answer(name), value] for name, value in best],
+        "right": answers.number((ranked_right_names or right_names)[0]),
+        "also": [answers.number(name) for name in right_names if name in best_names],
+        "top": [[answers.number(name), similarity] for name, similarity in best],
     }
 
 
-def said(data: Mapping[str, Any], clips: Clips) -> list[str]:
-    """What stands above the gallery: how many of how many, and what could not be shown."""
-    total, shown = data["hits"] + data["misses"], len(data["queries"])
-    kind = "videos" if data["of_videos"] else "captions"
-    lines = [
-        f"{shown} of {total} {kind} are shown: {data['shown_hits']} of {data['hits']} hits (rank 1"
-        + (", evenly over the list)" if data["shown_hits"] < data["hits"] else ")")
-        + f" and {data['shown_misses']} of {data['misses']} misses"
-        + (", the worst." if data["shown_misses"] < data["misses"] else ".")
-    ]
-    if clips.gone:
-        first, why = next(iter(clips.gone.items()))
+def gallery_notes(data: Mapping[str, Any], clips: Clips) -> list[str]:
+    """The lines above the gallery: how many queries of how many are shown, and which clips could not be read."""
+    total = data["hits"] + data["misses"]
+    queries = "videos" if data["of_videos"] else "captions"
+    line = f"{len(data['queries'])} of {total} {queries} are shown: "
+    line += f"{data['shown_hits']} of {data['hits']} hits (rank 1"
+    if data["shown_hits"] < data["hits"]:
+        line += ", evenly over the list"
+    line += f") and {data['shown_misses']} of {data['misses']} misses"
+    if data["shown_misses"] < data["misses"]:
+        line += ", the worst"
+    lines = [line + "."]
+    if clips.unreadable:
+        name, reason = next(iter(clips.unreadable.items()))
         lines.append(
-            f"{len(clips.gone)} of {data['videos']} clips could not be read and are shown by their id, the "
-            f"first: {first}: {clips.why or why}"
+            f"{len(clips.unreadable)} of {data['videos']} clips could not be read and are shown by their id, the "
+            f"first: {name}: {clips.open_error or reason}"
         )
     return lines

@@ -1,111 +1,105 @@
-"""Parts -> one HTML file that needs nothing else. What comes from captions, paths and configs is text, never markup."""
+"""Renders a run as one HTML file that needs no other file.
+
+What comes from captions, paths and configs is shown as text, never as markup.
+"""
 
 import base64
 import hashlib
 import json
-import re
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from scripts.html_report import tables
-from scripts.html_report.curves import charts as loss_charts
-from scripts.html_report.figures import figures, note
-from scripts.html_report.gallery import gallery, said
-from scripts.html_report.run_folder import Exam, Run
-from scripts.html_report.tables import text
+from scripts.html_report import curves, tables
+from scripts.html_report.figures import draw_figures
+from scripts.html_report.gallery import gallery_data, gallery_notes
+from scripts.html_report.run_folder import Evaluation, Log, Run
+from scripts.html_report.tables import escape, note
 from scripts.html_report.thumbnails import Clips
 
 TEMPLATE = Path(__file__).with_name("template.html")
 
 
-def page(run: Run, limit: int = 200, drawn: int = 3) -> str:
-    """The whole page, with `limit` queries of each exam and figures of `drawn` clips."""
-    clips = [Clips(exam) for exam in run.exams]
-    galleries = "".join(
-        one(exam, its, number, limit)
-        for number, (exam, its) in enumerate(zip(run.exams, clips))
-        if exam.ranks is not None
-    )
-    name = run.config.get("name") or run.folder.resolve().name
+def render_page(run: Run, num_queries: int = 200, num_figures: int = 3) -> str:
+    """The whole page, with at most `num_queries` queries per evaluation and figures of `num_figures` clips."""
+    clips = [Clips(evaluation) for evaluation in run.evaluations]
+    galleries = ""
+    for number, evaluation in enumerate(run.evaluations):
+        if evaluation.ranks is not None:
+            galleries += gallery_section(evaluation, clips[number], number, num_queries)
     parts = {
-        "title": text(name),
-        "folder": text(run.folder),
-        "missing": missing(run),
-        "results": results(run),
-        "curves": curves(run),
-        "figures": figures(run, clips, drawn),
+        "title": escape(run.config.get("name") or run.folder.resolve().name),
+        "folder": escape(run.folder),
+        "missing": missing_section(run),
+        "results": "".join(map(results_section, run.evaluations)) or note("No evaluation."),
+        "curves": "".join(map(curves_section, run.logs)) or note("No log.jsonl."),
+        "figures": draw_figures(run, clips, num_figures),
         "galleries": galleries or note("No ranks.jsonl."),
-        "throughput": throughput(run),
+        "throughput": "".join(map(throughput_section, run.logs)) or note("No log.jsonl."),
         "settings": tables.settings(run),
-        "versions": tables.made_by(run),
+        "versions": tables.versions(run),
     }
     template = TEMPLATE.read_text(encoding="utf-8")
-    script = re.search(r"<script>(.*?)</script>", template, re.S)[1]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return Template(template).substitute(parts, script_hash=f"sha256-{digest}")
+    return Template(template).substitute(parts, script_hash=script_hash(template))
 
 
-def missing(run: Run) -> str:
-    """What is not there and which command makes it; "" if all is there."""
-    rows = "".join(
-        f"<li>{text(what)}: <code>{text(command)}</code></li>" for what, command in run.missing
+def script_hash(template: str) -> str:
+    """The hash by which the page's Content-Security-Policy allows its own script and no other."""
+    script = template.partition("<script>")[2].partition("</script>")[0]
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def heading(name: str) -> str:
+    """An <h3> with the name of a stage or an evaluation; "" for one without a name."""
+    return f"<h3>{escape(name)}</h3>" if name else ""
+
+
+def missing_section(run: Run) -> str:
+    """What is missing and which command makes it; "" if nothing is."""
+    if not run.missing:
+        return ""
+    items = "".join(
+        f"<li>{escape(description)}: <code>{escape(command)}</code></li>"
+        for description, command in run.missing
     )
+    return f'<section class="missing"><h2>What is missing</h2><ul>{items}</ul></section>'
+
+
+def results_section(evaluation: Evaluation) -> str:
+    """The metrics of an evaluation."""
     return (
-        f'<section class="missing"><h2>What is missing</h2><ul>{rows}</ul></section>'
-        if rows
-        else ""
+        f"{heading(evaluation.name)}<p>{tables.evaluation_summary(evaluation)}</p>"
+        f"{tables.metrics(evaluation)}{tables.provenance(evaluation)}"
     )
 
 
-def results(run: Run) -> str:
-    """A table for each exam."""
-    return "".join(
-        f"{heading(exam)}<p>{tables.examined(exam)}</p>{tables.metrics(exam)}"
-        f"{tables.identity(exam)}"
-        for exam in run.exams
-    ) or note("No exam.")
+def curves_section(log: Log) -> str:
+    """The charts of a stage."""
+    charts = "".join(curves.charts(log))
+    section = heading(log.stage)
+    section += f'<div class="charts">{charts}</div>' if charts else note("No step was logged.")
+    if log.torn:
+        section += note(f"{log.torn} torn lines of log.jsonl are left out.")
+    return section
 
 
-def heading(exam: Exam) -> str:
-    """Of an exam in a folder of its own."""
-    return f"<h3>{text(exam.name)}</h3>" if exam.name else ""
+def throughput_section(log: Log) -> str:
+    """The throughput of a stage."""
+    return heading(log.stage) + tables.throughput(log)
 
 
-def curves(run: Run) -> str:
-    """The charts of each stage."""
-    made = ""
-    for log in run.logs:
-        charts = loss_charts(log)
-        made += f"<h3>{text(log.stage)}</h3>" if log.stage else ""
-        made += (
-            f'<div class="charts">{"".join(charts)}</div>'
-            if charts
-            else note("No step was logged.")
-        )
-        made += note(f"{log.torn} torn lines of log.jsonl are left out.") if log.torn else ""
-    return made or note("No log.jsonl.")
-
-
-def throughput(run: Run) -> str:
-    """Of each stage."""
-    return "".join(
-        (f"<h3>{text(log.stage)}</h3>" if log.stage else "") + tables.throughput(log)
-        for log in run.logs
-    ) or note("No log.jsonl.")
-
-
-def one(exam: Exam, clips: Clips, number: int, limit: int) -> str:
-    """A gallery: what is said of it, and its data; the page's script draws it."""
-    data = gallery(exam, limit, clips)
-    notes = "".join(note(line) for line in said(data, clips))
+def gallery_section(evaluation: Evaluation, clips: Clips, number: int, num_queries: int) -> str:
+    """The notes above a gallery and its data, which the page's script draws."""
+    data = gallery_data(evaluation, num_queries, clips)
+    notes = "".join(note(line) for line in gallery_notes(data, clips))
     return (
-        f'{heading(exam)}{notes}<div class="gallery" id="gallery-{number}"></div>'
-        f'<script type="application/json" data-for="gallery-{number}">{embedded(data)}</script>'
+        f'{heading(evaluation.name)}{notes}<div class="gallery" id="gallery-{number}"></div>'
+        f'<script type="application/json" data-for="gallery-{number}">{script_json(data)}</script>'
     )
 
 
-def embedded(data: Any) -> str:
+def script_json(data: Any) -> str:
     """JSON that cannot end its <script>, nor begin a comment in it."""
-    written = json.dumps(data, separators=(",", ":"))
-    return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    text = json.dumps(data, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

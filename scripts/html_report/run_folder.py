@@ -1,26 +1,29 @@
-"""A run folder -> what its report tells: log, settings, exams; and what is not there, with the command that makes it.
+"""A run folder -> what its report shows, and what is missing in it with the command that makes it.
 
-Nothing here needs torch. A folder may be of train.py (log.jsonl, config.json, with exams in folders therein), of one
-stage of it, or of test.py alone (results.json).
+Nothing here needs torch. A folder may be of train.py (log.jsonl, config.json, with evaluations in folders therein), of
+one stage of it, or of test.py alone (results.json).
 """
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from parse_config import UserError
 
-BEST = ("model_best.pth", "checkpoint-latest.pth")
-SAVED = "--save-ranks --save-embeddings"
+CHECKPOINT_NAMES = ("model_best.pth", "checkpoint-latest.pth")  # the first one that exists is shown
+SAVE_OPTIONS = "--save-ranks --save-embeddings"
 
 
 @dataclass
 class Log:
-    """One stage's log.jsonl. `rows`: kind -> lines, by step, of a step written twice the later; `torn`: lines that are
-    no JSON; `stage`: its folder's name, "" without stages."""
+    """One stage's log.jsonl.
+
+    stage: its folder's name, "" without stages. rows: kind -> lines, sorted by step; of a step that was written twice
+    the later line. torn: number of lines that are no JSON.
+    """
 
     stage: str
     rows: dict[str, list[dict[str, Any]]]
@@ -28,9 +31,8 @@ class Log:
 
 
 @dataclass
-class Exam:
-    """One results.json. `name`: its folder within the run, "" for the run's own; `ranks`: lines of ranks.jsonl, None
-    without."""
+class Evaluation:
+    """One results.json. name: its folder within the run, "" for the run's own. ranks: lines of ranks.jsonl, or None."""
 
     name: str
     folder: Path
@@ -40,65 +42,75 @@ class Exam:
 
 @dataclass
 class Run:
-    """A run folder; `missing`: (what is not there, the command that makes it)."""
+    """A run folder. missing: (what is missing, the command that makes it)."""
 
     folder: Path
     config: dict[str, Any]
     versions: dict[str, Any]
     logs: list[Log] = field(default_factory=list)
-    exams: list[Exam] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)
     checkpoint: Path | None = None
 
 
-def read(folder: Path) -> Run:
-    """Everything of `folder`; UserError if it is no run folder, or if a file in it is not what it should be."""
+def read_run(folder: Path) -> Run:
+    """Reads a run folder. Raises UserError if it is none, or if a file in it is not what it should be."""
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; give a run folder of train.py, or one that test.py wrote"
         )
-    stages = sorted(path for path in folder.glob("stage*") if (path / "log.jsonl").is_file())
-    places = [folder, *stages] if (folder / "log.jsonl").is_file() else stages
-    logs = [
-        read_log(place / "log.jsonl", place.name if place != folder else "") for place in places
-    ]
-    exams = [read_exam(path, folder) for path in results_in(folder)]
-    if not logs and not exams:
+    log_folders = find_log_folders(folder)
+    logs = []
+    for log_folder in log_folders:
+        stage = "" if log_folder == folder else log_folder.name
+        logs.append(read_log(log_folder / "log.jsonl", stage))
+    evaluations = [read_evaluation(path, folder) for path in find_results(folder)]
+    if not logs and not evaluations:
         raise UserError(
             f"{folder}: holds neither log.jsonl nor results.json; give a run folder of train.py, or one "
             "that test.py wrote"
         )
-    last = places[-1] if places else folder
-    first = exams[0].results if exams else {}
+    last_folder = log_folders[-1] if log_folders else folder
+    first_results = evaluations[0].results if evaluations else {}
     run = Run(
         folder,
-        optional(last / "config.json") or first.get("config") or {},
-        optional(last / "versions.json")
-        or {"git": first.get("git_revision"), **(first.get("versions") or {})},
-        logs,
-        exams,
+        config=read_json_if_present(last_folder / "config.json")
+        or first_results.get("config")
+        or {},
+        versions=read_json_if_present(last_folder / "versions.json")
+        or {"git": first_results.get("git_revision"), **(first_results.get("versions") or {})},
+        logs=logs,
+        evaluations=evaluations,
+        checkpoint=find_checkpoint(last_folder, evaluations),
     )
-    run.checkpoint = checkpoint(last, exams)
-    run.missing = list(missing(run, last))
+    run.missing = list(missing_files(run, last_folder))
     return run
 
 
-def results_in(folder: Path) -> list[Path]:
-    """Every results.json of test.py, up to two folders down, but for those of other runs."""
-    found = [
-        path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{depth}results.json"))
-    ]
-    others = {
+def find_log_folders(folder: Path) -> list[Path]:
+    """The folders with a log.jsonl: the run's own, then its stages in their order."""
+    stage_folders = sorted(path for path in folder.glob("stage*") if (path / "log.jsonl").is_file())
+    if (folder / "log.jsonl").is_file():
+        return [folder, *stage_folders]
+    return stage_folders
+
+
+def find_results(folder: Path) -> list[Path]:
+    """Every results.json of test.py, up to two folders down, except those of other runs in this folder."""
+    paths: list[Path] = []
+    for pattern in ("results.json", "*/results.json", "*/*/results.json"):
+        paths += sorted(folder.glob(pattern))
+    other_runs = {
         path.parent
         for path in folder.glob("*/log.jsonl")
         if not path.parent.name.startswith("stage")
     }
-    return [path for path in found if not others & {path.parent, path.parent.parent}]
+    return [path for path in paths if not other_runs & {path.parent, path.parent.parent}]
 
 
 def read_log(path: Path, stage: str = "") -> Log:
-    """The lines by kind; a torn line, as a kill leaves it, is counted."""
-    found: dict[str, dict[Any, dict[str, Any]]] = {}
+    """Reads log.jsonl, sorted by kind and step. A torn line, as a killed run leaves it, is counted."""
+    rows_by_kind: dict[str, dict[Any, dict[str, Any]]] = {}
     torn = 0
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
@@ -107,31 +119,34 @@ def read_log(path: Path, stage: str = "") -> Log:
         except (json.JSONDecodeError, TypeError, KeyError):
             torn += bool(line.strip())
             continue
-        found.setdefault(kind, {})[row.get("step", number) if kind != "start" else number] = row
-    return Log(
-        stage, {kind: [rows[step] for step in sorted(rows)] for kind, rows in found.items()}, torn
-    )
+        step = row.get("step", number)
+        if kind == "start":  # one line per start of the program, all of which count
+            step = number
+        rows_by_kind.setdefault(kind, {})[step] = row
+    sorted_rows = {
+        kind: [rows[step] for step in sorted(rows)] for kind, rows in rows_by_kind.items()
+    }
+    return Log(stage, sorted_rows, torn)
 
 
-def read_exam(path: Path, home: Path) -> Exam:
-    """results.json and the ranks beside it."""
-    results = content(path)
+def read_evaluation(results_path: Path, run_folder: Path) -> Evaluation:
+    """Reads results.json and, if it is there, the ranks.jsonl beside it."""
+    results = read_json(results_path)
     if "rows" not in results or "schema" not in results:
         raise UserError(
-            f"{path}: is no results.json of test.py; move it away, or run test.py again"
+            f"{results_path}: is no results.json of test.py; move it away, or run test.py again"
         )
-    ranks = path.parent / "ranks.jsonl"
-    name = str(path.parent.relative_to(home))
-    return Exam(
-        "" if name == "." else name,
-        path.parent,
-        results,
-        list(read_ranks(ranks)) if ranks.is_file() else None,
-    )
+    folder = results_path.parent
+    name = "" if folder == run_folder else str(folder.relative_to(run_folder))
+    evaluation = Evaluation(name, folder, results)
+    ranks_path = folder / "ranks.jsonl"
+    if ranks_path.is_file():
+        evaluation.ranks = list(read_ranks(ranks_path))
+    return evaluation
 
 
-def read_ranks(path: Path) -> Iterable[dict[str, Any]]:
-    """The lines of ranks.jsonl; UserError naming the first that is none."""
+def read_ranks(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of ranks.jsonl. Raises UserError naming the first that is none."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -143,51 +158,54 @@ def read_ranks(path: Path) -> Iterable[dict[str, Any]]:
                 ) from None
 
 
-def content(path: Path) -> dict[str, Any]:
-    """A JSON object; UserError if it is none."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object. Raises UserError if the file holds none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is damaged ({error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"{path}: a JSON object is needed")
-    return found
+    return content
 
 
-def optional(path: Path) -> dict[str, Any]:
-    """The same, {} if the file is not there."""
-    return content(path) if path.is_file() else {}
+def read_json_if_present(path: Path) -> dict[str, Any]:
+    """Reads a JSON object, {} if the file does not exist."""
+    return read_json(path) if path.is_file() else {}
 
 
-def checkpoint(folder: Path, exams: list[Exam]) -> Path | None:
-    """The run's best checkpoint, its latest, or the one that was examined."""
-    examined = [Path((exam.results.get("checkpoint") or {}).get("path") or "") for exam in exams]
-    return next(
-        (path for path in [*(folder / name for name in BEST), *examined] if path.is_file()), None
-    )
+def find_checkpoint(folder: Path, evaluations: list[Evaluation]) -> Path | None:
+    """The run's best checkpoint, else its latest, else the first one that was evaluated and still exists."""
+    candidates = [folder / name for name in CHECKPOINT_NAMES]
+    for evaluation in evaluations:
+        checkpoint = evaluation.results.get("checkpoint") or {}
+        candidates.append(Path(checkpoint.get("path") or ""))
+    return next((path for path in candidates if path.is_file()), None)
 
 
-def missing(run: Run, last: Path) -> Iterable[tuple[str, str]]:
-    """What the report would show if it were there."""
-    config = (
-        shlex.join(["-c", str(last / "config.json")])
-        if (last / "config.json").is_file()
-        else "-c CONFIG"
-    )
-    exam = f"python test.py {config} {shlex.join(['-r', str(run.checkpoint or 'CHECKPOINT')])}"
+def missing_files(run: Run, last_folder: Path) -> Iterator[tuple[str, str]]:
+    """(what the report cannot show because of a missing file, the command that makes the file)."""
+    config_option = "-c CONFIG"
+    if (last_folder / "config.json").is_file():
+        config_option = shlex.join(["-c", str(last_folder / "config.json")])
+    checkpoint_option = shlex.join(["-r", str(run.checkpoint or "CHECKPOINT")])
 
-    def examine(name: str) -> str:
-        return f"{exam} {shlex.join(['-o', str(run.folder / name)])} {SAVED}"
+    def test_command(name: str) -> str:
+        output_option = shlex.join(["-o", str(run.folder / name)])
+        return f"python test.py {config_option} {checkpoint_option} {output_option} {SAVE_OPTIONS}"
 
     if not run.logs:
         yield (
             "no log.jsonl, so no curves and no throughput; train.py writes one",
             "python train.py -c CONFIG",
         )
-    if not run.exams:
-        yield "no results.json, so no table and no gallery", examine("test")
-    for one in run.exams:
-        if one.ranks is None:
-            yield f"no ranks.jsonl in {one.folder}, so no gallery of it", examine("test_with_ranks")
+    if not run.evaluations:
+        yield "no results.json, so no table and no gallery", test_command("test")
+    for evaluation in run.evaluations:
+        if evaluation.ranks is None:
+            yield (
+                f"no ranks.jsonl in {evaluation.folder}, so no gallery of it",
+                test_command("test_with_ranks"),
+            )
     if run.checkpoint is None:
-        yield "no checkpoint, so no figures", f"python train.py {config}"
+        yield "no checkpoint, so no figures", f"python train.py {config_option}"

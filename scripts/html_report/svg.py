@@ -3,12 +3,47 @@
 import html
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
 
 WIDTH, HEIGHT = 420, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 26
-POINTS = 400  # of a curve; longer ones are means of neighbours
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 26  # margins around the plot
+NUM_COLORS = 6
+MAX_POINTS = 400  # of a curve; longer ones are means of neighbours
+MAX_DOTS = 40  # a curve of so few points also gets a dot per point
+LOG_RATIO = 200  # values that differ by a larger factor get a logarithmic axis
 
 Curve = Sequence[tuple[float, float | None]]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The range of an axis."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def fraction(self, value: float) -> float:
+        """Where `value` lies on the axis: 0 at `low`, 1 at `high`."""
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log10(low), math.log10(high), math.log10(value)
+        return (value - low) / ((high - low) or 1)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Both axes of a chart, in pixels of its SVG."""
+
+    x_axis: Axis
+    y_axis: Axis
+
+    def to_pixels(self, x: float, y: float) -> tuple[float, float]:
+        """Pixels from the left and from the top."""
+        right = self.x_axis.fraction(x) * (WIDTH - LEFT - RIGHT)
+        up = self.y_axis.fraction(y) * (HEIGHT - TOP - BOTTOM)
+        return round(LEFT + right, 1), round(HEIGHT - BOTTOM - up, 1)
 
 
 def chart(
@@ -18,124 +53,149 @@ def chart(
     bounds: tuple[float, float] | None = None,
     linear: bool = False,
 ) -> str:
-    """<figure> with `curves` {name: [(x, y or None for a gap)]}; a colour a curve, named below if there are several.
+    """Draws `curves` {name: [(x, y or None for a gap)]} as a <figure>, one colour per curve.
 
-    `bounds`: of the y axis, if not those of the values. The axis is logarithmic for values that differ by a factor
-    of 200, unless `linear`. "" if there is no finite value.
+    Several curves are named below the chart. `bounds`: of the y axis, if not those of the values. The axis is
+    logarithmic for values that differ by a factor of 200, unless `linear`. "" if there is no finite value.
     """
-    shown = {name: thin(curve) for name, curve in curves.items() if any(good(y) for _, y in curve)}
-    if not shown:
+    drawn_curves = {
+        name: downsample(curve)
+        for name, curve in curves.items()
+        if any(is_finite(y) for _, y in curve)
+    }
+    if not drawn_curves:
         return ""
-    xs = [x for curve in shown.values() for x, _ in curve]
-    ys = [y for curve in shown.values() for _, y in curve if good(y)]
-    log = not (linear or bounds) and min(ys) > 0 and max(ys) / min(ys) > 200
-    low, high = bounds or padded(min(ys), max(ys), log)
-    x_ticks, y_ticks = ticks(min(xs), max(xs), whole=True), (decades if log else ticks)(low, high)
-    y_ticks = [ys[0]] if min(ys) == max(ys) and not bounds else y_ticks
+    xs = [x for curve in drawn_curves.values() for x, _ in curve]
+    ys = [y for curve in drawn_curves.values() for _, y in curve if is_finite(y)]
+    log = not (linear or bounds) and min(ys) > 0 and max(ys) / min(ys) > LOG_RATIO
+    low, high = bounds or padded_range(min(ys), max(ys), log)
+    plot = Plot(Axis(min(xs), max(xs)), Axis(low, high, log))
+    x_ticks = ticks(min(xs), max(xs), whole=True)
+    if min(ys) == max(ys) and not bounds:
+        y_ticks = [ys[0]]
+    elif log:
+        y_ticks = decades(low, high)
+    else:
+        y_ticks = ticks(low, high)
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        a, b, c = (math.log10(v) for v in (low, high, y)) if log else (low, high, y)
-        across = (x - min(xs)) / ((max(xs) - min(xs)) or 1)
-        up = (c - a) / ((b - a) or 1)
-        return (
-            round(LEFT + across * (WIDTH - LEFT - RIGHT), 1),
-            round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1),
-        )
-
-    lines = "".join(line(curve, place, number) for number, curve in enumerate(shown.values()))
-    keys = "".join(
-        f'<span class="key s{number % 6}">{html.escape(name)}</span>'
-        for number, name in enumerate(shown)
+    lines = "".join(
+        draw_curve(curve, plot, color) for color, curve in enumerate(drawn_curves.values())
     )
-    keys = keys if len(shown) > 1 else ""
-    gone = sum(1 for curve in curves.values() for _, y in curve if not good(y))
-    note = f'<span class="note">{gone} values were not finite</span>' if gone else ""
-    said = f"{title}: {', '.join(shown)} against {x_name}"
+    caption = html.escape(title) + (" (logarithmic)" if log else "")
+    label = html.escape(f"{title}: {', '.join(drawn_curves)} against {x_name}")
     return (
-        f'<figure class="chart"><figcaption>{html.escape(title)}{" (logarithmic)" if log else ""}</figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(said)}">'
-        f"{axes(x_ticks, y_ticks, place, low, min(xs))}{lines}</svg>"
-        f'<div class="keys">{keys}{note}<span class="x">{html.escape(x_name)}</span></div></figure>'
+        f'<figure class="chart"><figcaption>{caption}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        f"{axes(x_ticks, y_ticks, plot)}{lines}</svg>"
+        f'<div class="keys">{legend(list(drawn_curves))}{gap_note(curves)}'
+        f'<span class="x">{html.escape(x_name)}</span></div></figure>'
     )
 
 
-def good(value: float | None) -> bool:
-    """A finite number."""
+def is_finite(value: float | None) -> TypeGuard[float]:
+    """Whether `value` is a number, and neither infinite nor NaN."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def thin(curve: Curve, most: int = POINTS) -> Curve:
-    """At most `most` points: each the mean of as many neighbours, a gap where none of them is finite."""
-    group = -(-len(curve) // most)
-    if group <= 1:
-        return [(x, y if good(y) else None) for x, y in curve]
-    parts = (curve[start : start + group] for start in range(0, len(curve), group))
-    return [(mean([x for x, _ in part]), mean([y for _, y in part if good(y)])) for part in parts]
+def downsample(curve: Curve, max_points: int = MAX_POINTS) -> Curve:
+    """At most `max_points` points: each the mean of as many neighbours, a gap where none of them is finite."""
+    group_size = math.ceil(len(curve) / max_points)
+    if group_size <= 1:
+        return [(x, y if is_finite(y) else None) for x, y in curve]
+    points: list[tuple[float, float | None]] = []
+    for start in range(0, len(curve), group_size):
+        group = curve[start : start + group_size]
+        ys = [y for _, y in group if is_finite(y)]
+        x_mean = sum(x for x, _ in group) / len(group)
+        y_mean = sum(ys) / len(ys) if ys else None
+        points.append((x_mean, y_mean))
+    return points
 
 
-def mean(values: Sequence[float]) -> float | None:
-    """None of nothing."""
-    return sum(values) / len(values) if values else None
-
-
-def line(curve: Curve, place, number: int) -> str:
-    """A path with gaps; dots where points are few."""
-    parts, pen = [], "M"
+def draw_curve(curve: Curve, plot: Plot, color: int) -> str:
+    """A line with gaps, and dots where points are few."""
+    commands = []
+    dots = []
+    pen_up = True
     for x, y in curve:
         if y is None:
-            pen = "M"
+            pen_up = True
             continue
-        parts.append(f"{pen}{place(x, y)[0]} {place(x, y)[1]}")
-        pen = "L"
-    dots = "".join(
-        '<circle cx="{}" cy="{}" r="2.5"/>'.format(*place(x, y)) for x, y in curve if y is not None
+        left, top = plot.to_pixels(x, y)
+        commands.append(f"{'M' if pen_up else 'L'}{left} {top}")
+        dots.append(f'<circle cx="{left}" cy="{top}" r="2.5"/>')
+        pen_up = False
+    if len(curve) > MAX_DOTS:
+        dots = []
+    return f'<g class="s{color % NUM_COLORS}"><path d="{"".join(commands)}"/>{"".join(dots)}</g>'
+
+
+def axes(x_ticks: Sequence[float], y_ticks: Sequence[float], plot: Plot) -> str:
+    """A horizontal grid line and its number per y tick, a number per x tick."""
+    elements = []
+    for y in y_ticks:
+        _, top = plot.to_pixels(plot.x_axis.low, y)
+        elements.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{top}" y2="{top}"/>')
+        elements.append(f'<text class="y" x="{LEFT - 6}" y="{top + 4}">{format_number(y)}</text>')
+    for x in x_ticks:
+        left, _ = plot.to_pixels(x, plot.y_axis.low)
+        elements.append(f'<text class="x" x="{left}" y="{HEIGHT - 8}">{format_number(x)}</text>')
+    return f'<g class="axes">{"".join(elements)}</g>'
+
+
+def legend(names: Sequence[str]) -> str:
+    """The names of several curves in their colours; "" for one curve."""
+    if len(names) < 2:
+        return ""
+    return "".join(
+        f'<span class="key s{color % NUM_COLORS}">{html.escape(name)}</span>'
+        for color, name in enumerate(names)
     )
-    return f'<g class="s{number % 6}"><path d="{"".join(parts)}"/>{dots if len(curve) <= 40 else ""}</g>'
 
 
-def axes(x_ticks: Sequence[float], y_ticks: Sequence[float], place, low: float, left: float) -> str:
-    """Grid lines and their numbers."""
-    across = "".join(
-        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place(left, y)[1]}" y2="{place(left, y)[1]}"/>'
-        f'<text class="y" x="{LEFT - 6}" y="{place(left, y)[1] + 4}">{number(y)}</text>'
-        for y in y_ticks
-    )
-    along = "".join(
-        f'<text class="x" x="{place(x, low)[0]}" y="{HEIGHT - 8}">{number(x)}</text>'
-        for x in x_ticks
-    )
-    return f'<g class="axes">{across}{along}</g>'
+def gap_note(curves: Mapping[str, Curve]) -> str:
+    """How many values were not finite; "" if all were."""
+    gaps = sum(not is_finite(y) for curve in curves.values() for _, y in curve)
+    return f'<span class="note">{gaps} values were not finite</span>' if gaps else ""
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Short: 0.25, 1500, 12k, 3e-5, 2.5e-5."""
     if value and (abs(value) < 1e-4 or abs(value) >= 1e7):
         digits, power = f"{value:.3e}".split("e")
         return f"{float(digits):g}e{int(power)}"
-    return f"{value / 1000:g}k" if abs(value) >= 1e4 and value % 100 == 0 else f"{value:.6g}"
+    if abs(value) >= 1e4 and value % 100 == 0:
+        return f"{value / 1000:g}k"
+    return f"{value:.6g}"
 
 
-def padded(low: float, high: float, log: bool) -> tuple[float, float]:
-    """A little room below and above; for a flat curve much."""
+def padded_range(low: float, high: float, log: bool) -> tuple[float, float]:
+    """A y range with a margin below and above, a large one around a flat curve."""
     if log:
         return low / 1.3, high * 1.3
-    room = (high - low) * 0.05 or abs(high) * 0.5 or 1
-    return low - room, high + room
+    margin = (high - low) * 0.05 or abs(high) * 0.5 or 1
+    return low - margin, high + margin
 
 
-def ticks(low: float, high: float, about: int = 5, whole: bool = False) -> list[float]:
-    """Round numbers from `low` to `high`; `whole`: no fractions."""
+def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[float]:
+    """About `count` round numbers from `low` to `high`; `whole`: no fractions."""
     if low == high:
         return [low]
-    raw = max((high - low) / about, 1 if whole else 0)
-    unit = 10 ** math.floor(math.log10(raw))
-    sizes = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
-    step = next(unit * size for size in sizes if unit * size >= raw * 0.999)
+    min_step = (high - low) / count
+    factors: tuple[float, ...] = (1, 2, 2.5, 5, 10)
+    if whole:
+        min_step = max(min_step, 1)
+        factors = (1, 2, 5, 10)
+    unit = 10 ** math.floor(math.log10(min_step))
+    step = next(unit * factor for factor in factors if unit * factor >= min_step * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [float(f"{step * k:.10g}") for k in range(first, math.floor(high / step + 1e-9) + 1)]
+    last = math.floor(high / step + 1e-9)
+    return [float(f"{step * k:.10g}") for k in range(first, last + 1)]
 
 
 def decades(low: float, high: float) -> list[float]:
-    """Powers of ten between them, about six at most."""
-    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
-    return [10.0**power for power in range(first, last + 1, -(-(last - first) // 6) or 1)]
+    """Powers of ten from `low` to `high`, about six at most."""
+    first = math.ceil(math.log10(low))
+    last = math.floor(math.log10(high))
+    stride = math.ceil((last - first) / 6) or 1
+    return [10.0**power for power in range(first, last + 1, stride)]

@@ -2,173 +2,210 @@
 
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from scripts.html_report.run_folder import Exam, Log, Run
-from scripts.html_report.svg import good, number
+from scripts.html_report.run_folder import Evaluation, Log, Run
+from scripts.html_report.svg import format_number, is_finite
 from trainer.evaluation.published import published
 from trainer.evaluation.table import COLUMNS, HEADS
 
-EPOCH = (
+DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+
+
+def format_learning_rate(value: float) -> str:
+    """Three significant digits: 3e-5, 0.00123."""
+    return format_number(float(f"{value:.3g}"))
+
+
+# name in log.jsonl, heading, value -> text
+EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("epoch", "epoch", str),
     ("step", "step", str),
     ("seconds", "seconds", "{:.1f}".format),
     ("samples_per_s", "samples/s", "{:.1f}".format),
     ("waiting", "waiting for data", "{:.1%}".format),
-    ("lr", "learning rate", lambda value: number(float(f"{value:.3g}"))),
+    ("lr", "learning rate", format_learning_rate),
     ("loss", "loss", "{:.4f}".format),
     ("val_loss", "validation loss", "{:.4f}".format),
     ("t2v.R1", "t2v R@1", "{:.2f}".format),
 )
-WAYS = {"t2v": "text to video", "v2t": "video to text"}
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """<table>; cells are HTML already, the first of a row names it."""
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], css_class: str = "") -> str:
+    """A <table>. Cells are HTML already; the first cell of a row is its heading."""
     head = "".join(f'<th scope="col">{cell}</th>' for cell in heads)
-    body = "".join(
-        f'<tr{" class=published" if row[0].endswith("(published)") else ""}><th scope="row">{row[0]}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in rows
+    body = "".join(table_row(row) for row in rows)
+    return (
+        f'<div class="scroll"><table class="{css_class}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
-    inner = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="scroll">{inner}</div>'
 
 
-def metrics(exam: Exam) -> str:
-    """R@K of every row and direction with 95 % intervals of the headline, then what was published."""
-    results = exam.results
-    rows = [
-        [
-            text(name if name != "raw" else "this run"),
-            WAYS[way],
-            *values(row[way], spread(results, name, way)),
-        ]
-        for name, row in results["rows"].items()
-        for way in WAYS
-        if way in row
-    ]
-    theirs, note = published(results.get("protocol"))
-    rows += [
-        [f"{text(name)} (published)", WAYS["t2v"], *values(numbers, {})] for name, numbers in theirs
-    ]
-    made = table(["", "direction", *HEADS], rows, "metrics") if rows else ""
+def table_row(row: Sequence[str]) -> str:
+    """A <tr>, marked if it is a published result."""
+    heading, *cells = row
+    css_class = " class=published" if heading.endswith("(published)") else ""
+    cells_html = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr{css_class}><th scope="row">{heading}</th>{cells_html}</tr>'
+
+
+def metrics(evaluation: Evaluation) -> str:
+    """R@K of every row and direction with 95 % intervals of the headline, then the published rows."""
+    results = evaluation.results
+    rows = metric_rows(results)
+    published_rows, published_note = published(results.get("protocol"))
+    for name, numbers in published_rows:
+        rows.append([f"{escape(name)} (published)", DIRECTIONS["t2v"], *metric_cells(numbers, {})])
+    content = table(["", "direction", *HEADS], rows, "metrics") if rows else ""
     if "recognition" in results:
-        made += "<p>top-1 {top1:.2f} %, top-5 {top5:.2f} % of {classes} classes</p>".format(
-            **results["recognition"]
+        accuracy = results["recognition"]
+        content += (
+            f"<p>top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % "
+            f"of {accuracy['classes']} classes</p>"
         )
     notes = [f"{name}: {row['about']}" for name, row in results["rows"].items() if name != "raw"]
     if "t2v" in results:
         notes.append("Small: 95 % bootstrap interval over the queries, and its ends.")
-    if theirs:
+    if published_rows:
         notes.append("Published: by the authors, arXiv 2204.12408, not measured here.")
-        notes += [f"Note: {note}."] if note else []
     else:
-        notes.append(
-            f"The paper has no row for {results.get('protocol') or 'a data set without a protocol'}."
-        )
-    return made + "".join(f'<p class="note">{text(line)}</p>' for line in notes)
+        protocol = results.get("protocol") or "a data set without a protocol"
+        notes.append(f"The paper has no row for {protocol}.")
+    if published_note:
+        notes.append(f"Note: {published_note}.")
+    return content + "".join(note(line) for line in notes)
 
 
-def spread(results: Mapping[str, Any], row: str, way: str) -> Mapping[str, Any]:
-    """Intervals of the headline's row."""
-    return (results.get("intervals") or {}).get(way) or {} if row == "raw" else {}
+def metric_rows(results: Mapping[str, Any]) -> list[list[str]]:
+    """Cells of each row of results.json ("raw" is the headline) and direction."""
+    rows = []
+    for name, row in results["rows"].items():
+        label = name
+        intervals: Mapping[str, Any] = {}
+        if name == "raw":
+            label = "this run"
+            intervals = results.get("intervals") or {}
+        for direction, direction_label in DIRECTIONS.items():
+            if direction in row:
+                cells = metric_cells(row[direction], intervals.get(direction) or {})
+                rows.append([escape(label), direction_label, *cells])
+    return rows
 
 
-def values(found: Mapping[str, Any], between: Mapping[str, Any]) -> list[str]:
-    """A cell a column: the number, below it its interval."""
+def metric_cells(
+    numbers: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]
+) -> list[str]:
+    """A cell per column: the number, and below it its interval."""
     cells = []
     for column in COLUMNS:
-        cell = f"{found[column]:.2f}" if good(found.get(column)) else ""
-        if cell and between.get(column):
-            cell += " <small>{:.2f} to {:.2f}</small>".format(*between[column])
+        cell = ""
+        if is_finite(numbers.get(column)):
+            cell = f"{numbers[column]:.2f}"
+            if intervals.get(column):
+                low, high = intervals[column]
+                cell += f" <small>{low:.2f} to {high:.2f}</small>"
         cells.append(cell)
     return cells
 
 
-def examined(exam: Exam) -> str:
-    """One line: what was examined."""
-    results = exam.results
-    kind = "classes" if "recognition" in results else "captions"
-    return text(
+def evaluation_summary(evaluation: Evaluation) -> str:
+    """One line: data set, split and sizes."""
+    results = evaluation.results
+    texts = "classes" if "recognition" in results else "captions"
+    line = (
         f"{results.get('protocol') or results.get('dataset')} {results.get('split')}: "
-        f"{results['num_captions']} {kind}, {results['num_videos']} videos, {results['stamp']}"
-        + (
-            "; the test split stands in for validation"
-            if results.get("stands_in_for_validation")
-            else ""
-        )
+        f"{results['num_captions']} {texts}, {results['num_videos']} videos, {results['stamp']}"
     )
+    if results.get("stands_in_for_validation"):
+        line += "; the test split stands in for validation"
+    return escape(line)
 
 
 def throughput(log: Log) -> str:
-    """Samples a second and what an epoch took."""
+    """Samples per second of a stage, and a folded table of its epochs."""
     epochs = log.rows.get("epoch", [])
     if not epochs:
-        return '<p class="note">No epoch was finished.</p>'
+        return note("No epoch was finished.")
     seconds = sum(row["seconds"] for row in epochs)
     samples = sum(row["seconds"] * row["samples_per_s"] for row in epochs)
-    memory = [row["memory_gib"] for row in log.rows.get("step", []) if good(row.get("memory_gib"))]
-    said = (
+    bad_files = sum(row["bad_files"] for row in epochs)
+    summary = (
         f"{len(epochs)} epochs, {epochs[-1]['step']} steps, {seconds:.0f} s of training, "
-        f"{samples / seconds:.1f} samples a second, "
-        f"{sum(row['bad_files'] for row in epochs)} unreadable files replaced"
-        + (f", {max(memory):.2f} GiB at most" if memory else "")
+        f"{samples / seconds:.1f} samples a second, {bad_files} unreadable files replaced"
     )
-    rows = [
-        [how(row[name]) if good(row.get(name)) else "" for name, _, how in EPOCH] for row in epochs
-    ]
-    heads = [head for _, head, _ in EPOCH]
+    memory = [row.get("memory_gib") for row in log.rows.get("step", [])]
+    finite_memory = [gib for gib in memory if is_finite(gib)]
+    if finite_memory:
+        summary += f", {max(finite_memory):.2f} GiB at most"
+    rows = [epoch_cells(row) for row in epochs]
+    epoch_table = table([head for _, head, _ in EPOCH_COLUMNS], rows)
     return (
-        f"<p>{text(said)}.</p><details><summary>Every epoch</summary>{table(heads, rows)}</details>"
+        f"<p>{escape(summary)}.</p><details><summary>Every epoch</summary>{epoch_table}</details>"
     )
+
+
+def epoch_cells(row: Mapping[str, Any]) -> list[str]:
+    """A cell per column of EPOCH_COLUMNS, empty where the epoch has no number."""
+    cells = []
+    for name, _, format_value in EPOCH_COLUMNS:
+        value = row.get(name)
+        cells.append(format_value(value) if is_finite(value) else "")
+    return cells
 
 
 def settings(run: Run) -> str:
-    """The resolved config, folded."""
-    body = text(json.dumps(run.config, indent=2, ensure_ascii=False))
+    """The resolved config, folded; "" without one."""
+    if not run.config:
+        return ""
+    config_json = json.dumps(run.config, indent=2, ensure_ascii=False)
     return (
-        f"<details><summary>The resolved config</summary><pre>{body}</pre></details>"
-        if run.config
-        else ""
+        f"<details><summary>The resolved config</summary><pre>{escape(config_json)}</pre></details>"
     )
 
 
-def made_by(run: Run) -> str:
-    """Git revision, versions, command."""
-    found = dict(run.versions)
-    packages = found.pop("packages", None) or {}
-    command = found.pop("command", None)
+def versions(run: Run) -> str:
+    """Git revision, versions of packages, command."""
+    values = dict(run.versions)
+    packages = values.pop("packages", None) or {}
+    command = values.pop("command", None)
     if isinstance(command, list):
-        found["command"] = " ".join(map(str, command))
+        values["command"] = " ".join(map(str, command))
+    values.update(packages)
     rows = [
-        [text(key), f"<code>{text(value)}</code>"]
-        for key, value in {**found, **packages}.items()
-        if value
+        [escape(name), f"<code>{escape(value)}</code>"] for name, value in values.items() if value
     ]
-    return table(["", "version"], rows, "plain") if rows else '<p class="note">not recorded</p>'
+    return table(["", "version"], rows, "plain") if rows else note("not recorded")
 
 
-def identity(exam: Exam) -> str:
-    """What was examined by what, folded."""
-    results = exam.results
+def provenance(evaluation: Evaluation) -> str:
+    """Which checkpoint, data and machine made an evaluation, folded."""
+    results = evaluation.results
+    checkpoint = results.get("checkpoint") or {}
+    values = {
+        "checkpoint": checkpoint.get("path"),
+        "its SHA-256": checkpoint.get("sha256"),
+        "data's hash": results.get("manifest_hash"),
+        "date": results.get("date"),
+        "device": results.get("device"),
+        "processes": results.get("processes"),
+        "git revision": results.get("git_revision"),
+        "frames": results.get("num_frames"),
+        "pixels": results.get("input_res"),
+    }
     rows = [
-        ["checkpoint", (results.get("checkpoint") or {}).get("path")],
-        ["its SHA-256", (results.get("checkpoint") or {}).get("sha256")],
-        ["data's hash", results.get("manifest_hash")],
-        ["date", results.get("date")],
-        ["device", results.get("device")],
-        ["processes", results.get("processes")],
-        ["git revision", results.get("git_revision")],
-        ["frames", results.get("num_frames")],
-        ["pixels", results.get("input_res")],
+        [name, f"<code>{escape(value)}</code>"]
+        for name, value in values.items()
+        if value is not None
     ]
-    shown = [[name, f"<code>{text(value)}</code>"] for name, value in rows if value is not None]
-    return f"<details><summary>By what</summary>{table(['', ''], shown, 'plain')}</details>"
+    return f"<details><summary>By what</summary>{table(['', ''], rows, 'plain')}</details>"
 
 
-def text(value: Any) -> str:
-    """Anything as text of HTML."""
+def note(text: str) -> str:
+    """A line in small print."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def escape(value: Any) -> str:
+    """Anything as text in HTML, never as markup."""
     return html.escape(str(value))

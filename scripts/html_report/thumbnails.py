@@ -1,118 +1,137 @@
-"""Ids of an exam's videos -> small JPEG strips, through the data set that the exam read."""
+"""Ids of an evaluation's videos -> small JPEG strips, through the data set that the evaluation read."""
 
 import base64
 import io
-import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
+from data_loader.base import TextVideoDataset
 from data_loader.datasets import DATASETS
 from data_loader.frames import pick
 from data_loader.loader import open_leniently
 from data_loader.reader import BrokenVideo, read_clip
 from parse_config import Config, UserError
-from scripts.html_report.run_folder import Exam
+from scripts.html_report.run_folder import Evaluation
 
-log = logging.getLogger(__name__)
-BOX = (128, 96)  # pixels that a frame is fitted into; smaller ones stay as they are
-FRAMES = 4
+MAX_SIZE = (128, 96)  # pixels that a frame is fitted into; smaller ones stay as they are
+NUM_FRAMES = 4
 QUALITY = 68
+
+Item = TypeVar("Item")
 
 
 class Clips:
-    """The videos of one exam by id. `why`: why none can be shown, "" if they can; `gone`: what could not be read."""
+    """The videos of an evaluation by id.
 
-    def __init__(self, exam: Exam):
-        self.data, self.why, self.gone = None, "", {}
+    dataset: None if it cannot be opened; open_error: the reason, or "". unreadable: id -> why the clip has no
+    thumbnail.
+    """
+
+    def __init__(self, evaluation: Evaluation):
+        self.dataset: TextVideoDataset | None = None
+        self.open_error = ""
+        self.unreadable: dict[str, str] = {}
+        self.indices: dict[str, int] = {}
         try:
-            self.data = data_set(exam)
+            self.dataset = open_dataset(evaluation)
         except (UserError, OSError) as error:
-            self.why = " ".join(str(error).split())
-        ids = [] if self.data is None else self.data.ids
-        self.places = {name: index for index, name in reversed(list(enumerate(ids)))}
+            self.open_error = " ".join(str(error).split())
+            return
+        for index, video_id in enumerate(self.dataset.ids):
+            self.indices.setdefault(video_id, index)
 
-    def path(self, name: str) -> str | None:
-        """Where the video is; None if it is not there."""
-        return self.data.video_path(self.places[name]) if name in self.places else None
+    def path(self, video_id: str) -> str | None:
+        """The video's file; None if the data set does not have it."""
+        if self.dataset is None or video_id not in self.indices:
+            return None
+        return self.dataset.video_path(self.indices[video_id])
 
-    def thumbnail(self, name: str) -> dict[str, Any]:
-        """{"name"}, and {"src": data URI of frames side by side, "frames": how many, "ratio": width / height of one} if
-        it can be read; what cannot is kept in `gone` with the reason."""
+    def thumbnail(self, video_id: str) -> dict[str, Any]:
+        """{"name", "src": data URI of frames side by side, "frames": their number, "ratio": width / height of one}.
+
+        A clip that cannot be read has a name alone, and its reason is in `unreadable`.
+        """
         try:
-            pictures = self.frames(name)
+            frames = self.frames(video_id)
         except (BrokenVideo, OSError) as error:
-            self.gone[name] = " ".join(str(error).split())
-            return {"name": name}
-        width, height = pictures[0].size
-        strip = Image.new("RGB", (width * len(pictures), height))
-        for number, picture in enumerate(pictures):
-            strip.paste(picture, (number * width, 0))
-        shape = {"frames": len(pictures), "ratio": round(width / height, 3)}
-        return {"name": name, "src": data_uri(strip, QUALITY), **shape}
+            self.unreadable[video_id] = " ".join(str(error).split())
+            return {"name": video_id}
+        width, height = frames[0].size
+        strip = Image.new("RGB", (width * len(frames), height))
+        for number, frame in enumerate(frames):
+            strip.paste(frame, (number * width, 0))
+        return {
+            "name": video_id,
+            "src": jpeg_data_uri(strip, QUALITY),
+            "frames": len(frames),
+            "ratio": round(width / height, 3),
+        }
 
-    def frames(self, name: str) -> list[Image.Image]:
-        """FRAMES frames evenly over the clip, fitted into BOX; fewer of a shorter one."""
-        path = self.path(name)
-        if path is None:
-            raise BrokenVideo(name, self.why or "is not among the files of the data set")
-        start, end = self.data.segment(self.places[name])
-        clip_TCHW, indices = read_clip(
+    def frames(self, video_id: str) -> list[Image.Image]:
+        """NUM_FRAMES frames evenly over the clip, fitted into MAX_SIZE; fewer of a shorter clip."""
+        path = self.path(video_id)
+        if self.dataset is None or path is None:
+            raise BrokenVideo(video_id, self.open_error or "is not among the files of the data set")
+
+        def choose_frames(length: int) -> list[int]:
+            return sorted(set(pick(length, NUM_FRAMES)))
+
+        start, end = self.dataset.segment(self.indices[video_id])
+        clip_TCHW, _ = read_clip(
             path,
-            lambda length: sorted(set(pick(length, FRAMES))),
+            choose_frames,
             start=start,
             end=end,
-            reader=self.data.video.reader,
-            deadline=self.data.video.deadline,
+            reader=self.dataset.video.reader,
+            deadline=self.dataset.video.deadline,
         )
-        pictures = [
+        frames = [
             Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in clip_TCHW
         ]
-        for picture in pictures:
-            picture.thumbnail(BOX)
-        return pictures
+        for frame in frames:
+            frame.thumbnail(MAX_SIZE)
+        return frames
 
 
-def data_set(exam: Exam) -> Any:
-    """The data set of an exam, from the config in its results; nothing missing stops it."""
-    config = Config(exam.results["config"])
-    blocks = (config.get("evaluation") or Config({})).blocks("data_loader") or config.blocks(
-        "data_loader"
+def open_dataset(evaluation: Evaluation) -> TextVideoDataset:
+    """The data set of an evaluation, from the config in its results; no missing file stops it. Raises UserError."""
+    results = evaluation.results
+    config = Config(results["config"])
+    evaluation_config = config.get("evaluation") or Config({})
+    blocks = evaluation_config.blocks("data_loader") or config.blocks("data_loader")
+    for block in blocks:
+        if dataset_class_name(block) == results.get("dataset"):
+            return open_leniently(
+                block,
+                split=results.get("split") or "test",
+                shuffle=False,
+                check_files=False,
+                strict_protocol=False,
+            )
+    raise UserError(
+        f"the config in {evaluation.folder / 'results.json'} has no data set {results.get('dataset')}"
     )
-    own = [block for block in blocks if _class(block) == exam.results.get("dataset")]
-    if not own:
-        raise UserError(
-            f"the config in {exam.folder / 'results.json'} has no data set {exam.results.get('dataset')}"
-        )
-    return open_leniently(
-        own[0],
-        split=exam.results.get("split") or "test",
-        shuffle=False,
-        check_files=False,
-        strict_protocol=False,
-    )
 
 
-def _class(block: Mapping[str, Any]) -> str:
+def dataset_class_name(block: Mapping[str, Any]) -> str:
+    """The class of a loader block's data set, which results.json holds in place of its registered name."""
     name = block["args"].get("dataset_name")
-    return DATASETS.get(name).__name__ if name in DATASETS.names() else str(name)
+    if name in DATASETS.names():
+        return DATASETS.get(name).__name__
+    return str(name)
 
 
-def data_uri(picture: Image.Image, quality: int = 0) -> str:
-    """A JPEG of `quality`, or a PNG, to stand in the page itself."""
-    file = io.BytesIO()
-    if quality:
-        picture.save(file, "JPEG", quality=quality, optimize=True)
-    else:
-        picture.save(file, "PNG", optimize=True)
-    return f"data:image/{'jpeg' if quality else 'png'};base64,{base64.b64encode(file.getvalue()).decode()}"
+def jpeg_data_uri(image: Image.Image, quality: int) -> str:
+    """A JPEG as an address that holds the picture itself."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def some(things: Sequence[Any], count: int) -> list[Any]:
-    """`count` of them, evenly over the list; all if there are fewer."""
-    return (
-        [things[place] for place in pick(len(things), count)]
-        if len(things) > count > 0
-        else list(things)[:count]
-    )
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """`count` of the items, evenly over the list; all if there are fewer."""
+    if 0 < count < len(items):
+        return [items[index] for index in pick(len(items), count)]
+    return list(items)[:count]

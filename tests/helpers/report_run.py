@@ -1,9 +1,9 @@
-"""A tiny run with an exam, as a report is made of: real files of train.py and test.py, and words that are hostile."""
+"""A tiny run with an evaluation, from which a report is made: real files of train.py and test.py, hostile captions."""
 
 import json
 from pathlib import Path
 
-import test as exam
+import test
 import train
 from scripts.synthetic.miniatures import write_media, write_text
 from tests.helpers import tiny_run
@@ -18,7 +18,7 @@ NAME = 'a "<b>odd</b>" & name.mp4'
 
 
 def make(home: Path) -> Path:
-    """The run folder: 2 epochs, and in test/ an exam with its ranks; 14 clips, the captions of four of them hostile."""
+    """The run folder: 2 epochs, and in test/ an evaluation with its ranks of 14 clips, four with hostile captions."""
     tiny_run.write_data(home / "data", ".mp4", train=8, val=4)
     rows = []
     for number in range(14):
@@ -35,7 +35,7 @@ def make(home: Path) -> Path:
     path = tiny_run.save(home / "config.json", config)
     train.cli(["-c", str(path), "-d", "cpu"])
     run = next((home / "exps" / "tiny").iterdir())
-    exam.cli(
+    test.cli(
         [
             "-c",
             str(path),
@@ -52,9 +52,7 @@ def make(home: Path) -> Path:
 
 
 def ranks(run: Path) -> list[dict]:
-    """The text-to-video lines of the exam."""
-    rows = map(
-        json.loads,
-        (run / "test" / "ranks.jsonl").read_text(encoding="utf-8").strip("\n").split("\n"),
-    )
+    """The text-to-video lines of the evaluation's ranks.jsonl."""
+    text = (run / "test" / "ranks.jsonl").read_text(encoding="utf-8")
+    rows = map(json.loads, text.strip("\n").split("\n"))
     return [row for row in rows if row["direction"] == "t2v"]

@@ -52,10 +52,10 @@ def test_the_scheme_is_what_was_asked_for(open_page, tmp_path, dark):
 
 def test_a_forked_child_does_not_hold_the_browser(browser):
     """It would keep Playwright's process alive, and the end of the tests waiting."""
-    assert len(tool.OWN_FILES) >= 3 and tool.open_files() >= tool.OWN_FILES
+    assert len(tool.BROWSER_FILES) >= 3 and tool.open_files() >= tool.BROWSER_FILES
     pid = os.fork()
     if pid == 0:
-        os._exit(len(tool.OWN_FILES & tool.open_files()))
+        os._exit(len(tool.BROWSER_FILES & tool.open_files()))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
@@ -70,16 +70,16 @@ def test_a_forked_child_does_not_hold_the_browser(browser):
     ],
 )
 def test_what_counts_as_the_pages_own(url, mine):
-    assert tool.own(url, "http://127.0.0.1:8000/") is mine
+    assert tool.is_own_request(url, "http://127.0.0.1:8000/") is mine
 
 
 def test_without_a_browser_tests_skip_or_fail(monkeypatch):
     monkeypatch.delenv("BROWSER_TESTS", raising=False)
     with pytest.raises(pytest.skip.Exception, match="install_chromium"):
-        tool.lacking(f"there is no Chromium: {tool.REMEDY}")
+        tool.skip_or_fail(f"there is no Chromium: {tool.REMEDY}")
     monkeypatch.setenv("BROWSER_TESTS", "required")
     with pytest.raises(pytest.fail.Exception, match="install_chromium"):
-        tool.lacking(f"there is no Chromium: {tool.REMEDY}")
+        tool.skip_or_fail(f"there is no Chromium: {tool.REMEDY}")
     monkeypatch.setenv("CHROMIUM", "/nowhere/chromium")
     with pytest.raises(AssertionError, match="CHROMIUM=/nowhere/chromium: no such program"):
         tool.chromium()

@@ -9,20 +9,20 @@ import shutil
 import pytest
 
 from scripts.html_report import svg
-from scripts.html_report.gallery import chosen
-from scripts.html_report.page import page
-from scripts.html_report.run_folder import read
+from scripts.html_report.gallery import choose_queries
+from scripts.html_report.page import render_page
+from scripts.html_report.run_folder import read_run
 from tests.helpers import report_run
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def finished_run(tmp_path_factory):
     return report_run.make(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
-def run(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "run")
+def run(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "run")
 
 
 def cells(html):
@@ -42,24 +42,24 @@ def test_which_queries_are_shown(limit, share):
         {"rank": 1.0 if draw.random() < share else draw.choice([1.5, 2.0, 7.0, 30.0])}
         for _ in range(40)
     ]
-    places = chosen(ranks, limit)
-    assert places == sorted(set(places)) and len(places) == min(limit, 40)
-    misses = [ranks[place]["rank"] for place in places if ranks[place]["rank"] > 1]
-    every = sorted((row["rank"] for row in ranks if row["rank"] > 1), reverse=True)
-    assert sorted(misses, reverse=True) == every[: len(misses)], "the worst"
-    wanted = min(len(every), max(limit // 2, limit - (40 - len(every))))
-    assert len(misses) == wanted, "half of each, more where there are fewer of the other"
+    indices = choose_queries(ranks, limit)
+    assert indices == sorted(set(indices)) and len(indices) == min(limit, 40)
+    shown_misses = [ranks[index]["rank"] for index in indices if ranks[index]["rank"] > 1]
+    all_misses = sorted((row["rank"] for row in ranks if row["rank"] > 1), reverse=True)
+    assert sorted(shown_misses, reverse=True) == all_misses[: len(shown_misses)], "the worst"
+    num_misses = min(len(all_misses), max(limit // 2, limit - (40 - len(all_misses))))
+    assert len(shown_misses) == num_misses, "half of each, more where there are fewer of the other"
 
 
 def test_curves_lie_where_the_values_say():
     values = [(10 * i, math.sin(i / 3) + 2) for i in range(30)]
-    drawn = svg.chart("t", {"a": values})
+    figure = svg.chart("t", {"a": values})
     points = [
-        tuple(map(float, point.split())) for point in re.findall(r"[ML]([\d.]+ [\d.]+)", drawn)
+        tuple(map(float, point.split())) for point in re.findall(r"[ML]([\d.]+ [\d.]+)", figure)
     ]
     ticks = {
         float(value): float(y) - 4
-        for y, value in re.findall(r'class="y" x="\d+" y="([\d.]+)">([\d.]+)<', drawn)
+        for y, value in re.findall(r'class="y" x="\d+" y="([\d.]+)">([\d.]+)<', figure)
     }
     (low, low_y), (high, high_y) = min(ticks.items()), max(ticks.items())
     for (x, y), (step, value) in zip(points, values, strict=True):
@@ -74,25 +74,28 @@ def test_gaps_logarithms_and_long_curves():
         and "2 values were not" in gap
     )
     assert svg.chart("t", {"a": [(0, None)], "b": []}) == ""
-    grown = svg.chart("t", {"a": [(i, 10.0**-i) for i in range(5)]})
+    logarithmic = svg.chart("t", {"a": [(i, 10.0**-i) for i in range(5)]})
     linear = svg.chart("t", {"a": [(i, 10.0**-i) for i in range(5)]}, linear=True)
     assert "logarithmic" not in linear
-    ys = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", grown)]
-    assert "logarithmic" in grown and [b - a for a, b in zip(ys, ys[1:])] == pytest.approx(
+    ys = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", logarithmic)]
+    assert "logarithmic" in logarithmic and [b - a for a, b in zip(ys, ys[1:])] == pytest.approx(
         [ys[1] - ys[0]] * 4, abs=0.2
     )
     long = [(i, float(i % 7)) for i in range(1000)]
     groups = [long[start : start + 3] for start in range(0, 1000, 3)]
-    assert svg.thin(long) == [
-        (sum(x for x, _ in part) / len(part), pytest.approx(sum(y for _, y in part) / len(part)))
-        for part in groups
+    assert svg.downsample(long) == [
+        (
+            sum(x for x, _ in group) / len(group),
+            pytest.approx(sum(y for _, y in group) / len(group)),
+        )
+        for group in groups
     ]
     flat = svg.chart("t", {"a": [(0, 0.9), (5, 0.9)]})
     assert re.findall(r'class="y"[^>]*>([^<]*)<', flat) == ["0.9"]
 
 
 @pytest.mark.parametrize(
-    "value, said",
+    "value, text",
     [
         (0.25, "0.25"),
         (1500, "1500"),
@@ -104,8 +107,8 @@ def test_gaps_logarithms_and_long_curves():
         (-2e8, "-2e8"),
     ],
 )
-def test_numbers_of_axes(value, said):
-    assert svg.number(value) == said
+def test_numbers_of_axes(value, text):
+    assert svg.format_number(value) == text
 
 
 def test_the_table_is_that_of_the_results_with_the_published_beside(run):
@@ -113,28 +116,28 @@ def test_the_table_is_that_of_the_results_with_the_published_beside(run):
     results = json.loads(path.read_text())
     results["protocol"] = "msrvtt-1k-A"
     path.write_text(json.dumps(results))
-    head, first, second, *theirs = cells(page(read(run), drawn=0))
+    head, first, second, *published_rows = cells(render_page(read_run(run), num_figures=0))
     assert head[2:] == ["R@1", "R@5", "R@10", "R@50", "MedR", "MeanR", "gmean", "mAP"]
-    for row, way in ((first, "t2v"), (second, "v2t")):
+    for row, direction in ((first, "t2v"), (second, "v2t")):
         for name, cell in zip(("R1", "R5", "R10", "R50", "MedR", "MeanR", "gmean"), row[2:]):
-            low, high = results["intervals"][way][name]
-            assert cell == f"{results[way][name]:.2f} <small>{low:.2f} to {high:.2f}</small>"
-    assert [row[0] for row in theirs] == [
+            low, high = results["intervals"][direction][name]
+            assert cell == f"{results[direction][name]:.2f} <small>{low:.2f} to {high:.2f}</small>"
+    assert [row[0] for row in published_rows] == [
         f"{name} (published)"
         for name in ("MILES zero-shot", "MILES fine-tuned", "Frozen zero-shot", "Frozen fine-tuned")
     ]
-    assert theirs[0][2:7] == ["26.10", "47.20", "56.90", "", "7.00"]
+    assert published_rows[0][2:7] == ["26.10", "47.20", "56.90", "", "7.00"]
 
 
 def test_everything_of_the_log_is_drawn(run):
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     with (run / "log.jsonl").open("a") as file:
         file.write(json.dumps({**rows[1], "loss": 1.0, "own_number": 3.0}) + '\n{"kind": "st')
-    log = read(run).logs[0]
+    log = read_run(run).logs[0]
     steps = log.rows["step"]
     assert [row["step"] for row in steps] == list(range(1, 9)) and log.torn == 1
     assert steps[0]["loss"] == 1.0, "of a step that is written twice the later line counts"
-    html = page(read(run), drawn=0)
+    html = render_page(read_run(run), num_figures=0)
     titles = re.findall(r"<figcaption>(.*?)</figcaption>", html)
     assert titles == [
         "Loss",

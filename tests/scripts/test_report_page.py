@@ -92,15 +92,15 @@ def test_search_filters(page, run):
         "",
     ):
         page.get_by_role("searchbox").fill(words)
-        wanted = [
+        expected = [
             row["query"]
             for row in report_run.ranks(run)
             if all(
                 word in f"{row['query']}\n{row['right']}".lower() for word in words.lower().split()
             )
         ]
-        assert sorted(shown(page)) == sorted(wanted), words
-        assert page.locator(".tools output").inner_text() == f"{len(wanted)} of 14"
+        assert sorted(shown(page)) == sorted(expected), words
+        assert page.locator(".tools output").inner_text() == f"{len(expected)} of 14"
 
 
 def test_sort_sorts(page, run):
@@ -113,13 +113,13 @@ def test_sort_sorts(page, run):
     for order, key in keys.items():
         page.get_by_label("Order").select_option(order)
         rows = sorted(report_run.ranks(run), key=key)
-        for kind, keep in (
+        for outcome, is_shown in (
             ("hit", lambda row: row["rank"] <= 1),
             ("miss", lambda row: row["rank"] > 1),
             ("all", lambda row: True),
         ):
-            page.get_by_label("Which").select_option(kind)
-            assert shown(page) == [row["query"] for row in rows if keep(row)], (order, kind)
+            page.get_by_label("Which").select_option(outcome)
+            assert shown(page) == [row["query"] for row in rows if is_shown(row)], (order, outcome)
 
 
 def test_words_are_words(page, run):
@@ -149,11 +149,12 @@ def test_a_foreign_script_would_not_run(open_page, path, tmp_path):
 
 
 def test_light_dark_and_phone(open_page, path):
-    def colour(page, what="backgroundColor", where="body"):
+    def colour(page, style="backgroundColor", selector="body"):
         return [
             int(part)
             for part in re.findall(
-                r"\d+", page.locator(where).first.evaluate(f"one => getComputedStyle(one).{what}")
+                r"\d+",
+                page.locator(selector).first.evaluate(f"one => getComputedStyle(one).{style}"),
             )[:3]
         ]
 

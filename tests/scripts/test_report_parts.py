@@ -1,4 +1,4 @@
-"""A report's page as text: hostile words, what is missing and how it is made, folders of every kind, sizes."""
+"""A report's page as text: hostile words, what is missing and how it is page_data, folders of every kind, sizes."""
 
 import json
 import re
@@ -8,22 +8,22 @@ from html.parser import HTMLParser
 
 import pytest
 
-import test as exam
+import test
 from scripts import report
 from scripts.html_report import figures, gallery
-from scripts.html_report.page import embedded, page
-from scripts.html_report.run_folder import Exam, read
+from scripts.html_report.page import render_page, script_json
+from scripts.html_report.run_folder import Evaluation, read_run
 from tests.helpers import report_run, tiny_run
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def finished_run(tmp_path_factory):
     return report_run.make(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
-def run(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "a run")
+def run(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "a run")
 
 
 class Reader(HTMLParser):
@@ -46,15 +46,15 @@ class Reader(HTMLParser):
         self.texts.append((self.inside[-1] if self.inside else "", data))
 
     def text(self, tag=None):
-        return "\n".join(data for where, data in self.texts if tag in (None, where))
+        return "\n".join(data for parent, data in self.texts if tag in (None, parent))
 
 
 def refused(capsys, *arguments):
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         report.cli(list(map(str, arguments)))
-    said = capsys.readouterr().err.strip().splitlines()
-    assert left.value.code == 2 and said[-1].startswith("error: ")
-    return said[-1]
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert exit_info.value.code == 2 and lines[-1].startswith("error: ")
+    return lines[-1]
 
 
 def data(html):
@@ -66,11 +66,11 @@ def data(html):
 
 
 def commands(run):
-    return " | ".join(f"{what}: {command}" for what, command in read(run).missing)
+    return " | ".join(f"{description}: {command}" for description, command in read_run(run).missing)
 
 
 def test_hostile_words_stay_words(run):
-    html = page(read(run), drawn=0)
+    html = render_page(read_run(run), num_figures=0)
     seen = Reader(html)
     assert seen.inside == [] and [tag for tag, _ in seen.tags].count("script") == 2
     assert not [tag for tag, _ in seen.tags if tag in ("img", "b", "iframe", "link", "object")]
@@ -87,23 +87,22 @@ def test_hostile_words_stay_words(run):
     "words", [*report_run.HOSTILE, "\ud800 alone", "]]> <![CDATA[", "\x00\x1b"]
 )
 def test_json_in_the_page_is_the_same_json(words):
-    written = embedded({"a": [words]})
-    assert (
-        json.loads(written) == {"a": [words]}
-        and not set("<>&") & set(written)
-        and written.isascii()
-    )
+    text = script_json({"a": [words]})
+    assert json.loads(text) == {"a": [words]} and not set("<>&") & set(text) and text.isascii()
 
 
 def test_figures_of_the_model(run):
-    html = page(read(run), drawn=2)
+    html = render_page(read_run(run), num_figures=2)
     figures = re.findall(r'<img alt="(\w+): [^"]*" src="data:image/jpeg;base64,[^"]{2000,}">', html)
-    assert figures == ["attention", "masking", "alignment", "alignment"] and read(run).missing == []
+    assert (
+        figures == ["attention", "masking", "alignment", "alignment"]
+        and read_run(run).missing == []
+    )
 
 
 def test_words_that_a_figure_shows(monkeypatch):
     monkeypatch.setattr(figures, "encode_words", lambda model, text: (text.split(), None))
-    words = figures.words
+    words = figures.telling_words
     assert words(None, "in this clip a green hoop moves to the left slowly") == [
         "slowly",
         "green",
@@ -115,7 +114,7 @@ def test_words_that_a_figure_shows(monkeypatch):
 
 def test_a_folder_of_test_py_alone(run):
     (run / "test" / "ranks.jsonl").unlink()
-    html = page(read(run / "test"), drawn=1)
+    html = render_page(read_run(run / "test"), num_figures=1)
     assert commands(run / "test").count("python ") == 2 and "no log.jsonl" in commands(run / "test")
     assert (
         "no ranks.jsonl" in html and "--save-ranks --save-embeddings" in html and data(html) == []
@@ -127,18 +126,18 @@ def test_a_folder_of_test_py_alone(run):
 
 def test_what_is_missing_is_said_with_a_command_that_makes_it(run, capsys):
     shutil.rmtree(run / "test")
-    ((what, command),) = read(run).missing
-    assert "no results.json" in what
+    ((description, command),) = read_run(run).missing
+    assert "no results.json" in description
     program, script, *arguments = shlex.split(command)
     assert (program, script) == ("python", "test.py") and (tiny_run.ROOT / script).is_file()
-    exam.cli([*arguments, "-d", "cpu"])
+    test.cli([*arguments, "-d", "cpu"])
     report.cli([str(run), "-o", str(run / "new" / "r.html"), "--figures", "0"])
     assert "missing:" not in capsys.readouterr().out and data((run / "new" / "r.html").read_text())
     for file in run.glob("*.pth"):
         file.unlink()
     results = json.loads((run / "test" / "results.json").read_text())
     (run / "test" / "results.json").write_text(json.dumps({**results, "checkpoint": None}))
-    assert "no checkpoint, so no figures" in page(read(run))
+    assert "no checkpoint, so no figures" in render_page(read_run(run))
 
 
 def test_clips_that_are_gone_are_counted(run):
@@ -148,14 +147,14 @@ def test_clips_that_are_gone_are_counted(run):
     (run / "test" / "results.json").write_text(json.dumps(results))
     (home / "57.mp4").unlink()
     (home / "58.mp4").write_bytes(b"no film")
-    html = page(read(run), drawn=0)
+    html = render_page(read_run(run), num_figures=0)
     assert {item["name"] for item in data(html)[0]["items"] if "src" not in item} == {
         "57.mp4",
         "58.mp4",
     }
     assert "2 of 14 clips could not be read" in html
     shutil.rmtree(home)
-    html = page(read(run))
+    html = render_page(read_run(run))
     assert (
         "14 of 14 clips could not be read" in html
         and str(home) in html
@@ -168,7 +167,7 @@ def test_stages_have_their_own_curves(run, tmp_path):
         shutil.copytree(
             run, tmp_path / "both" / f"stage{number}_x", ignore=shutil.ignore_patterns("test")
         )
-    html = page(read(tmp_path / "both"), drawn=0)
+    html = render_page(read_run(tmp_path / "both"), num_figures=0)
     assert re.findall("<h3>(.*?)</h3>", html) == ["stage1_x", "stage2_x"] * 2
     assert f"-r {tmp_path}/both/stage2_x/model_best.pth" in commands(tmp_path / "both")
 
@@ -184,25 +183,30 @@ def test_recognition_asks_with_videos():
         }
         for i in range(3)
     ]
-    made = gallery.gallery(Exam("", None, {}, ranks), 10, Fake())
-    assert [made["items"][query["item"]]["src"] for query in made["queries"]] == [
+    page_data = gallery.gallery_data(Evaluation("", None, {}, ranks), 10, FakeClips())
+    assert [page_data["items"][query["item"]]["src"] for query in page_data["queries"]] == [
         "<v0>",
         "<v1>",
         "<v2>",
     ]
-    assert [item["name"] for item in made["items"] if "src" not in item] == ["run", "jump"]
-    assert gallery.said(made, Fake())[0].startswith("3 of 3 videos are shown: 1 of 1 hits")
+    assert [item["name"] for item in page_data["items"] if "src" not in item] == ["run", "jump"]
+    assert gallery.gallery_notes(page_data, FakeClips())[0].startswith(
+        "3 of 3 videos are shown: 1 of 1 hits"
+    )
 
 
-class Fake:
+class FakeClips:
     """Clips without files; each may be asked for once."""
 
     def __init__(self, size=0):
-        self.gone, self.why, self.asked, self.size = {}, "", set(), size
+        self.unreadable = {}
+        self.open_error = ""
+        self.names = set()
+        self.size = size
 
     def thumbnail(self, name):
-        assert name not in self.asked
-        self.asked.add(name)
+        assert name not in self.names
+        self.names.add(name)
         return {"name": name, "src": f"<{name}>" + "x" * self.size}
 
 
@@ -218,17 +222,19 @@ def test_a_thousand_queries_and_videos():
         }
         for i in range(1000)
     ]
-    clips = Fake(5000)
-    made = gallery.gallery(Exam("", None, {}, ranks), 200, clips)
+    clips = FakeClips(5000)
+    page_data = gallery.gallery_data(Evaluation("", None, {}, ranks), 200, clips)
     used = {
-        made["items"][number]["name"] for query in made["queries"] for number, _ in query["top"]
+        page_data["items"][number]["name"]
+        for query in page_data["queries"]
+        for number, _ in query["top"]
     }
-    used |= {ranks[query["place"]]["right"] for query in made["queries"]}
-    assert {item["name"] for item in made["items"]} == used == clips.asked and len(
-        made["queries"]
+    used |= {ranks[query["index"]]["right"] for query in page_data["queries"]}
+    assert {item["name"] for item in page_data["items"]} == used == clips.names and len(
+        page_data["queries"]
     ) == 200
-    assert len(embedded(made)) < 5100 * len(used) + 200 * 300
-    assert gallery.said(made, clips) == [
+    assert len(script_json(page_data)) < 5100 * len(used) + 200 * 300
+    assert gallery.gallery_notes(page_data, clips) == [
         "200 of 1000 captions are shown: 100 of 200 hits (rank 1, evenly over "
         "the list) and 100 of 800 misses, the worst."
     ]
