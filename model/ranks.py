@@ -1,9 +1,9 @@
-"""Ranks without the matrix: similarities are made tile by tile, compared, counted and forgotten.
+"""Ranks without the matrix: similarities are computed tile by tile, compared, counted and dropped.
 
-C captions, V videos, P asked (caption, video) pairs, R captions and K videos of one tile.
+C captions, V videos, P relevant (caption, video) pairs, R captions and K videos of one tile.
 
-A rank is 1 + the places above + half the places tied. Both directions are counted on the same tile, so the product is
-made once; only the tiles that hold a true pair are made before, to learn the scores to compare with.
+A rank is 1 + the candidates above + half those tied. Both directions are counted on the same tile, so the product is
+computed once; only the tiles that hold a relevant pair are computed before, for the scores to compare with.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,9 @@ Rescore = Callable[[torch.Tensor, torch.Tensor, slice], tuple[torch.Tensor, torc
 
 
 class Counts(NamedTuple):
-    """Of each asked item: how many candidates lie above it, how many are level with it (itself and its fellows too),
-    how many of those are its fellows (itself too: other captions of the same video), and its score."""
+    """Of each relevant item, one tensor entry each: how many candidates score above it (`greater`); how many score the
+    same, itself included (`equal`); how many of those are right too, itself included (`own`: captions of the same
+    video); and its `score`."""
 
     greater: torch.Tensor
     equal: torch.Tensor
@@ -27,10 +28,10 @@ class Counts(NamedTuple):
     score: torch.Tensor
 
     def ranks(self) -> np.ndarray:
-        """float64, 1 = best: the rank to expect when what is level is ordered by chance.
+        """float64, 1 = best: the expected rank when ties are broken at random.
 
-        Alone among its fellows it is the mean of the tied places; with m fellows level among k it is the first of m
-        among k, (k + 1) / (m + 1).
+        With one right candidate it is the mean of the tied ranks; with m right ones among k tied candidates it is the
+        expected first of m among k, (k + 1) / (m + 1).
         """
         return (self.greater + (self.equal + 1).double() / (self.own + 1)).numpy()
 
@@ -72,111 +73,141 @@ def count(
     """
     captions, videos = source.shape
     pairs_P2 = torch.stack([torch.arange(captions), owner_C], 1)
-    pairs_P2 = pairs_P2 if extra_P2 is None else torch.cat([pairs_P2, extra_P2.cpu()])
+    if extra_P2 is not None:
+        pairs_P2 = torch.cat([pairs_P2, extra_P2.cpu()])
+    # Captions of one video together: their tiles are then few. Pairs in the order of their captions.
     order_C = owner_C.argsort(stable=True)
-    place_C = torch.empty_like(order_C).scatter_(0, order_C, torch.arange(captions))
-    by_place_P = place_C[pairs_P2[:, 0]].argsort(stable=True)
-    place_P, video_P = place_C[pairs_P2[by_place_P, 0]], pairs_P2[by_place_P, 1]
-    plan = _Plan(
-        source, order_C, place_P, video_P, rescore or (lambda tile, rows, columns: (tile, tile))
-    )
+    row_C = torch.empty_like(order_C).scatter_(0, order_C, torch.arange(captions))
+    order_P = row_C[pairs_P2[:, 0]].argsort(stable=True)
+    row_P = row_C[pairs_P2[order_P, 0]]
+    video_P = pairs_P2[order_P, 1]
+    passes = _Passes(source, order_C, row_P, video_P, rescore or _same_for_both)
     with exact(source.device):
-        there_P, back_P = plan.true_scores()
-        is_own_P = by_place_P < captions
+        t2v_score_P, v2t_score_P = passes.true_scores()
+        is_own_P = order_P < captions
+        own_video = video_P[is_own_P].to(source.device)
+        own_score = v2t_score_P[is_own_P.to(source.device)]
         best_V = torch.full((videos,), -torch.inf, dtype=source.dtype, device=source.device)
-        own_video, own_score = (
-            video_P[is_own_P].to(source.device),
-            back_P[is_own_P.to(source.device)],
-        )
         best_V.scatter_reduce_(0, own_video, own_score, "amax")
-        own_V = torch.zeros(videos, dtype=torch.long).index_add_(
-            0, own_video.cpu(), (own_score == best_V[own_video]).long().cpu()
-        )
-        above_P, level_P, above_V, level_V = plan.compare(there_P, best_V, extra_P2 is not None)
-    back = torch.empty_like(by_place_P).scatter_(0, by_place_P, torch.arange(len(by_place_P)))
-    there = Counts(above_P[back], level_P[back], torch.ones_like(back), there_P.cpu()[back])
-    asked = own_V > 0
-    return there, Counts(above_V[asked], level_V[asked], own_V[asked], best_V.cpu()[asked])
+        is_best = (own_score == best_V[own_video]).long().cpu()
+        num_best_V = torch.zeros(videos, dtype=torch.long).index_add_(0, own_video.cpu(), is_best)
+        comparison = passes.compare(t2v_score_P, best_V, repeated=extra_P2 is not None)
+    original_P = torch.empty_like(order_P).scatter_(0, order_P, torch.arange(len(order_P)))
+    t2v = Counts(
+        comparison.above_P[original_P],
+        comparison.equal_P[original_P],
+        torch.ones_like(original_P),
+        t2v_score_P.cpu()[original_P],
+    )
+    has_captions = num_best_V > 0
+    v2t = Counts(
+        comparison.above_V[has_captions],
+        comparison.equal_V[has_captions],
+        num_best_V[has_captions],
+        best_V.cpu()[has_captions],
+    )
+    return t2v, v2t
 
 
-class _Plan(NamedTuple):
-    """The two passes of `count`; pairs are sorted by their caption's place in `order_C`."""
+def _same_for_both(
+    tile_RK: torch.Tensor, captions_R: torch.Tensor, columns: slice
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `rescore` that changes nothing."""
+    return tile_RK, tile_RK
+
+
+class _Comparison(NamedTuple):
+    """How many videos score above and equal to each pair (P), how many captions to the best one of each video (V)."""
+
+    above_P: torch.Tensor
+    equal_P: torch.Tensor
+    above_V: torch.Tensor
+    equal_V: torch.Tensor
+
+
+class _Passes(NamedTuple):
+    """The two passes of `count`. `row_P`: the position in `order_C` of each pair's caption, ascending."""
 
     source: SimilarityMatrix | CosineSimilarity
     order_C: torch.Tensor
-    place_P: torch.Tensor
+    row_P: torch.Tensor
     video_P: torch.Tensor
     rescore: Rescore
 
     def pairs_of(self, rows: slice) -> slice:
-        """The asked pairs of one band of captions."""
-        bounds = torch.searchsorted(self.place_P, torch.tensor([rows.start, rows.stop]))
+        """The pairs of one band of captions."""
+        bounds = torch.searchsorted(self.row_P, torch.tensor([rows.start, rows.stop]))
         return slice(*bounds.tolist())
 
+    def tiles_of(self, rows: slice) -> list[int]:
+        """The tiles of one band of captions that hold a pair."""
+        _, width = self.source.block
+        return (self.video_P[self.pairs_of(rows)] // width).unique().tolist()
+
     def true_scores(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scores of the asked pairs as text-to-video and as video-to-text see them, each (P)."""
-        height, width = self.source.block
-        scores = [
-            torch.empty(len(self.video_P), dtype=self.source.dtype, device=self.source.device)
-            for _ in range(2)
-        ]
-
-        def wanted(band):
-            return (
-                (self.video_P[self.pairs_of(slice(band * height, (band + 1) * height))] // width)
-                .unique()
-                .tolist()
-            )
-
-        for rows, columns, tile_RK in tiles(self.source, self.order_C, wanted):
-            mine = self.pairs_of(rows)
-            inside = (self.video_P[mine] // width == columns.start // width).nonzero()[
-                :, 0
-            ] + mine.start
-            row = (self.place_P[inside] - rows.start).to(tile_RK.device)
-            column = (self.video_P[inside] - columns.start).to(tile_RK.device)
-            for score_P, seen_RK in zip(scores, self.rescore(tile_RK, self.order_C[rows], columns)):
-                score_P[inside.to(tile_RK.device)] = seen_RK[row, column]
-        return scores[0], scores[1]
-
-    def compare(
-        self, score_P: torch.Tensor, best_V: torch.Tensor, repeated: bool
-    ) -> list[torch.Tensor]:
-        """Above and level with the pairs' scores (P) among the videos, with the best ones (V) among the captions."""
+        """The scores of the pairs as text-to-video and as video-to-text see them, each (P)."""
+        _, width = self.source.block
         device = self.source.device
-        totals = [
-            torch.zeros(n, dtype=torch.float64, device=device)  # whole numbers: exact in any order
-            for n in (len(score_P), len(score_P), len(best_V), len(best_V))
-        ]
-        flags_RK = torch.empty(
-            self.source.block,
-            device=device,  # float is the fast sum on CPU, bool on CUDA
-            dtype=torch.bool if device.type == "cuda" else torch.float32,
-        )
+        t2v_score_P = torch.empty(len(self.video_P), dtype=self.source.dtype, device=device)
+        v2t_score_P = torch.empty_like(t2v_score_P)
+        for rows, columns, tile_RK in tiles(self.source, self.order_C, self.tiles_of):
+            band = self.pairs_of(rows)
+            in_tile = self.video_P[band] // width == columns.start // width
+            pairs = in_tile.nonzero()[:, 0] + band.start
+            row = (self.row_P[pairs] - rows.start).to(device)
+            column = (self.video_P[pairs] - columns.start).to(device)
+            pairs = pairs.to(device)
+            t2v_RK, v2t_RK = self.rescore(tile_RK, self.order_C[rows], columns)
+            t2v_score_P[pairs] = t2v_RK[row, column]
+            v2t_score_P[pairs] = v2t_RK[row, column]
+        return t2v_score_P, v2t_score_P
+
+    def compare(self, score_P: torch.Tensor, best_V: torch.Tensor, repeated: bool) -> _Comparison:
+        """Compare the pairs' scores with all videos, the videos' best scores with all captions.
+
+        `repeated`: a caption may have several pairs.
+        """
+        device = self.source.device
+        above_P = torch.zeros(len(score_P), dtype=torch.float64, device=device)
+        at_least_P = torch.zeros_like(above_P)
+        above_V = torch.zeros(len(best_V), dtype=torch.float64, device=device)
+        at_least_V = torch.zeros_like(above_V)
+        # Float is the fast sum on a CPU, bool on CUDA.
+        flag_dtype = torch.bool if device.type == "cuda" else torch.float32
+        flags_RK = torch.empty(self.source.block, device=device, dtype=flag_dtype)
         for rows, columns, tile_RK in tiles(self.source, self.order_C):
-            there_RK, back_RK = self.rescore(tile_RK, self.order_C[rows], columns)
-            mine = self.pairs_of(rows)
+            t2v_RK, v2t_RK = self.rescore(tile_RK, self.order_C[rows], columns)
+            band = self.pairs_of(rows)
             if repeated:
-                there_RK = there_RK[(self.place_P[mine] - rows.start).to(device)]
-            _tally(there_RK, score_P[mine, None], 1, totals[0][mine], totals[1][mine], flags_RK)
-            _tally(back_RK, best_V[columns], 0, totals[2][columns], totals[3][columns], flags_RK)
-        above_P, at_least_P, above_V, at_least_V = (total.cpu().long() for total in totals)
-        return [above_P, at_least_P - above_P, above_V, at_least_V - above_V]
+                t2v_RK = t2v_RK[(self.row_P[band] - rows.start).to(device)]
+            _tally(t2v_RK, score_P[band, None], 1, above_P[band], at_least_P[band], flags_RK)
+            _tally(v2t_RK, best_V[columns], 0, above_V[columns], at_least_V[columns], flags_RK)
+        return _Comparison(
+            above_P.cpu().long(),
+            (at_least_P - above_P).cpu().long(),
+            above_V.cpu().long(),
+            (at_least_V - above_V).cpu().long(),
+        )
 
 
 def _tally(
     tile_RK: torch.Tensor,
-    bar: torch.Tensor,
+    threshold: torch.Tensor,
     dim: int,
     above: torch.Tensor,
     at_least: torch.Tensor,
     flags_RK: torch.Tensor,
-):
-    """Add to `above` and `at_least` how many of the tile exceed the bar, and reach it, along `dim`."""
+) -> None:
+    """Add to `above` and `at_least` how many of the tile exceed the threshold, and reach it, along `dim`.
+
+    The sums are whole numbers in float64: exact in any order. `flags_RK` is memory to work in.
+    """
     height, width = tile_RK.shape
-    out = (
-        flags_RK[:height, :width] if height <= len(flags_RK) else flags_RK.new_empty(height, width)
-    )
-    for compare, total in ((torch.gt, above), (torch.ge, at_least)):
-        compare(tile_RK, bar, out=out)
-        total += out.sum(dim, dtype=torch.float32)
+    if height <= len(flags_RK):
+        flags = flags_RK[:height, :width]
+    else:
+        flags = flags_RK.new_empty(height, width)
+    torch.gt(tile_RK, threshold, out=flags)
+    above += flags.sum(dim, dtype=torch.float32)
+    torch.ge(tile_RK, threshold, out=flags)
+    at_least += flags.sum(dim, dtype=torch.float32)

@@ -8,15 +8,17 @@ scores wherever they stand, and asking twice gives the same bits. That is what m
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
 BLOCKS = {"cpu": (1024, 1024), "cuda": (2048, 4096)}  # captions x videos of a tile
+CHUNK = 65536  # embeddings that are converted or checked at once
 
 
 class SimilarityMatrix:
-    """Given similarities, captions x videos, as a source of tiles. ValueError for NaN."""
+    """A matrix of similarities, captions x videos, as a source of tiles. ValueError for NaN."""
 
     def __init__(self, sims_CV: torch.Tensor | np.ndarray, block: tuple[int, int] | None = None):
         self.sims = torch.as_tensor(sims_CV)
@@ -26,11 +28,9 @@ class SimilarityMatrix:
             )
         if not self.sims.is_floating_point():
             self.sims = self.sims.double()
-        self.shape, self.device, self.dtype = (
-            tuple(self.sims.shape),
-            self.sims.device,
-            self.sims.dtype,
-        )
+        self.shape = tuple(self.sims.shape)
+        self.device = self.sims.device
+        self.dtype = self.sims.dtype
         self.block = block or BLOCKS.get(self.device.type, BLOCKS["cuda"])
         if any(bool(band.isnan().any()) for band in self.sims.split(self.block[0])):
             raise ValueError(
@@ -44,7 +44,7 @@ class SimilarityMatrix:
 
 
 class CosineSimilarity:
-    """Cosine similarities of embeddings, made when asked, float32 (float64 if both are), as a source of tiles.
+    """Cosine similarities of embeddings, computed tile by tile, float32 (float64 if both are), as a source of tiles.
 
     Embeddings (C, E) and (V, E) on one device, of any length and any floating type. ValueError for NaN or infinity.
     """
@@ -57,29 +57,29 @@ class CosineSimilarity:
                 raise ValueError(
                     f"{name} embeddings of shape {tuple(x.shape)}: (count, width) is needed, equal widths"
                 )
-            if not all(bool(part.isfinite().all()) for part in x.split(65536)):
+            if not all(bool(rows.isfinite().all()) for rows in x.split(CHUNK)):
                 raise ValueError(f"the {name} embeddings contain NaN or infinity: there is no rank")
-        self.text, self.video = text_CE.detach(), video_VE.detach()
-        self.shape, self.device = (len(text_CE), len(video_VE)), text_CE.device
-        self.dtype = torch.promote_types(
-            torch.promote_types(text_CE.dtype, video_VE.dtype), torch.float32
+        self.text = text_CE.detach()
+        self.video = video_VE.detach()
+        self.shape = (len(text_CE), len(video_VE))
+        self.device = text_CE.device
+        common_dtype = torch.promote_types(text_CE.dtype, video_VE.dtype)
+        self.dtype = torch.promote_types(common_dtype, torch.float32)
+        height, width = block or BLOCKS.get(self.device.type, BLOCKS["cuda"])
+        self.block = (
+            min(height, _round_up(self.shape[0], 64)),
+            min(width, _round_up(self.shape[1], 64)),
         )
-        block = block or BLOCKS.get(self.device.type, BLOCKS["cuda"])
-        self.block = tuple(
-            min(side, -(-count // 64) * 64) for side, count in zip(block, self.shape)
-        )
-        self.norm_C, self.norm_V = self._norms(self.text), self._norms(self.video)
-        width = text_CE.shape[1]
-        self.rows_RE, self.columns_KE = (
-            torch.zeros(side, width, dtype=self.dtype, device=self.device) for side in self.block
-        )
-        self.tile_RK = torch.empty(self.block, dtype=self.dtype, device=self.device)
+        self.norm_C = self._norms(self.text)
+        self.norm_V = self._norms(self.video)
+        factory: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        self.rows_RE = torch.zeros(self.block[0], text_CE.shape[1], **factory)
+        self.columns_KE = torch.zeros(self.block[1], text_CE.shape[1], **factory)
+        self.tile_RK = torch.empty(self.block, **factory)
 
     def _norms(self, x: torch.Tensor) -> torch.Tensor:
-        norms = torch.cat(
-            [part.to(self.dtype).norm(dim=1, keepdim=True) for part in x.split(65536)]
-        )
-        return norms.clamp_(min=1e-12)
+        norms = [rows.to(self.dtype).norm(dim=1, keepdim=True) for rows in x.split(CHUNK)]
+        return torch.cat(norms).clamp_(min=1e-12)
 
     def band(self, rows_R: torch.Tensor) -> Callable[[slice], torch.Tensor]:
         """The tiles of these captions: a function of the videos' slice -> (R, K), valid until the next is made."""
@@ -110,16 +110,22 @@ def exact(device: torch.device) -> Iterator[None]:
 def tiles(
     source: SimilarityMatrix | CosineSimilarity,
     order_C: torch.Tensor | None = None,
-    wanted: Callable[[int], list[int]] | None = None,
+    tiles_of_band: Callable[[slice], list[int]] | None = None,
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """(slice of `order_C`, slice of the videos, tile) band by band; `wanted(band)` names the tiles, default all."""
-    (captions, videos), (height, width) = source.shape, source.block
+    """(slice of `order_C`, slice of the videos, tile), band of captions after band.
+
+    `order_C`: the captions' order, None for their own. `tiles_of_band(slice of order_C)`: which tiles of a band are
+    made, None for all.
+    """
+    captions, videos = source.shape
+    height, width = source.block
     order_C = torch.arange(captions) if order_C is None else order_C
-    for band, topk in enumerate(range(0, captions, height)):
-        rows = slice(topk, min(topk + height, captions))
+    for start in range(0, captions, height):
+        rows = slice(start, min(start + height, captions))
         tile = source.band(order_C[rows])
-        for k in wanted(band) if wanted else range(-(-videos // width)):
-            columns = slice(k * width, min((k + 1) * width, videos))
+        numbers = range(-(-videos // width)) if tiles_of_band is None else tiles_of_band(rows)
+        for number in numbers:
+            columns = slice(number * width, min((number + 1) * width, videos))
             yield rows, columns, tile(columns)
 
 
@@ -127,9 +133,9 @@ def log_sums(
     source: SimilarityMatrix | CosineSimilarity, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """log sum exp(similarity / temperature): of each caption over the videos (C), of each video over the captions."""
-    sums_C, sums_V = (
-        torch.full((n,), -torch.inf, dtype=source.dtype, device=source.device) for n in source.shape
-    )
+    captions, videos = source.shape
+    sums_C = torch.full((captions,), -torch.inf, dtype=source.dtype, device=source.device)
+    sums_V = torch.full((videos,), -torch.inf, dtype=source.dtype, device=source.device)
     with exact(source.device):
         for rows, columns, tile_RK in tiles(source):
             logits_RK = tile_RK / temperature
@@ -140,15 +146,19 @@ def log_sums(
 
 def topk(source: SimilarityMatrix | CosineSimilarity, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The k (at most V) best videos of each caption, best first: similarities and indices, both (C, k)."""
-    k = min(k, source.shape[1])
-    best_Ck = torch.full((source.shape[0], k), -torch.inf, dtype=source.dtype, device=source.device)
-    where_Ck = torch.zeros(best_Ck.shape, dtype=torch.long, device=source.device)
+    captions, videos = source.shape
+    k = min(k, videos)
+    best_Ck = torch.full((captions, k), -torch.inf, dtype=source.dtype, device=source.device)
+    index_Ck = torch.zeros(best_Ck.shape, dtype=torch.long, device=source.device)
     with exact(source.device):
         for rows, columns, tile_RK in tiles(source):
-            score_Rk, place_Rk = tile_RK.topk(min(k, tile_RK.shape[1]))
-            both = torch.cat([best_Ck[rows], score_Rk], 1)
-            best_Ck[rows], keep_Rk = both.topk(k)
-            where_Ck[rows] = torch.cat([where_Ck[rows], place_Rk + columns.start], 1).gather(
-                1, keep_Rk
-            )
-    return best_Ck, where_Ck
+            tile_best, tile_index = tile_RK.topk(min(k, tile_RK.shape[1]))
+            candidates = torch.cat([best_Ck[rows], tile_best], 1)
+            candidate_indices = torch.cat([index_Ck[rows], tile_index + columns.start], 1)
+            best_Ck[rows], positions = candidates.topk(k)
+            index_Ck[rows] = candidate_indices.gather(1, positions)
+    return best_Ck, index_Ck
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple

@@ -1,4 +1,7 @@
-"""Masking strategies, one a file, registered in `MASKS`. B clips, T frames, N = rows * columns patches a frame."""
+"""Masking strategies, one per file, registered in `MASKS`.
+
+B clips, T frames, N = rows * columns patches per frame.
+"""
 
 import torch
 from torch import Tensor
@@ -9,11 +12,11 @@ MASKS = Registry("mask", __name__)
 
 
 class Mask:
-    """`mask(batch, (T, rows, columns), device) -> bool (B, T, N)`, True = hidden: exactly round(ratio * N) places of
-    each frame.
+    """`mask(batch, (T, rows, columns), device) -> bool (B, T, N)`, True = hidden: exactly round(ratio * N)
+    patches per frame.
 
     A subclass draws them in `draw`, on the CPU and from torch's global generator, so that a seeded step hides the same
-    places again on any device.
+    patches on any device.
     """
 
     def __init__(self, ratio: float = 0.5):
@@ -28,17 +31,17 @@ class Mask:
         frames, rows, columns = grid
         mask_BTN = self.draw(batch, grid, round(self.ratio * rows * columns))
         if torch.device(device).type == "cuda":
-            mask_BTN = (
-                mask_BTN.pin_memory()
-            )  # a copy from pageable memory would wait for what the GPU has queued
+            # A copy from pageable memory would wait for what the GPU has queued.
+            mask_BTN = mask_BTN.pin_memory()
         return mask_BTN.to(device, non_blocking=True).expand(-1, frames, -1)
 
     def draw(self, batch: int, grid: tuple[int, int, int], count: int) -> Tensor:
-        """bool (B, T, N), or (B, 1, N) for the same in every frame, with `count` hidden places a frame."""
+        """bool (B, T, N), or (B, 1, N) for the same in every frame, with `count` hidden patches per frame."""
         raise NotImplementedError
 
 
-def scatter(draws: int, places: int, count: int) -> Tensor:
-    """bool (draws, places): `count` places hidden in each draw, every choice equally likely."""
-    mask = torch.zeros(draws, places, dtype=torch.bool)
-    return mask.scatter_(1, torch.rand(draws, places).argsort(1)[:, :count], True)
+def random_subsets(num_subsets: int, num_patches: int, count: int) -> Tensor:
+    """bool (num_subsets, num_patches): `count` patches True in each row, every subset equally likely."""
+    mask = torch.zeros(num_subsets, num_patches, dtype=torch.bool)
+    hidden = torch.rand(num_subsets, num_patches).argsort(1)[:, :count]
+    return mask.scatter_(1, hidden, True)

@@ -12,8 +12,8 @@ SCHEDULES = ("constant", "cosine")
 
 def cosine_momentum(step: int, steps: int, start: float) -> float:
     """From `start` at step 0 to 1 at `steps`: 1 - (1 - start) (1 + cos(pi step / steps)) / 2 (BYOL, 2006.07733)."""
-    done = min(step / max(steps, 1), 1.0)
-    return 1 - (1 - start) * (1 + math.cos(math.pi * done)) / 2
+    progress = min(step / max(steps, 1), 1.0)
+    return 1 - (1 - start) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @TEACHERS.register("EMA")
@@ -30,12 +30,11 @@ class EMA(Teacher):
             raise ConfigError(
                 f"teacher.args.schedule: {schedule!r} is given; known: {', '.join(SCHEDULES)}"
             )
-        self.momentum, self.schedule = momentum, schedule
+        self.momentum = momentum
+        self.schedule = schedule
 
     def momentum_at(self, step: int, steps: int) -> float:
-        """`momentum`, or its schedule's value."""
-        return (
-            self.momentum
-            if self.schedule == "constant"
-            else cosine_momentum(step, steps, self.momentum)
-        )
+        """`momentum` when constant, else its cosine schedule at `step`."""
+        if self.schedule == "constant":
+            return self.momentum
+        return cosine_momentum(step, steps, self.momentum)

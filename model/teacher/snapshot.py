@@ -1,4 +1,4 @@
-"""The teacher as a copy of the student that is renewed now and then."""
+"""The teacher as a copy of the student that is renewed every so many steps."""
 
 from torch import nn
 

@@ -1,9 +1,40 @@
-"""Video encoders: `forward(video_BTCHW, mask_BTN=None, mask_token_D=None) -> (cls_BD, patch_BTND)`, one a file.
+"""Video encoders, one per file, registered in `VIDEO_ENCODERS`."""
 
-An encoder has `embed_dim` and `num_frames`, may have `sizes` (names for `arch_config` -> constructor arguments),
-`init_from_image(state, ...)` and `set_gradient_checkpointing(on)`.
-"""
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
 
 from parse_config import Registry
 
 VIDEO_ENCODERS = Registry("video encoder", __name__)
+
+
+class VideoEncoder(nn.Module):
+    """What MILES expects of a video encoder. B clips, T frames, N patches per frame, D width.
+
+    `sizes`: names for `arch_config` -> constructor arguments; `embed_dim` is D, `num_frames` the largest T, `img_size`
+    and `patch_grid` are (height, width) in pixels and patches.
+    """
+
+    sizes: ClassVar[dict[str, dict[str, Any]]] = {}
+    embed_dim: int
+    num_frames: int
+    img_size: tuple[int, int]
+    patch_grid: tuple[int, int]
+
+    def forward(
+        self,
+        video_BTCHW: Tensor,
+        mask_BTN: Tensor | None = None,
+        mask_token_D: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised frames -> (cls_BD, patch_BTND); where `mask_BTN` is True a patch is seen as `mask_token_D`."""
+        raise NotImplementedError
+
+    def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:
+        """(frames, rows, columns) of patches of a clip."""
+        raise NotImplementedError
+
+    def set_gradient_checkpointing(self, on: bool = True) -> None:
+        """Recompute the blocks in the backward pass instead of keeping their activations."""
+        raise NotImplementedError

@@ -1,7 +1,7 @@
 """Divided space-time attention of Frozen in Time (arXiv 2104.00650), through fused kernels.
 
-B clips, T frames, N patches a frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width, H heads,
-K = D / H, G groups (a frame's patches, or a place's frames), Q tokens in a group.
+B clips, T frames, N patches per frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width, H heads,
+K = D / H, G groups (the patches of a frame, or the frames of a patch position), Q tokens per group, M = 1 + Q.
 """
 
 from collections.abc import Iterator
@@ -43,31 +43,34 @@ class DividedAttention(nn.Module):
 
     def forward(self, x_BSD: Tensor, frames: int) -> Tensor:
         """x_BSD with S = 1 + frames * N -> (B, S, D)."""
-        q, k, v = (
-            self.qkv(x_BSD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        )  # BHSK each
-        query, key, value = (self._groups(part, frames) for part in (q, k, v))  # BGHQK each
-        key, value = _with_cls(k, key), _with_cls(v, value)  # BGHMK
+        qkv = self.qkv(x_BSD).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # BHSK each
+        query = self._groups(q, frames)  # BGHQK
+        key = _with_cls(k, self._groups(k, frames))  # BGHMK
+        value = _with_cls(v, self._groups(v, frames))  # BGHMK
         attend = fused if self.record is None else explicit
         cls_BH1K, cls_weights = attend(q[:, :, :1], k, v)
         # Groups go where the kernels expect heads: there may be more of B * G than a CUDA grid has room for.
         out, weights = attend(query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2))
-        shape_GH = query.shape[1:3]
+        groups_heads = query.shape[1:3]
         if self.record is not None:
-            self.record.append(AttentionMap(cls_weights.squeeze(2), weights.unflatten(1, shape_GH)))
-        out_BGHQK = out.unflatten(1, shape_GH)
-        out_BTNHK = out_BGHQK.permute(
-            *((0, 1, 3, 2, 4) if self.over == "space" else (0, 3, 1, 2, 4))
-        )
-        return self.drop(
-            self.proj(
-                torch.cat((cls_BH1K.transpose(1, 2), out_BTNHK.flatten(1, 2)), dim=1).flatten(2)
-            )
-        )
+            assert cls_weights is not None and weights is not None
+            patch_weights = weights.unflatten(1, groups_heads)
+            self.record.append(AttentionMap(cls_weights.squeeze(2), patch_weights))
+        out_BGHQK = out.unflatten(1, groups_heads)
+        if self.over == "space":
+            out_BTNHK = out_BGHQK.permute(0, 1, 3, 2, 4)
+        else:
+            out_BTNHK = out_BGHQK.permute(0, 3, 1, 2, 4)
+        out_BSHK = torch.cat((cls_BH1K.transpose(1, 2), out_BTNHK.flatten(1, 2)), dim=1)
+        return self.drop(self.proj(out_BSHK.flatten(2)))
 
     def _groups(self, part_BHSK: Tensor, frames: int) -> Tensor:
+        """Queries, keys or values of the patches by group: (B, G, H, Q, K)."""
         part_BHTNK = part_BHSK[:, :, 1:].unflatten(2, (frames, -1))
-        return part_BHTNK.permute(*((0, 2, 1, 3, 4) if self.over == "space" else (0, 3, 1, 2, 4)))
+        if self.over == "space":
+            return part_BHTNK.permute(0, 2, 1, 3, 4)
+        return part_BHTNK.permute(0, 3, 1, 2, 4)
 
 
 @contextmanager
@@ -97,7 +100,7 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, None]:
 
 
 def explicit(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """The twin of `fused` by batched matrix products, that also returns its weights (..., queries, keys), detached."""
+    """`fused` by batched matrix products, which also returns its weights (..., queries, keys), detached."""
     weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
     return weights @ v, weights.detach()
 

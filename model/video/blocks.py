@@ -1,6 +1,6 @@
-"""The parts of a space-time transformer.
+"""The layers of a space-time transformer.
 
-B clips, T frames, N patches a frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width.
+B clips, T frames, N patches per frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width.
 """
 
 import torch
@@ -34,8 +34,8 @@ class Mlp(nn.Module):
 
 
 class SpaceTimeBlock(nn.Module):
-    """Temporal attention, spatial attention, MLP. As in Frozen in Time, what spatial attention reads includes the
-    temporal one's output, but its residual starts from the block's input."""
+    """Temporal attention, spatial attention, MLP. As in Frozen in Time, spatial attention reads the output of
+    temporal attention, but its residual starts from the block's input."""
 
     def __init__(
         self,

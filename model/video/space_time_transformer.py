@@ -1,15 +1,16 @@
 """The space-time transformer of Frozen in Time (arXiv 2104.00650) and MILES: a ViT with divided attention.
 
-B clips, T frames, N patches a frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width.
+B clips, T frames, N patches per frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.video import VIDEO_ENCODERS
+from model.video import VIDEO_ENCODERS, VideoEncoder
 from model.video.blocks import ACTIVATIONS, PatchEmbed, SpaceTimeBlock
 from parse_config import ConfigError
 
@@ -22,18 +23,19 @@ IMAGE_WEIGHTS = {
     (1024, 24, 16, False): "vit_large_patch16_224.augreg_in21k",
     (768, 12, 16, True): "vit_base_patch16_clip_224.openai",
 }
+TIME_INITS = ("zeros", "rand", "copy")
 
 
 @VIDEO_ENCODERS.register("SpaceTimeTransformer")
-class SpaceTimeTransformer(nn.Module):
+class SpaceTimeTransformer(VideoEncoder):
     """ViT with divided space-time attention, for any number of frames up to `num_frames`.
 
     `time_init`: "zeros" (the temporal layers' output projection is zero, so that the network begins as its image
     ViT), "rand", or "copy" (of the spatial layers, where an image ViT is loaded; "rand" otherwise). `pre_norm`, `act`
     ("gelu", "quick_gelu") and `norm_eps` are for CLIP's ViTs. `image_weights`: the timm ViT of this size, or None.
-    `weight_std`, `place_std`, `frame_std`: of linear layers, CLS and place, and frame embeddings at the start. The
-    defaults are the family's; a small encoder that starts from nothing learns several times as fast with about
-    embed_dim ** -0.5, 0.5 and 0.5.
+    `weight_std`, `place_std`, `frame_std`: initial standard deviation of linear layers, of CLS and position embeddings,
+    and of frame embeddings. The defaults are those of Frozen in Time; a small encoder that starts from nothing learns
+    several times as fast with about embed_dim ** -0.5, 0.5 and 0.5.
     """
 
     sizes = {
@@ -42,10 +44,8 @@ class SpaceTimeTransformer(nn.Module):
         "small_patch16_224_temporal": {"embed_dim": 384, "num_heads": 6},
         "base_patch32_224_temporal": {"embed_dim": 768, "num_heads": 12, "patch_size": 32},
         "large_patch16_224_temporal": {"embed_dim": 1024, "num_heads": 16, "depth": 24},
-        "base_patch16_224": {
-            "embed_dim": 768,
-            "num_heads": 12,
-        },  # Frozen's and MCQ's name of the same network
+        # Frozen's and MCQ's name of base_patch16_224_temporal.
+        "base_patch16_224": {"embed_dim": 768, "num_heads": 12},
         "base_patch16_clip_224_temporal": {
             "embed_dim": 768,
             "num_heads": 12,
@@ -78,47 +78,35 @@ class SpaceTimeTransformer(nn.Module):
     ):
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        _check(
-            height % patch_size == 0 and width % patch_size == 0,
-            f"img_size {height} x {width} is no multiple of patch_size {patch_size}",
-        )
-        _check(
-            embed_dim % num_heads == 0,
-            f"embed_dim {embed_dim} is no multiple of num_heads {num_heads}",
-        )
-        _check(act in ACTIVATIONS, f"act {act!r} is none of {', '.join(ACTIVATIONS)}")
-        _check(
-            time_init in ("zeros", "rand", "copy"),
-            f"time_init {time_init!r} is none of zeros, rand, copy",
-        )
-        self.img_size, self.patch_size, self.num_frames = (height, width), patch_size, num_frames
-        self.embed_dim, self.time_init = embed_dim, time_init
-        self.patch_grid = height // patch_size, width // patch_size
+        _check_arguments(height, width, patch_size, embed_dim, num_heads, act, time_init)
+        self.img_size = (height, width)
+        self.patch_size = patch_size
+        self.patch_grid = (height // patch_size, width // patch_size)
+        self.num_frames = num_frames
+        self.embed_dim = embed_dim
+        self.time_init = time_init
+        self.image_weights = IMAGE_WEIGHTS.get((embed_dim, depth, patch_size, pre_norm))
+        self.checkpointing = False
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+        num_patches = self.patch_grid[0] * self.patch_grid[1]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(
-            torch.zeros(1, 1 + self.patch_grid[0] * self.patch_grid[1], embed_dim)
-        )
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_patches, embed_dim))
         self.temporal_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.pos_drop = nn.Dropout(drop_rate)
         if pre_norm:
             self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps)
+        options: dict[str, Any] = {
+            "qkv_bias": qkv_bias,
+            "drop": drop_rate,
+            "act": act,
+            "norm_eps": norm_eps,
+        }
+        drop_path_rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
-            SpaceTimeBlock(
-                embed_dim,
-                num_heads,
-                mlp_ratio,
-                qkv_bias=qkv_bias,
-                drop=drop_rate,
-                act=act,
-                drop_path=drop_path_rate * i / max(depth - 1, 1),
-                norm_eps=norm_eps,
-            )
-            for i in range(depth)
+            SpaceTimeBlock(embed_dim, num_heads, mlp_ratio, drop_path=rate, **options)
+            for rate in drop_path_rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
-        self.image_weights = IMAGE_WEIGHTS.get((embed_dim, depth, patch_size, pre_norm))
-        self.checkpointing = False
         self._initialise(weight_std, place_std, frame_std)
 
     def forward(
@@ -132,24 +120,22 @@ class SpaceTimeTransformer(nn.Module):
         Where `mask_BTN` (bool) is True a patch's embedding gives way to `mask_token_D`; its place embeddings stay.
         Raises ValueError for another frame size or more frames than the model has.
         """
-        frames, grid = video_BTCHW.shape[1], self.grid(video_BTCHW)[1:]
-        if grid != self.patch_grid or frames > self.num_frames:
+        frames, *patch_grid = self.grid(video_BTCHW)
+        if tuple(patch_grid) != self.patch_grid or frames > self.num_frames:
             raise ValueError(
                 f"a clip of {frames} frames of {tuple(video_BTCHW.shape[3:])} pixels: the video encoder "
                 f"takes up to {self.num_frames} frames of {self.img_size} (num_frames, img_size)"
             )
         patch_BTND = self.patch_embed(video_BTCHW)
         if mask_BTN is not None:
-            patch_BTND = torch.where(
-                mask_BTN[..., None], mask_token_D.to(patch_BTND.dtype), patch_BTND
-            )
-        patch_BTND = (
-            patch_BTND + self.pos_embed[:, None, 1:] + self.temporal_embed[:, :frames, None]
-        )
+            assert mask_token_D is not None, "a mask needs a mask token"
+            mask_token_D = mask_token_D.to(patch_BTND.dtype)
+            patch_BTND = torch.where(mask_BTN[..., None], mask_token_D, patch_BTND)
+        patch_BTND = patch_BTND + self.pos_embed[:, None, 1:]
+        patch_BTND = patch_BTND + self.temporal_embed[:, :frames, None]
         cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(patch_BTND.shape[0], -1, -1)
-        x_BSD = self.pos_drop(
-            torch.cat((cls_B1D.to(patch_BTND.dtype), patch_BTND.flatten(1, 2)), dim=1)
-        )
+        cls_B1D = cls_B1D.to(patch_BTND.dtype)
+        x_BSD = self.pos_drop(torch.cat((cls_B1D, patch_BTND.flatten(1, 2)), dim=1))
         if hasattr(self, "norm_pre"):
             x_BSD = self.norm_pre(x_BSD)
         for block in self.blocks:
@@ -162,13 +148,14 @@ class SpaceTimeTransformer(nn.Module):
 
     def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:
         """(frames, rows, columns) of patches of a clip."""
-        return (video_BTCHW.shape[1], *(side // self.patch_size for side in video_BTCHW.shape[3:]))
+        frames, _, height, width = video_BTCHW.shape[1:]
+        return frames, height // self.patch_size, width // self.patch_size
 
-    def set_gradient_checkpointing(self, on: bool = True):
+    def set_gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
         self.checkpointing = on
 
-    def _initialise(self, weight_std: float, place_std: float, frame_std: float):
+    def _initialise(self, weight_std: float, place_std: float, frame_std: float) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=weight_std)
@@ -181,14 +168,33 @@ class SpaceTimeTransformer(nn.Module):
         if self.time_init == "zeros":
             self.zero_time()
 
-    def zero_time(self):
-        """Silence temporal attention by its output projection. (The family zeroes qkv and fills the projection with
-        ones: queries and keys then never get a gradient.)"""
+    def zero_time(self) -> None:
+        """Silence temporal attention by its output projection. (Frozen in Time zeroes qkv and fills the projection
+        with ones: queries and keys then never get a gradient.)"""
         for block in self.blocks:
+            assert isinstance(block, SpaceTimeBlock)
             nn.init.zeros_(block.timeattn.proj.weight)
             nn.init.zeros_(block.timeattn.proj.bias)
 
 
-def _check(right: bool, message: str):
-    if not right:
-        raise ConfigError(f"arch.args.video_params: {message}")
+def _check_arguments(
+    height: int,
+    width: int,
+    patch_size: int,
+    embed_dim: int,
+    num_heads: int,
+    act: str,
+    time_init: str,
+) -> None:
+    """ConfigError for arguments that do not go together, or names that are not known."""
+    mistake = ""
+    if height % patch_size or width % patch_size:
+        mistake = f"img_size {height} x {width} is no multiple of patch_size {patch_size}"
+    elif embed_dim % num_heads:
+        mistake = f"embed_dim {embed_dim} is no multiple of num_heads {num_heads}"
+    elif act not in ACTIVATIONS:
+        mistake = f"act {act!r} is none of {', '.join(ACTIVATIONS)}"
+    elif time_init not in TIME_INITS:
+        mistake = f"time_init {time_init!r} is none of {', '.join(TIME_INITS)}"
+    if mistake:
+        raise ConfigError(f"arch.args.video_params: {mistake}")

@@ -153,7 +153,8 @@ def test_the_mean_is_over_hidden_places_however_unequally_clips_hide(folder):
     mask = torch.rand(4, 4, 16) < torch.tensor([0.05, 0.3, 0.6, 1.0])[:, None, None]
     objective.mask = lambda batch, grid, device: mask
     pred = objective.model.encode_video(batch["video"], mask, objective.mask_token_D)[1]
-    target = objective.teacher(batch["video"])[1]
+    _, patch_BTND = objective.teacher.video_features(batch["video"])
+    target = objective.teacher.vid_proj(patch_BTND)
     distances = (F.normalize(pred, dim=-1) - F.normalize(target, dim=-1)).square().sum(-1)[mask]
     assert objective(batch)["loss_mvm"].item() == pytest.approx(distances.mean().item(), abs=1e-12)
 
