@@ -3,6 +3,7 @@
 B clips, T frames, N patches per frame, S = 1 + T * N tokens (CLS first, then frame by frame), D width.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ class SpaceTimeTransformer(VideoEncoder):
 
     `time_init`: "zeros" (the temporal layers' output projection is zero, so that the network begins as its image
     ViT), "rand", or "copy" (of the spatial layers, where an image ViT is loaded; "rand" otherwise). `pre_norm`, `act`
-    ("gelu", "quick_gelu") and `norm_eps` are for CLIP's ViTs. `image_weights`: the timm ViT of this size, or None.
+    ("gelu", "quick_gelu") and `norm_eps` are for CLIP's ViTs.
     `weight_std`, `place_std`, `frame_std`: initial standard deviation of linear layers, of CLS and position embeddings,
     and of frame embeddings. The defaults are those of Frozen in Time; a small encoder that starts from nothing learns
     several times as fast with about embed_dim ** -0.5, 0.5 and 0.5.
@@ -54,6 +55,8 @@ class SpaceTimeTransformer(VideoEncoder):
             "norm_eps": 1e-5,
         },
     }
+
+    checkpointing = False
 
     def __init__(
         self,
@@ -85,12 +88,9 @@ class SpaceTimeTransformer(VideoEncoder):
         self.num_frames = num_frames
         self.embed_dim = embed_dim
         self.time_init = time_init
-        self.image_weights = IMAGE_WEIGHTS.get((embed_dim, depth, patch_size, pre_norm))
-        self.checkpointing = False
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
-        num_patches = self.patch_grid[0] * self.patch_grid[1]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_patches, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(self.patch_grid), embed_dim))
         self.temporal_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.pos_drop = nn.Dropout(drop_rate)
         if pre_norm:
@@ -150,6 +150,12 @@ class SpaceTimeTransformer(VideoEncoder):
         """(frames, rows, columns) of patches of a clip."""
         frames, _, height, width = video_BTCHW.shape[1:]
         return frames, height // self.patch_size, width // self.patch_size
+
+    @property
+    def image_weights(self) -> str | None:
+        """The timm ViT of this size, or None."""
+        pre_norm = hasattr(self, "norm_pre")
+        return IMAGE_WEIGHTS.get((self.embed_dim, len(self.blocks), self.patch_size, pre_norm))
 
     def set_gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
