@@ -14,6 +14,7 @@ def pick(
     """
     if length < 1 or num_frames < 1:
         raise ValueError(f"{num_frames} frames of a clip of {length}: both must be at least 1")
+
     if how == "uniform":
         return _pick_middle(length, num_frames)
     if how == "random":

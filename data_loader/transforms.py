@@ -59,6 +59,7 @@ def _transform_train(
     top, left, crop_height, crop_width = random_crop(height, width, scale, generator)
     clip_TCHW = clip_TCHW[..., top : top + crop_height, left : left + crop_width]
     clip_TCHW = _resize(clip_TCHW, [size, size])
+
     if hflip and torch.rand((), generator=generator) < 0.5:
         clip_TCHW = clip_TCHW.flip(-1)
     return normalise(clip_TCHW, mean, std)
@@ -98,6 +99,7 @@ def random_crop(
             top = int(top_draw * (height - crop_height + 1))
             left = int(left_draw * (width - crop_width + 1))
             return top, left, crop_height, crop_width
+
     crop_height = min(height, round(width / ASPECT_RATIOS[0]))
     crop_width = min(width, round(height * ASPECT_RATIOS[1]))
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width

@@ -46,6 +46,7 @@ def read_with_decord(
     if not os.environ.get("MILES_DECORD_LOG"):
         # decord complains on stderr about every lost frame; this runs in the child process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
     video = decord.VideoReader(path, num_threads=1)
     if callable(choose):
         choose = choose(len(video))
@@ -62,6 +63,7 @@ def check_reader(
     """
     length = len(expected_TCHW)
     positions = generator.sample(range(length), min(length, MAX_SINGLE))
+
     num_wrong = 0
     try:
         for position in positions:
@@ -74,6 +76,7 @@ def check_reader(
         if "DECORDError" in str(error) or isinstance(error, IndexError):
             return "refused"
         return type(error).__name__
+
     if num_wrong:
         return f"{num_wrong} of {2 * len(positions)}"
     if len(indices) != length:
@@ -111,9 +114,11 @@ def main(argv: list[str] | None = None) -> int:
         project_readers.append("decord")
         other_readers.append(DECORD_ALONE)
     readers = project_readers + other_readers
+
     generator = random.Random(arguments.seed)
     failed = False
     print_row("file", "read by", "frames", readers)
+
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.files or [*clips.VIDEOS, *clips.BROKEN]:
             path = name if arguments.files else clips.make(name, Path(folder))

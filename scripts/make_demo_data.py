@@ -114,8 +114,10 @@ def make_clips(arguments: argparse.Namespace, root: Path) -> list[dict[str, Any]
         for split_index, split in enumerate(SPLITS)
         for number, objects in enumerate(combinations[split])
     ]
+
     for split in SPLITS:
         (root / "videos" / split).mkdir(parents=True)
+
     if hasattr(os, "sched_getaffinity"):
         num_cores = len(os.sched_getaffinity(0))
     else:
@@ -139,6 +141,7 @@ def train_tokenizer(captions: list[str]) -> "tokenizers.Tokenizer":
     tokenizer.train_from_iterator(
         captions, trainers.WordPieceTrainer(vocab_size=2000, show_progress=False)
     )
+
     words = {word for caption in captions for word in caption.split()}
     pieces = sorted(
         piece
@@ -167,6 +170,7 @@ def make_text_model(captions: list[str], folder: Path, seed: int) -> None:
         model_input_names=["input_ids", "attention_mask"],
         **SPECIAL_TOKENS,
     ).save_pretrained(folder)
+
     torch.manual_seed(seed)
     # Larger weights than usual and no dropout: it is trained from scratch, and briefly.
     config = DistilBertConfig(
@@ -197,9 +201,11 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(
             f"{out} exists and was made otherwise (see {settings_path}): remove it, or give another --out"
         )
+
     temporary = out.with_name(out.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+
     rows = make_clips(arguments, temporary)
     lines = [json.dumps(row) + "\n" for row in rows]
     (temporary / "captions.jsonl").write_text("".join(lines))

@@ -118,13 +118,16 @@ def write_video(source: Path, target: Path, settings: Settings) -> None:
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream):
             raise BrokenVideo(str(source), "has no video stream")
+
         rate = stream.average_rate or DEFAULT_FRAME_RATE
         encoder = None
         last_stamp = -1
+
         for number, frame in enumerate(_frames_until_damage(container, stream)):
             seconds = number / rate
             if frame.pts is not None and frame.time_base:
                 seconds = frame.pts * frame.time_base
+
             frame = _upright(frame)
             if encoder is None:
                 size = scaled_size(frame.width, frame.height, settings.side)
@@ -132,11 +135,13 @@ def write_video(source: Path, target: Path, settings: Settings) -> None:
             frame = frame.reformat(
                 encoder.width, encoder.height, format="yuv420p", interpolation="AREA"
             )
+
             last_stamp = max(last_stamp + 1, round(seconds / TIME_BASE))
             frame.pts = last_stamp
             frame.time_base = TIME_BASE
             frame.pict_type = 0  # the encoder chooses
             output.mux(encoder.encode(frame))
+
         if encoder is None:
             raise BrokenVideo(str(source), "holds no decodable frame")
         output.mux(encoder.encode())
@@ -255,13 +260,16 @@ def main(argv: list[str] | None = None) -> None:
     out = arguments.out.resolve()
     settings = Settings(arguments.side, arguments.keyframe, arguments.crf)
     check_folders(source, out)
+
     stamp = {"version": VERSION, **settings._asdict()}
     write_stamp(out, stamp)
+
     jobs = list(list_jobs(source))
     with ProcessPoolExecutor(max(1, arguments.workers)) as pool:
         work = partial(run_job, source=source, out=out, settings=settings)
         results = pool.map(work, jobs, chunksize=4)
         copied_files = list(tqdm(results, total=len(jobs), unit="file"))
+
     write_manifest(out, stamp, jobs, copied_files)
     if arguments.shards:
         pack_shards(out, arguments.dataset, arguments.split, arguments.shards)
@@ -299,6 +307,7 @@ def pack_shards(out: Path, dataset_name: str, split: str, videos_per_shard: int)
         "check_files": True,
     }
     dataset = open_leniently(Config({"type": "TextVideoDataLoader", "args": loader_args}))
+
     folder = out / "shards" / split
     if any(dataset.segment(index) != (None, None) for index in range(len(dataset))):
         raise ConfigError(
@@ -306,9 +315,11 @@ def pack_shards(out: Path, dataset_name: str, split: str, videos_per_shard: int)
         )
     if folder.exists():
         raise ConfigError(f"{folder}: is there already; remove it to pack anew")
+
     temporary = folder.with_name(f"{split}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+
     pattern = str(temporary / "%05d.tar")
     with webdataset.ShardWriter(pattern, maxcount=videos_per_shard, verbose=0) as writer:
         for index in tqdm(range(len(dataset)), unit="video"):
@@ -322,6 +333,7 @@ def pack_shards(out: Path, dataset_name: str, split: str, videos_per_shard: int)
                     "json": {"id": dataset.ids[index], "captions": captions},
                 }
             )
+
     temporary.rename(folder)
     print(f"{folder}: {len(dataset)} videos in tar files of {videos_per_shard}")
 
@@ -336,6 +348,7 @@ def write_manifest(
     copy_hash = hashlib.sha256(json.dumps(stamp, sort_keys=True).encode())
     for file in sorted(copied_files):
         copy_hash.update(f"{file.target}\0{file.sha256}\n".encode())
+
     counts = Counter(job.file_type for job in jobs)
     num_bytes = sum(file.size for file in copied_files)
     content = {
@@ -346,6 +359,7 @@ def write_manifest(
         "bytes": num_bytes,
     }
     write_json(out / "manifest.json", content)
+
     hint = " (see manifest.json)" if failures else ""
     print(
         f"{out}: {counts['video']} videos, {counts['image']} pictures, {counts['other']} other files, "

@@ -43,6 +43,7 @@ def call(
     global _idle_child
     if not deadline:
         return function(*args)
+
     with _lock:
         until = time.monotonic() + deadline
         child = _child_with_request((function, args, deadline))
@@ -58,6 +59,7 @@ def call(
             child.end()
             raise
         _idle_child = child
+
     if error is not None:
         raise error
     return result
@@ -91,6 +93,7 @@ class _Child:
             return content, None
         if message_type == "result":
             return None, content
+
         shape, indices = content
         frames_THWC = np.empty(shape, np.uint8)
         worker.fill(self.socket, frames_THWC.data.cast("B"), until)

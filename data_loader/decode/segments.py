@@ -38,6 +38,7 @@ def read_segments(
     frames, _ = process.call(
         _read_segments, path, list(segments), num_frames, path=path, deadline=deadline
     )
+
     clips = []
     for first in range(0, len(segments) * num_frames, num_frames):
         clip_THWC = np.stack(list(frames[first : first + num_frames]))
@@ -62,6 +63,7 @@ def _decode_segments(path: str, segments: list[Segment], num_frames: int) -> Pic
     with Source(path, end) as source:
         positions = _positions(path, source.packet_seconds(), segments, num_frames)
         pictures, seconds = decode_sequentially(source, set(positions))
+
     while positions != (corrected := _positions(path, seconds, segments, num_frames)):
         positions = corrected
         with Source(path, end) as source:

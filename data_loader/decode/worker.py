@@ -39,6 +39,7 @@ def serve(parent_socket: socket.socket) -> NoReturn:
             function, args, deadline = receive(parent_socket)
             signal.setitimer(signal.ITIMER_REAL, deadline + GRACE)
             message_type, content, pictures = _outcome(function, args)
+
             send(parent_socket, (message_type, content))
             for picture_HWC in pictures:
                 parent_socket.sendall(picture_HWC.data)
@@ -69,6 +70,7 @@ def _outcome(function: Callable[..., Any], args: tuple) -> tuple[str, Any, Seque
         result = function(*args)
         if not isinstance(result, Pictures):
             return "result", result, ()
+
         pictures = [np.ascontiguousarray(picture_HWC) for picture_HWC in result.frames]
         shape = (len(pictures), *pictures[0].shape)
         return "pictures", (shape, result.indices), pictures

@@ -28,7 +28,7 @@ class Pictures(NamedTuple):
 class BrokenVideo(UserError):
     """A file cannot be decoded: `path` and `reason`."""
 
-    def __init__(self, path: str, reason: str):
+    def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = str(path)
         self.reason = reason

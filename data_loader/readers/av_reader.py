@@ -56,9 +56,11 @@ def decode_positions(source: Source, plan: SeekPlan, positions: set[int]) -> dic
     pictures: dict[int, np.ndarray] = {}
     sent_stamps: list[int] = []
     decoded_stamps: list[int | None] = []
+
     for number, packet in enumerate(source.packets()):
         if number not in needed:
             continue
+
         assert packet.pts is not None  # the plan shows it
         sent_stamps.append(packet.pts)
         for frame in _decode_planned(source, packet, flush=number in flush_after):
@@ -67,6 +69,7 @@ def decode_positions(source: Source, plan: SeekPlan, positions: set[int]) -> dic
                 raise NotAsPlanned
             if frame.pts in position_of_stamp:
                 pictures[position_of_stamp[frame.pts]] = source.picture(frame)
+
         if number in flush_after:
             if decoded_stamps != sorted(sent_stamps):
                 raise NotAsPlanned
@@ -83,6 +86,7 @@ def _needed_packets(plan: SeekPlan, positions: set[int]) -> tuple[set[int], set[
     last_after: dict[int, int] = {}  # IDR packet -> the last requested packet that refers to it
     for number in sorted(requested):
         last_after[plan.starts[bisect_right(plan.starts, number) - 1]] = number
+
     needed = {
         number
         for start, last in last_after.items()
@@ -116,14 +120,17 @@ def read_sequentially(
         with Source(path) as source:
             pictures, seconds = decode_sequentially(source, set(indices), stop_early=True)
             return _pictures_at(source, indices, 0, pictures, seconds)
+
     with Source(path, end) as source:
         seconds = source.packet_seconds()
         clip = frame_range(seconds, start, end)
         indices, pictures, seconds = _decode_clip(source, choose, clip)
+
     while clip != (corrected := frame_range(seconds, start, end)):
         clip = corrected
         with Source(path, end) as source:
             indices, pictures, seconds = _decode_clip(source, choose, clip)
+
     if seconds and not indices:
         raise BrokenVideo(path, f"has no frame between {start or 0:g} and {end or seconds[-1]:g} s")
     return _pictures_at(source, indices, clip[0], pictures, seconds)
@@ -166,6 +173,7 @@ def _pictures_at(
         raise BrokenVideo(
             source.path, f"holds no frame that can be decoded ({source.damage or 'no packets'})"
         )
+
     missing = [index for index in indices if first + index not in pictures]
     if missing:
         raise IndexError(f"{source.path}: frame {missing[0]} is asked of {len(seconds) - first}")

@@ -27,6 +27,7 @@ def read(
         raise ConfigError(
             "reader 'decord': decord is not installed; pip install decord, or use reader 'av'"
         ) from None
+
     with suppress(BrokenVideo), open_with_plan(path) as (source, plan):
         if plan and can_seek(plan):
             request = av_reader.positions_in_plan(source, plan, choose, start, end)

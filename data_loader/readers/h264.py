@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import av
-
 from data_loader.readers.h264_header import parameter_sets
 from data_loader.readers.source import Source
 
@@ -57,6 +55,7 @@ def _parse_picture(
     size = len(data)
     slice_types: set[int] = set()
     reference = 0
+
     while end + length_size < size:
         start = end + length_size
         length = int.from_bytes(data[end:start], "big")
@@ -66,8 +65,10 @@ def _parse_picture(
         forbidden_bit = header & 128
         if not length or end > size or forbidden_bit or unit_type in DATA_PARTITIONS:
             return None
+
         if unit_type in PARAMETER_SETS and bytes(data[start:end]) not in known_sets:
             return None
+
         if unit_type in (SLICE, IDR_SLICE):
             if length < 2:
                 return None
@@ -76,6 +77,7 @@ def _parse_picture(
                 return None
             slice_types.add(unit_type)
             reference |= header >> 5
+
     if end != size or len(slice_types) != 1:
         return None
     return IDR_SLICE in slice_types, not reference
@@ -93,6 +95,7 @@ def open_with_plan(path: str, end: float | None = None) -> Iterator[tuple[Source
         if plan is None or plan.depth <= source.decoder.reorder_depth:
             yield source, plan
             return
+
     with Source(path, end) as source:
         plan = seek_plan(source)
         if plan and plan.depth > source.decoder.reorder_depth:
@@ -107,15 +110,19 @@ def seek_plan(source: Source) -> SeekPlan | None:
     length_size, known_sets = parameter_sets(source.decoder.extradata or b"")
     if not length_size:
         return None
+
     stamps: list[int] = []
     starts: list[int] = []
     skips: list[bool] = []
     times: list[int | None] = []
     keyed = True
+
     for packet in source.packets():
         picture = _parse_picture(memoryview(packet), length_size, known_sets)
-        if picture is None or packet.pts is None or _is_flagged(packet):
+        is_flagged = packet.is_corrupt or packet.is_discard or packet.has_sidedata("new_extradata")
+        if picture is None or packet.pts is None or is_flagged:
             return None
+
         is_idr, is_skippable = picture
         if is_idr:
             starts.append(len(stamps))
@@ -124,18 +131,15 @@ def seek_plan(source: Source) -> SeekPlan | None:
         stamps.append(packet.pts)
         skips.append(is_skippable)
         times.append(packet.dts)
+
     if source.damage or not starts or starts[0] != 0 or len(set(stamps)) != len(stamps):
         return None
+
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
     if not _starts_separate(order, starts):
         return None
     sorted_stamps = [stamps[number] for number in order]
     return SeekPlan(order, sorted_stamps, starts, skips, times, keyed, _depth(stamps, starts))
-
-
-def _is_flagged(packet: av.Packet) -> bool:
-    """Whether ffmpeg says that a packet is damaged, not shown, or changes the parameter sets."""
-    return packet.is_corrupt or packet.is_discard or packet.has_sidedata("new_extradata")
 
 
 def _starts_separate(order: list[int], starts: list[int]) -> bool:

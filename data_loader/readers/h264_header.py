@@ -9,7 +9,7 @@ CHROMA_444 = 3
 class _BitReader:
     """Reads a header bit by bit. Raises ValueError past its end."""
 
-    def __init__(self, data: bytes):
+    def __init__(self, data: bytes) -> None:
         without_escapes = data.replace(b"\0\0\3", b"\0\0")
         self.bits = "".join(f"{byte:08b}" for byte in without_escapes)
         self.position = 0
@@ -32,6 +32,7 @@ def _is_plain(sequence_set: bytes) -> bool:
     profile = bits.take(8)
     bits.take(16)  # constraint flags, level_idc
     bits.golomb()  # seq_parameter_set_id
+
     if profile in HIGH_PROFILES:
         if bits.golomb() == CHROMA_444:
             bits.take(1)  # separate_colour_plane_flag
@@ -41,17 +42,20 @@ def _is_plain(sequence_set: bytes) -> bool:
         has_scaling_lists = bits.take(1)
         if has_scaling_lists:
             return False
+
     bits.golomb()  # log2_max_frame_num_minus4
     picture_order_type = bits.golomb()
     if picture_order_type == 1:
         return False
     if picture_order_type == 0:
         bits.golomb()  # log2_max_pic_order_cnt_lsb_minus4
+
     bits.golomb()  # max_num_ref_frames
     gaps_allowed = bits.take(1)
     bits.golomb()  # pic_width_in_mbs_minus1
     bits.golomb()  # pic_height_in_map_units_minus1
     frames_only = bits.take(1)
+
     return not gaps_allowed and frames_only == 1
 
 
@@ -67,6 +71,7 @@ def parameter_sets(extradata: bytes) -> tuple[int, set[bytes]]:
             return 0, set()
     except (IndexError, ValueError):  # cut short
         return 0, set()
+
     length_size = (extradata[4] & 3) + 1
     return length_size, set(sets)
 

@@ -35,6 +35,7 @@ def read(
                 picture_HWC = np.asarray(upright.convert("RGB"))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise BrokenVideo(path, f"is no image that can be decoded ({error})") from None
+
     indices = requested_indices(choose, 1)
     if set(indices) != {0}:
         raise IndexError(f"{path}: frame {max(indices, key=abs)} is asked of an image")

@@ -28,19 +28,22 @@ class Source:
     `end`: packets that are decoded later than that many seconds after the first are not read.
     """
 
-    def __init__(self, path: str, end: float | None = None, quick: bool = False):
+    def __init__(self, path: str, end: float | None = None, quick: bool = False) -> None:
         self.path = path
         self.end = end
         self.quick = quick
         self.damage = ""  # the first error that ffmpeg reported
+
         self._containers: list[InputContainer] = []
         self._held_packets: list[av.Packet] | None = None
         self._unread = True
+
         self.stream = self._open()
         assert self.stream.time_base is not None  # ffmpeg gives every stream of a file one
         self.time_base = self.stream.time_base
         self.decoder = self.stream.codec_context
         self.decoder.thread_count = 1
+
         self._reformatter = VideoReformatter()
         self._size: tuple[int | None, int | None] = (None, None)
 
@@ -60,6 +63,7 @@ class Source:
         except av.FFmpegError as error:
             reason = _not_video_reason(self.path) or f"is no video ({error.strerror})"
             raise BrokenVideo(self.path, reason) from None
+
         stream = container.streams.best("video")
         if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
             container.close()
@@ -67,6 +71,7 @@ class Source:
         if stream.codec_context is None:
             container.close()
             raise BrokenVideo(self.path, "is in a format that this ffmpeg does not decode")
+
         self._containers.append(container)
         return stream
 
@@ -78,10 +83,12 @@ class Source:
         if self._held_packets is not None:
             yield from self._held_packets
             return
+
         stream = self.stream if self._unread else self._open()
         self._unread = False
         held: list[av.Packet] = []
         size = 0
+
         for packet in self._demux(stream):
             size += packet.size
             if size <= HOLD:
@@ -89,6 +96,7 @@ class Source:
             else:
                 held.clear()
             yield packet
+
         if size <= HOLD:
             self._held_packets = held
 
@@ -176,9 +184,11 @@ def frame_range(seconds: list[float], start: float | None, end: float | None) ->
         return 0, len(seconds)
     start = start or 0.0
     end = float("inf") if end is None else end
+
     inside = [i for i, t in enumerate(seconds) if start - TOLERANCE <= t < end - TOLERANCE]
     if inside:
         return inside[0], inside[-1] + 1
+
     begun = [i for i, t in enumerate(seconds) if t <= start]
     if not begun or end <= start:
         return 0, 0

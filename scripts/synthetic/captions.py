@@ -48,6 +48,7 @@ def describe(objects: Combination, rng: np.random.Generator) -> str:
         article = draw(("the", indefinite))
         motion = draw(MOTION_WORDS[scene_object.motion])
         clauses.append(f"{article} {colour} {shape} {motion}")
+
     order = rng.permutation(len(clauses))
     sentence = clauses[0]
     if len(clauses) > 1:
@@ -69,6 +70,7 @@ def split_single_objects(
         num_unseen = round(counts[split] * UNSEEN_SHARE)
         combinations[split] = unused[:num_unseen]
         unused = unused[num_unseen:]
+
     for split in ("test", "val"):
         num_seen = counts[split] - len(combinations[split])
         if num_seen > len(unused):
@@ -76,6 +78,7 @@ def split_single_objects(
                 f"--{split} {counts[split]}: one object gives only {len(objects)} combinations"
             )
         combinations[split] = combinations[split] + unused[:num_seen]
+
     combinations["train"] = [unused[i % len(unused)] for i in range(counts["train"])]
     return combinations
 

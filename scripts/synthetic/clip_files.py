@@ -49,17 +49,21 @@ def write_clip(
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = size
         stream.pix_fmt = pix_fmt
+
         if times_ms:
             stream.codec_context.time_base = MILLISECOND
         if rotation:
             stream.set_display_rotation(rotation)
+
         write_frame = add_stream(container) if add_stream else None
         for number in range(length):
             frame = av.VideoFrame.from_ndarray(draw_number(number, *size), format="rgb24")
             frame.pict_type = KEY_FRAME if number in key_frames else 0
+
             if times_ms:
                 frame.pts = times_ms[number]
                 frame.time_base = MILLISECOND
+
             _mux(container, stream.encode(frame), hidden_frames)
             if write_frame:
                 write_frame(number)

@@ -22,6 +22,7 @@ def read_number(picture_HWC: np.ndarray) -> int:
     """The number drawn in a picture; AssertionError if two pictures are blended or it was not drawn here."""
     grey = np.asarray(picture_HWC, np.float32).mean(2)
     height, width = grey.shape
+
     blocks = np.empty((4, COLUMNS))
     for row in range(4):
         rows = slice(int((row + 0.3) * height / 4), int((row + 0.7) * height / 4))
@@ -30,6 +31,7 @@ def read_number(picture_HWC: np.ndarray) -> int:
                 int((column + 0.3) * width / COLUMNS), int((column + 0.7) * width / COLUMNS)
             )
             blocks[row, column] = grey[rows, columns].mean()
+
     upper, lower = blocks[:2], blocks[2:]
     assert (np.abs(upper - lower) > 70).all(), "not one picture"
     return int(((upper > lower).reshape(-1) << np.arange(BITS)).sum())

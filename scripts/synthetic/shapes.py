@@ -59,6 +59,7 @@ def polygon_distance(point_P2: np.ndarray, corners: np.ndarray) -> np.ndarray:
     edge = np.roll(corners, -1, axis=0) - corners
     offset = point_P2[:, None] - corners
     along = np.clip((offset * edge).sum(-1) / (edge**2).sum(-1), 0, 1)
+
     distance = np.sqrt(((offset - along[..., None] * edge) ** 2).sum(-1).min(1))
     above = offset[..., 1] >= 0
     crosses = above != np.roll(above, -1, axis=1)
@@ -107,6 +108,7 @@ def draw_trajectory(
     radius_F = _draw_radius(motion, frames, rng, scale)
     margin = 1 - 2.3 * radius_F.max()
     shift = np.array(DIRECTIONS.get(motion, (0, 0))) * margin * rng.uniform(0.9, 1.0)
+
     slack = margin - np.abs(shift)
     if scale == 1.0:
         slack = np.minimum(slack, 0.15)
@@ -114,9 +116,11 @@ def draw_trajectory(
     spin = 0.0
     if motion == "turn":
         spin = rng.choice([-1, 1]) * rng.uniform(0.6, 1.0) * np.pi
+
     opacity_F = np.ones(frames)
     if motion == "blink":
         opacity_F = ((np.arange(frames) + rng.integers(6)) // 3 % 2).astype(float)
+
     centre_F2 = middle + (time_F - 0.5)[:, None] * shift
     angle_F = rng.uniform(-0.12, 0.12) + spin * time_F
     return Trajectory(centre_F2, radius_F, angle_F, opacity_F)
@@ -173,6 +177,7 @@ def draw(
         + rng.uniform(-25, 25) * point_P2[:, 1:]
     )
     clip = np.tile(shade, (frames, 1, 1))
+
     trajectories = draw_trajectories(objects, frames, rng)
     for scene_object, trajectory in zip(objects, trajectories, strict=True):
         colour = np.clip(np.array(COLOURS[scene_object.colour]) * rng.uniform(0.9, 1.05), 0, 255)
@@ -181,6 +186,7 @@ def draw(
             radius = trajectory.radius[frame]
             offset_P2 = point_P2 - trajectory.centre[frame]
             local_P2 = offset_P2 @ _rotation(trajectory.angle[frame]) / radius
+
             near = np.flatnonzero(np.abs(local_P2).max(1) < 1.6)
             distance = signed_distance(local_P2[near]) * radius * side  # in pixels
             alpha = trajectory.opacity[frame] * np.clip(0.5 - distance, 0, 1)[:, None]

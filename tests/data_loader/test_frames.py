@@ -1,4 +1,4 @@
-"""Which frames are picked: against Frozen in Time's arithmetic, and for every length from one frame on."""
+"""Which frames are picked, compared with Frozen in Time's arithmetic, for every length from one frame on."""
 
 import random
 
@@ -15,11 +15,9 @@ LENGTHS = [*range(1, 40), 100, 1001]
 def test_uniform_is_the_middle_of_equal_segments_as_in_frozen(num_frames):
     for length in LENGTHS:
         picked = pick(length, num_frames)
-        assert (
-            len(picked) == num_frames
-            and picked == sorted(picked)
-            and 0 <= picked[0] <= picked[-1] < length
-        )
+        assert len(picked) == num_frames
+        assert picked == sorted(picked)
+        assert 0 <= picked[0] <= picked[-1] < length
         if length >= num_frames:
             edges = (np.linspace(0, length, num_frames + 1) + 1e-9).astype(int)
             assert picked == [(low + high - 1) // 2 for low, high in zip(edges, edges[1:])]
@@ -34,7 +32,7 @@ def test_uniform_is_the_middle_of_equal_segments_as_in_frozen(num_frames):
 def test_random_reaches_every_frame_of_its_segment_and_no_other(length, num_frames):
     generator = torch.Generator().manual_seed(0)
     drawn = [pick(length, num_frames, "random", generator) for _ in range(600)]
-    assert {place for picked in drawn for place in picked} == set(range(length))
+    assert {index for picked in drawn for index in picked} == set(range(length))
     assert all(len(picked) == num_frames and picked == sorted(picked) for picked in drawn)
     for i in range(num_frames):
         low, high = i * length / num_frames, (i + 1) * length / num_frames
@@ -66,16 +64,15 @@ def test_impossible_requests_say_so(length, num_frames, how):
         pick(length, num_frames, how)
 
 
-def test_windows_take_the_same_place_of_each_segment():
+def test_windows_take_the_same_frame_of_each_segment():
     assert windows(12, 3, 2) == [[0, 4, 8], [2, 6, 10]]
     assert windows(12, 3, 1) == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]
     assert windows(10, 4, 5) == [[0, 2, 5, 7]]
     for length in LENGTHS:
-        made = windows(length, 4, 1)
-        assert len(made) == max(1, length // 4) and all(
-            0 <= place < length for window in made for place in window
-        )
-        assert all(window == sorted(window) for window in made)
+        sliding = windows(length, 4, 1)
+        assert len(sliding) == max(1, length // 4)
+        assert all(0 <= index < length for window in sliding for index in window)
+        assert all(window == sorted(window) for window in sliding)
     assert windows(1, 4, 1) == [[0, 0, 0, 0]]
     with pytest.raises(ValueError, match="stride"):
         windows(10, 4, 0)

@@ -2,6 +2,7 @@
 
 import ctypes
 import faulthandler
+import math
 import os
 import signal
 import sys
@@ -20,22 +21,22 @@ from scripts.synthetic import clips
 from tests.data_loader.test_reader import NAMES
 
 PARENT = os.getpid()
-HOLDER = ctypes.PyDLL(None)  # calls through it keep Python's lock
+LIBC = ctypes.PyDLL(None)  # calls through it keep Python's lock
 
 
-@READERS.register("test-ill")
-def ill(path, choose, start=None, end=None):
-    """Does what the file's name says, in the end reads it."""
+@READERS.register("test-faulty")
+def faulty_reader(path, choose, start=None, end=None):
+    """Fails as the file's name says, or reads it."""
     assert os.getpid() != PARENT, "decoding in the process that must live"
-    what = os.path.basename(path)
-    if what == "hang.mp4":
-        HOLDER.sleep(1000)
-    if what == "doze.mp4":
+    name = os.path.basename(path)
+    if name == "hang.mp4":
+        LIBC.sleep(1000)
+    if name == "doze.mp4":
         time.sleep(1000)
-    if what == "crash.mp4":
+    if name == "crash.mp4":
         faulthandler.disable()  # pytest's, which prints
         os.kill(os.getpid(), signal.SIGSEGV)
-    if what == "fail.mp4":
+    if name == "fail.mp4":
         raise ZeroDivisionError("a mistake in the reader")
     return READERS.get("av")(path, choose, start, end)
 
@@ -51,28 +52,28 @@ def paths(tmp_path):
 
 @pytest.mark.parametrize("name", ["hang", "doze"])
 def test_a_decoder_that_never_returns_costs_the_deadline(paths, name):
-    read_clip(paths / "h264.mp4", lambda length: [0], "test-ill", deadline=20)
+    read_clip(paths / "h264.mp4", lambda length: [0], "test-faulty", deadline=20)
     began = time.monotonic()
     with pytest.raises(
         BrokenVideo, match=f"{name}.mp4: the decoder did not return within 0.3 s"
     ) as caught:
-        read_clip(paths / f"{name}.mp4", lambda length: [0], "test-ill", deadline=0.3)
+        read_clip(paths / f"{name}.mp4", lambda length: [0], "test-faulty", deadline=0.3)
     assert 0.3 <= time.monotonic() - began < 3 and caught.value.path == str(paths / f"{name}.mp4")
-    frames_TCHW, _ = read_clip(paths / "h264.mp4", lambda length: [7], "test-ill", deadline=20)
+    frames_TCHW, _ = read_clip(paths / "h264.mp4", lambda length: [7], "test-faulty", deadline=20)
     assert clips.read_number(frames_TCHW[0].permute(1, 2, 0).numpy()) == 7
 
 
 def test_a_decoder_that_crashes(paths):
     with pytest.raises(BrokenVideo, match=r"crash.mp4: the decoder crashed \(SIGSEGV\)"):
-        read_frames(paths / "crash.mp4", [0], "test-ill")
-    assert read_frames(paths / "h264.mp4", [0, 1], "test-ill").shape == (2, 3, 64, 96)
+        read_frames(paths / "crash.mp4", [0], "test-faulty")
+    assert read_frames(paths / "h264.mp4", [0, 1], "test-faulty").shape == (2, 3, 64, 96)
 
 
 def test_mistakes_are_not_taken_for_broken_files(paths):
     with pytest.raises(
-        RuntimeError, match=r"(?s)test-ill.*fail.mp4.*ZeroDivisionError: a mistake in the reader"
+        RuntimeError, match=r"(?s)test-faulty.*fail.mp4.*ZeroDivisionError: a mistake in the reader"
     ):
-        read_frames(paths / "fail.mp4", [0], "test-ill")
+        read_frames(paths / "fail.mp4", [0], "test-faulty")
 
     def wrong(length):
         raise KeyError("a mistake in the choice")
@@ -81,6 +82,14 @@ def test_mistakes_are_not_taken_for_broken_files(paths):
         with pytest.raises(KeyError, match="choice"):
             read_clip(paths / "h264.mp4", wrong)
         assert count_frames(paths / "h264.mp4") == 40
+
+
+def test_any_function_can_be_called():
+    assert process.call(math.hypot, 3, 4, path="none", deadline=20) == 5
+    assert process.call(os.getpid, path="none", deadline=20) == process._idle_child.pid
+    assert process.call(os.getpid, path="none", deadline=None) == PARENT
+    with pytest.raises(RuntimeError, match=r"(?s)hypot\('3',\).*TypeError"):
+        process.call(math.hypot, "3", path="none", deadline=20)
 
 
 def test_one_child_is_kept_and_a_dead_one_replaced(paths):
@@ -106,22 +115,22 @@ def test_one_child_is_kept_and_a_dead_one_replaced(paths):
 
 
 def test_threads_take_turns(paths):
-    found = []
+    results = []
 
     def work(index):
         frames_TCHW = read_frames(paths / "h264.mp4", [index] * 3)
-        found.append((index, clips.read_number(frames_TCHW[2].permute(1, 2, 0).numpy())))
+        results.append((index, clips.read_number(frames_TCHW[2].permute(1, 2, 0).numpy())))
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == [(index, index) for index in range(12)]
+    assert sorted(results) == [(index, index) for index in range(12)]
 
 
 class Clips(Dataset):
-    """Every third file ill: its reason instead of its frames."""
+    """Sums of pixels; of every third file, whose reader fails, the reason."""
 
     def __init__(self, folder, deadline):
         self.paths = [
@@ -136,7 +145,7 @@ class Clips(Dataset):
     def __getitem__(self, index):
         try:
             frames_TCHW, _ = read_clip(
-                self.paths[index], lambda length: [index], "test-ill", deadline=self.deadline
+                self.paths[index], lambda length: [index], "test-faulty", deadline=self.deadline
             )
             return frames_TCHW.sum().item()
         except BrokenVideo as error:
@@ -150,26 +159,28 @@ def test_loading_goes_on_on_two_workers(paths, workers):
     )  # the parent has a child of its own that workers must not touch
     began = time.monotonic()
     loader = DataLoader(Clips(paths, 0.5), batch_size=1, num_workers=workers, collate_fn=list)
-    got = [item for epoch in range(2) for batch in loader for item in batch]
+    items = [item for epoch in range(2) for batch in loader for item in batch]
     assert time.monotonic() - began < 25
-    assert "did not return" in got[2] and "crashed" in got[4] and got[:6] == got[6:]
+    assert "did not return" in items[2]
+    assert "crashed" in items[4]
+    assert items[:6] == items[6:]
     expected = [read_frames(paths / "h264.mp4", [i]).sum().item() for i in (0, 1, 3, 5)]
-    assert [got[i] for i in (0, 1, 3, 5)] == expected
+    assert [items[i] for i in (0, 1, 3, 5)] == expected
 
 
-def in_a_fork(work) -> bytes:
-    """What `work(answer)` tells through `answer(bytes)` in a process of its own, which it may kill."""
-    out, into = os.pipe()
+def run_in_fork(work) -> bytes:
+    """The bytes that `work(answer)` passes to `answer` in a forked process, which it may kill."""
+    read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.close(out)
-            work(lambda data: os.write(into, data))
+            os.close(read_end)
+            work(lambda data: os.write(write_end, data))
         finally:
             os._exit(0)
-    os.close(into)
+    os.close(write_end)
     os.waitpid(pid, 0)
-    with os.fdopen(out, "rb") as file:
+    with os.fdopen(read_end, "rb") as file:
         return os.read(file.fileno(), 1000)
 
 
@@ -177,20 +188,21 @@ def test_a_hung_child_ends_itself_when_nobody_is_left_to_end_it(paths, monkeypat
     monkeypatch.setattr(worker, "GRACE", 0.2)
 
     def work(answer):
-        request = partial(read_clip, paths / "hang.mp4", list, "test-ill", deadline=0.5)
+        request = partial(read_clip, paths / "hang.mp4", list, "test-faulty", deadline=0.5)
         threading.Thread(target=request).start()
-        mine = []
-        while not mine:
-            mine = [
+        children = []
+        while not children:
+            children = [
                 pid
                 for pid in os.listdir("/proc")
                 if pid.isdigit() and stat(pid)[1] == str(os.getpid())
             ]
         time.sleep(0.2)
-        answer(mine[0].encode())
+        answer(children[0].encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
-    child, until = int(in_a_fork(work)), time.monotonic() + 10
+    child = int(run_in_fork(work))
+    until = time.monotonic() + 10
     while stat(child)[0] != "Z" and time.monotonic() < until:
         time.sleep(0.05)
     assert time.monotonic() < until
@@ -211,7 +223,7 @@ def test_the_main_process_never_loads_decord(paths):
             read_frames(paths / "h264.mp4", [3], reader)
         answer(b"loaded" if "decord" in sys.modules else b"clean")
 
-    assert in_a_fork(work) == b"clean"
+    assert run_in_fork(work) == b"clean"
 
 
 def memory(pid: int) -> tuple[float, int]:
@@ -243,6 +255,6 @@ def test_reading_leaks_nothing(tmp_path, reader):
 
 def test_frames_survive_the_next_read(paths):
     first = read_frames(paths / "h264.mp4", [3])
-    kept = first.clone()
+    copy = first.clone()
     read_frames(paths / "h264.mp4", [9])
-    assert torch.equal(first, kept)
+    assert torch.equal(first, copy)

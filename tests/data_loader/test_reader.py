@@ -33,10 +33,10 @@ JUMPS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("clips")
+    folder = tmp_path_factory.mktemp("clips")
     for name in [*clips.VIDEOS, *clips.BROKEN]:
-        clips.make(name, made)
-    return made
+        clips.make(name, folder)
+    return folder
 
 
 def truth(path) -> list[np.ndarray]:
@@ -63,7 +63,8 @@ def pictures(frames_TCHW) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("name", [name for name in clips.VIDEOS if name not in DAMAGED])
 def test_frames_are_those_of_a_sequential_decode(folder, name):
-    path, expected = folder / name, truth(folder / name)
+    path = folder / name
+    expected = truth(path)
     length = len(expected)
     assert count_frames(path) == length
     ahead = 7 if name == "h264-edit-list.mp4" else 0
@@ -117,10 +118,11 @@ def test_jumps_happen_where_they_are_proven_and_only_there(folder):
 
 
 class Counting:
-    """A decoder that counts what it is given."""
+    """A decoder that counts the packets it receives."""
 
     def __init__(self, decoder):
-        self.decoder, self.count = decoder, 0
+        self.decoder = decoder
+        self.count = 0
 
     def decode(self, packet):
         self.count += packet is not None
@@ -164,7 +166,7 @@ def test_files_too_large_to_hold_are_read_again(folder, name, monkeypatch):
     for choose in ([39, 0, 17], lambda length: [length - 1, 0, 17]):
         frames, indices = READERS.get("av")(str(folder / name), choose)
         assert indices == [39, 0, 17] and all(
-            np.array_equal(mine, expected[i]) for mine, i in zip(frames, indices)
+            np.array_equal(frame, expected[i]) for frame, i in zip(frames, indices)
         )
 
 
@@ -244,15 +246,15 @@ def test_an_index_that_is_not_there(folder, name, reader):
 
 
 def test_a_file_that_holds_fewer_frames_than_it_says(folder):
-    asked = []
+    lengths = []
 
     def choose(length):
-        asked.append(length)
+        lengths.append(length)
         return [0, length - 1]
 
     length = count_frames(folder / "h264-hole.mp4")
     frames_TCHW, indices = read_clip(folder / "h264-hole.mp4", choose)
-    assert indices == [0, length - 1] and asked[-1] == length < asked[0]
+    assert indices == [0, length - 1] and lengths[-1] == length < lengths[0]
     assert [clips.read_number(picture) for picture in pictures(frames_TCHW)] == [0, 39]
 
 

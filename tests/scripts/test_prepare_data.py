@@ -51,9 +51,9 @@ def source(tmp_path):
 
 def test_a_copy_is_the_same_data_set(source, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in source.rglob("*")}
-    said = run(source, tmp_path / "copy", "--side", 100, "--keyframe", 5, "--workers", 1)
-    assert said.returncode == 0, said.stderr
-    assert "5 videos" in said.stdout and "1 failed" in said.stdout
+    result = run(source, tmp_path / "copy", "--side", 100, "--keyframe", 5, "--workers", 1)
+    assert result.returncode == 0, result.stderr
+    assert "5 videos" in result.stdout and "1 failed" in result.stdout
     assert {p: p.stat().st_mtime_ns for p in source.rglob("*")} == before
     manifest = json.loads((tmp_path / "copy/manifest.json").read_text())
     assert [f["path"] for f in manifest["failures"]] == ["videos/broken.mp4"] and manifest[
@@ -61,24 +61,19 @@ def test_a_copy_is_the_same_data_set(source, tmp_path):
     ]["failed"] == 1
     names = {p.name for p in (tmp_path / "copy/videos").iterdir()}
     assert names == {"a.mp4", "b.mp4", "b.avi.mp4", "small.mp4"}
-    for ours, theirs, count in (
+    for copy_name, source_name, count in (
         ("a.mp4", "a.avi", 30),
         ("b.mp4", "b.mp4", 30),
         ("b.avi.mp4", "b.avi", 7),
     ):
-        copy = tmp_path / "copy/videos" / ours
-        assert count_frames(copy) == count == count_frames(source / "videos" / theirs)
-        new, old = (
-            read_frames(copy, range(count)),
-            read_frames(source / "videos" / theirs, range(count)),
-        )
-        assert new.shape[2:] == (100, 160)
-        assert (
-            abs(
-                new[..., :70].float().mean((1, 2, 3)) - old[..., :140].float().mean((1, 2, 3))
-            ).max()
-            < 4
-        )
+        copy = tmp_path / "copy/videos" / copy_name
+        assert count_frames(copy) == count == count_frames(source / "videos" / source_name)
+        new_TCHW = read_frames(copy, range(count))
+        old_TCHW = read_frames(source / "videos" / source_name, range(count))
+        assert new_TCHW.shape[2:] == (100, 160)
+        new_brightness_T = new_TCHW[..., :70].float().mean((1, 2, 3))
+        old_brightness_T = old_TCHW[..., :140].float().mean((1, 2, 3))
+        assert abs(new_brightness_T - old_brightness_T).max() < 4
         with av.open(str(copy)) as container:
             stream = container.streams.video[0]
             packets = [p for p in container.demux(stream) if p.size]
@@ -99,10 +94,10 @@ def test_it_goes_on_where_it_stopped_and_refuses_a_mixture(source, tmp_path):
     copy = tmp_path / "copy"
     assert run(source, copy, "--side", 100).returncode == 0
     first = json.loads((copy / "manifest.json").read_text())
-    kept = (copy / "videos/a.mp4").stat().st_mtime_ns
+    modified = (copy / "videos/a.mp4").stat().st_mtime_ns
     (copy / "videos/b.mp4").unlink()
     assert run(source, copy, "--side", 100).returncode == 0
-    assert (copy / "videos/a.mp4").stat().st_mtime_ns == kept
+    assert (copy / "videos/a.mp4").stat().st_mtime_ns == modified
     assert json.loads((copy / "manifest.json").read_text()) == first
     other = run(source, copy, "--side", 64)
     assert other.returncode == 2 and "give those settings or another folder" in other.stderr
@@ -112,10 +107,10 @@ def test_it_goes_on_where_it_stopped_and_refuses_a_mixture(source, tmp_path):
 
 def test_a_split_as_tar_shards(source, tmp_path):
     copy = tmp_path / "copy"
-    said = run(
+    result = run(
         source, copy, "--side", 100, "--shards", 2, "--dataset", "JsonlDataset", "--split", "test"
     )
-    assert said.returncode == 0, said.stderr
+    assert result.returncode == 0, result.stderr
     folder = copy / "shards" / "test"
     assert sorted(p.name for p in folder.iterdir()) == ["00000.tar", "00001.tar"]
     args = {"data_dir": str(folder), "split": "test", "video_params": {"input_res": 32}}
