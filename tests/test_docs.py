@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from model.video.build import OTHERS
+from model.video.build import BUILD_KEYS
 from parse_config import Config, ConfigError, check_args, load_config
 from scripts.synthetic import miniatures, tiny_models
 from tests.helpers import warm_python
@@ -168,7 +168,7 @@ def check(whole: Config):
 
         check_args(
             VIDEO_ENCODERS.get("SpaceTimeTransformer"),
-            {k: v for k, v in video.items() if k not in OTHERS},
+            {k: v for k, v in video.items() if k not in BUILD_KEYS},
             "arch.args.video_params",
         )
 
