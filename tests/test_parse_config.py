@@ -1,4 +1,4 @@
-"""The config: bases, overrides, freezing, and what each mistake says."""
+"""The config: bases, overrides, comments, freezing, registries, and the message of each mistake."""
 
 import importlib
 import json
@@ -12,6 +12,7 @@ from parse_config import (
     Config,
     ConfigError,
     Registry,
+    blank_comments,
     check_args,
     cli_entry,
     command_line,
@@ -20,9 +21,11 @@ from parse_config import (
 )
 
 
-def write(path, data):
+def write_config_file(path, content):
+    """Write `content`, JSON text or a dict, and return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(data if isinstance(data, str) else json.dumps(data))
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text)
     return path
 
 
@@ -31,19 +34,26 @@ SHAPES = Registry("shape")
 
 @SHAPES.register("Circle")
 class Circle:
+    """Round."""
+
     def __init__(self, radius: float, colour: str = "red", *, model=None):
         self.radius, self.colour, self.model = radius, colour, model
 
 
 @SHAPES.register("Ring")
 class Ring(Circle):
+    """Round, with a hole.
+
+    Further lines of the docstring are not listed.
+    """
+
     def __init__(self, width: int = 1, **common):
         super().__init__(**common)
         self.width = width
 
 
-def test_base_is_laid_under_and_a_changed_type_replaces(tmp_path):
-    write(
+def test_a_config_is_merged_over_its_base_and_a_changed_type_replaces(tmp_path):
+    write_config_file(
         tmp_path / "base/a.json",
         {
             "loss": {"type": "A", "args": {"x": 1, "y": 2}},
@@ -51,8 +61,8 @@ def test_base_is_laid_under_and_a_changed_type_replaces(tmp_path):
             "metrics": ["one", "two"],
         },
     )
-    same = load_config(
-        write(
+    config = load_config(
+        write_config_file(
             tmp_path / "b.json",
             {
                 "base": "base/a.json",
@@ -62,37 +72,42 @@ def test_base_is_laid_under_and_a_changed_type_replaces(tmp_path):
             },
         )
     )
-    assert same.to_dict() == {
+    assert config.to_dict() == {
         "loss": {"type": "A", "args": {"x": 5, "y": 2}},
         "trainer": {"epochs": 4, "seed": 1},
         "metrics": ["three"],
     }
-    other = load_config(write(tmp_path / "c.json", {"base": "base/a.json", "loss": {"type": "B"}}))
-    assert other["loss"].to_dict() == {"type": "B"}
+    replaced = load_config(
+        write_config_file(tmp_path / "c.json", {"base": "base/a.json", "loss": {"type": "B"}})
+    )
+    assert replaced["loss"].to_dict() == {"type": "B"}
     with pytest.raises(ConfigError, match="own base"):
-        load_config(write(tmp_path / "d.json", {"base": "d.json"}))
+        load_config(write_config_file(tmp_path / "d.json", {"base": "d.json"}))
 
 
-def test_lay_does_not_touch_what_it_was_given():
-    under = {"a": {"b": [1, 2]}}
-    laid = merge(under, {"a": {"c": 3}})
-    laid["a"]["b"].append(3)
-    assert under == {"a": {"b": [1, 2]}} and laid == {"a": {"b": [1, 2, 3], "c": 3}}
+def test_merge_copies_its_arguments():
+    base = {"a": {"b": [1, 2]}}
+    merged = merge(base, {"a": {"c": 3}})
+    merged["a"]["b"].append(3)
+    assert base == {"a": {"b": [1, 2]}}
+    assert merged == {"a": {"b": [1, 2, 3], "c": 3}}
 
 
-def test_frozen_and_knows_its_place():
+def test_a_config_is_frozen_and_knows_its_json_path():
     config = Config({"a": {"b": [{"c": 1}]}})
-    assert config["a"]["b"][0].json_path == "a.b.0" and config.to_dict() == {"a": {"b": [{"c": 1}]}}
+    assert config["a"]["b"][0].json_path == "a.b.0"
+    assert config.to_dict() == {"a": {"b": [{"c": 1}]}}
     with pytest.raises(AttributeError):
         config.a = 1
     with pytest.raises(TypeError):
         config["a"] = 1
-    again = pickle.loads(pickle.dumps(config["a"]))
-    assert again == config["a"] and again.json_path == "a"
+    unpickled = pickle.loads(pickle.dumps(config["a"]))
+    assert unpickled == config["a"]
+    assert unpickled.json_path == "a"
 
 
 def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
-    path = write(
+    path = write_config_file(
         tmp_path / "c.json",
         {"data_loader": [{"args": {"batch_size": 1}}, {"args": {"batch_size": 2}}], "trainer": {}},
     )
@@ -107,11 +122,11 @@ def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
             "loss.args.deep.er=null",
         ],
     )
-    assert [b["args"]["batch_size"] for b in config.blocks("data_loader")] == [8, 8]
+    batch_sizes = [block["args"]["batch_size"] for block in config.blocks("data_loader")]
+    assert batch_sizes == [8, 8]
     assert config["data_loader"][1]["args"]["cut"] == "full"
-    assert config["trainer"].to_dict() == {"clip": 1e-3, "flag": True} and config["metrics"] == (
-        "m",
-    )
+    assert config["trainer"].to_dict() == {"clip": 1e-3, "flag": True}
+    assert config["metrics"] == ("m",)
     assert config["loss"]["args"]["deep"]["er"] is None
     with pytest.raises(ConfigError, match="key.path=value"):
         load_config(path, ["trainer.epochs"])
@@ -124,7 +139,7 @@ def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
 def test_variables_expand_and_unset_ones_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_ROOT", "/somewhere")
     monkeypatch.delenv("NOT_SET", raising=False)
-    path = write(
+    path = write_config_file(
         tmp_path / "c.json",
         {
             "name": "${DATA_ROOT}/x",
@@ -142,30 +157,66 @@ def test_variables_expand_and_unset_ones_are_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text, says",
+    "text, message",
     [
         ('{"name": 1,\n  "name" 2}', "line 2, column 10"),
         ('{"trainer": {"epochs": 1, "epochs": 2}}', "'epochs' stands twice"),
         ('{"trainr": {}}', "trainr: unknown key (nearest: trainer); known: about"),
         ("[1]", "an object"),
+        ('// comment\n{"name": 1, /* two\nlines */ "name" 2}', "line 3, column 17"),
     ],
 )
-def test_broken_files_say_where(tmp_path, text, says):
-    with pytest.raises(ConfigError) as caught:
-        load_config(write(tmp_path / "c.json", text))
-    assert says in str(caught.value) and "\n" not in str(caught.value)
+def test_broken_files_name_the_line_or_key(tmp_path, text, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(write_config_file(tmp_path / "c.json", text))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_json_may_hold_comments_but_strings_stay(tmp_path):
+    text = """{
+        // the run
+        "name": "http://x//y", // behind a value
+        "about": "a \\"quoted // text\\" and /* this */",
+        /* "seed": 1,
+           "seed": 2, */
+        "trainer": {"epochs": 3 /* within */}
+    }"""
+    config = load_config(write_config_file(tmp_path / "c.json", text))
+    assert config.to_dict() == {
+        "name": "http://x//y",
+        "about": 'a "quoted // text" and /* this */',
+        "trainer": {"epochs": 3},
+    }
+
+
+def test_blanked_comments_keep_lines_and_columns():
+    text = '{"a": 1, // one\n /* two\nthree */ "b": "//"}'
+    blanked = blank_comments(text)
+    assert blanked == '{"a": 1,       \n       \n         "b": "//"}'
+    assert len(blanked) == len(text)
+
+
+def test_the_schema_of_editors_is_dropped(tmp_path):
+    write_config_file(tmp_path / "base.json", {"$schema": "schema.json", "seed": 1})
+    path = write_config_file(
+        tmp_path / "c.json", {"$schema": "../schema.json", "base": "base.json", "name": "x"}
+    )
+    assert load_config(path).to_dict() == {"seed": 1, "name": "x"}
+    with pytest.raises(ConfigError, match=r"\$schem: unknown key"):
+        load_config(path, ["$schem=x"])
 
 
 def test_absent_file_names_the_nearest(tmp_path):
-    write(tmp_path / "pretrain.json", {})
+    write_config_file(tmp_path / "pretrain.json", {})
     with pytest.raises(
         ConfigError, match=r"pretrian.json: no such config file \(nearest: .*pretrain.json\)"
     ):
         load_config(tmp_path / "pretrian.json")
 
 
-def test_family_keys_get_one_warning_each(tmp_path, caplog):
-    path = write(
+def test_legacy_keys_get_one_warning_each(tmp_path, caplog):
+    path = write_config_file(
         tmp_path / "c.json",
         {
             "n_gpu": 8,
@@ -186,12 +237,10 @@ def test_family_keys_get_one_warning_each(tmp_path, caplog):
             {"args": {"text_params": {}}},
         ],
     }
-    said = [record.message for record in caplog.records]
-    assert (
-        len(said) == 6
-        and sum("question" in line for line in said) == 1
-        and all("instead" in line for line in said)
-    )
+    warnings = [record.message for record in caplog.records]
+    assert len(warnings) == 6
+    assert sum("question" in warning for warning in warnings) == 1
+    assert all("instead" in warning for warning in warnings)
 
 
 def test_build_checks_against_the_constructor():
@@ -202,7 +251,7 @@ def test_build_checks_against_the_constructor():
 
 
 @pytest.mark.parametrize(
-    "spec, says",
+    "spec, message",
     [
         (
             {"type": "Circel", "args": {}},
@@ -227,10 +276,10 @@ def test_build_checks_against_the_constructor():
         ({"type": "Ring", "args": {"radius": True}}, "shape.args.radius: True is given"),
     ],
 )
-def test_build_names_the_place(spec, says):
-    with pytest.raises(ConfigError) as caught:
+def test_build_names_the_json_path(spec, message):
+    with pytest.raises(ConfigError) as error:
         SHAPES.build(Config(spec, "shape"), model=None)
-    assert says in str(caught.value)
+    assert message in str(error.value)
 
 
 def test_optional_types_are_checked():
@@ -245,45 +294,57 @@ def test_optional_types_are_checked():
 
 
 def test_command_line(tmp_path):
-    path = write(
+    path = write_config_file(
         tmp_path / "config.json",
         {"optimizer": {"args": {}}, "data_loader": {"args": {}}, "trainer": {}},
     )
-    given = ["-c", str(path), "trainer.epochs=2", "--lr", "0.1", "--bs", "4", "-d", "cpu"]
-    arguments, config = command_line("x", given)
-    assert arguments.device == "cpu" and config.to_dict() == {
+    argv = ["-c", str(path), "trainer.epochs=2", "--lr", "0.1", "--bs", "4", "-d", "cpu"]
+    arguments, config = command_line("x", argv)
+    assert arguments.device == "cpu"
+    assert config.to_dict() == {
         "optimizer": {"args": {"lr": 0.1}},
         "data_loader": {"args": {"batch_size": 4}},
         "trainer": {"epochs": 2},
     }
-    _, beside = command_line("x", ["-r", str(tmp_path / "checkpoint.pth")])
-    assert beside["trainer"].to_dict() == {}
+    _, config_of_checkpoint = command_line("x", ["-r", str(tmp_path / "checkpoint.pth")])
+    assert config_of_checkpoint["trainer"].to_dict() == {}
     with pytest.raises(ConfigError, match="-c CONFIG is missing"):
         command_line("x", [])
 
 
-def test_command_ends_with_one_line(capsys):
+def test_list_needs_no_config_and_prints_names_with_their_summaries(capsys):
+    with pytest.raises(SystemExit) as end:
+        command_line("x", ["--list"])
+    assert end.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("shape:") + 1].split() == ["Circle", "Round."]
+    assert lines[lines.index("shape:") + 2].split() == ["Ring", "Round,", "with", "a", "hole."]
+
+
+def test_a_mistake_ends_a_command_with_one_line(capsys):
     @cli_entry
     def main():
         raise ConfigError("a: b\nc")
 
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as end:
         main()
-    assert ended.value.code == 2 and capsys.readouterr().err == "error: a: b c\n"
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: a: b c\n"
 
 
 def test_every_thread_sees_the_whole_registry(tmp_path, monkeypatch):
-    package = tmp_path / "slow_things"
+    package = tmp_path / "slow_components"
     package.mkdir()
     (package / "__init__.py").write_text(
-        "from parse_config import Registry\nTHINGS = Registry('thing', __name__)\n"
+        "from parse_config import Registry\nCOMPONENTS = Registry('component', __name__)\n"
     )
     for name in ("a", "b"):
         (package / f"{name}.py").write_text(
-            "import time\nfrom slow_things import THINGS\ntime.sleep(0.1)\n"
-            f"THINGS.register('{name}')(dict)\n"
+            "import time\nfrom slow_components import COMPONENTS\ntime.sleep(0.1)\n"
+            f"COMPONENTS.register('{name}')(dict)\n"
         )
     monkeypatch.syspath_prepend(str(tmp_path))
-    things = importlib.import_module("slow_things").THINGS
+    components = importlib.import_module("slow_components").COMPONENTS
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda _: things.names(), range(4))) == [["a", "b"]] * 4
+        listings = [pool.submit(components.names) for _ in range(4)]
+    assert [listing.result() for listing in listings] == [["a", "b"]] * 4
