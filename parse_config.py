@@ -64,6 +64,22 @@ LEGACY_KEYS = {
     "data_loader.*.args.video_params.stride": "test.py -s STRIDE",
 }
 
+# Modules that hold a registry, for --list: a program imports only those that it builds from.
+REGISTRY_MODULES = (
+    "data_loader",
+    "data_loader.datasets",
+    "data_loader.readers",
+    "model",
+    "model.loss",
+    "model.mask",
+    "model.metric",
+    "model.teacher",
+    "model.video",
+    "trainer.evaluation.rescoring",
+    "trainer.objectives",
+    "trainer.optim",
+)
+
 
 class UserError(ValueError):
     """What the user gave cannot be used; the message is one line and says the remedy."""
@@ -344,12 +360,14 @@ def check_args(
 
 def registered_names() -> str:
     """A text of all registries: kind, names, and the first line of each entry's docstring."""
+    for module in REGISTRY_MODULES:
+        importlib.import_module(module)
     lines: list[str] = []
     for registry in sorted(Registry.instances, key=lambda registry: registry.kind):
         lines.append(f"{registry.kind}:")
         for name in registry.names():
             summary = (inspect.getdoc(registry.get(name)) or "").partition("\n")[0]
-            lines.append(f"  {name:<26} {summary}".rstrip())
+            lines.append(f"  {name:<28} {summary}".rstrip())
     return "\n".join(lines) + "\n"
 
 

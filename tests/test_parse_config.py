@@ -4,11 +4,14 @@ import importlib
 import json
 import logging
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from parse_config import (
+    REGISTRY_MODULES,
     Config,
     ConfigError,
     Registry,
@@ -29,6 +32,7 @@ def write_config_file(path, content):
     return path
 
 
+ROOT = Path(__file__).resolve().parent.parent
 SHAPES = Registry("shape")
 
 
@@ -319,6 +323,16 @@ def test_list_needs_no_config_and_prints_names_with_their_summaries(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[lines.index("shape:") + 1].split() == ["Circle", "Round."]
     assert lines[lines.index("shape:") + 2].split() == ["Ring", "Round,", "with", "a", "hole."]
+
+
+def test_list_knows_every_module_with_a_registry():
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for folder in ("data_loader", "model", "trainer")
+        for path in (ROOT / folder).rglob("*.py")
+        if re.search(r"^[A-Z_]+ = Registry\(", path.read_text(), re.MULTILINE)
+    }
+    assert modules == set(REGISTRY_MODULES)
 
 
 def test_a_mistake_ends_a_command_with_one_line(capsys):
