@@ -71,7 +71,7 @@ def build(stage: Stage, device: torch.device) -> Trainer:
     loss = LOSSES.build(config.require("loss"))
     objective = OBJECTIVES.build(config.get("objective") or CONTRASTIVE, model=model, loss=loss)
     if stage.before and not stage.resume:
-        checkpoint.carry(checkpoint.read(stage.before), objective)
+        checkpoint.load_from_previous_stage(checkpoint.read(stage.before), objective)
     return Trainer(objective, loaders, stage, device, valid_loader)
 
 

@@ -1,13 +1,13 @@
-"""Checkpoints: what is in one, written so that the one before is never lost, and put back exactly.
+"""Checkpoints: what is in one, written so that the previous one is never lost, and restored exactly.
 
 A file is plain data, read without running anything in it:
-    arch, state_dict   the model, by the released names (whatever wraps, shards or compiles it)
+    arch, state_dict   the model, by the names of the released checkpoint (however it is wrapped, sharded or compiled)
     objective          what the objective owns beside the model: teacher, mask token
     optimizer          {parameter's name: its moments}; learning rates and the like come from the config
     scaler             of fp16
     epoch, step        finished epochs and optimizer steps of this stage
-    trainer            where within the epoch (see trainer/progress.py)
-    monitor_best       the best value so far, None without
+    trainer            position within the epoch, loaders, running means (see `State.save` in trainer/state.py)
+    monitor_best       best monitored value so far; None without
     config             as resolved
 """
 
@@ -16,9 +16,9 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,28 +28,36 @@ from model.weights import read_checkpoint
 from parse_config import UserError
 from trainer import optim
 from trainer.distributed import rank
+from trainer.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-MODEL = "model."
+MODEL = "model."  # prefix of the model's tensors in an objective
 LATEST = "checkpoint-latest.pth"
 BEST = "model_best.pth"
-NEEDED = ("state_dict", "objective", "optimizer", "scaler", "epoch", "step", "trainer", "config")
+REQUIRED = ("state_dict", "objective", "optimizer", "scaler", "epoch", "step", "trainer", "config")
 
 
 def collect(objective: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> dict[str, Any]:
-    """The tensors of a run on the CPU, whole. Every process must call it; those but process 0 get empty shells."""
-    names = objective.state_dict()
-    whole = {name: _whole(tensor) for name, tensor in names.items()}
+    """The tensors of a run on the CPU, unsharded.
+
+    Every process must call it; on processes other than 0 the values are None.
+    """
+    tensors = {name: _to_cpu(tensor) for name, tensor in objective.state_dict().items()}
     moments = {
-        name: {key: _whole(value) for key, value in entry.items()}
+        name: {key: _to_cpu(value) for key, value in entry.items()}
         for name, entry in optim.state(optimizer, objective).items()
     }
+    model_tensors = {}
+    objective_tensors = {}
+    for name, tensor in tensors.items():
+        if name.startswith(MODEL):
+            model_tensors[name.removeprefix(MODEL)] = tensor
+        else:
+            objective_tensors[name] = tensor
     return {
-        "state_dict": {
-            name[len(MODEL) :]: tensor for name, tensor in whole.items() if name.startswith(MODEL)
-        },
-        "objective": {name: tensor for name, tensor in whole.items() if not name.startswith(MODEL)},
+        "state_dict": model_tensors,
+        "objective": objective_tensors,
         "optimizer": moments,
         "scaler": scaler.state_dict(),
     }
@@ -60,64 +68,63 @@ def restore(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: Any,
-    where: Path,
-):
-    """Put back what `collect` gave. Raises UserError, one line, if it does not fit; nothing is loaded then."""
-    own = objective.state_dict()
-    saved = {
-        **{MODEL + name: tensor for name, tensor in state["state_dict"].items()},
-        **state["objective"],
-    }
-    _check(saved, own, where)
+    path: Path,
+) -> None:
+    """Load what `collect` returned.
+
+    Raises UserError, one line that names the checkpoint's `path`, if it does not fit; nothing is loaded then.
+    """
+    current = objective.state_dict()
+    saved = {MODEL + name: tensor for name, tensor in state["state_dict"].items()}
+    saved.update(state["objective"])
+    _check_fit(saved, current, path)
     trained = {name for name, p in objective.named_parameters() if p.requires_grad}
     moments = state["optimizer"]
-    if not set(moments) <= trained:
+    untrained = set(moments) - trained
+    if untrained:
         raise UserError(
-            f"{where}: its optimizer holds parameters that this config does not train "
-            f"({_few(set(moments) - trained)}); start from its weights with arch.args.load_checkpoint"
+            f"{path}: its optimizer holds parameters that this config does not train "
+            f"({_first_three(untrained)}); start from its weights with arch.args.load_checkpoint"
         )
-    objective.load_state_dict({name: _like(tensor, own[name]) for name, tensor in saved.items()})
-    optim.load_state(
-        optimizer,
-        objective,
-        {
-            name: {key: _like(value, own[name]) for key, value in entry.items()}
-            for name, entry in moments.items()
-        },
+    objective.load_state_dict(
+        {name: _shard_like(tensor, current[name]) for name, tensor in saved.items()}
     )
+    sharded_moments = {
+        name: {key: _shard_like(value, current[name]) for key, value in entry.items()}
+        for name, entry in moments.items()
+    }
+    optim.load_state(optimizer, objective, sharded_moments)
     if state["scaler"]:
         scaler.load_state_dict(dict(state["scaler"]))
 
 
-def carry(state: Mapping[str, Any], objective: nn.Module):
-    """From one stage into the next: what the objective itself has learned by gradient (the mask token) where it fits.
+def load_from_previous_stage(state: Mapping[str, Any], objective: nn.Module) -> None:
+    """Copy what the objective itself learned by gradient in the previous stage (the mask token), where it fits.
 
-    The model comes through its own loading, and a teacher starts as a copy of the model, as at every start.
+    The model has its own loading, and a teacher starts as a copy of the model, as at every start.
     """
     for name, parameter in objective.named_parameters():
-        found = state["objective"].get(name)
-        if found is not None and parameter.requires_grad and found.shape == parameter.shape:
-            parameter.data.copy_(found)
-            log.info("%s is taken over from the stage before", name)
+        saved = state["objective"].get(name)
+        if saved is None or not parameter.requires_grad or saved.shape != parameter.shape:
+            continue
+        parameter.data.copy_(saved)
+        log.info("%s is taken over from the stage before", name)
 
 
-def write(path: Path, state: Mapping[str, Any], also: Sequence[Path] = ()):
-    """Write `state` as `path` and as each of `also`, at once or not at all: beside, then renamed; `path` comes last.
+def write(path: Path, state: Mapping[str, Any], also: Sequence[Path] = ()) -> None:
+    """Write `state` atomically as `path` and as each of `also`; `path` is replaced last.
 
-    Raises UserError if it cannot be written (a full disk); what stood there stands there still.
+    Raises UserError if it cannot be written (a full disk); the previous checkpoints stay as they were.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        with open(part, "wb") as file:
+        with atomic_write(path, "wb") as file:
             _save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        for other in also:
-            _link(part, other)
-        os.replace(part, path)
-        _sync(path.parent)
+            for other_path in also:
+                _link(Path(file.name), other_path)
+        _sync_folder(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UserError(
             f"{path}: could not be written ({error.strerror or error}); what was saved before is whole: "
             "make room and go on with -r auto"
@@ -125,9 +132,9 @@ def write(path: Path, state: Mapping[str, Any], also: Sequence[Path] = ()):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint that `write` made, to go on from. Raises UserError or FileNotFoundError."""
+    """The content of a checkpoint that `write` wrote, to resume from. Raises UserError or FileNotFoundError."""
     state = read_checkpoint(path)
-    missing = [name for name in NEEDED if name not in state]
+    missing = [name for name in REQUIRED if name not in state]
     if missing:
         raise UserError(
             f"{path}: training cannot go on from it, it holds no {missing[0]}; to start from its weights "
@@ -136,60 +143,72 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def complete(path: Path) -> bool:
-    """Whether `path` is a whole file: its table of contents, which is written last, is there."""
+def is_complete(path: Path) -> bool:
+    """Whether `path` is a complete file: the zip directory, which is written last, is there."""
     return path.is_file() and zipfile.is_zipfile(path)
 
 
-def prune(folder: Path, keep: int):
+def prune(folder: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoint-epochN.pth; 0 keeps all."""
-    found = sorted(
-        folder.glob("checkpoint-epoch*.pth"), key=lambda path: int(path.stem.rpartition("epoch")[2])
-    )
-    for path in found[:-keep] if keep else []:
+    if not keep:
+        return
+    paths = sorted(folder.glob("checkpoint-epoch*.pth"), key=_epoch_number)
+    for path in paths[:-keep]:
         path.unlink(missing_ok=True)
 
 
-def _whole(value: Any) -> Any:
-    """A tensor on the CPU, gathered if it is sharded; on processes but 0 only the gathering happens."""
+def _epoch_number(path: Path) -> int:
+    return int(path.stem.rpartition("epoch")[2])
+
+
+def _to_cpu(value: Any) -> Any:
+    """A tensor on the CPU, gathered if it is sharded; on processes other than 0 only the gathering happens."""
     if not isinstance(value, Tensor):
         return value
-    value = value.full_tensor() if isinstance(value, DTensor) else value
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
     return value.detach().cpu() if rank() == 0 else None
 
 
-def _like(value: Any, own: Tensor) -> Any:
-    """A tensor laid out as `own` is, if it has its shape; else as it is."""
-    if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
-        return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
-    return value
+def _shard_like(value: Any, reference: Tensor) -> Any:
+    """A tensor of the shape of `reference`, sharded as that is; anything else as it is."""
+    if not isinstance(reference, DTensor) or not isinstance(value, Tensor):
+        return value
+    if value.shape != reference.shape:
+        return value
+    return distribute_tensor(
+        value.to(reference.device), reference.device_mesh, reference.placements
+    )
 
 
-def _check(saved: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path):
-    wrong = [f"{name} is missing" for name in own if name not in saved]
-    wrong += [f"{name} has no place" for name in saved if name not in own]
-    wrong += [
+def _check_fit(saved: Mapping[str, Tensor], current: Mapping[str, Tensor], path: Path) -> None:
+    problems = [f"{name} is missing" for name in current if name not in saved]
+    problems += [f"{name} has no place" for name in saved if name not in current]
+    problems += [
         f"{name} is {tuple(saved[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in own.items()
+        for name, tensor in current.items()
         if name in saved and saved[name].shape != tensor.shape
     ]
-    if wrong:
+    if problems:
         raise UserError(
-            f"{where}: does not fit this config: {_few(wrong)}; go on with its own config, "
-            f"-c {where.parent / 'config.json'}, or start from its weights, arch.args.load_checkpoint"
+            f"{path}: does not fit this config: {_first_three(problems)}; go on with its own config, "
+            f"-c {path.parent / 'config.json'}, or start from its weights, arch.args.load_checkpoint"
         )
 
 
-def _few(words: Sequence[str] | set[str]) -> str:
-    shown = sorted(words)[:3]
-    return ", ".join(shown) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
+def _first_three(phrases: Collection[str]) -> str:
+    text = ", ".join(sorted(phrases)[:3])
+    if len(phrases) > 3:
+        text += f" and {len(phrases) - 3} more"
+    return text
 
 
-class _Watched:
-    """A file whose failing write is remembered: torch.save tells only that something failed."""
+class _ErrorRecorder:
+    """A file that remembers the error of a failed write: torch.save only reports that something failed."""
 
-    def __init__(self, file: BinaryIO):
-        self.file, self.error = file, None
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         try:
@@ -198,33 +217,33 @@ class _Watched:
             self.error = error
             raise
 
-    def flush(self):
+    def flush(self) -> None:
         self.file.flush()
 
 
-def _save(state: Mapping[str, Any], file: BinaryIO):
-    watched = _Watched(file)
+def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
+    recorder = _ErrorRecorder(file)
     try:
-        torch.save(dict(state), watched)
+        torch.save(dict(state), cast(IO[bytes], recorder))
     except RuntimeError:
-        if watched.error:
-            raise watched.error from None
+        if recorder.error:
+            raise recorder.error from None
         raise
 
 
-def _link(source: Path, target: Path):
-    """`target` becomes the file of `source`, by a hard link where the file system has them, else by a copy."""
-    part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)
+def _link(source: Path, target: Path) -> None:
+    """Make `target` the file of `source`: by a hard link where the file system has them, else by a copy."""
+    temporary = target.with_name(f".{target.name}.part")
+    temporary.unlink(missing_ok=True)
     try:
-        os.link(source, part)
+        os.link(source, temporary)
     except OSError:
-        shutil.copyfile(source, part)
-    os.replace(part, target)
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
 
 
-def _sync(folder: Path):
-    """Make the renaming itself last through a power cut, where folders can be synced."""
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming in `folder` survive a power cut, where folders can be synced."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -17,9 +17,11 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
-    options = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    is_text = "b" not in mode
+    encoding = "utf-8" if is_text else None
+    newline = "\n" if is_text else None
     try:
-        with open(temporary, mode, **options) as file:
+        with open(temporary, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,49 +1,49 @@
-"""A few masked clips as one picture: what the student sees. B clips, T frames, C channels, H height, W width,
-N = rows * columns patches a frame."""
+"""A picture of a few clips as the student sees them, masked.
+
+B clips, T frames, C channels, H height, W width, N = rows * columns patches per frame.
+"""
+
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import interpolate
 
-CLIPS = 4
+NUM_CLIPS = 4
 GREY = 0.5
 
 
 @torch.no_grad()
-def masked_clips(objective: nn.Module, video_BTCHW: Tensor) -> Tensor:
-    """uint8 (3, height, width): a row for each of the first clips, its frames side by side, hidden places grey; below
-    each row the whole clip. For an objective without `mask` the whole clips alone.
+def masked_clips(objective: Any, video_BTCHW: Tensor) -> Tensor:
+    """uint8 (3, height, width): for each of the first clips a row of its frames, hidden patches grey, and below it a
+    row of the whole frames. For an objective without `mask` the whole frames alone.
 
-    Draws from torch's generator as the objective does: with the step's seed set before, these are the step's masks (as
-    long as the mask is the first thing that the objective draws).
+    Draws from torch's generator as the objective does: with the step's seed set before, these are the step's masks, as
+    long as the mask is the first thing that the objective draws.
     """
     mask = getattr(objective, "mask", None)
-    shown_BTCHW = _visible(video_BTCHW[:CLIPS])
-    rows = [shown_BTCHW]
+    clips_BTCHW = _stretch_contrast(video_BTCHW[:NUM_CLIPS])
+    rows = [clips_BTCHW]
     if mask is not None:
         grid = objective.model.grid(video_BTCHW)
-        mask_BTN = mask(len(video_BTCHW), grid, torch.device("cpu"))[:CLIPS]
-        rows.insert(0, torch.where(_pixels(mask_BTN, grid, shown_BTCHW), GREY, shown_BTCHW))
-    pairs_BRTCHW = torch.stack(rows, 1)
-    picture_CHW = pairs_BRTCHW.flatten(0, 1).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+        mask_BTN = mask(len(video_BTCHW), grid, torch.device("cpu"))[:NUM_CLIPS]
+        hidden_BT1HW = _mask_to_pixels(mask_BTN, grid, clips_BTCHW)
+        rows.insert(0, torch.where(hidden_BT1HW, GREY, clips_BTCHW))
+    rows_BRTCHW = torch.stack(rows, 1)
+    picture_CHW = rows_BRTCHW.flatten(0, 1).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
     return (picture_CHW * 255).round().to(torch.uint8)
 
 
-def _visible(video_BTCHW: Tensor) -> Tensor:
-    """Each clip stretched to 0..1: whatever it was normalised by."""
+def _stretch_contrast(video_BTCHW: Tensor) -> Tensor:
+    """Each clip from its least to its largest value as 0..1, however it was normalised."""
     video_BTCHW = video_BTCHW.detach().float().cpu()
-    low, high = (
-        video_BTCHW.amin((1, 2, 3, 4), keepdim=True),
-        video_BTCHW.amax((1, 2, 3, 4), keepdim=True),
-    )
-    return (video_BTCHW - low) / (high - low).clamp(min=1e-6)
+    least = video_BTCHW.amin((1, 2, 3, 4), keepdim=True)
+    largest = video_BTCHW.amax((1, 2, 3, 4), keepdim=True)
+    return (video_BTCHW - least) / (largest - least).clamp(min=1e-6)
 
 
-def _pixels(mask_BTN: Tensor, grid: tuple[int, int, int], like_BTCHW: Tensor) -> Tensor:
-    """bool (B, T, 1, H, W): the patches' mask in pixels."""
-    mask_BTHW = mask_BTN.unflatten(2, grid[1:]).float()
-    return (
-        torch.nn.functional.interpolate(mask_BTHW, like_BTCHW.shape[-2:], mode="nearest")[
-            :, :, None
-        ]
-        > 0.5
-    )
+def _mask_to_pixels(mask_BTN: Tensor, grid: tuple[int, int, int], video_BTCHW: Tensor) -> Tensor:
+    """bool (B, T, 1, H, W): for each pixel of `video_BTCHW`, whether its patch is hidden."""
+    mask_BTRC = mask_BTN.unflatten(2, grid[1:]).float()  # R rows and C columns of patches
+    mask_BTHW = interpolate(mask_BTRC, video_BTCHW.shape[-2:], mode="nearest")
+    return mask_BTHW[:, :, None] > 0.5

@@ -1,4 +1,4 @@
-"""One writer a run folder: a killed job's processes may live on for a while after the next has been started."""
+"""One writing process per folder: a killed job's processes may live on while its successor starts."""
 
 import errno
 import fcntl
@@ -12,45 +12,52 @@ from parse_config import UserError
 log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-WAIT = 60.0  # seconds; what is killed politely needs some to save
-_held: dict[Path, IO] = {}
+WAIT = 60.0  # seconds: a process that was sent SIGTERM needs some to save
+POLL = 0.2  # seconds between attempts
+_locked_files: dict[Path, IO[str]] = {}
 
 
-def acquire(folder: Path):
-    """Make this process the folder's one writer until it ends. Raises UserError if another stays that for `WAIT`.
+def acquire(folder: Path) -> None:
+    """Lock `folder` for this process until it ends or calls `release`; waits for another holder up to `WAIT` seconds.
 
-    The lock is the process's own (its data workers do not hold it) and goes with it, however it ends. Where the file
-    system has no locks, nothing is claimed.
+    The lock is the process's own: its data workers do not hold it, and it ends with the process, however that ends.
+    Where the file system has no locks, nothing is locked. Raises UserError if another process keeps the lock.
     """
     folder = folder.resolve()
-    if folder in _held:
+    if folder in _locked_files:
         return
-    file, began, said = open(folder / LOCK, "a"), time.monotonic(), False  # noqa: SIM115 (open as long as the lock)
-    while True:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                log.debug("%s: not locked, %s", folder, error)
-                break
-        if time.monotonic() - began > WAIT:
+    file = open(folder / LOCK, "a")  # noqa: SIM115 (open as long as the lock)
+    started = time.monotonic()
+    waiting = False
+    while not _try_lock(file, folder):
+        if time.monotonic() - started > WAIT:
             raise UserError(
                 f"{folder}: another process is still writing there; end it first, or start a run of its "
                 "own, without -r auto"
             )
-        if not said:
+        if not waiting:
             log.info("%s: waiting for the process that still writes there", folder)
-            said = True
-        time.sleep(0.2)
-    _held[folder] = file
+            waiting = True
+        time.sleep(POLL)
+    _locked_files[folder] = file
 
 
-def release():
-    """Give all folders back, and remove those in which nothing was written: a mistake leaves nothing behind."""
-    while _held:
-        folder, file = _held.popitem()
+def release() -> None:
+    """Unlock all folders, and remove those in which nothing was written: a failed start leaves no empty folder."""
+    while _locked_files:
+        folder, file = _locked_files.popitem()
         if {path.name for path in folder.iterdir()} == {LOCK}:
             (folder / LOCK).unlink()
             folder.rmdir()
         file.close()
+
+
+def _try_lock(file: IO[str], folder: Path) -> bool:
+    """False if another process holds the lock; True if it is ours or the file system has no locks."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        log.debug("%s: not locked, %s", folder, error)
+    return True

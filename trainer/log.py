@@ -1,10 +1,11 @@
-"""What a run tells: console, log.jsonl, TensorBoard, wandb, bad_files.jsonl. Only process 0 writes.
+"""The logs of a run: console, log.jsonl, TensorBoard, wandb, bad_files.jsonl. Only process 0 writes.
 
-Files are only ever added to. After a resume log.jsonl may hold steps twice: the later line counts.
+Files are only ever appended to. After a resume log.jsonl may hold steps twice: the later line counts.
 """
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -15,35 +16,43 @@ from torch import Tensor
 from tqdm import tqdm
 
 from parse_config import ConfigError, to_plain
-from trainer.distributed import main_only, rank, world_size
+from trainer.distributed import main_only, rank
 
 log = logging.getLogger(__name__)
 
 
 class _Console(logging.Handler):
-    """Lines that do not tear a progress bar."""
+    """Writes lines to stderr without tearing a progress bar."""
 
-    def emit(self, record: logging.LogRecord):
+    def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def console(level: int = logging.INFO):
-    """Log to stderr: process 0 from `level` on, the others warnings with their number. Calling it again changes nothing
-    but the level."""
+def console(level: int = logging.INFO) -> None:
+    """Log to stderr: process 0 from `level` on, the others warnings with their number.
+
+    Called again, it only changes the level.
+    """
     root = logging.getLogger()
     if not any(isinstance(handler, _Console) for handler in root.handlers):
         root.addHandler(_Console())
-    who = f"[process {rank()}] " if world_size() > 1 and rank() else ""
+    process = f"[process {rank()}] " if rank() else ""
+    formatter = logging.Formatter(f"%(asctime)s {process}%(levelname).1s %(message)s", "%H:%M:%S")
     for handler in root.handlers:
         if isinstance(handler, _Console):
-            handler.setFormatter(
-                logging.Formatter(f"%(asctime)s {who}%(levelname).1s %(message)s", "%H:%M:%S")
-            )
+            handler.setFormatter(formatter)
     root.setLevel(logging.WARNING if rank() else level)
 
 
 class RunLog:
-    """The files of one run folder. `step`: the step that it goes on from, so that TensorBoard drops what lies after."""
+    """The log files of one run folder; as a context manager it also opens and closes TensorBoard and wandb.
+
+    Args:
+        folder: the run's folder
+        step: the step that the run resumes from; TensorBoard drops what was logged after it
+        config: the run's config, for wandb
+        wandb: false, true, or arguments of wandb.init
+    """
 
     def __init__(
         self,
@@ -51,86 +60,86 @@ class RunLog:
         step: int = 0,
         config: Mapping[str, Any] | None = None,
         wandb: Any = False,
-    ):
+    ) -> None:
         self.folder = Path(folder)
-        self._board = self._wandb = None
-        if rank() == 0:
-            self._board = _board(self.folder, step)
-            self._wandb = _wandb(self.folder, config or {}, wandb)
+        self.step = step
+        self.config = config or {}
+        self.wandb = wandb
+        self._tensorboard: Any = None
+        self._wandb_run: Any = None
 
     def __enter__(self) -> "RunLog":
+        if rank() == 0:
+            self._tensorboard = _open_tensorboard(self.folder, self.step)
+            self._wandb_run = _start_wandb(self.folder, self.config, self.wandb)
         return self
 
-    def __exit__(self, *error):
-        self.close()
+    def __exit__(self, *error: object) -> None:
+        if self._tensorboard:
+            self._tensorboard.close()
+        if self._wandb_run:
+            self._wandb_run.finish()
 
     @main_only
-    def line(self, kind: str, **values: Any):
-        """One line of log.jsonl."""
-        _append(self.folder / "log.jsonl", [{"kind": kind, **values}])
+    def line(self, kind: str, **values: Any) -> None:
+        """Append one line to log.jsonl."""
+        _append_json_lines(self.folder / "log.jsonl", [{"kind": kind, **values}])
 
     @main_only
-    def bad_files(self, failures: Iterable[tuple[str, str]], epoch: int):
-        """One line of bad_files.jsonl for each (path, reason)."""
-        _append(
-            self.folder / "bad_files.jsonl",
-            [{"path": path, "reason": reason, "epoch": epoch} for path, reason in failures],
-        )
+    def bad_files(self, failures: Iterable[tuple[str, str]], epoch: int) -> None:
+        """Append one line to bad_files.jsonl for each (path, reason)."""
+        rows = [{"path": path, "reason": reason, "epoch": epoch} for path, reason in failures]
+        _append_json_lines(self.folder / "bad_files.jsonl", rows)
 
     @main_only
-    def scalars(self, step: int, values: Mapping[str, float]):
-        """{"train/loss": ...} for TensorBoard and wandb."""
-        for tag, value in values.items():
-            if self._board:
-                self._board.add_scalar(tag, value, step)
-        if self._wandb:
-            self._wandb.log(dict(values), step=step)
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write {"train/loss": ...} to TensorBoard and wandb."""
+        if self._tensorboard:
+            for tag, value in values.items():
+                self._tensorboard.add_scalar(tag, value, step)
+        if self._wandb_run:
+            self._wandb_run.log(dict(values), step=step)
 
     @main_only
-    def picture(self, step: int, tag: str, image_CHW: Tensor):
-        """A picture, uint8."""
-        if self._board:
-            self._board.add_image(tag, image_CHW, step)
+    def picture(self, step: int, tag: str, image_CHW: Tensor) -> None:
+        """Write a uint8 picture to TensorBoard."""
+        if self._tensorboard:
+            self._tensorboard.add_image(tag, image_CHW, step)
 
     @main_only
-    def flush(self):
-        """What TensorBoard holds back goes to the disk."""
-        if self._board:
-            self._board.flush()
-
-    @main_only
-    def close(self):
-        """The end of the run."""
-        if self._board:
-            self._board.close()
-        if self._wandb:
-            self._wandb.finish()
+    def flush(self) -> None:
+        """Write what TensorBoard buffers to the disk."""
+        if self._tensorboard:
+            self._tensorboard.flush()
 
 
-def _append(path: Path, rows: list[dict[str, Any]]):
-    """Add whole lines, at once and through to the file: a kill loses none that was written before."""
+def _append_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append whole lines in one write: a kill loses none that was written before."""
     if not rows:
         return
+    text = "".join(json.dumps(_without_nan(row)) + "\n" for row in rows)
     with open(path, "ab") as file:
-        torn = file.tell() and not _ends_line(path)  # the last writer was killed in its line
-        text = "".join(json.dumps(_finite(row)) + "\n" for row in rows)
-        file.write((b"\n" if torn else b"") + text.encode())
+        if file.tell() and not _ends_with_newline(path):
+            text = "\n" + text  # the last writer was killed in the middle of its line
+        file.write(text.encode())
 
 
-def _ends_line(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
     with open(path, "rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN: null."""
+def _without_nan(value: Any) -> Any:
+    """The value as plain data, with None for numbers that JSON does not know (NaN, infinity)."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and value - value != 0 else to_plain(value)
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return to_plain(value)
 
 
-def _board(folder: Path, step: int) -> Any:
+def _open_tensorboard(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -142,9 +151,12 @@ def _board(folder: Path, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
 
-def _wandb(folder: Path, config: Mapping[str, Any], wanted: Any) -> Any:
-    """`wanted`: false, true, or arguments of wandb.init. One wandb run a folder, also after a resume."""
-    if not wanted:
+def _start_wandb(folder: Path, config: Mapping[str, Any], settings: Any) -> Any:
+    """A wandb run for the folder, continued after a resume; None where `settings` is false.
+
+    settings: true, or arguments of wandb.init
+    """
+    if not settings:
         return None
     try:
         import wandb
@@ -154,7 +166,6 @@ def _wandb(folder: Path, config: Mapping[str, Any], wanted: Any) -> Any:
         ) from None
     name = f"{folder.parent.name}-{folder.name}"
     args = {"project": "miles", "name": name, "id": name, "resume": "allow", "dir": str(folder)}
-    return wandb.init(
-        **{**args, **(to_plain(wanted) if isinstance(wanted, Mapping) else {})},
-        config=to_plain(config),
-    )
+    if isinstance(settings, Mapping):
+        args.update(to_plain(settings))
+    return wandb.init(**args, config=to_plain(config))

@@ -1,7 +1,4 @@
-"""Means of losses, weighted by samples, kept on the device.
-
-K parts of the loss, L loaders.
-"""
+"""Mean losses, weighted by samples and kept on the device. K losses, L loaders."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,49 +10,63 @@ from trainer.distributed import gather_objects
 
 
 class Meter:
-    """Weighted sums of loss parts, for each loader by itself. Nothing is read from the device before `means`."""
+    """Weighted sums of losses, for each loader by itself; nothing is read from the device before `means`.
 
-    def __init__(self, names: Sequence[str]):
-        self.names = list(names)
-        self.parts: list[str] = []
+    Args:
+        loader_names: a name for each loader
+    """
+
+    def __init__(self, loader_names: Sequence[str]) -> None:
+        self.loader_names = list(loader_names)
+        self.loss_names: list[str] = []
         self.sums_LK: Tensor | None = None
-        self.weights = [0] * len(self.names)
+        self.weights = [0] * len(self.loader_names)
 
-    def add(self, loader: int, parts: Sequence[str], values_K: Tensor, weight: int):
-        """One step of `loader` with `weight` samples."""
+    def add(self, loader: int, loss_names: Sequence[str], values_K: Tensor, weight: int) -> None:
+        """Add the losses of one step of `loader` with `weight` samples."""
         if self.sums_LK is None:
-            self.parts = list(parts)
+            self.loss_names = list(loss_names)
             self.sums_LK = torch.zeros(
-                len(self.names), len(parts), dtype=torch.float64, device=values_K.device
+                len(self.loader_names), len(loss_names), dtype=torch.float64, device=values_K.device
             )
         self.sums_LK[loader] += values_K * weight
         self.weights[loader] += weight
 
     def state(self) -> dict[str, Any]:
-        """Plain data, averaged over the processes; every process must call it."""
-        sums = [] if self.sums_LK is None else self.sums_LK.tolist()
-        everyone = gather_objects(sums)
-        mean = [[sum(column) / len(everyone) for column in zip(*rows)] for rows in zip(*everyone)]
-        return {"parts": list(self.parts), "sums": mean, "weights": list(self.weights)}
+        """The sums as plain data, averaged over the processes; every process must call it."""
+        sums = self.sums_LK.tolist() if self.sums_LK is not None else []
+        sums_of_processes = gather_objects(sums)
+        mean_sums = [
+            [sum(values) / len(sums_of_processes) for values in zip(*rows)]
+            for rows in zip(*sums_of_processes)
+        ]
+        return {
+            "parts": list(self.loss_names),
+            "sums": mean_sums,
+            "weights": list(self.weights),
+        }
 
-    def load(self, state: Mapping[str, Any], device: torch.device):
-        """Go on from what `state` gave."""
-        self.parts, self.weights = list(state["parts"]), list(state["weights"])
-        self.sums_LK = (
-            torch.tensor(state["sums"], dtype=torch.float64, device=device) if self.parts else None
-        )
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue from what `state` returned."""
+        self.loss_names = list(state["parts"])
+        self.weights = list(state["weights"])
+        self.sums_LK = None
+        if self.loss_names:
+            self.sums_LK = torch.tensor(state["sums"], dtype=torch.float64, device=device)
 
     def means(self) -> dict[str, float]:
-        """{part: mean over all samples of all processes, part/loader: of one loader's}; every process must call it."""
+        """Mean losses over all samples of all processes; every process must call it.
+
+        Returns {loss: mean over all loaders}, and with several loaders {loss/loader: mean of that loader}.
+        """
         state = self.state()
-        found = {}
-        for k, part in enumerate(state["parts"]):
-            column = [row[k] for row in state["sums"]]
-            found[part] = sum(column) / max(1, sum(self.weights))
-            if len(self.names) > 1:
-                found |= {
-                    f"{part}/{name}": column[i] / weight
-                    for i, (name, weight) in enumerate(zip(self.names, self.weights))
-                    if weight
-                }
-        return found
+        means = {}
+        for k, loss_name in enumerate(state["parts"]):
+            sums_of_loaders = [sums[k] for sums in state["sums"]]
+            means[loss_name] = sum(sums_of_loaders) / max(1, sum(self.weights))
+            if len(self.loader_names) == 1:
+                continue
+            for i, loader_name in enumerate(self.loader_names):
+                if self.weights[i]:
+                    means[f"{loss_name}/{loader_name}"] = sums_of_loaders[i] / self.weights[i]
+        return means

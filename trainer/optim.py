@@ -1,6 +1,6 @@
 """Optimizers over parameter groups, and learning-rate schedules as pure functions of the step.
 
-schedule(step, steps, steps_per_epoch) -> factor of the learning rate for the update after `step` finished ones
+schedule(step, steps, steps_per_epoch) is the factor of the learning rate for the update after `step` finished ones.
 """
 
 import math
@@ -18,17 +18,25 @@ Schedule = Callable[[int, int, int], float]
 CONSTANT = {"type": "Constant", "args": {}}
 
 
-def groups(module: nn.Module, decay: str = "all") -> list[dict[str, Any]]:
-    """Trainable parameters for an optimizer. `decay` says which are decayed: "all" (as in the family) or "matrices"
-    (biases, norms and single tokens are not)."""
+def parameter_groups(module: nn.Module, decay: str = "all") -> list[dict[str, Any]]:
+    """The trainable parameters of a module, for an optimizer.
+
+    decay: which of them weight decay applies to: "all" (as in Frozen-in-Time codebases) or "matrices" (not biases,
+        norms and single tokens)
+    """
     trained = [p for p in module.parameters() if p.requires_grad]
     if decay not in ("all", "matrices"):
         raise ConfigError(f"optimizer.args.decay: {decay!r} is given; known: all, matrices")
     if decay == "all":
         return [{"params": trained}]
-    flat = [p for p in trained if p.ndim < 2 or p.numel() == max(p.shape)]
-    matrices = [p for p in trained if all(p is not other for other in flat)]
-    return [{"params": matrices}, {"params": flat, "weight_decay": 0.0}]
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for p in trained:
+        if p.ndim < 2 or p.numel() == max(p.shape):
+            vectors.append(p)
+        else:
+            matrices.append(p)
+    return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
 
 
 @OPTIMIZERS.register("AdamW")
@@ -41,9 +49,23 @@ def adamw(
     decay: str = "all",
     fused: bool | None = None,
 ) -> torch.optim.Optimizer:
-    """torch's AdamW; eps and weight decay are what the family had by default. `fused` None: on a GPU."""
+    """torch's AdamW; the defaults of eps and weight decay are those of the Frozen-in-Time codebases.
+
+    Args:
+        lr: learning rate, which the schedule multiplies
+        betas: decay rates of the two moments
+        eps: added to the denominator
+        weight_decay: weight decay
+        decay: parameters that are decayed: "all" or "matrices" (not biases, norms and single tokens)
+        fused: torch's fused implementation; null: on a GPU
+    """
     return torch.optim.AdamW(
-        groups(module, decay), lr, tuple(betas), eps, weight_decay, fused=_fused(module, fused)
+        parameter_groups(module, decay),
+        lr,
+        _beta_pair(betas),
+        eps,
+        weight_decay,
+        fused=_choose_fused(module, fused),
     )
 
 
@@ -57,9 +79,23 @@ def adam(
     decay: str = "all",
     fused: bool | None = None,
 ) -> torch.optim.Optimizer:
-    """torch's Adam. `fused` None: on a GPU."""
+    """torch's Adam.
+
+    Args:
+        lr: learning rate, which the schedule multiplies
+        betas: decay rates of the two moments
+        eps: added to the denominator
+        weight_decay: L2 penalty
+        decay: parameters that are decayed: "all" or "matrices" (not biases, norms and single tokens)
+        fused: torch's fused implementation; null: on a GPU
+    """
     return torch.optim.Adam(
-        groups(module, decay), lr, tuple(betas), eps, weight_decay, fused=_fused(module, fused)
+        parameter_groups(module, decay),
+        lr,
+        _beta_pair(betas),
+        eps,
+        weight_decay,
+        fused=_choose_fused(module, fused),
     )
 
 
@@ -72,21 +108,43 @@ def sgd(
     nesterov: bool = False,
     decay: str = "all",
 ) -> torch.optim.Optimizer:
-    """torch's SGD."""
+    """torch's SGD.
+
+    Args:
+        lr: learning rate, which the schedule multiplies
+        momentum: momentum
+        weight_decay: L2 penalty
+        nesterov: Nesterov momentum
+        decay: parameters that are decayed: "all" or "matrices" (not biases, norms and single tokens)
+    """
     return torch.optim.SGD(
-        groups(module, decay), lr, momentum, weight_decay=weight_decay, nesterov=nesterov
+        parameter_groups(module, decay),
+        lr,
+        momentum,
+        weight_decay=weight_decay,
+        nesterov=nesterov,
     )
 
 
-def _fused(module: nn.Module, wanted: bool | None) -> bool:
-    return all(p.is_cuda for p in module.parameters()) if wanted is None else wanted
+def _beta_pair(betas: Sequence[float]) -> Any:
+    return tuple(betas)
+
+
+def _choose_fused(module: nn.Module, fused: bool | None) -> bool:
+    if fused is None:
+        return all(p.is_cuda for p in module.parameters())
+    return fused
 
 
 @SCHEDULES.register("Constant")
 class Constant:
-    """1, after `warmup_steps` of linear rise."""
+    """A linear rise, then 1.
 
-    def __init__(self, warmup_steps: int = 0):
+    Args:
+        warmup_steps: steps of the rise
+    """
+
+    def __init__(self, warmup_steps: int = 0) -> None:
         self.warmup_steps = warmup_steps
 
     def __call__(self, step: int, steps: int, steps_per_epoch: int) -> float:
@@ -96,33 +154,53 @@ class Constant:
 @SCHEDULES.register("MultiStep")
 @SCHEDULES.register("MultiStepLR")
 class MultiStep:
-    """Times `gamma` at each of the `milestones`, in epochs from the start; a linear rise over `warmup_steps` first."""
+    """A linear rise to 1, then a fall by a factor at each milestone.
 
-    def __init__(self, milestones: Sequence[float], gamma: float = 0.1, warmup_steps: int = 0):
-        self.milestones, self.gamma, self.rise = tuple(milestones), gamma, Constant(warmup_steps)
+    Args:
+        milestones: where it falls, in epochs from the start
+        gamma: the factor
+        warmup_steps: steps of the rise
+    """
+
+    def __init__(
+        self, milestones: Sequence[float], gamma: float = 0.1, warmup_steps: int = 0
+    ) -> None:
+        self.milestones = tuple(milestones)
+        self.gamma = gamma
+        self.warmup = Constant(warmup_steps)
 
     def __call__(self, step: int, steps: int, steps_per_epoch: int) -> float:
         passed = sum(step >= round(milestone * steps_per_epoch) for milestone in self.milestones)
-        return self.rise(step, steps, steps_per_epoch) * self.gamma**passed
+        return self.warmup(step, steps, steps_per_epoch) * self.gamma**passed
 
 
 @SCHEDULES.register("Cosine")
 class Cosine:
-    """A linear rise over `warmup_steps` (and `warmup_epochs`), then half a cosine from 1 to `floor` at the end."""
+    """A linear rise to 1, then half a cosine down to `floor` at the last step.
 
-    def __init__(self, warmup_steps: int = 0, warmup_epochs: float = 0.0, floor: float = 0.0):
-        self.warmup_steps, self.warmup_epochs, self.floor = warmup_steps, warmup_epochs, floor
+    Args:
+        warmup_steps: steps of the rise
+        warmup_epochs: epochs of the rise, in addition to warmup_steps
+        floor: the factor at the end
+    """
+
+    def __init__(
+        self, warmup_steps: int = 0, warmup_epochs: float = 0.0, floor: float = 0.0
+    ) -> None:
+        self.warmup_steps = warmup_steps
+        self.warmup_epochs = warmup_epochs
+        self.floor = floor
 
     def __call__(self, step: int, steps: int, steps_per_epoch: int) -> float:
         warmup = self.warmup_steps + round(self.warmup_epochs * steps_per_epoch)
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        done = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+        fraction = min(1.0, (step - warmup) / max(1, steps - warmup))
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * fraction))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Put every group at its own first learning rate times `factor`; returns the first group's."""
+    """Set every group's learning rate to its initial one times `factor`; returns the first group's."""
     for group in optimizer.param_groups:
         group.setdefault("base_lr", group["lr"])
         group["lr"] = group["base_lr"] * factor
@@ -130,7 +208,7 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, dict[str, Any]]:
-    """{parameter's name: its moments}: independent of order and groups, whose settings come from the config alone."""
+    """{parameter's name: its moments}, whatever the order and groups, whose settings come from the config alone."""
     names = {p: name for name, p in module.named_parameters()}
     return {
         names[p]: dict(optimizer.state[p])
@@ -142,10 +220,15 @@ def state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, dict
 
 def load_state(
     optimizer: torch.optim.Optimizer, module: nn.Module, saved: Mapping[str, Mapping[str, Any]]
-):
-    """Put back what `state` gave, tensors laid out as the parameters are; a parameter without moments starts anew."""
+) -> None:
+    """Load what `state` returned, tensors sharded as the parameters are.
+
+    A parameter without saved moments starts without them.
+    """
     names = {p: name for name, p in module.named_parameters()}
-    order = [names[p] for group in optimizer.param_groups for p in group["params"]]
-    whole = optimizer.state_dict()
-    whole["state"] = {i: dict(saved[name]) for i, name in enumerate(order) if name in saved}
-    optimizer.load_state_dict(whole)
+    ordered_names = [names[p] for group in optimizer.param_groups for p in group["params"]]
+    state_dict = optimizer.state_dict()
+    state_dict["state"] = {
+        i: dict(saved[name]) for i, name in enumerate(ordered_names) if name in saved
+    }
+    optimizer.load_state_dict(state_dict)

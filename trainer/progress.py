@@ -1,4 +1,4 @@
-"""What the loop tells while it runs: the bar, the numbers every few steps, the line of an epoch."""
+"""What is shown while a run trains: the progress bar, the numbers every few steps, the line of an epoch."""
 
 import logging
 import sys
@@ -7,202 +7,217 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from trainer.distributed import gather_objects, rank
 from trainer.log import RunLog
 from trainer.meter import Meter
 from trainer.state import State
-from trainer.summary import used
+from trainer.summary import memory_used
 
 log = logging.getLogger(__name__)
 
-SLOW = 0.25  # share of the time waiting for data from which on it is said
-BAR = "{desc} {n_fmt}/{total_fmt}|{bar}|{postfix}"
-QUIET = 30.0  # seconds between lines where there is no terminal for a bar
+SLOW_SHARE = 0.25  # of the time spent waiting for data, from which on a warning is logged
+SLOW_SECONDS = 10  # of waiting in an epoch, below which it is not
+BAR_FORMAT = "{desc} {n_fmt}/{total_fmt}|{bar}|{postfix}"
+LINE_SECONDS = 30.0  # between log lines where there is no terminal for a bar
+SUMMARY_VALUES = ("val_loss", "t2v.R1", "t2v.R5", "v2t.R1")  # of validation, in the console
 
 
-class Report:
-    """Of one stage. `steps`: of the whole stage. Nothing is read from the device but every `every` steps."""
+class ProgressReport:
+    """Measures and reports the progress of one stage.
 
-    def __init__(self, files: RunLog, state: State, steps: int, every: int):
-        self.files, self.state, self.steps, self.every = files, state, steps, every
-        self.recent, self.bar = Meter(state.loaders), None
-        self.began = self.marked = self.said = time.perf_counter()
-        self.samples = self.recent_samples = self.taken = 0
-        self.waited = self.seconds = 0.0
+    Args:
+        run_log: the files to write to
+        state: the stage's state
+        steps: optimizer steps of the whole stage
+        log_every: steps between reports; nothing is read from the device in between
+    """
 
-    def begin(self, epochs: int):
-        """The bar of an epoch, from where it stands."""
-        progress, feed = self.state.progress, self.state.feed
+    def __init__(self, run_log: RunLog, state: State, steps: int, log_every: int) -> None:
+        self.run_log = run_log
+        self.state = state
+        self.steps = steps
+        self.log_every = log_every
+        self.bar: Any = None
+        self.epoch_seconds = 0.0
+        self._line_time = time.perf_counter()
+        self._start_counters()
+
+    def _start_counters(self) -> None:
+        """Of the epoch, and of the interval since the last report."""
+        self.epoch_start = time.perf_counter()
+        self.epoch_samples = 0
+        self.epoch_steps = 0
+        self._start_interval(self.epoch_start)
+
+    def _start_interval(self, now: float) -> None:
+        self.interval_start = now
+        self.interval_samples = 0
+        self.interval_meter = Meter(self.state.loader_names)
+        self.waiting_before = self.state.batches.waiting_seconds
+
+    def begin_epoch(self, epochs: int) -> None:
+        """Start the bar and the clock, from the position in the epoch."""
+        progress = self.state.progress
         self.bar = tqdm(
-            total=feed.steps,
+            total=self.state.batches.steps_per_epoch,
             initial=progress.position,
             desc=f"epoch {progress.epoch + 1}/{epochs}",
             disable=True if rank() else None,
             file=sys.stderr,
             dynamic_ncols=True,
-            bar_format=BAR,
+            bar_format=BAR_FORMAT,
         )
-        self.recent = Meter(self.state.loaders)
-        self.began = self.marked = time.perf_counter()
-        self.samples = self.recent_samples = self.taken = 0
-        feed.waited = self.waited = 0.0
+        self.state.batches.waiting_seconds = 0.0
+        self._start_counters()
 
-    def add(self, loader: int, names: list[str], values_K: torch.Tensor):
-        """A step was taken."""
-        samples = self.state.feed.samples[loader]
+    def add_step(self, loader: int, names: list[str], values_K: torch.Tensor) -> None:
+        """Count a step on a batch of `loader` with the losses `names` and `values_K`."""
+        samples = self.state.batches.samples_per_step[loader]
         self.state.meter.add(loader, names, values_K, samples)
-        self.recent.add(loader, names, values_K, samples)
-        self.samples += samples
-        self.recent_samples += samples
-        self.taken += 1
+        self.interval_meter.add(loader, names, values_K, samples)
+        self.epoch_samples += samples
+        self.interval_samples += samples
+        self.epoch_steps += 1
         self.bar.update(1)
 
-    def due(self) -> bool:
-        """Whether numbers are to be told after this step."""
+    def is_due(self) -> bool:
+        """Whether numbers are reported after this step."""
         position = self.state.progress.position
-        return position % self.every == 0 or position == self.state.feed.steps
+        is_last = position == self.state.batches.steps_per_epoch
+        return position % self.log_every == 0 or is_last
 
-    def numbers(self, **values: float):
-        """The means since the last time; every process must call it."""
-        means, now = self.recent.means(), time.perf_counter()
-        waiting = max(gather_objects((self.state.feed.waited - self.waited) / (now - self.marked)))
+    def report_step(self, **values: float) -> None:
+        """Report `values` and the means since the last report; every process must call it."""
+        state = self.state
+        means = self.interval_meter.means()
+        now = time.perf_counter()
+        seconds = now - self.interval_start
+        waiting_seconds = state.batches.waiting_seconds - self.waiting_before
+        waiting_shares = gather_objects(waiting_seconds / seconds)
         values = {
             **means,
             **values,
-            "samples_per_s": self.recent_samples / (now - self.marked),
-            "waiting": waiting,
-            "memory_gib": used(self.state.feed.device),
+            "samples_per_s": self.interval_samples / seconds,
+            "waiting": max(waiting_shares),
+            "memory_gib": memory_used(state.batches.device),
         }
-        self.recent, self.marked, self.recent_samples = Meter(self.state.loaders), now, 0
-        self.waited = self.state.feed.waited
-        self.files.line("step", epoch=self.state.progress.epoch + 1, step=self.state.step, **values)
-        self.files.scalars(
-            self.state.step, {f"train/{name}": value for name, value in values.items()}
-        )
-        left = duration(self._left())
-        self.bar.set_postfix_str(brief(means, values, left), refresh=False)
-        if self.bar.disable and now - self.said > QUIET:
-            self.said = now
+        self._start_interval(now)
+        self.run_log.line("step", epoch=state.progress.epoch + 1, step=state.step, **values)
+        self._write_scalars("train", values)
+        time_left = format_duration(self._seconds_left())
+        self.bar.set_postfix_str(bar_text(means, values, time_left), refresh=False)
+        if self.bar.disable and now - self._line_time > LINE_SECONDS:
+            self._line_time = now
             log.info(
                 "epoch %d, step %d of %d: %s, %s left",
-                self.state.progress.epoch + 1,
-                self.state.step,
+                state.progress.epoch + 1,
+                state.step,
                 self.steps,
-                self._text(means, values),
-                left,
+                line_text(means, values),
+                time_left,
             )
 
-    def end(self):
-        """The bar goes, the clock stops."""
+    def end_epoch(self) -> None:
+        """Close the bar and stop the clock."""
         self.bar.close()
-        self.seconds = time.perf_counter() - self.began
+        self.epoch_seconds = time.perf_counter() - self.epoch_start
 
-    def validated(self, values: Mapping[str, float]):
-        """What validation found before the first step."""
-        self.files.line("validation", step=self.state.step, **values)
-        self.files.scalars(
-            self.state.step, {f"val/{name}": value for name, value in values.items()}
-        )
+    def report_initial_validation(self, values: Mapping[str, float]) -> None:
+        """Report the results of validation before the first step."""
+        self.run_log.line("validation", step=self.state.step, **values)
+        self._write_scalars("val", values)
         log.info(
             "before the first step: %s",
-            ", ".join(f"{name} {value:.4g}" for name, value in shown(values).items()),
+            ", ".join(f"{name} {value:.4g}" for name, value in summary_values(values).items()),
         )
 
-    def epoch(self, means: Mapping[str, float], validated: Mapping[str, float], lr: float):
-        """The line of an epoch that is done; every process must call it."""
-        share = max(gather_objects(self.state.feed.waited / self.seconds))
-        number, bad = self.state.progress.epoch + 1, self.state.progress.bad_files
-        rate = self.samples / self.seconds
-        self.files.line(
+    def report_epoch(
+        self, means: Mapping[str, float], validation: Mapping[str, float], lr: float
+    ) -> None:
+        """Report a finished epoch: mean losses, results of validation, speed; every process must call it."""
+        state = self.state
+        waiting_share = max(gather_objects(state.batches.waiting_seconds / self.epoch_seconds))
+        epoch = state.progress.epoch + 1
+        bad_files = state.progress.bad_files
+        samples_per_second = self.epoch_samples / self.epoch_seconds
+        self.run_log.line(
             "epoch",
-            epoch=number,
-            step=self.state.step,
+            epoch=epoch,
+            step=state.step,
             **means,
-            **validated,
+            **validation,
             lr=lr,
-            samples_per_s=rate,
-            waiting=share,
-            seconds=self.seconds,
-            bad_files=bad,
+            samples_per_s=samples_per_second,
+            waiting=waiting_share,
+            seconds=self.epoch_seconds,
+            bad_files=bad_files,
         )
-        self.files.scalars(
-            self.state.step, {f"epoch/{name}": value for name, value in means.items()}
-        )
-        self.files.scalars(
-            self.state.step, {f"val/{name}": value for name, value in validated.items()}
-        )
-        self.files.flush()
-        values = {"lr": lr, "samples_per_s": rate, "waiting": share}
-        log.info(
-            "epoch %d: %s%s",
-            number,
-            self._text({**means, **shown(validated)}, values),
-            f"; {bad} unreadable files replaced, see bad_files.jsonl" if bad else "",
-        )
-        if share > SLOW and self.state.feed.waited > 10:
-            log.warning(slow(share))
+        self._write_scalars("epoch", means)
+        self._write_scalars("val", validation)
+        self.run_log.flush()
+        speed = {"lr": lr, "samples_per_s": samples_per_second, "waiting": waiting_share}
+        text = line_text({**means, **summary_values(validation)}, speed)
+        if bad_files:
+            text += f"; {bad_files} unreadable files replaced, see bad_files.jsonl"
+        log.info("epoch %d: %s", epoch, text)
+        if waiting_share > SLOW_SHARE and state.batches.waiting_seconds > SLOW_SECONDS:
+            log.warning(slow_loader_text(waiting_share))
 
-    def _text(self, means: Mapping[str, float], values: Mapping[str, float]) -> str:
-        parts = [f"{name} {value:.4g}" for name, value in means.items() if "/" not in name]
-        return ", ".join(
-            [
-                *parts,
-                f"lr {values['lr']:.2e}",
-                f"{values['samples_per_s']:.1f} samples/s",
-                f"{100 * values['waiting']:.0f} % waiting for data",
-            ]
-        )
+    def _write_scalars(self, group: str, values: Mapping[str, float]) -> None:
+        tagged = {f"{group}/{name}": value for name, value in values.items()}
+        self.run_log.scalars(self.state.step, tagged)
 
-    def _left(self) -> float:
-        """Seconds, by the epoch's mean speed."""
-        return (
-            (time.perf_counter() - self.began) / max(1, self.taken) * (self.steps - self.state.step)
-        )
+    def _seconds_left(self) -> float:
+        """Seconds to the end of the stage, by the epoch's mean speed."""
+        seconds_per_step = (time.perf_counter() - self.epoch_start) / max(1, self.epoch_steps)
+        return seconds_per_step * (self.steps - self.state.step)
 
 
-def brief(means: Mapping[str, float], values: Mapping[str, float], left: str) -> str:
-    """What fits beside a bar in 80 columns: losses, learning rate, samples/s, share of waiting, time left."""
-    parts = [
+def line_text(means: Mapping[str, float], speed: Mapping[str, float]) -> str:
+    """A line of the console: means over all loaders, learning rate, samples/s, share of waiting."""
+    losses = [f"{name} {value:.4g}" for name, value in means.items() if "/" not in name]
+    return ", ".join(
+        [
+            *losses,
+            f"lr {speed['lr']:.2e}",
+            f"{speed['samples_per_s']:.1f} samples/s",
+            f"{100 * speed['waiting']:.0f} % waiting for data",
+        ]
+    )
+
+
+def bar_text(means: Mapping[str, float], speed: Mapping[str, float], time_left: str) -> str:
+    """The same as `line_text` in what fits beside a bar in 80 columns, with the time left."""
+    losses = [
         f"{name.removeprefix('loss_')} {value:.3g}"
         for name, value in means.items()
         if "/" not in name
     ]
     return " ".join(
         [
-            *parts,
-            f"lr {values['lr']:.1e} {values['samples_per_s']:.0f}/s",
-            f"wait {100 * values['waiting']:.0f}% left {left}",
+            *losses,
+            f"lr {speed['lr']:.1e} {speed['samples_per_s']:.0f}/s",
+            f"wait {100 * speed['waiting']:.0f}% left {time_left}",
         ]
     )
 
 
-def slow(share: float) -> str:
-    """What to do about a loader that is too slow."""
+def slow_loader_text(share: float) -> str:
+    """The warning about a loader that is too slow; `share` of the time is spent waiting."""
     return (
         f"{100 * share:.0f} % of the time waiting for data: raise num_workers or prepare the data"
     )
 
 
-def shown(validated: Mapping[str, float]) -> dict[str, float]:
-    """The few numbers of validation that a line has room for."""
-    return {
-        name: value
-        for name, value in validated.items()
-        if name in ("val_loss", "t2v.R1", "t2v.R5", "v2t.R1")
-    }
+def summary_values(validation: Mapping[str, float]) -> dict[str, float]:
+    """The results of validation that fit into a line of the console."""
+    return {name: value for name, value in validation.items() if name in SUMMARY_VALUES}
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """12:03:09."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
-
-
-def momentum(objective: nn.Module, step: int, steps: int) -> dict[str, Any]:
-    """{"momentum": of the objective's teacher after `step`}, nothing without one."""
-    teacher = getattr(objective, "teacher", None)
-    return {"momentum": teacher.momentum_at(step, steps)} if teacher is not None else {}

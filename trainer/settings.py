@@ -6,20 +6,41 @@ from typing import Any
 
 from parse_config import ConfigError, check_args
 
+MINIMUM = {
+    "epochs": 1,
+    "accumulate": 1,
+    "save_period": 1,
+    "log_every": 1,
+    "keep_last": 0,
+    "save_every": 0,
+    "early_stop": 0,
+    "max_samples_per_epoch": 1,
+}
+
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """How a run is trained, kept and told.
+    """How a run is trained, saved and logged.
 
-    epochs; max_samples_per_epoch: samples of all loaders and processes together, at most (None: all there are).
-    accumulate: micro-batches a step, whose negatives all meet. precision: fp32, tf32, bf16, fp16.
-    parallel: ddp or fsdp2. compile: the encoders through torch.compile. gradient_checkpointing: memory for time.
-    clip_grad_norm: largest norm of the whole gradient (None: as it is).
-    monitor: "min val_loss", "max t2v.R1", ... or "off"; None: "max t2v.R1" where there is validation. early_stop:
-    epochs without a better value after which training ends (0: never). init_val: validate before the first step too.
-    save_dir: runs lie in save_dir/name/. save_period: every so many epochs a checkpoint is kept, of which the newest
-    keep_last (0: all); save_every: also save every so many steps. log_every: steps between log lines.
-    seed: of everything that is drawn. wandb: true, or an object of arguments for wandb.init.
+    Args:
+        epochs: number of epochs
+        max_samples_per_epoch: most samples per epoch, of all loaders and processes together; null: all there are
+        accumulate: micro-batches per optimizer step, contrasted with each other as one batch
+        precision: fp32, tf32, bf16 or fp16
+        parallel: how several processes share the work, ddp or fsdp2
+        compile: run the encoders through torch.compile
+        gradient_checkpointing: recompute activations in the backward pass, which saves memory and takes time
+        clip_grad_norm: largest norm of the whole gradient; null: no clipping
+        monitor: what the best checkpoint is, "min val_loss", "max t2v.R1", ... or "off"; null: "max t2v.R1" or "off"
+        early_stop: epochs without a better monitored value after which training ends; 0: never
+        init_val: validate before the first step too
+        save_dir: folder of all runs; a run lies in save_dir/name/
+        save_period: epochs between the checkpoints that are kept
+        keep_last: how many of the newest of these checkpoints are kept; 0: all
+        save_every: steps between further saves of checkpoint-latest.pth; 0: none
+        log_every: steps between log lines
+        seed: seed of everything that is drawn at random
+        wandb: log to wandb: true, or an object of arguments for wandb.init
     """
 
     epochs: int = 10
@@ -41,20 +62,11 @@ class TrainerSettings:
     seed: int = 0
     wandb: Any = False
 
-    def __post_init__(self):
-        for name, least in {
-            "epochs": 1,
-            "accumulate": 1,
-            "save_period": 1,
-            "log_every": 1,
-            "keep_last": 0,
-            "save_every": 0,
-            "early_stop": 0,
-            "max_samples_per_epoch": 1,
-        }.items():
+    def __post_init__(self) -> None:
+        for name, minimum in MINIMUM.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"trainer.{name}: {value} is given, {least} or more is needed")
+            if value is not None and value < minimum:
+                raise ConfigError(f"trainer.{name}: {value} is given, {minimum} or more is needed")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             raise ConfigError(
                 f"trainer.clip_grad_norm: {self.clip_grad_norm} is given, a number above 0 is needed; "
@@ -66,11 +78,6 @@ def trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
     """The settings of a whole config; `seed` may stand at its top or in "trainer"."""
     section = config.get("trainer") or {}
     check_args(TrainerSettings, section, "trainer")
-    whole = {"seed": config.get("seed", 0), **section}
-    return TrainerSettings(
-        **{
-            field.name: whole[field.name]
-            for field in fields(TrainerSettings)
-            if field.name in whole
-        }
-    )
+    values = {"seed": config.get("seed", 0), **section}
+    names = [field.name for field in fields(TrainerSettings)]
+    return TrainerSettings(**{name: values[name] for name in names if name in values})

@@ -1,10 +1,10 @@
-"""Where a run lies, where it goes on from, and its stages.
+"""The folder of a run, the checkpoint it resumes from, and its stages.
 
-A run is save_dir/name/<MMDD_HHMMSS>/; with stages each lies in a folder of its own therein, as stage1_NAME/.
+A run is save_dir/name/<MMDD_HHMMSS>/; with stages each has its own folder in it, stage1_NAME/ and so on.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,19 +14,25 @@ from trainer.distributed import run_on_main
 from trainer.evaluation.results import new_folder
 from trainer.lock import acquire
 from trainer.monitor import Monitor
-from trainer.settings import trainer_settings
+from trainer.settings import TrainerSettings, trainer_settings
 
 log = logging.getLogger(__name__)
 
 
-Sections = Sequence[
-    tuple[str, Registry, Sequence[str]]
-]  # name in the config, what it names, what the program gives
+# section of the config, the registry of its types, arguments that the program adds
+Sections = Sequence[tuple[str, Registry, Sequence[str]]]
 
 
 class Stage(NamedTuple):
-    """One stage of a run (a run without stages is one): its resolved config, its folder, the checkpoint to go on from
-    and the one of the stage before, each None if there is none. `number` counts from 0."""
+    """One stage of a run; a run without stages is one.
+
+    Attributes:
+        number: counts from 0
+        config: the stage's resolved config
+        folder: where it is saved
+        resume: the checkpoint that it resumes from, if any
+        before: the last checkpoint of the stage before, if any
+    """
 
     number: int
     config: Config
@@ -36,7 +42,14 @@ class Stage(NamedTuple):
 
 
 class RunLocation(NamedTuple):
-    """The run's folder, the folder of the run that it goes on from, the first stage to run, its checkpoint or None."""
+    """Where a run starts or resumes.
+
+    Attributes:
+        folder: the run's folder
+        source: the folder of the run that it resumes
+        stage: number of the first stage to run
+        start: that stage's checkpoint to resume from, if any
+    """
 
     folder: Path
     source: Path
@@ -45,146 +58,172 @@ class RunLocation(NamedTuple):
 
 
 def stages(config: Config, resume: str | None = None, sections: Sections = ()) -> list[Stage]:
-    """The stages that remain of a run, in a new folder or in that of `resume` (a checkpoint, "auto" or None).
+    """The stages of a run that remain to be trained.
 
-    "auto" is the newest run of this name that has a whole checkpoint; a new run if there is none. Process 0 decides.
-    `sections` of all stages are checked first, so that none fails by a slip after the others' days. Raises
-    FileNotFoundError, UserError.
+    Args:
+        config: the whole config
+        resume: None for a new run, a checkpoint to resume from, or "auto": the newest run of this name that has a
+            complete checkpoint, a new run if there is none. Process 0 decides.
+        sections: sections of all stages that are checked first, so that a mistake in the last does not show after days
+
+    Raises FileNotFoundError, UserError.
     """
-    blocks = [_resolve(config, number) for number in range(len(config.blocks("stages")))] or [
-        config
-    ]
-    for block in blocks:
-        _check(block, sections)
-    place = run_on_main(lambda: _place(config, blocks, resume))
-    if not config.blocks("stages"):
-        return [Stage(place.stage, config, place.folder, place.start)]
-    names = [_name(block, number) for number, block in enumerate(blocks)]
-    found = []
-    for number in range(place.stage, len(blocks)):
-        first = number == place.stage
-        before = (
-            (place.source if first else place.folder) / names[number - 1] / checkpoint.LATEST
-            if number
-            else None
+    has_stages = bool(config.blocks("stages"))
+    stage_configs = [config]
+    if has_stages:
+        stage_configs = [_stage_config(config, i) for i in range(len(config.blocks("stages")))]
+    for stage_config in stage_configs:
+        _check_sections(stage_config, sections)
+
+    def locate() -> RunLocation:
+        return _locate_run(config, stage_configs, resume)
+
+    location = run_on_main(locate)
+    if not has_stages:
+        return [Stage(location.stage, config, location.folder, location.start)]
+    names = [_stage_name(stage_config, i) for i, stage_config in enumerate(stage_configs)]
+    remaining = []
+    for number in range(location.stage, len(stage_configs)):
+        is_first = number == location.stage
+        stage_config = stage_configs[number]
+        before = None
+        if number:
+            run_folder = location.source if is_first else location.folder
+            before = run_folder / names[number - 1] / checkpoint.LATEST
+            stage_config = _with_weights(stage_config, before)
+        start = location.start if is_first else None
+        remaining.append(
+            Stage(number, stage_config, location.folder / names[number], start, before)
         )
-        found.append(
-            Stage(
-                number,
-                _after(blocks[number], before),
-                place.folder / names[number],
-                place.start if first else None,
-                before,
-            )
-        )
-    return found
+    return remaining
 
 
-def finished(progress: Mapping[str, Any], epoch: int, config: Config) -> bool:
-    """Whether a stage of which `epoch` epochs are done has nothing left to do (or was stopped early)."""
-    chosen = trainer_settings(config)
-    return epoch >= chosen.epochs or bool(
-        chosen.early_stop and progress["stale"] >= chosen.early_stop
-    )
+def is_finished(settings: TrainerSettings, epoch: int, stale: int) -> bool:
+    """Whether a stage has nothing left to train.
+
+    Args:
+        epoch: finished epochs
+        stale: epochs since the last better monitored value, which stop the stage early
+    """
+    stopped_early = bool(settings.early_stop) and stale >= (settings.early_stop or 0)
+    return epoch >= settings.epochs or stopped_early
 
 
-def _resolve(config: Config, number: int) -> Config:
-    """Stage `number` laid over the top."""
-    over = config["stages"][number]
-    unknown = set(over) - (set(SECTIONS) - {"stages", "base"})
+def _stage_config(config: Config, number: int) -> Config:
+    """The config with the sections of stage `number` merged into it."""
+    overrides = config["stages"][number]
+    unknown = set(overrides) - (set(SECTIONS) - {"stages", "base"})
     if unknown:
         raise ConfigError(
             f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(SECTIONS))}"
         )
-    return Config(
-        merge(
-            {key: value for key, value in config.to_dict().items() if key != "stages"},
-            over.to_dict(),
-        )
-    )
+    common = {key: value for key, value in config.to_dict().items() if key != "stages"}
+    return Config(merge(common, overrides.to_dict()))
 
 
-def _check(config: Config, sections: Sections):
-    """Types and arguments, as far as they are known without building."""
-    chosen = trainer_settings(config)
-    Monitor(chosen.monitor, True)
-    for name, registry, given in sections:
+def _check_sections(config: Config, sections: Sections) -> None:
+    """Check types and arguments, as far as they can be without building anything."""
+    Monitor(trainer_settings(config).monitor, True)
+    for name, registry, program_args in sections:
         for block in config.blocks(name):
-            entry = registry.get(block.require("type"), f"{block.json_path}.type")
-            check_args(entry, block.get("args") or {}, f"{block.json_path}.args", given)
+            constructor = registry.get(block.require("type"), f"{block.json_path}.type")
+            check_args(
+                constructor, block.get("args") or {}, f"{block.json_path}.args", program_args
+            )
 
 
-def _after(config: Config, before: Path | None) -> Config:
-    """`config`, its model starting from the weights of the stage before."""
-    if before is None:
-        return config
-    return Config(merge(config.to_dict(), {"arch": {"args": {"load_checkpoint": str(before)}}}))
+def _with_weights(config: Config, path: Path) -> Config:
+    """The config, its model starting from the weights of a checkpoint."""
+    return Config(merge(config.to_dict(), {"arch": {"args": {"load_checkpoint": str(path)}}}))
 
 
-def _name(config: Config, number: int) -> str:
+def _stage_name(config: Config, number: int) -> str:
     return f"stage{number + 1}_{config.get('name', '')}".rstrip("_")
 
 
-def _place(config: Config, blocks: list[Config], resume: str | None) -> RunLocation:
-    """Where to run; process 0 holds the folder from here on."""
-    home, many = (
-        Path(trainer_settings(config).save_dir) / config.require("name"),
-        bool(config.blocks("stages")),
-    )
-    found = _newest(home) if resume == "auto" else Path(resume) if resume else None
-    if found is None:
-        if resume:
-            log.info("-r auto: no checkpoint under %s, a new run begins", home)
-        folder = _new(home)
-        return RunLocation(folder, folder, 0, None)
-    written = _age(found) if found.is_file() else None
-    state, run = checkpoint.read(found), found.parent.parent if many else found.parent
-    acquire(run)
-    if (resume == "auto" and _newest(home) != found) or _age(found) != written:
-        return _place(config, blocks, resume)  # whoever held it has saved once more
-    stage, progress = state["trainer"]["stage"], state["trainer"]
-    if many and stage >= len(blocks):
-        raise ConfigError(f"{found}: is of stage {stage + 1}, and the config has {len(blocks)}")
-    start = found
-    if many and finished(progress, state["epoch"], blocks[stage]) and stage + 1 < len(blocks):
-        stage, start = stage + 1, None
+def _locate_run(config: Config, stage_configs: Sequence[Config], resume: str | None) -> RunLocation:
+    """Find or create the run's folder, and lock it for process 0."""
+    name_folder = Path(trainer_settings(config).save_dir) / config.require("name")
+    has_stages = bool(config.blocks("stages"))
+    while True:
+        path = _checkpoint_to_resume(name_folder, resume)
+        if path is None:
+            if resume:
+                log.info("-r auto: no checkpoint under %s, a new run begins", name_folder)
+            folder = _create_folder(name_folder)
+            return RunLocation(folder, folder, 0, None)
+        modified = _modified(path) if path.is_file() else None
+        state = checkpoint.read(path)
+        run_folder = path.parent.parent if has_stages else path.parent
+        acquire(run_folder)
+        # whoever held the lock until now may have saved once more
+        is_newest = resume != "auto" or _checkpoint_to_resume(name_folder, resume) == path
+        if is_newest and _modified(path) == modified:
+            break
+
+    stage, start = _next_stage(path, state, stage_configs if has_stages else ())
     if start is None:
-        later = checkpoint.complete(run / _name(blocks[stage], stage) / checkpoint.LATEST)
+        following = run_folder / _stage_name(stage_configs[stage], stage) / checkpoint.LATEST
+        is_superseded = checkpoint.is_complete(following)
     else:
-        later = (
-            found.name != checkpoint.LATEST
-            and _step(found.with_name(checkpoint.LATEST)) > state["step"]
+        latest = path.with_name(checkpoint.LATEST)
+        is_superseded = path != latest and _saved_step(latest) > state["step"]
+    if not is_superseded:
+        return RunLocation(run_folder, run_folder, stage, start)
+    folder = _create_folder(name_folder)
+    log.warning("%s is not the newest of its run: going on in a new folder, %s", path, folder)
+    return RunLocation(folder, run_folder, stage, start)
+
+
+def _checkpoint_to_resume(name_folder: Path, resume: str | None) -> Path | None:
+    if resume == "auto":
+        return _newest_checkpoint(name_folder)
+    return Path(resume) if resume else None
+
+
+def _next_stage(
+    path: Path, state: dict[str, Any], stage_configs: Sequence[Config]
+) -> tuple[int, Path | None]:
+    """The stage to go on with and the checkpoint it resumes from: None where the stage before has just finished."""
+    stage = state["trainer"]["stage"]
+    if not stage_configs:
+        return stage, path
+    if stage >= len(stage_configs):
+        raise ConfigError(
+            f"{path}: is of stage {stage + 1}, and the config has {len(stage_configs)}"
         )
-    folder = _new(home) if later else run
-    if later:
-        log.warning("%s is not the newest of its run: going on in a new folder, %s", found, folder)
-    return RunLocation(folder, run, stage, start)
+    settings = trainer_settings(stage_configs[stage])
+    is_last = stage + 1 == len(stage_configs)
+    if not is_last and is_finished(settings, state["epoch"], state["trainer"]["stale"]):
+        return stage + 1, None
+    return stage, path
 
 
-def _new(home: Path) -> Path:
-    folder = new_folder(home)
+def _create_folder(name_folder: Path) -> Path:
+    folder = new_folder(name_folder)
     acquire(folder)
     return folder
 
 
-def _newest(home: Path) -> Path | None:
-    """The newest run's newest whole checkpoint."""
-    for run in sorted(home.glob("*/"), key=_written, reverse=True):
-        for path in sorted(run.rglob("checkpoint-*.pth"), key=_age, reverse=True):
-            if checkpoint.complete(path):
+def _newest_checkpoint(name_folder: Path) -> Path | None:
+    """The newest complete checkpoint of the newest run that has one."""
+    for run_folder in sorted(name_folder.glob("*/"), key=_last_saved, reverse=True):
+        for path in sorted(run_folder.rglob("checkpoint-*.pth"), key=_modified, reverse=True):
+            if checkpoint.is_complete(path):
                 return path
             log.warning("%s is not whole, the one before is taken", path)
     return None
 
 
-def _written(run: Path) -> tuple[int, bool]:
-    return max(map(_age, run.rglob("checkpoint-*.pth")), default=(0, False))
+def _last_saved(run_folder: Path) -> tuple[int, bool]:
+    return max(map(_modified, run_folder.rglob("checkpoint-*.pth")), default=(0, False))
 
 
-def _age(path: Path) -> tuple[int, bool]:
-    """For sorting: when it was written, the latest after what is the same file."""
+def _modified(path: Path) -> tuple[int, bool]:
+    """Sort key: the time of writing; of two names of one file checkpoint-latest.pth comes last."""
     return path.stat().st_mtime_ns, path.name == checkpoint.LATEST
 
 
-def _step(path: Path) -> int:
-    return checkpoint.read(path)["step"] if checkpoint.complete(path) else -1
+def _saved_step(path: Path) -> int:
+    """The step of a checkpoint, -1 if it is incomplete."""
+    return checkpoint.read(path)["step"] if checkpoint.is_complete(path) else -1

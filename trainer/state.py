@@ -12,14 +12,22 @@ from trainer.batches import RoundRobinLoader
 from trainer.distributed import rank, world_size
 from trainer.meter import Meter
 from trainer.stages import Stage
-from trainer.step import Step
+from trainer.step import OptimizerStep
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Progress:
-    """Finished epochs, steps taken of the next one, best value and epochs since, unreadable files in this epoch."""
+    """How far a stage is trained; saved in its checkpoints under these names.
+
+    Attributes:
+        epoch: finished epochs
+        position: steps taken in the epoch after these
+        best: best monitored value so far, None before the first
+        stale: epochs since then
+        bad_files: unreadable files in this epoch
+    """
 
     epoch: int = 0
     position: int = 0
@@ -29,120 +37,143 @@ class Progress:
 
 
 class State:
-    """One stage's objective, optimizer, scaler, place in the data and running means."""
+    """One stage's objective, optimizer, scaler, position in the data and running means.
 
-    def __init__(self, stage: Stage, feed: RoundRobinLoader, parts: Step, loaders: Sequence[str]):
-        self.stage, self.feed = stage, feed
-        self.parts = parts.objective, parts.optimizer, parts.precision.scaler
-        self.loaders, self.progress, self.meter = list(loaders), Progress(), Meter(loaders)
+    Args:
+        batches: the training loaders
+        optimizer_step: holds objective, optimizer and scaler
+        loader_names: a name for each loader
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        batches: RoundRobinLoader,
+        optimizer_step: OptimizerStep,
+        loader_names: Sequence[str],
+    ) -> None:
+        self.stage = stage
+        self.batches = batches
+        self.objective = optimizer_step.objective
+        self.optimizer = optimizer_step.optimizer
+        self.scaler = optimizer_step.precision.scaler
+        self.loader_names = list(loader_names)
+        self.progress = Progress()
+        self.meter = Meter(loader_names)
 
     @property
     def step(self) -> int:
         """Optimizer steps taken."""
-        return self.progress.epoch * self.feed.steps + self.progress.position
+        return self.progress.epoch * self.batches.steps_per_epoch + self.progress.position
 
-    def end_epoch(self):
-        """The next epoch begins."""
-        self.progress.epoch, self.progress.position, self.progress.bad_files = (
-            self.progress.epoch + 1,
-            0,
-            0,
-        )
-        self.meter = Meter(self.loaders)
+    def end_epoch(self) -> None:
+        """Count the epoch as finished and start the next one's counters and means."""
+        self.progress.epoch += 1
+        self.progress.position = 0
+        self.progress.bad_files = 0
+        self.meter = Meter(self.loader_names)
 
-    def save(self, also: Sequence[str] = ()):
-        """checkpoint-latest.pth, and the same under other names; every process must call it."""
-        tensors = checkpoint.collect(*self.parts)
-        place = {
+    def save(self, also: Sequence[str] = ()) -> None:
+        """Write checkpoint-latest.pth, and the same under the file names in `also`; every process must call it."""
+        tensors = checkpoint.collect(self.objective, self.optimizer, self.scaler)
+        batches_taken = self.batches.batches_taken(self.progress.position)
+        trainer_state = {
             **asdict(self.progress),
             "stage": self.stage.number,
             "world": world_size(),
-            "samples": self.feed.samples,
-            "accumulate": self.feed.accumulate,
-            "steps_per_epoch": self.feed.steps,
+            "samples": self.batches.samples_per_step,
+            "accumulate": self.batches.accumulate,
+            "steps_per_epoch": self.batches.steps_per_epoch,
             "meter": self.meter.state(),
             "loaders": [
-                {"name": name, "batches": taken}
-                for name, taken in zip(
-                    self.loaders, self.feed.taken(self.progress.position), strict=True
-                )
+                {"name": name, "batches": count}
+                for name, count in zip(self.loader_names, batches_taken, strict=True)
             ],
         }
-        if rank() == 0:
-            config = self.stage.config.to_dict()
-            content = {
-                "arch": config["arch"]["type"],
-                **tensors,
-                "epoch": self.progress.epoch,
-                "step": self.step,
-                "trainer": place,
-                "monitor_best": self.progress.best,
-                "config": config,
-            }
-            folder = self.stage.folder
-            checkpoint.write(folder / checkpoint.LATEST, content, [folder / name for name in also])
+        if rank() != 0:
+            return
+        config = self.stage.config.to_dict()
+        content = {
+            "arch": config["arch"]["type"],
+            **tensors,
+            "epoch": self.progress.epoch,
+            "step": self.step,
+            "trainer": trainer_state,
+            "monitor_best": self.progress.best,
+            "config": config,
+        }
+        folder = self.stage.folder
+        checkpoint.write(folder / checkpoint.LATEST, content, [folder / name for name in also])
 
-    def load(self, path: Path):
-        """Go on from a checkpoint; says what is not as it would have been without the interruption."""
+    def load(self, path: Path) -> None:
+        """Resume from a checkpoint; logs what will differ from a run without the interruption."""
         saved = checkpoint.read(path)
-        checkpoint.restore(saved, *self.parts, path)
-        place = saved["trainer"]
-        self.progress = Progress(**{name: place[name] for name in asdict(self.progress)})
-        if len(place["samples"]) != len(self.loaders):
+        checkpoint.restore(saved, self.objective, self.optimizer, self.scaler, path)
+        trainer_state = saved["trainer"]
+        self.progress = Progress(**{name: trainer_state[name] for name in asdict(self.progress)})
+        num_loaders = len(trainer_state["samples"])
+        if num_loaders != len(self.loader_names):
             raise ConfigError(
-                f"{path}: was trained with {len(place['samples'])} loaders, data_loader has "
-                f"{len(self.loaders)}; start from its weights with arch.args.load_checkpoint"
+                f"{path}: was trained with {num_loaders} loaders, data_loader has "
+                f"{len(self.loader_names)}; start from its weights with arch.args.load_checkpoint"
             )
-        self.progress.position = position(place, self.feed)
-        self.meter.load(place["meter"], self.feed.device)
+        self.progress.position = resume_position(trainer_state, self.batches)
+        self.meter.load(trainer_state["meter"], self.batches.device)
         log.info("going on from %s: epoch %d, step %d", path, self.progress.epoch + 1, self.step)
-        found = [
-            *changes(saved["config"], self.stage.config.to_dict()),
-            *differences(place, self.feed),
-        ]
-        for change in found if rank() == 0 else ():
-            log.warning("since the checkpoint: %s", change)
+        if rank() == 0:
+            changes = config_changes(saved["config"], self.stage.config.to_dict())
+            changes += batch_changes(trainer_state, self.batches)
+            for change in changes:
+                log.warning("since the checkpoint: %s", change)
 
 
-def position(place: Mapping[str, Any], feed: RoundRobinLoader) -> int:
-    """Where to go on within the epoch: the same step if a step takes the same samples, else the last whole round that
-    leaves none out (some may be seen twice)."""
-    if list(place["samples"]) == feed.samples:
-        return min(place["position"], feed.steps)
-    rounds = place["position"] // len(feed.samples) * sum(place["samples"]) // sum(feed.samples)
-    return min(rounds, feed.rounds) * len(feed.samples)
+def resume_position(trainer_state: Mapping[str, Any], batches: RoundRobinLoader) -> int:
+    """The position within the epoch to resume from.
+
+    It is the saved one if a step takes the same samples, else the last whole round that leaves no sample out (some may
+    be seen twice).
+    """
+    position = trainer_state["position"]
+    saved_samples = list(trainer_state["samples"])
+    if saved_samples == batches.samples_per_step:
+        return min(position, batches.steps_per_epoch)
+    num_loaders = len(batches.samples_per_step)
+    rounds = position // num_loaders * sum(saved_samples) // sum(batches.samples_per_step)
+    return min(rounds, batches.rounds) * num_loaders
 
 
-def differences(place: Mapping[str, Any], feed: RoundRobinLoader) -> list[str]:
-    """What makes the rest of the run another than the unbroken one would have been."""
-    found = []
-    if place["world"] != world_size() or place["accumulate"] != feed.accumulate:
-        found.append(
-            f"{place['world']} processes x {place['accumulate']} micro-batches -> {world_size()} x "
-            f"{feed.accumulate}: dropout and masks are drawn otherwise, sums are taken in another order"
+def batch_changes(trainer_state: Mapping[str, Any], batches: RoundRobinLoader) -> list[str]:
+    """What makes the rest of the run differ from one that was not interrupted, apart from the config."""
+    changes = []
+    saved_world_size = trainer_state["world"]
+    saved_accumulate = trainer_state["accumulate"]
+    if saved_world_size != world_size() or saved_accumulate != batches.accumulate:
+        changes.append(
+            f"{saved_world_size} processes x {saved_accumulate} micro-batches -> {world_size()} x "
+            f"{batches.accumulate}: dropout and masks are drawn otherwise, sums are taken in another order"
         )
-    if list(place["samples"]) != feed.samples:
-        found.append(
-            f"samples a step {list(place['samples'])} -> {feed.samples}: the data is cut into other steps, "
+    saved_samples = list(trainer_state["samples"])
+    if saved_samples != batches.samples_per_step:
+        changes.append(
+            f"samples a step {saved_samples} -> {batches.samples_per_step}: the data is cut into other steps, "
             "and samples of the round that was cut off may be seen twice in this epoch"
         )
-    if place["steps_per_epoch"] != feed.steps:
-        found.append(
-            f"steps an epoch {place['steps_per_epoch']} -> {feed.steps}: schedules go by the new number"
+    saved_steps = trainer_state["steps_per_epoch"]
+    if saved_steps != batches.steps_per_epoch:
+        changes.append(
+            f"steps an epoch {saved_steps} -> {batches.steps_per_epoch}: schedules go by the new number"
         )
-    return found
+    return changes
 
 
-def changes(old: Any, new: Any, where: str = "") -> list[str]:
+def config_changes(old: Any, new: Any, key_path: str = "") -> list[str]:
     """Settings that differ between two configs: ["optimizer.args.lr: 0.1 -> 0.2", ...]."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return [
-            line
-            for key in sorted({*old, *new})
-            for line in changes(old.get(key), new.get(key), f"{where}.{key}" if where else key)
-        ]
-    return (
-        []
-        if to_plain(old) == to_plain(new)
-        else [f"{where}: {to_plain(old)!r} -> {to_plain(new)!r}"]
-    )
+        changes = []
+        for key in sorted({*old, *new}):
+            child_path = f"{key_path}.{key}" if key_path else key
+            changes += config_changes(old.get(key), new.get(key), child_path)
+        return changes
+    if to_plain(old) == to_plain(new):
+        return []
+    return [f"{key_path}: {to_plain(old)!r} -> {to_plain(new)!r}"]

@@ -1,96 +1,116 @@
 """One optimizer step, and everything that takes part in it."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from parse_config import Config
 from trainer import seeds
 from trainer.accumulate import forward_backward
-from trainer.batches import Batches
+from trainer.batches import Batch
 from trainer.distributed import rank, world_size, wrap
 from trainer.loss_guard import LossGuard
 from trainer.optim import CONSTANT, OPTIMIZERS, SCHEDULES, set_lr
 from trainer.precision import Precision
 from trainer.settings import trainer_settings
 
+ENCODERS = ("video_model", "text_model")
 
-class Step:
-    """Objective, optimizer, schedule and precision as a whole config says, on `device`.
 
-    `objective` is the unwrapped one, on this process's device; `number` is the stage's, a part of the seed.
+class OptimizerStep:
+    """Takes optimizer steps on an objective, as a whole config says.
+
+    Args:
+        objective: the objective to train, not wrapped
+        config: the whole config: its optimizer, lr_scheduler and trainer sections are used
+        device: this process's device
+        stage: number of the run's stage, a part of the seed
+
+    Attributes:
+        objective: the objective on its device, not wrapped
+        wrapped: the same, its gradients averaged over processes
+        loss_guard: holds the losses of the last step
     """
 
     def __init__(
-        self, objective: nn.Module, config: Mapping[str, Any], device: torch.device, number: int = 0
-    ):
-        chosen = trainer_settings(config)
-        self.seed, self.number, self.clip = chosen.seed, number, chosen.clip_grad_norm
-        self.precision, self.watch = Precision(chosen.precision, device), LossGuard(device)
+        self, objective: Any, config: Config, device: torch.device, stage: int = 0
+    ) -> None:
+        settings = trainer_settings(config)
+        self.seed = settings.seed
+        self.stage = stage
+        self.clip_grad_norm = settings.clip_grad_norm
+        self.precision = Precision(settings.precision, device)
+        self.loss_guard = LossGuard(device)
         self.schedule = SCHEDULES.build(config.get("lr_scheduler") or CONSTANT)
-        self.objective = prepare(objective, chosen.gradient_checkpointing, chosen.compile).to(
-            device
-        )
-        self.wrapped = wrap(self.objective, chosen.parallel)
+        if settings.gradient_checkpointing:
+            objective.model.set_gradient_checkpointing(True)
+        if settings.compile:
+            compile_encoders(objective)
+        self.objective = objective.to(device)
+        self.wrapped = wrap(self.objective, settings.parallel)
         self.optimizer = OPTIMIZERS.build(config.require("optimizer"), module=self.objective)
         self.rehearsed = self.wrapped is self.objective or world_size() < 3
 
     def take(
-        self, batches: Batches, step: int, steps: int, steps_per_epoch: int, where: str
+        self, batches: Sequence[Batch], step: int, steps: int, steps_per_epoch: int, where: str
     ) -> tuple[float, Tensor]:
-        """The step after `step` of `steps` finished ones -> (learning rate, norm of the gradient before clipping).
+        """Take the next optimizer step when `step` of `steps` are done.
 
-        The losses stand in `watch`. Raises NonFiniteLoss, which names `where`, before the update.
+        Args:
+            batches: its micro-batches, on the device
+            where: the step in words, for the message of NonFiniteLoss, which is raised before the update
+
+        Returns the learning rate and the norm of the gradient before clipping.
         """
         if not self.rehearsed:
             self._rehearse(batches)
-        self.draw(step)
+        self.seed_draws(step)
         lr = set_lr(self.optimizer, self.schedule(step, steps, steps_per_epoch))
-        forward_backward(self.wrapped, batches, self.precision, self.watch.see)
-        self.watch.check(where)
+        forward_backward(
+            self.wrapped, batches, self.precision, before_backward=self.loss_guard.record_losses
+        )
+        self.loss_guard.check_losses(where)
         norm = self._update(where)
         self.objective.after_step(step + 1, steps)
         return lr, norm
 
-    def draw(self, step: int):
-        """Put torch's generators where this process's draws of the step after `step` begin."""
-        seeds.seed(self.seed, self.number, step, rank())
+    def seed_draws(self, step: int) -> None:
+        """Seed torch's generators for this process's random draws of the step after `step`."""
+        seeds.seed(self.seed, self.stage, step, rank())
 
-    def _rehearse(self, batches: Batches):
-        """A pass that is thrown away. DDP arranges its buffers by the first backward pass, and the sum over three
-        processes or more depends on the arrangement in its last bits: a resumed run must not begin with another."""
+    def _rehearse(self, batches: Sequence[Batch]) -> None:
+        """Run a forward and backward pass whose gradients are discarded.
+
+        DDP arranges its buffers by the first backward pass, and the sum over three processes or more depends on the
+        arrangement in its last bits: without this, a resumed run would begin with another arrangement.
+        """
         forward_backward(self.wrapped, batches, self.precision)
         self.optimizer.zero_grad(set_to_none=True)
         self.rehearsed = True
 
     def _update(self, where: str) -> Tensor:
-        """Clip, look, update."""
+        """Clip the gradient, check its norm, update the parameters; returns the norm before clipping."""
         scaler = self.precision.scaler
         scaler.unscale_(self.optimizer)
-        trained = [
-            p
-            for group in self.optimizer.param_groups
-            for p in group["params"]
-            if p.grad is not None
-        ]
-        norm = nn.utils.get_total_norm([p.grad for p in trained])
-        if self.clip:
-            nn.utils.clip_grads_with_norm_(trained, self.clip, norm)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parameters = [p for p in parameters if p.grad is not None]
+        norm: Any = nn.utils.get_total_norm([p.grad for p in parameters])
+        if self.clip_grad_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip_grad_norm, norm)
+        if hasattr(norm, "full_tensor"):
+            norm = norm.full_tensor()
         if not scaler.is_enabled():
-            self.watch.norm(norm, where)
+            self.loss_guard.record_norm(norm, where)
         scaler.step(self.optimizer)
         scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
 
-def prepare(objective: nn.Module, checkpointing: bool, compiled: bool) -> nn.Module:
-    """Gradient checkpointing in the model; every tower (the teacher's too) through torch.compile, in place."""
-    if checkpointing:
-        objective.model.set_gradient_checkpointing(True)
-    for path, part in objective.named_modules() if compiled else ():
-        if path.rpartition(".")[2] in ("video_model", "text_model"):
-            part.compile()
-    return objective
+def compile_encoders(objective: nn.Module) -> None:
+    """Every encoder (the teacher's too) through torch.compile, in place."""
+    for path, module in objective.named_modules():
+        if path.rpartition(".")[2] in ENCODERS:
+            module.compile()

@@ -1,4 +1,4 @@
-"""What is about to be run, in words, before the first step."""
+"""What is about to be trained, in words, before the first step."""
 
 import resource
 import sys
@@ -16,96 +16,100 @@ from trainer.settings import TrainerSettings
 def summary(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    feed: RoundRobinLoader,
-    chosen: TrainerSettings,
+    batches: RoundRobinLoader,
+    settings: TrainerSettings,
     valid_loader: Any = None,
 ) -> list[str]:
-    """Lines that say what each number of a run is: batch, samples, steps, frames, parameters, precision, memory."""
-    lines = [
-        f"processes: {world_size()} on {feed.device}, {chosen.parallel if world_size() > 1 else 'alone'}; precision "
-        f"{chosen.precision}{', compiled' if chosen.compile else ''}"
-        f"{', gradient checkpointing' if chosen.gradient_checkpointing else ''}; seed {chosen.seed}"
-    ]
-    for loader, samples in zip(feed.loaders, feed.samples, strict=True):
-        lines.append(
-            f"{title(loader)}: {len(loader.dataset)} clips, {frames(loader)}; global batch {samples} = "
-            f"{world_size()} processes x {loader.batch_size} x {chosen.accumulate} micro-batches"
-        )
-    epoch = feed.rounds * sum(feed.samples)
-    lines.append(
-        f"an epoch: {feed.steps:,} steps, {epoch:,} samples; {chosen.epochs} epochs: "
-        f"{feed.steps * chosen.epochs:,} steps, {epoch * chosen.epochs:,} samples"
+    """Lines with the numbers of a run: batch, samples, steps, frames, parameters, precision, memory."""
+    parallel = settings.parallel if world_size() > 1 else "alone"
+    run_line = (
+        f"processes: {world_size()} on {batches.device}, {parallel}; precision {settings.precision}"
     )
+    if settings.compile:
+        run_line += ", compiled"
+    if settings.gradient_checkpointing:
+        run_line += ", gradient checkpointing"
+    lines = [f"{run_line}; seed {settings.seed}"]
+    for loader, samples in zip(batches.loaders, batches.samples_per_step, strict=True):
+        lines.append(
+            f"{describe_loader(loader)}; global batch {samples} = "
+            f"{world_size()} processes x {loader.batch_size} x {settings.accumulate} micro-batches"
+        )
+    steps = batches.steps_per_epoch
+    samples = batches.rounds * sum(batches.samples_per_step)
+    lines.append(
+        f"an epoch: {steps:,} steps, {samples:,} samples; {settings.epochs} epochs: "
+        f"{steps * settings.epochs:,} steps, {samples * settings.epochs:,} samples"
+    )
+    trained = count_parameters(objective, requires_grad=True)
+    frozen = count_parameters(objective, requires_grad=False)
     memory = static_memory(objective, optimizer) / 2**30
     lines.append(
-        f"parameters: {count(objective, True):,} trained, {count(objective, False):,} more without gradient; "
-        f"memory: {memory:.2f} GiB before activations, of {available(feed.device)}"
+        f"parameters: {trained:,} trained, {frozen:,} more without gradient; "
+        f"memory: {memory:.2f} GiB before activations, of {device_memory(batches.device)}"
     )
     if valid_loader is None:
         lines.append("validation: none")
     else:
-        lines.append(
-            f"validation: {title(valid_loader)}, {len(valid_loader.dataset)} clips, {frames(valid_loader)}"
-        )
+        lines.append(f"validation: {describe_loader(valid_loader)}")
     return lines
 
 
-def title(loader: Any) -> str:
-    """The loader's data set in a word or three."""
-    return getattr(loader.dataset, "name", type(loader.dataset).__name__)
+def describe_loader(loader: Any) -> str:
+    """Name and size of the loader's data set, number and size of the frames."""
+    dataset = loader.dataset
+    name = getattr(dataset, "name", type(dataset).__name__)
+    video = getattr(dataset, "video", None)
+    frames = "frames as they come"
+    if video is not None:
+        frames = f"{video.num_frames} frames of {video.input_res} px"
+    return f"{name}: {len(dataset)} clips, {frames}"
 
 
-def titles(loaders: Sequence[Any]) -> list[str]:
+def loader_names(loaders: Sequence[Any]) -> list[str]:
     """A short name for each loader, all different."""
-    found: list[str] = []
-    for number, loader in enumerate(loaders):
+    names: list[str] = []
+    for number, loader in enumerate(loaders, 1):
         name = type(loader.dataset).__name__
-        found.append(name if name not in found else f"{name}_{number + 1}")
-    return found
+        names.append(f"{name}_{number}" if name in names else name)
+    return names
 
 
-def frames(loader: Any) -> str:
-    """How many frames of which size a clip has."""
-    video = getattr(loader.dataset, "video", None)
-    return (
-        f"{video.num_frames} frames of {video.input_res} px"
-        if video is not None
-        else "frames as they come"
-    )
-
-
-def count(module: nn.Module, trained: bool) -> int:
-    """Parameters with or without gradient."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad == trained)
+def count_parameters(module: nn.Module, requires_grad: bool) -> int:
+    """Number of parameters with or without gradient."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad == requires_grad)
 
 
 def static_memory(module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Bytes on this process of parameters, gradients and moments (AdamW keeps two); activations come on top."""
-    sizes = {True: 0, False: 0}
+    """Bytes of parameters, gradients and moments on this process; activations come on top."""
+    copies_of_trained = 2 + moments_per_parameter(optimizer)
+    total = 0
     for p in module.parameters():
-        local = p.to_local() if hasattr(p, "to_local") else p
-        sizes[p.requires_grad] += local.numel() * local.element_size()
-    return sizes[True] * (2 + moments(optimizer)) + sizes[False]
+        local: Any = p.to_local() if hasattr(p, "to_local") else p
+        size = local.numel() * local.element_size()
+        total += size * copies_of_trained if p.requires_grad else size
+    return total
 
 
-def moments(optimizer: torch.optim.Optimizer) -> int:
-    """Tensors that the optimizer keeps of each parameter."""
+def moments_per_parameter(optimizer: torch.optim.Optimizer) -> int:
+    """Tensors that the optimizer keeps per parameter: 2 for AdamW and Adam, 1 for SGD with momentum."""
     group = optimizer.param_groups[0]
-    return 2 if "betas" in group else int(bool(group.get("momentum")))
+    if "betas" in group:
+        return 2
+    return 1 if group.get("momentum") else 0
 
 
-def available(device: torch.device) -> str:
-    """The device's memory in words."""
+def device_memory(device: torch.device) -> str:
+    """The device's memory, in words."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.total_memory / 2**30:.0f} GiB ({properties.name})"
     return "the host's"
 
 
-def used(device: torch.device) -> float:
-    """GiB: the GPU's peak so far, or this process's on the CPU."""
+def memory_used(device: torch.device) -> float:
+    """Peak memory so far in GiB: of the GPU, or of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**30 if sys.platform == "darwin" else 2**20
-    )
+    units_per_gib = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units_per_gib

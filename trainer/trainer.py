@@ -1,4 +1,4 @@
-"""The loop: batches -> step -> numbers -> checkpoints, from wherever it was."""
+"""The training loop: batches, optimizer steps, logging, validation and checkpoints, from any saved position."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -8,28 +8,38 @@ import torch
 from torch import nn
 
 from trainer import checkpoint, images
-from trainer.batches import Batches, RoundRobinLoader
+from trainer.batches import Batch, RoundRobinLoader
 from trainer.distributed import gather_objects, rank, reduce_max
 from trainer.evaluator import evaluation_settings
 from trainer.log import RunLog
 from trainer.monitor import Monitor
-from trainer.progress import Report, momentum
+from trainer.progress import ProgressReport
 from trainer.settings import trainer_settings
-from trainer.signals import EXIT, Stop, name
-from trainer.stages import Stage, finished
+from trainer.signals import EXIT, StopSignal, signal_name
+from trainer.stages import Stage, is_finished
 from trainer.state import State
-from trainer.step import Step
-from trainer.summary import summary, titles
+from trainer.step import OptimizerStep
+from trainer.summary import loader_names, summary
 from trainer.validation import Values, validate
 from trainer.versions import describe
 
 log = logging.getLogger(__name__)
 
+StepBatches = tuple[int, list[Batch]]  # number of the loader, micro-batches of one optimizer step
+
 
 class Trainer:
-    """Trains `objective` on `loaders` in turn, as the stage's config says, and keeps the run in the stage's folder.
+    """Trains an objective on several loaders in turn and saves the run in the stage's folder.
 
-    Made, it stands where `stage.resume` was saved. Raises UserError for a checkpoint that does not fit.
+    Constructed, it is in the state in which the checkpoint `stage.resume` was saved, if there is one. Raises UserError
+    for a checkpoint that does not fit.
+
+    Args:
+        objective: the objective to train, not wrapped
+        loaders: the training loaders
+        stage: its config says how to train, its folder is where the run is saved
+        device: this process's device
+        valid_loader: clips and captions to validate on after every epoch
     """
 
     def __init__(
@@ -39,135 +49,166 @@ class Trainer:
         stage: Stage,
         device: torch.device,
         valid_loader: Any = None,
-    ):
-        self.stage, self.valid_loader, self.settings = (
-            stage,
-            valid_loader,
-            trainer_settings(stage.config),
+    ) -> None:
+        self.stage = stage
+        self.valid_loader = valid_loader
+        self.settings = trainer_settings(stage.config)
+        self.monitor = Monitor(self.settings.monitor, valid_loader is not None)
+        self.batches = RoundRobinLoader(
+            loaders, device, self.settings.accumulate, self.settings.max_samples_per_epoch
         )
-        chosen = self.settings
-        self.monitor = Monitor(chosen.monitor, valid_loader is not None)
-        self.feed = RoundRobinLoader(
-            loaders, device, chosen.accumulate, chosen.max_samples_per_epoch
-        )
-        self.steps = chosen.epochs * self.feed.steps
-        self.step = Step(objective, stage.config, device, stage.number)
-        self.state = State(stage, self.feed, self.step, titles(loaders))
-        self.stop = Stop()
+        self.steps = self.settings.epochs * self.batches.steps_per_epoch
+        self.optimizer_step = OptimizerStep(objective, stage.config, device, stage.number)
+        self.state = State(stage, self.batches, self.optimizer_step, loader_names(loaders))
+        self.stop_signal = StopSignal()
         if stage.resume:
             self.state.load(stage.resume)
+        self.run_log = RunLog(stage.folder, self.state.step, stage.config, self.settings.wandb)
+        self.report = ProgressReport(self.run_log, self.state, self.steps, self.settings.log_every)
 
     def run(self) -> Values:
-        """Train until the last epoch or an early stop; the last epoch's values.
+        """Train until the last epoch or an early stop and return the last epoch's values.
 
         A signal ends it with SystemExit(75) after a checkpoint. Raises NonFiniteLoss before the update it would spoil.
         """
-        if self._finished():
+        if self._is_finished():
             log.info("%s: all %d epochs are done", self.stage.folder, self.state.progress.epoch)
             return {}
-        describe(self.stage.folder, self.stage.config)
-        log.info("run folder: %s", self.stage.folder)
-        for line in summary(
-            self.step.objective, self.step.optimizer, self.feed, self.settings, self.valid_loader
-        ):
-            log.info(line)
+        self._log_start()
         values: Values = {}
-        files = RunLog(self.stage.folder, self.state.step, self.stage.config, self.settings.wandb)
-        with self.stop, files as self.files:
-            self.files.line("start", step=self.state.step, resumed=str(self.stage.resume or ""))
-            self.report = Report(self.files, self.state, self.steps, self.settings.log_every)
+        with self.stop_signal, self.run_log:
+            self.run_log.line("start", step=self.state.step, resumed=str(self.stage.resume or ""))
             if self.settings.init_val and self.valid_loader is not None and self.state.step == 0:
-                self.report.validated(self._validate())
-            while not self._finished():
-                self._train()
+                self.report.report_initial_validation(self._validate())
+            while not self._is_finished():
+                self._train_epoch()
                 values = self._end_epoch()
         return values
 
-    def _finished(self) -> bool:
-        return finished(
-            {"stale": self.state.progress.stale}, self.state.progress.epoch, self.stage.config
+    def _log_start(self) -> None:
+        describe(self.stage.folder, self.stage.config)
+        log.info("run folder: %s", self.stage.folder)
+        lines = summary(
+            self.optimizer_step.objective,
+            self.optimizer_step.optimizer,
+            self.batches,
+            self.settings,
+            self.valid_loader,
         )
+        for line in lines:
+            log.info(line)
 
-    def _train(self):
-        """What remains of this epoch."""
-        self.report.begin(self.settings.epochs)
-        source = self.feed.epoch(self.state.progress.epoch, self.state.progress.position)
+    def _is_finished(self) -> bool:
+        progress = self.state.progress
+        return is_finished(self.settings, progress.epoch, progress.stale)
+
+    def _train_epoch(self) -> None:
+        """Train on what remains of this epoch."""
+        progress = self.state.progress
+        self.report.begin_epoch(self.settings.epochs)
+        iterator = self.batches.epoch(progress.epoch, progress.position)
         try:
-            while (item := self._next(source)) is not None:
-                self._step(*item)
+            while (step_batches := self._next_batches(iterator)) is not None:
+                loader, batches = step_batches
+                self._train_step(loader, batches)
         finally:
-            source.close()
-            self.report.end()
+            iterator.close()
+            self.report.end_epoch()
 
-    def _next(self, source: Iterator[tuple[int, Batches]]) -> tuple[int, Batches] | None:
-        """The next step's batches, None at the end of the epoch; after a signal to any process all save and leave."""
-        item = None
+    def _next_batches(self, iterator: Iterator[StepBatches]) -> StepBatches | None:
+        """The next step's batches, None at the end of the epoch.
+
+        After a signal to any process all processes save and exit here.
+        """
+        step_batches = None
         try:
-            item = next(source, None)
+            step_batches = next(iterator, None)
         except (RuntimeError, ValueError):
-            if not self.stop.number:  # the signal may have ended the data workers too
+            if not self.stop_signal.number:  # the signal may have ended the data workers too
                 raise
-        self.stop.watch()
-        number = reduce_max(self.stop.number)
+        self.stop_signal.ignore_dead_workers()
+        number = reduce_max(self.stop_signal.number)
         if number:
-            self._save()
-            if rank() == 0:
-                log.warning(
-                    "%s: saved at step %d of %d; -r auto goes on",
-                    name(number),
-                    self.state.step,
-                    self.steps,
-                )
-            raise SystemExit(EXIT)
-        return item
+            self._save_and_exit(number)
+        return step_batches
 
-    def _step(self, loader: int, batches: Batches):
-        """One optimizer step, told and kept."""
-        step, watch = self.state.step, self.step.watch
-        where = (
-            f"step {step + 1} (epoch {self.state.progress.epoch + 1}, {self.state.loaders[loader]})"
+    def _save_and_exit(self, signal_number: int) -> None:
+        self._save()
+        if rank() == 0:
+            log.warning(
+                "%s: saved at step %d of %d; -r auto goes on",
+                signal_name(signal_number),
+                self.state.step,
+                self.steps,
+            )
+        raise SystemExit(EXIT)
+
+    def _train_step(self, loader: int, batches: list[Batch]) -> None:
+        """Take one optimizer step on batches of a loader, report it, and save where it is due."""
+        step = self.state.step
+        progress = self.state.progress
+        loss_guard = self.optimizer_step.loss_guard
+        loader_name = self.state.loader_names[loader]
+        where = f"step {step + 1} (epoch {progress.epoch + 1}, {loader_name})"
+        lr, norm = self.optimizer_step.take(
+            batches, step, self.steps, self.batches.steps_per_epoch, where
         )
-        lr, norm = self.step.take(batches, step, self.steps, self.feed.steps, where)
-        first = self.state.progress.position == 0
-        self.state.progress.position += 1
-        self.report.add(loader, watch.names, watch.values_K)
-        if self.report.due():
-            watch.check_norm(where)
-            self.report.numbers(
-                lr=lr, grad_norm=float(norm), **momentum(self.step.objective, step + 1, self.steps)
+        is_first = progress.position == 0
+        progress.position += 1
+        self.report.add_step(loader, loss_guard.names, loss_guard.values_K)
+        if self.report.is_due():
+            loss_guard.check_norm(where)
+            self.report.report_step(
+                lr=lr, grad_norm=float(norm), **self._teacher_momentum(step + 1)
             )
-        if first and rank() == 0:
-            self.step.draw(step)
-            self.files.picture(
-                step, "clips", images.masked_clips(self.step.objective, batches[0]["video"])
-            )
+        if is_first and rank() == 0:
+            self._log_masked_clips(step, batches[0])
         if self.settings.save_every and self.state.step % self.settings.save_every == 0:
             self._save()
 
+    def _teacher_momentum(self, step: int) -> dict[str, float]:
+        """{"momentum": of the objective's teacher after `step`}, nothing without a teacher."""
+        teacher = getattr(self.optimizer_step.objective, "teacher", None)
+        if teacher is None:
+            return {}
+        return {"momentum": teacher.momentum_at(step, self.steps)}
+
+    def _log_masked_clips(self, step: int, batch: Batch) -> None:
+        self.optimizer_step.seed_draws(step)  # so that the picture shows the step's own masks
+        picture_CHW = images.masked_clips(self.optimizer_step.objective, batch["video"])
+        self.run_log.picture(step, "clips", picture_CHW)
+
     def _end_epoch(self) -> Values:
-        """Validate, judge, tell, keep."""
-        progress, validated = self.state.progress, {}
-        self._note_failures()
+        """Validate, compare with the best, report and save."""
+        progress = self.state.progress
+        self._log_failures()
         means = self.state.meter.means()
+        validation: Values = {}
         if self.valid_loader is not None:
-            self._save()  # an exam that fails costs no epoch
-            validated = self._validate()
-        values = {**means, **validated}
-        self.report.epoch(means, validated, self.step.optimizer.param_groups[0]["lr"])
-        better = bool(self.monitor.name) and self.monitor.better(values, progress.best)
-        progress.stale = 0 if better or not self.monitor.name else progress.stale + 1
-        if better:
+            self._save()  # so that a failing validation does not cost the epoch
+            validation = self._validate()
+        values = {**means, **validation}
+        lr = self.optimizer_step.optimizer.param_groups[0]["lr"]
+        self.report.report_epoch(means, validation, lr)
+
+        is_better = bool(self.monitor.name) and self.monitor.is_better(values, progress.best)
+        if is_better:
             progress.best = values[self.monitor.name]
+        if is_better or not self.monitor.name:
+            progress.stale = 0
+        else:
+            progress.stale += 1
         self.state.end_epoch()
-        keep = (
-            [f"checkpoint-epoch{progress.epoch}.pth"]
-            if progress.epoch % self.settings.save_period == 0
-            else []
-        )
-        self._save([*keep, *([checkpoint.BEST] if better else [])])
+
+        also = []
+        if progress.epoch % self.settings.save_period == 0:
+            also.append(f"checkpoint-epoch{progress.epoch}.pth")
+        if is_better:
+            also.append(checkpoint.BEST)
+        self._save(also)
         if rank() == 0:
             checkpoint.prune(self.stage.folder, self.settings.keep_last)
-        if self._finished() and progress.epoch < self.settings.epochs:
+        if self._is_finished() and progress.epoch < self.settings.epochs:
             log.info(
                 "%s has not become better for %d epochs: the end", self.monitor.name, progress.stale
             )
@@ -175,21 +216,24 @@ class Trainer:
 
     def _validate(self) -> Values:
         return validate(
-            self.step.objective,
+            self.optimizer_step.objective,
             self.valid_loader,
-            self.step.precision,
+            self.optimizer_step.precision,
             self.settings.seed,
             evaluation_settings(self.stage.config),
         )
 
-    def _save(self, also: Sequence[str] = ()):
-        self.step.watch.check_norm(f"step {self.state.step}")
-        self._note_failures()
+    def _save(self, also: Sequence[str] = ()) -> None:
+        """Write checkpoint-latest.pth, and the same under the file names in `also`."""
+        self.optimizer_step.loss_guard.check_norm(f"step {self.state.step}")
+        self._log_failures()
         self.state.save(also)
 
-    def _note_failures(self):
-        """Unreadable files that any process met since the last time."""
-        failures = [tuple(each) for part in gather_objects(self.feed.failures) for each in part]
-        self.feed.failures = []
-        self.files.bad_files(failures, self.state.progress.epoch + 1)
+    def _log_failures(self) -> None:
+        """List and count the unreadable files that any process has met since the last call."""
+        failures = []
+        for process_failures in gather_objects(self.batches.failures):
+            failures += [(path, reason) for path, reason in process_failures]
+        self.batches.failures = []
+        self.run_log.bad_files(failures, self.state.progress.epoch + 1)
         self.state.progress.bad_files += len(failures)

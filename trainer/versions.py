@@ -1,4 +1,4 @@
-"""What a run was made by: git revision, versions; written beside it."""
+"""What a run was made with: git revision and versions of the packages, written into its folder."""
 
 import json
 import platform
@@ -28,44 +28,56 @@ PACKAGES = (
 
 
 @main_only
-def describe(folder: Path, config: Config):
-    """config.json and versions.json beside the run; those of an earlier start stay, under a number."""
+def describe(folder: Path, config: Config) -> None:
+    """Write config.json and versions.json into the run's folder; those of an earlier start are kept, numbered."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (("config.json", config.to_dict()), ("versions.json", versions())):
         text = json.dumps(content, indent=4) + "\n"
-        path, count = folder / name, 1
+        path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") != text:
-            while (older := path.with_stem(f"{path.stem}_{count}")).exists():
-                count += 1
-            path.rename(older)
+            path.rename(_first_free_number(path))
         path.write_text(text, encoding="utf-8")
 
 
+def _first_free_number(path: Path) -> Path:
+    """config_1.json for config.json, or the first number that is not in use."""
+    number = 1
+    while path.with_stem(f"{path.stem}_{number}").exists():
+        number += 1
+    return path.with_stem(f"{path.stem}_{number}")
+
+
 def versions() -> dict[str, Any]:
-    """Git revision, Python, packages, command."""
-    found = {}
+    """Git revision, versions of Python and the packages (None: not installed), command."""
+    package_versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            package_versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
+            package_versions[name] = None
     return {
-        "git": _git(),
+        "git": _git_revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": found,
+        "packages": package_versions,
         "command": sys.argv,
     }
 
 
-def _git() -> str | None:
-    root = str(Path(__file__).resolve().parent.parent)
-    said = {"capture_output": True, "text": True, "timeout": 20}
+def _git_revision() -> str | None:
+    """The commit, "... and changes" where tracked files differ from it; None without git."""
     try:
-        revision = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], **said)
-        changed = subprocess.run(["git", "-C", root, "status", "--porcelain", "-uno"], **said)
+        revision = _git("rev-parse", "HEAD")
+        changes = _git("status", "--porcelain", "-uno")
     except (OSError, subprocess.TimeoutExpired):
         return None
     if revision.returncode:
         return None
-    return revision.stdout.strip() + (" and changes" if changed.stdout.strip() else "")
+    suffix = " and changes" if changes.stdout.strip() else ""
+    return revision.stdout.strip() + suffix
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).resolve().parent.parent)
+    command = ["git", "-C", root, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -131,9 +131,11 @@ def test_a_kill_while_writing_costs_nothing_that_was_there(path):
 
 def test_whole_or_not(path):
     checkpoint.write(path, {"n": torch.zeros(1000)})
-    assert checkpoint.complete(path)
+    assert checkpoint.is_complete(path)
     path.write_bytes(path.read_bytes()[:-100])
-    assert not checkpoint.complete(path) and not checkpoint.complete(path.with_name("none.pth"))
+    assert not checkpoint.is_complete(path) and not checkpoint.is_complete(
+        path.with_name("none.pth")
+    )
 
 
 def test_what_does_not_fit_is_said_in_a_line_and_changes_nothing(path):
@@ -170,12 +172,12 @@ def test_weights_alone_are_no_place_to_go_on_from(path):
 def test_into_the_next_stage_goes_what_was_learned_by_gradient():
     one, two, wide = Parts(), Small(), Small(width=4)
     teacher = two.teacher.weight.clone()
-    checkpoint.carry(one.collect(), two)
+    checkpoint.load_from_previous_stage(one.collect(), two)
     assert torch.equal(two.mask_token_D, one.objective.mask_token_D) and torch.equal(
         two.teacher.weight, teacher
     )
     own = wide.mask_token_D.clone()
-    checkpoint.carry(one.collect(), wide)
+    checkpoint.load_from_previous_stage(one.collect(), wide)
     assert torch.equal(wide.mask_token_D, own)
 
 

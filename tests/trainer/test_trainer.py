@@ -50,7 +50,9 @@ def taken(feed, epoch=0, position=0):
 
 
 def weights(made):
-    return {name: tensor.clone() for name, tensor in made.step.objective.state_dict().items()}
+    return {
+        name: tensor.clone() for name, tensor in made.optimizer_step.objective.state_dict().items()
+    }
 
 
 def same(one, two):
@@ -60,7 +62,7 @@ def same(one, two):
 def test_loaders_take_turns_until_the_shortest_is_through():
     feed = RoundRobinLoader([FakeLoader(3), FakeLoader(5, offset=50)], CPU)
     assert taken(feed) == [(0, [0]), (1, [50]), (0, [1]), (1, [51]), (0, [2]), (1, [52])]
-    assert (feed.rounds, feed.steps, feed.samples) == (3, 6, [2, 2])
+    assert (feed.rounds, feed.steps_per_epoch, feed.samples_per_step) == (3, 6, [2, 2])
 
 
 @pytest.mark.parametrize("most, rounds", [(None, 3), (17, 2), (16, 2), (15, 1), (1, 1), (1e9, 3)])
@@ -136,7 +138,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_is_named(folder, 
         match=rf"loss_b is {value} at step 3 \(epoch 1, range\): stopped before the upd",
     ):
         made.run()
-    assert same(weights(made), weights(clean)) and made.step.objective.steps[-1] == (2, 8)
+    assert same(weights(made), weights(clean)) and made.optimizer_step.objective.steps[-1] == (2, 8)
     assert torch.load(folder / "bad/checkpoint-latest.pth")["step"] == 2
 
 
@@ -144,7 +146,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(folder):
     objective = FakeObjective({1.0: {"gradient": 1.0}})
     torch.nn.init.zeros_(objective.model.weight)
     made = trainer(folder, objective=objective)
-    made.step.optimizer.param_groups[0]["lr"] = (
+    made.optimizer_step.optimizer.param_groups[0]["lr"] = (
         0.0  # the weight stays 0, where the root has no derivative
     )
     with pytest.raises(NonFiniteLoss, match="the gradient is not finite at or before step 2"):
@@ -155,10 +157,12 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(folder):
 def test_the_norm_is_clipped(folder):
     made = trainer(folder, clip_grad_norm=1e-3)
     seen = []
-    step = made.step.optimizer.step
-    made.step.optimizer.step = lambda: (
+    step = made.optimizer_step.optimizer.step
+    made.optimizer_step.optimizer.step = lambda: (
         seen.append(
-            torch.nn.utils.get_total_norm([p.grad for p in made.step.objective.parameters()]).item()
+            torch.nn.utils.get_total_norm(
+                [p.grad for p in made.optimizer_step.objective.parameters()]
+            ).item()
         ),
         step(),
     )
@@ -232,10 +236,10 @@ def test_a_monitor_without_validation():
     with pytest.raises(ConfigError, match="not measured without validation; known: loss"):
         Monitor("max t2v.R1", False)
     assert Monitor(None, False).name == "" and Monitor(None, True).name == "t2v.R1"
-    assert Monitor("min val_loss_0", True).name == "val_loss" and Monitor("min loss", False).better(
-        {"loss": 1}, 2
-    )
-    assert not Monitor("min loss", False).better({"loss": float("nan")}, None)
+    assert Monitor("min val_loss_0", True).name == "val_loss" and Monitor(
+        "min loss", False
+    ).is_better({"loss": 1}, 2)
+    assert not Monitor("min loss", False).is_better({"loss": float("nan")}, None)
 
 
 def test_bad_files_are_listed_and_counted(folder):
@@ -339,17 +343,17 @@ def test_the_summary_says_what_the_numbers_are(folder, caplog):
 
 def test_a_slow_loader_is_named():
     assert (
-        progress.slow(0.612)
+        progress.slow_loader_text(0.612)
         == "61 % of the time waiting for data: raise num_workers or prepare the data"
     )
-    assert progress.duration(3723.4) == "1:02:03"
+    assert progress.format_duration(3723.4) == "1:02:03"
     values = {"lr": 3e-5, "samples_per_s": 812.3, "waiting": 0.05}
-    said = progress.brief({"loss": 2.5, "loss_vt": 1.25, "loss/WebVid": 3.0}, values, "1:02:03")
+    said = progress.bar_text({"loss": 2.5, "loss_vt": 1.25, "loss/WebVid": 3.0}, values, "1:02:03")
     assert said == "loss 2.5 vt 1.25 lr 3.0e-05 812/s wait 5% left 1:02:03"
 
 
 def test_without_a_terminal_there_are_lines(folder, caplog, monkeypatch):
-    monkeypatch.setattr(progress, "QUIET", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     caplog.set_level(logging.INFO)
     trainer(folder, epochs=1).run()
     assert "epoch 1, step 2 of 4: loss " in caplog.text and " left" in caplog.text
