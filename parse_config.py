@@ -24,23 +24,24 @@ from typing import Any, ClassVar
 
 log = logging.getLogger(__name__)
 
-SECTIONS = (
-    "about",
-    "arch",
-    "base",
-    "data_loader",
-    "evaluation",
-    "loss",
-    "lr_scheduler",
-    "metrics",
-    "name",
-    "objective",
-    "optimizer",
-    "seed",
-    "stages",
-    "trainer",
-    "valid_loader",
-)
+# The sections of a config and what they are.
+SECTIONS = {
+    "about": "a note on what the config is for and how it is run",
+    "base": "file or files that this one is merged over, relative to it; a changed type replaces its block",
+    "name": "name of the run: it lies in trainer.save_dir/name/<MMDD_HHMMSS>/",
+    "arch": "the model: a registered architecture and its arguments",
+    "data_loader": "training data: a loader, or a list of loaders that take turns",
+    "valid_loader": "validation data; null for none; without it the first training data set's val split",
+    "objective": "what is minimised: a registered objective (default: Contrastive)",
+    "loss": "the contrastive loss",
+    "optimizer": "the optimizer and its arguments",
+    "lr_scheduler": "factor of the learning rate as a function of the step (default: Constant)",
+    "metrics": "directions that are evaluated and printed",
+    "evaluation": "how the model is evaluated, between epochs and by test.py",
+    "trainer": "how long, how precisely and on how many processes; what is saved and logged",
+    "seed": "seed of everything that is drawn; may stand in trainer too",
+    "stages": "list of configs, each merged over the rest, that run one after the other",
+}
 
 # Keys of Frozen-in-Time codebases that mean nothing here, and what replaces them. "*" stands for one entry of a list,
 # or for none.

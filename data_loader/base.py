@@ -32,13 +32,20 @@ CAPTION_DRAW, FRAMES_DRAW, TRANSFORM_DRAW = 1, 2, 3
 class TextVideoDataset(Dataset):
     """One sample per video. A subclass says which videos there are: `annotations`.
 
-    data_dir: the folder of the videos. metadata_dir: the folder of the annotations, if another. cut: which version of
-    the lists (jsfusion, 2M, ...), in each data set's own words. subsample: share of the videos.
-    video_params: see `VideoSettings`. cache_dir: where parsed tables are cached (see `cache_folder`).
-    check_files: look for every file at start (default: val and test always, train up to 200,000 videos).
-    strict_protocol: refuse a gallery whose counts are not those of its protocol.
-
     layout, protocol, validates_on_test: see `Annotations`. counts: see `VideoSelection.compare_with_protocol`.
+
+    Args:
+        data_dir: folder of the data set as it was downloaded
+        split: train, val or test
+        cut: which version of the lists, in the data set's own words (jsfusion, 2M, ...)
+        subsample: share of the videos, 0 to 1
+        video_params: how a file becomes a clip, see data_loader.args.video_params
+        text_params: only {"input": "text"}, as Frozen-in-Time codebases write it
+        metadata_dir: where the annotations are, if not in data_dir
+        reader: the same as video_params.reader, where Frozen-in-Time codebases write it
+        cache_dir: where parsed tables are kept; default: $MILES_CACHE or ~/.cache/miles
+        check_files: look for every file at the start; default: val and test always, train up to 200,000 videos
+        strict_protocol: refuse a gallery that has not the counts of its protocol
     """
 
     def __init__(

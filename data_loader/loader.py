@@ -40,10 +40,16 @@ def with_dataset_arguments(init: Any) -> Any:
 class TextVideoDataLoader:
     """Batches of the data set `dataset_name` (a name of DATASETS), for process `rank` of `world_size`.
 
-    batch_size: per process. num_workers: worker processes (0: read in this one; default: one per core, 8 at most).
-    shuffle: order of the training split (default: shuffled, anew each epoch); val and test are always read in order.
-    dataset_params: arguments that only this data set has. dataset_args: those of every `TextVideoDataset`.
-    tokenize: list of captions -> dict of tensors, called in the workers.
+    `tokenize`, supplied by the program, makes a dict of tensors of a list of captions; it is called in the workers.
+    `dataset_args` are those of every `TextVideoDataset`.
+
+    Args:
+        dataset_name: registered data set
+        batch_size: clips per batch on each process
+        num_workers: processes that read; 0: none; default: one per core, 8 at most
+        shuffle: order of the training split: anew each epoch (default) or as listed; val and test are always read in
+            order
+        dataset_params: arguments that only this data set has
     """
 
     @with_dataset_arguments

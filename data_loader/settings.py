@@ -17,13 +17,19 @@ LEAST = {"num_frames": 1, "input_res": 1, "deadline": 0}
 class VideoSettings:
     """How a file becomes a clip.
 
-    num_frames, input_res: what the model sees (frames; pixels per side).
-    reader: auto, decord or av. deadline: seconds after which a decoder that does not return makes a broken file; with
-        0 there is no limit, and the decoder needs no process of its own.
-    loading: strict (a broken file stops the run) or skip (train: another sample replaces it; val/test: the video
-        leaves the gallery, and the result says so). Default: skip for train, strict for val and test.
-    center_crop: side of the test transform's crop before it is resized to input_res; default input_res * 256 / 224.
-    randcrop_scale: least and greatest share of the area that a training crop covers. hflip: mirror half of the clips.
+    Args:
+        num_frames: frames per clip
+        input_res: pixels per side of what the model sees
+        reader: auto, av, decord or sequential
+        loading: strict: a broken file stops the run; skip: train replaces it, val and test leave it out and say so;
+            default: skip for train, else strict
+        deadline: seconds after which a decoder that does not return makes a broken file; 0: no limit and no process
+            of its own
+        center_crop: side of the test transform's crop before it is resized; default: input_res * 256 / 224
+        randcrop_scale: least and greatest share of the area that a training crop covers
+        hflip: mirror half of the training clips
+        norm_mean: mean of each channel, subtracted
+        norm_std: standard deviation of each channel, divided by
     """
 
     num_frames: int = 4

@@ -53,12 +53,20 @@ class ClipReader(Protocol):
 class MILES(nn.Module, PyTorchModelHubMixin):
     """Video encoder, text encoder and a projection of each into the joint space.
 
-    `projection`: "minimal" (one linear layer each, ReLU before the text's) or "" (none). `load_temporal_fix` (also in
-    `video_params`): see `stretch_time`; `strict=False` loads what fits of `load_checkpoint`. `pretrained=False` starts
-    neither encoder from other weights, whatever the sections say: for a caller that loads a checkpoint next.
+    `pretrained=False` starts neither encoder from other weights, whatever the sections say: for a caller that loads a
+    checkpoint next.
 
     Attributes: `settings` (the arguments as plain data), `preprocessing` (`video_params` of a data set: clips as the
     model wants them), `clip_reader` (what `embed_videos` reads with, or None; see `set_clip_reader`).
+
+    Args:
+        video_params: the video encoder, see arch.args.video_params
+        text_params: the text encoder, see arch.args.text_params
+        projection: "minimal" (one linear layer each, ReLU before the text's) or "" (none)
+        projection_dim: width of the joint space
+        load_checkpoint: checkpoint to start from: of this project, MILES, MCQ or Frozen in Time
+        load_temporal_fix: temporal embedding for another number of frames: zeros, interp or nearest
+        strict: stop where a name of the checkpoint does not fit; false loads what fits
     """
 
     video_model: Any

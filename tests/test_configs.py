@@ -20,7 +20,7 @@ from trainer.optim import OPTIMIZERS, SCHEDULES
 from trainer.settings import trainer_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = sorted((ROOT / "configs").glob("*.json"))
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.json") if path.name != "schema.json")
 IDS = [path.name for path in CONFIGS]
 SUPPLIED = ("model", "loss", "module", "tokenize", "rank", "world_size", "seed", "student")
 

@@ -31,6 +31,15 @@ class EvaluationSettings:
     row "tta". prompts: templates for class names. precision: fp32, tf32, bf16, fp16. resamples: of the bootstrap.
     bank: captions of the training split that QB-Norm uses at most (None: all). data_loader: what test.py reads, in
     place of the config's data_loader; one or several.
+
+    Args:
+        rows: rows beside the raw one: "dsl", "qbnorm" or {"type": ..., "args": {...}}
+        stride: stride of sliding windows, makes the row tta; test.py -s
+        prompts: templates for class names, each with one {}
+        precision: fp32, tf32, bf16 or fp16 of the forward pass
+        resamples: resamples of the bootstrap
+        bank: captions of the training split that QB-Norm uses at most; default: all
+        data_loader: loader or loaders that test.py reads, in place of the config's data_loader
     """
 
     rows: Sequence = ()

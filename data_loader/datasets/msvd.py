@@ -36,8 +36,11 @@ def select_queries(captions: list[str], protocol: str) -> list[str]:
 
 @DATASETS.register("MSVD")
 class MSVD(TextVideoDataset):
-    """protocol: the queries in val and test: every caption (all_captions), the first caption of a video (one_caption)
-    or all its captions joined (paragraph). Training draws from all captions in any case."""
+    """MSVD with its 1,200, 100 and 670 videos; training draws from all captions whatever the protocol.
+
+    Args:
+        protocol: queries in val and test: all_captions, one_caption or paragraph
+    """
 
     def __init__(self, data_dir: str, protocol: str = "all_captions", **common: Any) -> None:
         if protocol not in PROTOCOLS:

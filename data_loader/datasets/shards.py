@@ -30,9 +30,14 @@ MEMBER_PATH = re.compile(r"(.*)\[(\d+)\+(\d+)\]/([^/]*)", re.DOTALL)
 
 @DATASETS.register("TarShards")
 class TarShards(TextVideoDataset):
-    """shards: files under data_dir, with {00000..00099} and * as in webdataset; default: <split>/*.tar, or *.tar if no
-    split has a folder. Local files only. Files are never looked for one by one, whatever check_files says. Fewer
-    samples than one batch on every process are an error of the loader at start."""
+    """Local tar files in the layout of webdataset.
+
+    Files are never looked for one by one, whatever check_files says. Fewer samples than one batch on every process are
+    an error of the loader at start.
+
+    Args:
+        shards: glob or list of the tar files below data_dir
+    """
 
     def __init__(self, data_dir: str, shards: str = "", **common: Any) -> None:
         self.shards = shards

@@ -11,8 +11,11 @@ from model.loss import LOSSES, ContrastiveLoss, full_precision
 class MaxMarginRankingLoss(ContrastiveLoss):
     """Mean of max(0, margin - cos(pair) + cos(other)) over all others of each row and of each column.
 
-    `fix_norm` leaves the pairs themselves, whose term is the constant margin, out of the mean. One pair alone has no
-    others: 0 then.
+    A single pair has no others: 0 then.
+
+    Args:
+        margin: by how much a pair must be more alike than others
+        fix_norm: leave the pairs' own constant terms out of the mean
     """
 
     def __init__(self, margin: float = 0.2, fix_norm: bool = True):

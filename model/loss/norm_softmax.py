@@ -10,7 +10,11 @@ from parse_config import ConfigError
 @LOSSES.register("NormSoftmaxLoss")
 class NormSoftmaxLoss(ContrastiveLoss):
     """-(mean log-softmax of the pairs over rows + the same over columns) of cosine / `temperature`: the sum, not
-    the mean, of both directions."""
+    the mean, of both directions.
+
+    Args:
+        temperature: divides the cosines, above 0
+    """
 
     def __init__(self, temperature: float = 0.05):
         super().__init__()

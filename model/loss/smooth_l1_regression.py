@@ -12,7 +12,11 @@ from parse_config import ConfigError
 
 @LOSSES.register("SmoothL1Regression")
 class SmoothL1Regression(ReconstructionLoss):
-    """Smooth L1 distance of the features, averaged over their width; quadratic below `beta`."""
+    """Smooth L1 distance of the features, averaged over their width.
+
+    Args:
+        beta: distance below which the loss is quadratic
+    """
 
     def __init__(self, beta: float = 1.0):
         super().__init__()

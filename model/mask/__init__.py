@@ -17,6 +17,9 @@ class Mask:
 
     A subclass draws them in `draw`, on the CPU and from torch's global generator, so that a seeded step hides the same
     patches on any device.
+
+    Args:
+        ratio: share of each frame's patches that is hidden
     """
 
     def __init__(self, ratio: float = 0.5):

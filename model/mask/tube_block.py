@@ -19,6 +19,10 @@ class TubeBlock(Mask):
     A rectangle's area is uniform from `min_block` (a share of the frame) to what is still to be hidden, the logarithm
     of its height / width uniform within +-log `max_aspect`, its middle uniform over the frame (it may hang over the
     border: else the corners would hardly ever be hidden). The last one is trimmed line by line from its top or bottom.
+
+    Args:
+        min_block: least area of a block, as a share of the frame
+        max_aspect: greatest ratio of a block's height and width, either way
     """
 
     def __init__(self, ratio: float = 0.5, min_block: float = 0.1, max_aspect: float = 3.0):

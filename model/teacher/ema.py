@@ -18,7 +18,12 @@ def cosine_momentum(step: int, steps: int, start: float) -> float:
 
 @TEACHERS.register("EMA")
 class EMA(Teacher):
-    """Moves by 1 - `momentum` of the way after every step; `schedule`: "constant", or "cosine", which rises to 1."""
+    """Moves by 1 - `momentum` of the way to the student after every step.
+
+    Args:
+        momentum: share of itself that the teacher keeps at each step
+        schedule: "constant", or "cosine": rises from momentum to 1 over the run
+    """
 
     def __init__(self, student: nn.Module, momentum: float = 0.996, schedule: str = "constant"):
         super().__init__(student)

@@ -8,7 +8,11 @@ from parse_config import ConfigError
 
 @TEACHERS.register("Snapshot")
 class Snapshot(Teacher):
-    """A copy of the student after every `every`-th step; in between it stays."""
+    """A copy of the student after every `every`-th step; in between it stays.
+
+    Args:
+        every: steps between copies of the student
+    """
 
     def __init__(self, student: nn.Module, every: int = 1000):
         super().__init__(student)

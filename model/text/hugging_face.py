@@ -44,11 +44,16 @@ def build_text_model(
     pooling: str = "cls",
     max_length: int | None = None,
 ) -> PreTrainedModel:
-    """`text_params` -> the transformers model of that hub name or folder, without a pooler (nothing would train it).
+    """The transformers model that `text_params` describe, without a pooler (nothing would train it).
 
-    `pretrained=False` takes the shape alone. `pooling` ("cls", "mean") and `max_length` (tokens; None: what the model
-    can take) are for `pool` and `tokenize`. Raises ConfigError if the model is neither here nor on the hub, or if
+    Raises ConfigError if the model is neither here nor on the hub, or if
     weights are missing in it.
+
+    Args:
+        model: Hugging Face encoder: hub name or folder
+        pretrained: load the model's weights; false takes the shape alone
+        pooling: cls (the first token) or mean (over tokens)
+        max_length: tokens after which captions are cut; default: what the model can take
     """
     if pooling not in ("cls", "mean"):
         raise ConfigError(

@@ -11,13 +11,19 @@ from parse_config import ConfigError, check_args
 
 # Keys of video_params that are not the encoder's own arguments.
 BUILD_KEYS = ("model", "arch_config", "pretrained", "load_temporal_fix")
+OLDER_NAMES = {"place_std": "pos_embed_std"}  # still accepted in JSON
 
 
 def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) -> VideoEncoder:
-    """{"model", "arch_config", "pretrained", any argument of the encoder} -> encoder.
+    """The video encoder that `video_params` describe; any argument of the encoder may stand beside these.
 
-    `arch_config` names one of the encoder's `sizes`; arguments beside it lie over it. `pretrained` (true, a timm name
-    or a path) is followed unless the argument `pretrained` is False. Raises ConfigError.
+    Weights are loaded only if the argument `pretrained` is true too. Raises ConfigError.
+
+    Args:
+        model: registered video encoder
+        arch_config: one of the encoder's sizes; arguments beside it are merged over it; "" for none
+        pretrained: start from an image ViT: true, a timm name or a path; false for random weights
+        load_temporal_fix: the same as arch.args.load_temporal_fix
     """
     json_path = getattr(video_params, "json_path", "") or "arch.args.video_params"
     encoder_name = video_params.get("model", "SpaceTimeTransformer")
@@ -28,7 +34,11 @@ def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) 
         raise ConfigError(
             f"{json_path}.arch_config: {size!r} is no size of {encoder.__name__}; known: {', '.join(sizes)}"
         )
-    args = {key: value for key, value in video_params.items() if key not in BUILD_KEYS}
+    args = {
+        OLDER_NAMES.get(key, key): value
+        for key, value in video_params.items()
+        if key not in BUILD_KEYS
+    }
     check_args(encoder, args, json_path)
     args = {**sizes.get(size, {}), **args}
     if not (pretrained and video_params.get("pretrained", False)):

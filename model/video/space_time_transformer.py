@@ -31,12 +31,29 @@ TIME_INITS = ("zeros", "rand", "copy")
 class SpaceTimeTransformer(VideoEncoder):
     """ViT with divided space-time attention, for any number of frames up to `num_frames`.
 
-    `time_init`: "zeros" (the temporal layers' output projection is zero, so that the network begins as its image
-    ViT), "rand", or "copy" (of the spatial layers, where an image ViT is loaded; "rand" otherwise). `pre_norm`, `act`
-    ("gelu", "quick_gelu") and `norm_eps` are for CLIP's ViTs.
-    `weight_std`, `place_std`, `frame_std`: initial standard deviation of linear layers, of CLS and position embeddings,
-    and of frame embeddings. The defaults are those of Frozen in Time; a small encoder that starts from nothing learns
-    several times as fast with about embed_dim ** -0.5, 0.5 and 0.5.
+    The initial standard deviations are those of Frozen in Time; a small encoder that starts from nothing learns several
+    times as fast with about embed_dim ** -0.5, 0.5 and 0.5. `pre_norm`, `act` and `norm_eps` are for CLIP's ViTs.
+
+    Args:
+        img_size: pixels per side, or (height, width)
+        patch_size: pixels per side of a patch
+        in_chans: channels of a frame
+        embed_dim: width
+        depth: number of blocks
+        num_heads: attention heads per block
+        mlp_ratio: width of the MLP's hidden layer, in embed_dim
+        qkv_bias: whether queries, keys and values have biases
+        num_frames: frames that have an embedding: the longest clip
+        time_init: start of temporal attention: zeros (begins as its image ViT), rand, or copy (of spatial attention,
+            where an image ViT is loaded)
+        drop_rate: dropout of embeddings and projections
+        drop_path_rate: stochastic depth at the last block, rising linearly from 0
+        pre_norm: a norm before the blocks, as CLIP's ViTs have
+        act: activation of the MLP: gelu or quick_gelu
+        norm_eps: epsilon of the norms
+        weight_std: initial standard deviation of linear layers
+        pos_embed_std: initial standard deviation of CLS and position embeddings
+        frame_std: initial standard deviation of frame embeddings
     """
 
     sizes = {
@@ -76,7 +93,7 @@ class SpaceTimeTransformer(VideoEncoder):
         act: str = "gelu",
         norm_eps: float = 1e-6,
         weight_std: float = 0.02,
-        place_std: float = 0.02,
+        pos_embed_std: float = 0.02,
         frame_std: float = 0.0,
     ):
         super().__init__()
@@ -107,7 +124,7 @@ class SpaceTimeTransformer(VideoEncoder):
             for rate in drop_path_rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
-        self._initialise(weight_std, place_std, frame_std)
+        self._initialise(weight_std, pos_embed_std, frame_std)
 
     def forward(
         self,
@@ -161,14 +178,14 @@ class SpaceTimeTransformer(VideoEncoder):
         """Recompute each block in the backward pass instead of keeping its activations."""
         self.checkpointing = on
 
-    def _initialise(self, weight_std: float, place_std: float, frame_std: float) -> None:
+    def _initialise(self, weight_std: float, pos_embed_std: float, frame_std: float) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=weight_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(self.pos_embed, std=place_std)
-        nn.init.trunc_normal_(self.cls_token, std=place_std)
+        nn.init.trunc_normal_(self.pos_embed, std=pos_embed_std)
+        nn.init.trunc_normal_(self.cls_token, std=pos_embed_std)
         if frame_std:
             nn.init.trunc_normal_(self.temporal_embed, std=frame_std)
         if self.time_init == "zeros":

@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(folder):
     made = tiny_models.build_miles(
-        folder, seed=3, time_init="rand", weight_std=0.3, place_std=0.5
+        folder, seed=3, time_init="rand", weight_std=0.3, pos_embed_std=0.5
     ).eval()
     torch.nn.init.normal_(made.video_model.temporal_embed)
     return made

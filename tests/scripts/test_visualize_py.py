@@ -49,7 +49,7 @@ def place(tmp_path_factory):
     for seed, name in enumerate("ab"):
         folder = tiny_models.save_text_model(place / f"text_{name}")
         model = tiny_models.build_miles(
-            folder, seed, time_init="rand", weight_std=0.3, place_std=0.5
+            folder, seed, time_init="rand", weight_std=0.3, pos_embed_std=0.5
         ).eval()
         checkpoint(
             model, folder, place / f"{name}.pth", mask={"type": "Tube", "args": {"ratio": 0.25}}
