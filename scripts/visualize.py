@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,180 +21,200 @@ from parse_config import UserError, cli_entry
 from scripts.figures.alignment import alignment_figure
 from scripts.figures.attention import attention_figure
 from scripts.figures.attention_video import attention_movie
-from scripts.figures.clips import models
+from scripts.figures.clips import open_models
 from scripts.figures.heatmap import PANEL
 from scripts.figures.masking import masking_figure
 from trainer import device
 
 __all__ = ["alignment_figure", "attention_figure", "attention_movie", "masking_figure"]
-CHECKPOINTS = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-OUT = Path("exps/figures")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+CHECKPOINT_STARTS = (
+    b"PK\x03\x04",
+    b"\x80\x02}q",
+    b"\x80\x02\x8a\n",
+)  # zip, and two kinds of pickle
+MINIMUM = {"panel": 16, "fps": 0.01, "most": 1, "window": 0}  # of options
+OUT_FOLDER = Path("exps/figures")
 
 
-def attention(given: argparse.Namespace, common: dict) -> list[Path]:
-    """The PNG, or a moving picture for each video."""
-    how = {
-        "block": given.block,
-        "heads": given.heads,
-        "over": given.over,
-        "title": given.title,
-        **common,
+def draw_attention(args: argparse.Namespace) -> list[Path]:
+    """Writes the PNG, or a moving picture for each video."""
+    models = open_models(args.resume, args.device)
+    options: dict[str, Any] = {
+        "block": args.block,
+        "heads": args.heads,
+        "over": args.over,
+        "title": args.title,
+        **common_options(args),
     }
-    made = models(given.resume, given.device)
-    if not given.animate:
-        return [attention_figure(made, given.videos, given.out, **how)]
-    outs = [given.out.with_suffix(f".{given.animate}")]
-    if len(given.videos) > 1:
-        outs = [
-            outs[0].with_stem(f"{outs[0].stem}_{i}_{Path(video).stem}")
-            for i, video in enumerate(given.videos)
-        ]
-    return [
-        attention_movie(
-            made, video, out, seconds=given.window, fps=given.fps, most=given.most, **how
+    if not args.animate:
+        return [attention_figure(models, args.videos, args.out, **options)]
+    out = args.out.with_suffix(f".{args.animate}")
+    paths = []
+    for i, video in enumerate(args.videos):
+        path = out
+        if len(args.videos) > 1:
+            path = out.with_stem(f"{out.stem}_{i}_{Path(video).stem}")
+        paths.append(
+            attention_movie(
+                models, video, path, seconds=args.window, fps=args.fps, most=args.most, **options
+            )
         )
-        for video, out in zip(given.videos, outs)
-    ]
+    return paths
 
 
-def alignment(given: argparse.Namespace, common: dict) -> list[Path]:
-    """The PNG."""
-    return [
-        alignment_figure(
-            given.resume,
-            given.videos,
-            given.text,
-            given.out,
-            word=given.word,
-            relative=given.relative,
-            title=given.title or None,
-            **common,
-        )
-    ]
+def draw_alignment(args: argparse.Namespace) -> list[Path]:
+    """Writes the PNG."""
+    path = alignment_figure(
+        args.resume,
+        args.videos,
+        args.text,
+        args.out,
+        word=args.word,
+        relative=args.relative,
+        title=args.title or None,
+        **common_options(args),
+    )
+    return [path]
 
 
-def masking(given: argparse.Namespace, common: dict) -> list[Path]:
-    """The PNG."""
-    return [
-        masking_figure(
-            given.resume,
-            given.videos,
-            given.out,
-            seed=given.seed,
-            title=given.title or None,
-            **common,
-        )
-    ]
+def draw_masking(args: argparse.Namespace) -> list[Path]:
+    """Writes the PNG."""
+    path = masking_figure(
+        args.resume,
+        args.videos,
+        args.out,
+        seed=args.seed,
+        title=args.title or None,
+        **common_options(args),
+    )
+    return [path]
 
 
-def parser() -> argparse.ArgumentParser:
-    """One subcommand a kind."""
-    made = argparse.ArgumentParser(
+def common_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that all figures take."""
+    return {"names": args.names, "panel": args.panel, "device": args.device}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One subcommand per figure."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = made.add_subparsers(dest="kind", required=True, metavar="{attention,alignment,masking}")
-    kind = {
-        each.__name__: kinds.add_parser(each.__name__) for each in (attention, alignment, masking)
-    }
-    for each, action in zip(kind.values(), (attention, alignment, masking)):
-        each.set_defaults(run=action)
-        each.add_argument("videos", nargs="*", metavar="VIDEO", help="videos or images")
-        each.add_argument(
-            "-r", "--resume", nargs="+", action="extend", required=True, metavar="CKPT"
-        )
-        each.add_argument(
-            "-o", "--out", type=Path, metavar="FILE", help="default: exps/figures/KIND.png"
-        )
-        each.add_argument(
-            "-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
-        )
-        each.add_argument(
-            "--names", nargs="+", metavar="NAME", help="one for each checkpoint, printed above it"
-        )
-        each.add_argument(
-            "--panel", type=int, default=PANEL, metavar="PIXELS", help=f"a picture's side ({PANEL})"
-        )
-        each.add_argument("--title", default="", help="printed above all")
-    one = kind["attention"]
-    one.add_argument(
+    subparsers = parser.add_subparsers(
+        dest="figure", required=True, metavar="{attention,alignment,masking}"
+    )
+    attention_parser = subparsers.add_parser("attention")
+    attention_parser.set_defaults(draw=draw_attention)
+    add_common_options(attention_parser)
+    add_attention_options(attention_parser)
+
+    alignment_parser = subparsers.add_parser("alignment")
+    alignment_parser.set_defaults(draw=draw_alignment)
+    add_common_options(alignment_parser)
+    alignment_parser.add_argument("--text", required=True)
+    alignment_parser.add_argument(
+        "--word", nargs="+", action="extend", help="these words of the text alone"
+    )
+    alignment_parser.add_argument(
+        "--relative", action="store_true", help="less the mean over the text's words"
+    )
+
+    masking_parser = subparsers.add_parser("masking")
+    masking_parser.set_defaults(draw=draw_masking)
+    add_common_options(masking_parser)
+    masking_parser.add_argument("--seed", type=int, default=0, help="of the mask (0)")
+    return parser
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Options of all figures."""
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="videos or images")
+    parser.add_argument("-r", "--resume", nargs="+", action="extend", required=True, metavar="CKPT")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="default: exps/figures/KIND.png"
+    )
+    parser.add_argument(
+        "-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", help="one for each checkpoint, printed above it"
+    )
+    parser.add_argument(
+        "--panel", type=int, default=PANEL, metavar="PIXELS", help=f"a picture's side ({PANEL})"
+    )
+    parser.add_argument("--title", default="", help="printed above all")
+
+
+def add_attention_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the attention figure and its moving picture."""
+    parser.add_argument(
         "--block", type=int, default=-1, help="from 0, or from the end (default: -1, the last)"
     )
-    one.add_argument("--heads", default="mean", metavar="mean|each|N", help="default: mean")
-    one.add_argument(
+    parser.add_argument("--heads", default="mean", metavar="mean|each|N", help="default: mean")
+    parser.add_argument(
         "--over", choices=("space", "time"), default="space", help="which of a block's two layers"
     )
-    one.add_argument(
+    parser.add_argument(
         "--animate", choices=("gif", "mp4"), help="the whole video, with a sliding window"
     )
-    one.add_argument(
+    parser.add_argument(
         "--window",
         type=float,
         default=0,
         metavar="SECONDS",
         help="of the window (0: the whole video)",
     )
-    one.add_argument(
+    parser.add_argument(
         "--fps", type=float, default=12, help="shown frames for each second of the video (12)"
     )
-    one.add_argument(
+    parser.add_argument(
         "--most", type=int, default=240, metavar="FRAMES", help="at most so many (240)"
     )
-    kind["alignment"].add_argument("--text", required=True)
-    kind["alignment"].add_argument(
-        "--word", nargs="+", action="extend", help="these words of the text alone"
-    )
-    kind["alignment"].add_argument(
-        "--relative", action="store_true", help="less the mean over the text's words"
-    )
-    kind["masking"].add_argument("--seed", type=int, default=0, help="of the mask (0)")
-    return made
 
 
-def sort_out(given: argparse.Namespace):
-    """What follows `-r CKPT` and is no checkpoint is a video; then check what argparse cannot."""
-    first, *others = given.resume
-    given.resume = [first] + [path for path in others if is_checkpoint(path)]
-    given.videos = [path for path in others if not is_checkpoint(path)] + given.videos
-    if not given.videos:
+def complete_arguments(args: argparse.Namespace) -> None:
+    """Tells checkpoints from videos, fills in defaults and checks what argparse cannot. Raises UserError."""
+    first, *others = args.resume
+    args.resume = [first] + [path for path in others if is_checkpoint(path)]
+    args.videos = [path for path in others if not is_checkpoint(path)] + args.videos
+    if not args.videos:
         raise UserError("command line: no VIDEO is given")
-    given.names = given.names or (
-        [short(path) for path in given.resume] if len(given.resume) > 1 else None
-    )
-    if given.names and len(given.names) != len(given.resume):
+    if not args.names and len(args.resume) > 1:
+        args.names = [short_name(path) for path in args.resume]
+    if args.names and len(args.names) != len(args.resume):
         raise UserError(
-            f"--names: {len(given.names)} for {len(given.resume)} checkpoints ({', '.join(given.names)}); "
+            f"--names: {len(args.names)} for {len(args.resume)} checkpoints ({', '.join(args.names)}); "
             "give one for each, in the order of -r, and no VIDEO behind them"
         )
-    for name, least in (("panel", 16), ("fps", 0.01), ("most", 1), ("window", 0)):
-        if getattr(given, name, least) < least:
-            raise UserError(f"--{name} {getattr(given, name)}: {least} or more is needed")
-    given.out = given.out or OUT / f"{given.kind}.png"
-    given.device = str(device.choose_device(given.device))
+    for name, minimum in MINIMUM.items():
+        if getattr(args, name, minimum) < minimum:
+            raise UserError(f"--{name} {getattr(args, name)}: {minimum} or more is needed")
+    args.out = args.out or OUT_FOLDER / f"{args.figure}.png"
+    args.device = str(device.choose_device(args.device))
 
 
 def is_checkpoint(path: str) -> bool:
-    """A folder, a file named or beginning as torch's files are."""
-    if Path(path).suffix.lower() in CHECKPOINTS or Path(path).is_dir():
+    """Whether `path` is a checkpoint rather than a video: a folder, or a file named or beginning as torch's are."""
+    if Path(path).suffix.lower() in CHECKPOINT_SUFFIXES or Path(path).is_dir():
         return True
     if not Path(path).is_file():
         return False
     with open(path, "rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"\x80\x02}q", b"\x80\x02\x8a\n")
+        return file.read(4) in CHECKPOINT_STARTS
 
 
-def short(path: str) -> str:
+def short_name(path: str) -> str:
     """The end of a path that tells runs apart."""
     return "/".join(Path(path).parts[-2:])
 
 
 @cli_entry
-def cli(argv: Sequence[str] | None = None):
+def cli(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    given = parser().parse_args(argv)
-    sort_out(given)
-    for path in given.run(
-        given, {"names": given.names, "panel": given.panel, "device": given.device}
-    ):
+    args = build_parser().parse_args(argv)
+    complete_arguments(args)
+    for path in args.draw(args):
         print(path)
 
 

@@ -1,11 +1,12 @@
 """Which patches a word is like: similarity of each word's feature with every patch feature, over each frame.
 
-W words, T frames, N = Y * X patches a frame (rows, columns), E joint width.
+W words, T frames, N = Y * X patches per frame (rows, columns), E joint width.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from model.miles import MILES
 from model.text.word_features import encode_words
 from parse_config import UserError
-from scripts.figures.clips import File, clips, models
+from scripts.figures.clips import Clip, File, open_models, read_clips
 from scripts.figures.heatmap import PANEL, Scale, overlay, save
 from scripts.figures.sheet import Block, Row, draw
 
@@ -32,16 +33,23 @@ def word_similarity(model: MILES, video_BTCHW: Tensor, text: str) -> tuple[list[
     return words, cosine_WTN.unflatten(2, model.grid(video_BTCHW)[1:]).float().cpu()
 
 
-def choose(words: Sequence[str], wanted: str | Sequence[str] | None) -> list[int]:
-    """Places of the wanted words, of all without any. Raises UserError that says which words there are."""
-    wanted = [wanted] if isinstance(wanted, str) else list(wanted or [])
-    for word in wanted:
-        if word.lower() not in [other.lower() for other in words]:
+def word_indices(words: Sequence[str], selection: str | Sequence[str] | None) -> list[int]:
+    """Indices of the selected words, in any case; of all words if none is selected.
+
+    Raises UserError that lists the words for one that is not among them.
+    """
+    if not selection:
+        return list(range(len(words)))
+    if isinstance(selection, str):
+        selection = [selection]
+    lower_words = [word.lower() for word in words]
+    for word in selection:
+        if word.lower() not in lower_words:
             raise UserError(
                 f"--word {word}: is no word of the text; its words: {', '.join(dict.fromkeys(words))}"
             )
-    low = [word.lower() for word in wanted]
-    return [i for i, word in enumerate(words) if not low or word.lower() in low]
+    lower_selection = [word.lower() for word in selection]
+    return [i for i, word in enumerate(lower_words) if word in lower_selection]
 
 
 def alignment_figure(
@@ -57,41 +65,55 @@ def alignment_figure(
     title: str | None = None,
     device: str = "cpu",
 ) -> Path:
-    """Write a PNG: for each clip a row of its frames and a row for each word of `text` (or for `word` alone), several
-    models side by side under their `names`; one colour scale a clip. `clip`: files, or video_BTCHW.
+    """Writes a PNG: for each clip a row of its frames and a row for each word of `text` (or for `word` alone).
 
-    `relative`: less the mean over the words of the text, place by place: what a word has and the others have not.
+    Several models stand side by side under their `names`; a clip has one colour scale. `clip`: files, or video_BTCHW.
+    `relative`: less the mean over the words of the text at each patch, what a word has and the others have not.
     """
-    made = models(model, device)
-    blocks = []
-    for views in zip(*[clips(one, clip, panel) for one in made]):
-        found = [word_similarity(one, view.video_BTCHW, text) for one, view in zip(made, views)]
-        words = found[0][0]
-        chosen = choose(words, word)
-        heats = [
-            (cosine_WTYX - relative * cosine_WTYX.mean(0)).numpy()[chosen]
-            for _, cosine_WTYX in found
+    models = open_models(model, device)
+    clips_per_model = [read_clips(opened_model, clip, panel) for opened_model in models]
+    blocks = [
+        alignment_block(models, views, text, word, relative) for views in zip(*clips_per_model)
+    ]
+    if title is None:
+        title = f'"{text}"'
+    return save(draw(blocks, names or (), title), out_png)
+
+
+def alignment_block(
+    models: Sequence[MILES],
+    views: Sequence[Clip],
+    text: str,
+    selection: str | Sequence[str] | None,
+    relative: bool,
+) -> Block:
+    """The rows of one clip; `views`: the clip as each model reads it."""
+    words: list[str] = []
+    heats_WTYX = []
+    for model, view in zip(models, views):
+        words, cosine_WTYX = word_similarity(model, view.video_BTCHW, text)
+        if relative:
+            cosine_WTYX = cosine_WTYX - cosine_WTYX.mean(0)
+        heats_WTYX.append(cosine_WTYX.numpy()[word_indices(words, selection)])
+    scale = Scale(
+        min(float(heat.min()) for heat in heats_WTYX),
+        max(float(heat.max()) for heat in heats_WTYX),
+        RELATIVE if relative else LABEL,
+    )
+    rows = [Row("frame", [view.titled_pictures() for view in views], heat=False)]
+    for i, word_index in enumerate(word_indices(words, selection)):
+        groups = [
+            word_pictures(view, heat_WTYX[i], words[word_index], scale)
+            for view, heat_WTYX in zip(views, heats_WTYX)
         ]
-        scale = Scale(
-            min(float(heat.min()) for heat in heats),
-            max(float(heat.max()) for heat in heats),
-            RELATIVE if relative else LABEL,
-        )
-        rows = [
-            Row("frame", [list(zip(view.picture_TPPC, view.titles)) for view in views], heat=False)
-        ]
-        for i, place in enumerate(chosen):
-            rows.append(
-                Row(
-                    "",
-                    [
-                        [
-                            (overlay(picture, heat, scale), words[place])
-                            for picture, heat in zip(view.picture_TPPC, heat_WTYX[i])
-                        ]
-                        for view, heat_WTYX in zip(views, heats)
-                    ],
-                )
-            )
-        blocks.append(Block(views[0].name, rows, scale))
-    return save(draw(blocks, names or (), f'"{text}"' if title is None else title), out_png)
+        rows.append(Row("", groups))
+    return Block(views[0].name, rows, scale)
+
+
+def word_pictures(
+    view: Clip, heat_TYX: np.ndarray, word: str, scale: Scale
+) -> list[tuple[np.ndarray, str]]:
+    """The frames with the heat of a word over them, and the word as their title."""
+    return [
+        (overlay(picture, heat, scale), word) for picture, heat in zip(view.picture_TPPC, heat_TYX)
+    ]

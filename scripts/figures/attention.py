@@ -13,7 +13,7 @@ from torch import Tensor
 from model.miles import MILES
 from model.video.attention import DividedAttention, record_attention
 from parse_config import UserError
-from scripts.figures.clips import Clip, File, clips, models
+from scripts.figures.clips import Clip, File, open_models, read_clips
 from scripts.figures.heatmap import PANEL, Scale, overlay, save
 from scripts.figures.sheet import Block, Row, draw
 
@@ -28,10 +28,12 @@ def cls_attention(
 
     With the weight on CLS itself they add up to 1. `block`: from 0, or from the end (-1: the last). `over`: of the
     block's two layers the spatial one, whose output the block hands on, or the temporal one before it ("time"); CLS
-    sees all frames in both. Raises UserError for a block that is not there.
+    sees all frames in both. Raises UserError for a block that does not exist.
     """
     layers = [
-        m for m in model.video_model.modules() if isinstance(m, DividedAttention) and m.over == over
+        module
+        for module in model.video_model.modules()
+        if isinstance(module, DividedAttention) and module.over == over
     ]
     if not layers:
         raise UserError(
@@ -44,7 +46,8 @@ def cls_attention(
         )
     with record_attention(layers[block]) as maps:
         model.video_features(video_BTCHW.to(model.device))
-    return maps[""][0].cls_BHS[:, :, 1:].unflatten(2, model.grid(video_BTCHW)).float().cpu()
+    patch_attention_BHS = maps[""][0].cls_BHS[:, :, 1:]
+    return patch_attention_BHS.unflatten(2, model.grid(video_BTCHW)).float().cpu()
 
 
 def attention_maps(
@@ -56,18 +59,19 @@ def attention_maps(
 ) -> dict[str, np.ndarray]:
     """{label: heat_TYX} of one clip, in multiples of the share that a uniform attention gives to each token.
 
-    `heads`: "mean", "each" or the number of one.
+    `heads`: "mean", "each" or the number of one head.
     """
     attention_HTYX = cls_attention(model, clip.video_BTCHW, block, over)[0]
-    heat_HTYX = (attention_HTYX * (1 + attention_HTYX[0].numel())).numpy()
+    num_tokens = 1 + attention_HTYX[0].numel()
+    heat_HTYX = (attention_HTYX * num_tokens).numpy()
+    num_heads = len(heat_HTYX)
     if heads == "mean":
         return {"mean of heads": heat_HTYX.mean(0)}
-    if heads != "each" and not (str(heads).isdigit() and int(heads) < len(heat_HTYX)):
-        raise UserError(
-            f"head {heads} is asked of {len(heat_HTYX)}: 0 to {len(heat_HTYX) - 1}, mean or each"
-        )
-    chosen = range(len(heat_HTYX)) if heads == "each" else [int(heads)]
-    return {f"head {i}": heat_HTYX[i] for i in chosen}
+    if heads == "each":
+        return {f"head {i}": heat_HTYX[i] for i in range(num_heads)}
+    if not (str(heads).isdigit() and int(heads) < num_heads):
+        raise UserError(f"head {heads} is asked of {num_heads}: 0 to {num_heads - 1}, mean or each")
+    return {f"head {int(heads)}": heat_HTYX[int(heads)]}
 
 
 def attention_figure(
@@ -83,29 +87,42 @@ def attention_figure(
     title: str = "",
     device: str = "cpu",
 ) -> Path:
-    """Write a PNG: for each clip a row of its frames and a row of attention (or one a head), several models side by
-    side under their `names`; one colour scale a clip. `clip`: files, or video_BTCHW as the model reads it."""
-    made = models(model, device)
-    read = [clips(one, clip, panel) for one in made]
+    """Writes a PNG: for each clip a row of its frames and a row of attention (or one per head).
+
+    Several models stand side by side under their `names`; a clip has one colour scale. `clip`: files, or video_BTCHW
+    as the model reads it.
+    """
+    models = open_models(model, device)
+    clips_per_model = [read_clips(opened_model, clip, panel) for opened_model in models]
     blocks = []
-    for views in zip(*read):
-        heats = [attention_maps(one, view, block, heads, over) for one, view in zip(made, views)]
-        scale = Scale(0, max(float(heat.max()) for maps in heats for heat in maps.values()), LABEL)
-        rows = [
-            Row("frame", [list(zip(view.picture_TPPC, view.titles)) for view in views], heat=False)
+    for views in zip(*clips_per_model):
+        maps_per_model = [
+            attention_maps(opened_model, view, block, heads, over)
+            for opened_model, view in zip(models, views)
         ]
-        for label in dict.fromkeys(label for maps in heats for label in maps):
-            rows.append(
-                Row(
-                    label,
-                    [
-                        [
-                            (overlay(picture, heat, scale), "")
-                            for picture, heat in zip(view.picture_TPPC, maps.get(label, []))
-                        ]
-                        for view, maps in zip(views, heats)
-                    ],
-                )
-            )
-        blocks.append(Block(views[0].name, rows, scale))
+        blocks.append(attention_block(views, maps_per_model))
     return save(draw(blocks, names or (), title), out_png)
+
+
+def attention_block(
+    views: Sequence[Clip], maps_per_model: Sequence[dict[str, np.ndarray]]
+) -> Block:
+    """The rows of one clip, which each model reads as its own view; a model without a head leaves its row empty."""
+    scale = attention_scale(maps_per_model)
+    rows = [Row("frame", [view.titled_pictures() for view in views], heat=False)]
+    for label in dict.fromkeys(label for maps in maps_per_model for label in maps):
+        groups = []
+        for view, maps in zip(views, maps_per_model):
+            pictures = []
+            if label in maps:
+                for picture, heat_YX in zip(view.picture_TPPC, maps[label]):
+                    pictures.append((overlay(picture, heat_YX, scale), ""))
+            groups.append(pictures)
+        rows.append(Row(label, groups))
+    return Block(views[0].name, rows, scale)
+
+
+def attention_scale(maps_per_model: Sequence[dict[str, np.ndarray]]) -> Scale:
+    """From 0 to the highest attention of all models and heads."""
+    highest = max(float(heat.max()) for maps in maps_per_model for heat in maps.values())
+    return Scale(0, highest, LABEL)

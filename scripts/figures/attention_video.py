@@ -10,26 +10,29 @@ from pathlib import Path
 import numpy as np
 
 from model.miles import MILES
-from scripts.figures.attention import LABEL, attention_maps
-from scripts.figures.clips import Clip, File, models, reader_of, whole_clip
+from scripts.figures.attention import attention_maps, attention_scale
+from scripts.figures.clips import Clip, File, clip_reader, open_models, whole_clip
 from scripts.figures.heatmap import PANEL, Scale, overlay
 from scripts.figures.sheet import Block, Row, draw
 from scripts.figures.video_writer import write_movie
 
+MAX_FPS = 50  # browsers slow down a GIF whose frames are shown for less than 2/100 s
 
-def window_at(place: int, length: int, width: int, frames: int) -> tuple[list[int], int]:
-    """The `frames` ascending places that the model sees when `place` of `length` is shown, and which of them that is.
 
-    The window's `width` places lie around `place`, pushed inside the video, and are cut into equal segments; of each
-    the same offset is taken as `place` has in its own. With `width` = `length` these are the family's sliding windows
-    of stride 1. `width` is at least `frames`.
+def window_at(index: int, length: int, width: int, frames: int) -> tuple[list[int], int]:
+    """The `frames` ascending indices that the model sees when frame `index` of `length` is shown, and its position.
+
+    The window's `width` frames lie around `index`, pushed inside the video, and are cut into equal segments; of each
+    segment the frame at the same offset is taken as `index` has in its own. With `width` = `length` these are the
+    sliding windows of stride 1 of the Frozen-in-Time codebases. `width` is at least `frames`.
     """
-    first = min(max(place - width // 2, 0), length - width)
+    first = min(max(index - width // 2, 0), length - width)
     starts = [i * width // frames for i in range(frames)]
     ends = [*starts[1:], width]
-    mine = bisect_right(starts, place - first) - 1
-    offset = place - first - starts[mine]
-    return [first + min(start + offset, end - 1) for start, end in zip(starts, ends)], mine
+    position = bisect_right(starts, index - first) - 1
+    offset = index - first - starts[position]
+    indices = [first + min(start + offset, end - 1) for start, end in zip(starts, ends)]
+    return indices, position
 
 
 def sliding_attention(
@@ -40,18 +43,17 @@ def sliding_attention(
     heads: str | int = "mean",
     over: str = "space",
 ) -> dict[str, np.ndarray]:
-    """{label: heat_FYX}: `attention_maps` of each frame of a whole clip, out of the window around it."""
+    """{label: heat_FYX}: `attention_maps` of each frame of a whole clip, from the window of `width` frames around it."""
     length = clip.video_BTCHW.shape[1]
-    frames = min(reader_of(model).video.num_frames, length)
-    found: dict[str, list[np.ndarray]] = {}
-    for place in range(length):
-        places, mine = window_at(place, length, min(max(width, frames), length), frames)
-        seen = attention_maps(
-            model, clip._replace(video_BTCHW=clip.video_BTCHW[:, places]), block, heads, over
-        )
-        for label, heat_TYX in seen.items():
-            found.setdefault(label, []).append(heat_TYX[mine])
-    return {label: np.stack(heats) for label, heats in found.items()}
+    frames = min(clip_reader(model).video.num_frames, length)
+    width = min(max(width, frames), length)
+    heats: dict[str, list[np.ndarray]] = {}
+    for index in range(length):
+        window_indices, position = window_at(index, length, width, frames)
+        window = clip._replace(video_BTCHW=clip.video_BTCHW[:, window_indices])
+        for label, heat_TYX in attention_maps(model, window, block, heads, over).items():
+            heats.setdefault(label, []).append(heat_TYX[position])
+    return {label: np.stack(heats_YX) for label, heats_YX in heats.items()}
 
 
 def attention_movie(
@@ -70,32 +72,52 @@ def attention_movie(
     title: str = "",
     device: str = "cpu",
 ) -> Path:
-    """Write a GIF or MP4: the video, and beside it the attention of each model (of each head), in one colour scale.
+    """Writes a GIF or MP4: the video, and beside it the attention of each model (of each head), in one colour scale.
 
     The window covers `seconds`, or the whole video with 0. At most `most` frames are shown, about `fps` of them for
     each second of the video.
     """
-    made = models(model, device)
-    read = [whole_clip(one, video, fps, most, panel) for one in made]
-    clip, at = read[0]
-    width = (
-        len(at)
-        if not seconds
-        else max(1, round(seconds * (len(at) - 1) / max(at[-1] - at[0], 1e-9)))
-    )
-    heats = [
-        sliding_attention(one, view, width, block, heads, over)
-        for one, (view, _) in zip(made, read)
+    models = open_models(model, device)
+    views = [whole_clip(opened_model, video, fps, most, panel) for opened_model in models]
+    clip, times = views[0]
+    width = window_width(times, seconds)
+    maps_per_model = [
+        sliding_attention(opened_model, view, width, block, heads, over)
+        for opened_model, (view, _) in zip(models, views)
     ]
-    scale = Scale(0, max(float(heat.max()) for maps in heats for heat in maps.values()), LABEL)
-    pages = []
-    for i, (picture, time) in enumerate(zip(clip.picture_TPPC, clip.titles)):
-        groups = [[(picture, time)]] + [
-            [(overlay(picture, heat[i], scale), label) for label, heat in maps.items()]
-            for maps in heats
-        ]
-        pages.append(
-            draw([Block(clip.name, [Row("", groups)], scale)], ["", *names] if names else (), title)
+    headings = ["", *names] if names else []
+    scale = attention_scale(maps_per_model)
+    pages = [
+        movie_page(clip, index, maps_per_model, scale, headings, title)
+        for index in range(len(times))
+    ]
+    duration = times[-1] - times[0]
+    if duration > 0:
+        fps = (len(times) - 1) / duration
+    return write_movie(pages, Path(out), min(fps, MAX_FPS))
+
+
+def window_width(times: Sequence[float], seconds: float) -> int:
+    """Number of shown frames that a window of `seconds` covers; all of them with 0."""
+    if not seconds:
+        return len(times)
+    duration = max(times[-1] - times[0], 1e-9)
+    return max(1, round(seconds * (len(times) - 1) / duration))
+
+
+def movie_page(
+    clip: Clip,
+    index: int,
+    maps_per_model: Sequence[dict[str, np.ndarray]],
+    scale: Scale,
+    headings: Sequence[str],
+    title: str,
+) -> np.ndarray:
+    """A shown frame, and beside it the attention of each model and head -> uint8 (H, W, 3)."""
+    picture = clip.picture_TPPC[index]
+    groups = [[(picture, clip.titles[index])]]
+    for maps in maps_per_model:
+        groups.append(
+            [(overlay(picture, heat_FYX[index], scale), label) for label, heat_FYX in maps.items()]
         )
-    speed = (len(at) - 1) / (at[-1] - at[0]) if len(at) > 1 and at[-1] > at[0] else fps
-    return write_movie(pages, Path(out), min(speed, 50))
+    return draw([Block(clip.name, [Row("", groups)], scale)], headings, title)

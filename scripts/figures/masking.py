@@ -1,95 +1,118 @@
-"""What masked visual modeling hides of a clip, and how far the model's guess of each hidden patch is off.
+"""What masked visual modeling hides of a clip, and how far the model's prediction of each hidden patch is off.
 
-B = 1 clip, T frames, N = Y * X patches a frame (rows, columns), D encoder width.
+B = 1 clip, T frames, N = Y * X patches per frame (rows, columns), M = T * N patches, D encoder width.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.load import find_checkpoint, is_hub_id
 from model.loss import LOSSES
 from model.miles import MILES
 from model.restore import described
 from model.weights import read_checkpoint
 from parse_config import Config, to_plain
-from scripts.figures.clips import Clip, File, clips, models
+from scripts.figures.clips import Clip, File, open_models, read_clips
 from scripts.figures.heatmap import PANEL, Scale, enlarge, overlay, save
 from scripts.figures.sheet import Block, Row, draw
 from trainer.objectives.miles_pretraining import MILESPretraining
 
-TAKEN = (
-    "mask",
-    "mvm_loss",
-    "target_space",
-)  # of the checkpoint's objective; the rest does not change the error
+# Arguments of the checkpoint's objective that are used; the others do not change the error.
+OBJECTIVE_KEYS = ("mask", "mvm_loss", "target_space")
+GREY = np.uint8(128)  # of hidden patches
 
 
 class Masking(NamedTuple):
     """The objective with the checkpoint's teacher and [MASK] token, and in words which those are."""
 
     objective: MILESPretraining
-    about: str
+    description: str
 
 
 @torch.no_grad()
-def masking_of(model: MILES | File, device: str = "cpu") -> Masking:
+def load_masking(model: MILES | File, device: str = "cpu") -> Masking:
     """The objective that trained a checkpoint: its mask, distance, teacher and [MASK] token.
 
-    What the file does not hold (of other projects, exported folders, a model alone) is the default mask and distance,
-    the model itself as teacher, zeros as [MASK] token; `about` says so. Raises ConfigError.
+    What the file does not hold (of other projects, exported folders, a model without a file) is the default mask and
+    distance, the model itself as teacher, zeros as [MASK] token; `description` says so. Raises ConfigError.
     """
-    checkpoint = {} if isinstance(model, MILES) or Path(model).is_dir() else read_checkpoint(model)
-    section = described(checkpoint).get("objective") or {}
-    args = {
-        key: Config(value, f"objective.args.{key}") if isinstance(value, Mapping) else value
-        for key, value in (to_plain(section).get("args") or {}).items()
-        if key in TAKEN
-    }
-    student = models(model, device)[0]
+    checkpoint = training_checkpoint(model)
+    student = open_models(model, device)[0]
     objective = MILESPretraining(
-        student, LOSSES.build({"type": "NormSoftmaxLoss"}), teacher={"type": "Frozen"}, **args
+        student,
+        LOSSES.build({"type": "NormSoftmaxLoss"}),
+        teacher={"type": "Frozen"},
+        **objective_args(checkpoint),
     )
-    held = checkpoint.get("objective") or {}
-    teacher = {
-        name.removeprefix("teacher."): x for name, x in held.items() if name.startswith("teacher.")
+    state = checkpoint.get("objective") or {}
+    teacher_state = {
+        name.removeprefix("teacher."): value
+        for name, value in state.items()
+        if name.startswith("teacher.")
     }
-    if teacher:
-        objective.teacher.load_state_dict(teacher)
-    objective.mask_token_D.data = (
-        held["mask_token_D"].float()
-        if "mask_token_D" in held
-        else torch.zeros_like(objective.mask_token_D)
-    )
-    said = ["the checkpoint's teacher" if teacher else "the model itself (no teacher in the file)"]
-    said += [] if "mask_token_D" in held else ["[MASK] is zeros (none in the file)"]
-    return Masking(objective.to(device).eval(), "target: " + ", ".join(said))
+    if teacher_state:
+        objective.teacher.load_state_dict(teacher_state)
+        description = "target: the checkpoint's teacher"
+    else:
+        description = "target: the model itself (no teacher in the file)"
+    if "mask_token_D" in state:
+        objective.mask_token_D.data = state["mask_token_D"].float()
+    else:
+        objective.mask_token_D.data = torch.zeros_like(objective.mask_token_D)
+        description += ", [MASK] is zeros (none in the file)"
+    return Masking(objective.to(device).eval(), description)
+
+
+def training_checkpoint(model: MILES | File) -> Mapping[str, Any]:
+    """The content of a checkpoint's file; {} for a model, an exported folder or a hub id, which have none."""
+    if isinstance(model, MILES) or is_hub_id(model):
+        return {}
+    path = find_checkpoint(Path(model))
+    return {} if path.is_dir() else read_checkpoint(path)
+
+
+def objective_args(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a checkpoint's objective that decide what is hidden and how errors are measured."""
+    section = to_plain(described(checkpoint).get("objective") or {})
+    args = {}
+    for key, value in (section.get("args") or {}).items():
+        if key in OBJECTIVE_KEYS:
+            is_block = isinstance(value, Mapping)
+            args[key] = Config(value, f"objective.args.{key}") if is_block else value
+    return args
 
 
 @torch.no_grad()
 def masking_error(masking: Masking, video_BTCHW: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """-> (mask_TYX, error_TYX): what is hidden of the first clip, and the objective's distance at each place.
+    """-> (mask_TYX, error_TYX): what is hidden of the first clip, and the objective's distance at each patch.
 
-    The distance is the loss of that place alone; the mean over the hidden ones is the objective's loss_mvm. It is there
-    for the places that are seen too, which the loss leaves out.
+    The distance is the loss of that patch alone; the mean over the hidden ones is the objective's loss_mvm. Visible
+    patches, which the loss leaves out, have an error too.
     """
-    objective, grid = masking.objective, masking.objective.model.grid(video_BTCHW)
+    objective = masking.objective
+    grid = objective.model.grid(video_BTCHW)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         mask_BTN = objective.mask(1, grid, video_BTCHW.device)
-    _, guess_BTND = objective.features(
+    _, predicted_BTND = objective.features(
         objective.model, video_BTCHW[:1], mask_BTN, objective.mask_token_D
     )
     _, target_BTND = objective.features(objective.teacher, video_BTCHW[:1])
-    one = mask_BTN.new_ones(1, 1, 1)
-    error_M = [
-        objective.reconstruct(guess[None, None, None], target[None, None, None], one)[0, 0]
-        for guess, target in zip(guess_BTND.flatten(0, 2), target_BTND.flatten(0, 2))
-    ]
-    return mask_BTN.view(grid).cpu(), torch.stack(error_M).view(grid).float().cpu()
+    hidden_111 = mask_BTN.new_ones(1, 1, 1)
+    errors = []
+    for predicted_D, target_D in zip(predicted_BTND.flatten(0, 2), target_BTND.flatten(0, 2)):
+        sum_and_count_12 = objective.reconstruct(
+            predicted_D[None, None, None], target_D[None, None, None], hidden_111
+        )
+        errors.append(sum_and_count_12[0, 0])
+    error_M = torch.stack(errors)
+    return mask_BTN.view(grid).cpu(), error_M.view(grid).float().cpu()
 
 
 def masking_figure(
@@ -103,61 +126,64 @@ def masking_figure(
     title: str | None = None,
     device: str = "cpu",
 ) -> Path:
-    """Write a PNG: for each clip its frames, what the mask leaves of them, and the error at the hidden places; several
-    models side by side under their `names`; one colour scale a clip. `clip`: files, or video_BTCHW."""
-    given = list(model) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
-    made = [masking_of(one, device) for one in given]
+    """Writes a PNG: for each clip its frames, what the mask leaves of them, and the error at the hidden patches.
+
+    Several models stand side by side under their `names`; a clip has one colour scale. `clip`: files, or video_BTCHW.
+    """
+    sources = [model] if isinstance(model, MILES | str | os.PathLike) else model
+    maskings = [load_masking(source, device) for source in sources]
+    clips_per_model = [read_clips(masking.objective.model, clip, panel) for masking in maskings]
     blocks = []
-    for views in zip(*[clips(one.objective.model, clip, panel) for one in made]):
-        found = [
-            masking_error(one, view.video_BTCHW.to(device), seed) for one, view in zip(made, views)
+    for views in zip(*clips_per_model):
+        errors = [
+            masking_error(masking, view.video_BTCHW.to(device), seed)
+            for masking, view in zip(maskings, views)
         ]
-        label = type(made[0].objective.reconstruct).__name__
-        scale = Scale(
-            0,
-            max([float(e[m].max()) for m, e in found if m.any()], default=1.0),
-            f"error ({label})",
-        )
-        rows = [
-            Row("frame", [list(zip(view.picture_TPPC, view.titles)) for view in views], heat=False),
-            Row(
-                "masked",
-                [hidden(view, m.numpy()) for view, (m, _) in zip(views, found)],
-                heat=False,
-            ),
-            Row(
-                "error",
-                [errors(view, m.numpy(), e.numpy(), scale) for view, (m, e) in zip(views, found)],
-            ),
-        ]
-        blocks.append(Block(views[0].name, rows, scale))
-    about = "; ".join(dict.fromkeys(one.about for one in made))
-    return save(draw(blocks, names or (), about if title is None else title), out_png)
+        loss_name = type(maskings[0].objective.reconstruct).__name__
+        blocks.append(masking_block(views, errors, f"error ({loss_name})"))
+    if title is None:
+        title = "; ".join(dict.fromkeys(masking.description for masking in maskings))
+    return save(draw(blocks, names or (), title), out_png)
 
 
-def hidden(view: Clip, mask_TYX: np.ndarray) -> list[tuple[np.ndarray, str]]:
-    """The frames with the hidden patches in plain grey."""
-    return [
-        (
-            np.where(
-                enlarge(mask, picture.shape[:2], smooth=False)[..., None] > 0,
-                np.uint8(128),
-                picture,
-            ),
-            "",
-        )
-        for picture, mask in zip(view.picture_TPPC, mask_TYX)
+def masking_block(
+    views: Sequence[Clip], errors: Sequence[tuple[Tensor, Tensor]], label: str
+) -> Block:
+    """The rows of one clip; errors: (mask_TYX, error_TYX) of each model. label: of the colour scale."""
+    highest = [float(error[mask].max()) for mask, error in errors if mask.any()]
+    scale = Scale(0, max(highest, default=1.0), label)
+    frame_groups = [view.titled_pictures() for view in views]
+    masked_groups = []
+    error_groups = []
+    for view, (mask_TYX, error_TYX) in zip(views, errors):
+        masked_groups.append(masked_pictures(view, mask_TYX.numpy()))
+        error_groups.append(error_pictures(view, mask_TYX.numpy(), error_TYX.numpy(), scale))
+    rows = [
+        Row("frame", frame_groups, heat=False),
+        Row("masked", masked_groups, heat=False),
+        Row("error", error_groups),
     ]
+    return Block(views[0].name, rows, scale)
 
 
-def errors(
+def masked_pictures(view: Clip, mask_TYX: np.ndarray) -> list[tuple[np.ndarray, str]]:
+    """The frames with the hidden patches in plain grey."""
+    pictures = []
+    for picture, mask_YX in zip(view.picture_TPPC, mask_TYX):
+        hidden_PP = enlarge(mask_YX, picture.shape[:2], smooth=False) > 0
+        pictures.append((np.where(hidden_PP[..., None], GREY, picture), ""))
+    return pictures
+
+
+def error_pictures(
     view: Clip, mask_TYX: np.ndarray, error_TYX: np.ndarray, scale: Scale
 ) -> list[tuple[np.ndarray, str]]:
     """The error at the hidden patches, each as a block, with its mean over the frame."""
-    return [
-        (
-            overlay(picture, np.where(mask, error, np.nan), scale, smooth=False),
-            f"mean {error[mask].mean():.3f}" if mask.any() else "nothing hidden",
-        )
-        for picture, mask, error in zip(view.picture_TPPC, mask_TYX, error_TYX)
-    ]
+    pictures = []
+    for picture, mask_YX, error_YX in zip(view.picture_TPPC, mask_TYX, error_TYX):
+        hidden_error_YX = np.where(mask_YX, error_YX, np.nan)
+        title = "nothing hidden"
+        if mask_YX.any():
+            title = f"mean {error_YX[mask_YX].mean():.3f}"
+        pictures.append((overlay(picture, hidden_error_YX, scale, smooth=False), title))
+    return pictures

@@ -1,4 +1,4 @@
-"""Pictures that move: GIF through Pillow, MP4 (H.264) through PyAV."""
+"""Writes films: GIF through Pillow, MP4 (H.264) through PyAV. F frames, H, W pixels, C channels."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -8,57 +8,60 @@ import numpy as np
 
 from parse_config import UserError
 
+PALETTE_FRAMES = 6  # from which, about, the colours of a GIF are taken
 
-def write_movie(picture_FHWC: Sequence[np.ndarray], out: Path, fps: float) -> Path:
-    """uint8 pictures of one size -> `out`, as its suffix says; each is shown for 1 / fps seconds. -> its path.
 
-    A GIF's times are whole hundredths of a second; H.264 takes even sides only, so white is added.
+def write_movie(frame_FHWC: Sequence[np.ndarray], out: Path, fps: float) -> Path:
+    """Writes uint8 frames of one size to `out`, in the format of its suffix; returns `out`.
+
+    Each frame is shown for 1 / fps seconds. A GIF's times are whole hundredths of a second; H.264 takes even sides
+    only, so white is added.
     """
-    writer = {".gif": _gif, ".mp4": _mp4}.get(out.suffix.lower())
-    if writer is None:
+    suffix = out.suffix.lower()
+    if suffix not in (".gif", ".mp4"):
         raise UserError(f"{out}: a moving picture ends in .gif or .mp4")
     out.parent.mkdir(parents=True, exist_ok=True)
-    writer(picture_FHWC, out, fps)
+    if suffix == ".gif":
+        _write_gif(frame_FHWC, out, fps)
+    else:
+        _write_mp4(frame_FHWC, out, fps)
     return out
 
 
-def _gif(picture_FHWC: Sequence[np.ndarray], out: Path, fps: float):
+def _write_gif(frame_FHWC: Sequence[np.ndarray], out: Path, fps: float) -> None:
     from PIL import Image
 
-    shared = Image.fromarray(
-        np.concatenate(picture_FHWC[:: max(1, len(picture_FHWC) // 6)])
-    ).quantize(256)
-    pages = [
-        Image.fromarray(picture).quantize(palette=shared, dither=Image.Dither.NONE)
-        for picture in picture_FHWC
+    stride = max(1, len(frame_FHWC) // PALETTE_FRAMES)
+    palette = Image.fromarray(np.concatenate(frame_FHWC[::stride])).quantize(256)
+    images = [
+        Image.fromarray(frame_HWC).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame_HWC in frame_FHWC
     ]
-    pages[0].save(
+    images[0].save(
         out,
         format="GIF",
         save_all=True,
-        append_images=pages[1:],
+        append_images=images[1:],
         loop=0,
         duration=round(100 / fps) * 10,
     )
 
 
-def _mp4(picture_FHWC: Sequence[np.ndarray], out: Path, fps: float):
+def _write_mp4(frame_FHWC: Sequence[np.ndarray], out: Path, fps: float) -> None:
     import av
 
-    rate = Fraction(fps).limit_denominator(1000)
+    height, width = frame_FHWC[0].shape[:2]
+    padding = ((0, height % 2), (0, width % 2), (0, 0))
     with av.open(str(out), "w") as container:
         stream = container.add_stream(
-            "libx264", rate=rate, options={"crf": "18", "preset": "veryfast"}
+            "libx264",
+            rate=Fraction(fps).limit_denominator(1000),
+            options={"crf": "18", "preset": "veryfast"},
         )
-        height, width = picture_FHWC[0].shape[:2]
-        stream.height, stream.width, stream.pix_fmt = (
-            height + height % 2,
-            width + width % 2,
-            "yuv420p",
-        )
-        for picture in picture_FHWC:
-            picture = np.pad(
-                picture, ((0, height % 2), (0, width % 2), (0, 0)), constant_values=255
-            )
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        stream.height = height + height % 2
+        stream.width = width + width % 2
+        stream.pix_fmt = "yuv420p"
+        for frame_HWC in frame_FHWC:
+            padded_HWC = np.pad(frame_HWC, padding, constant_values=255)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(padded_HWC, format="rgb24")))
         container.mux(stream.encode())

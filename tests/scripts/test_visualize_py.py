@@ -14,9 +14,9 @@ from model import load_model
 from scripts import visualize
 from scripts.figures.alignment import word_similarity
 from scripts.figures.attention import attention_maps
-from scripts.figures.clips import clips
+from scripts.figures.clips import read_clips
 from scripts.figures.heatmap import FAINT, FULL, Scale, enlarge, overlay
-from scripts.figures.masking import masking_error, masking_of
+from scripts.figures.masking import load_masking, masking_error
 from scripts.figures.sheet import (
     BAR,
     GAP,
@@ -43,23 +43,26 @@ BELOW = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A folder with a.pth, b.pth, clips and a picture."""
-    place = tmp_path_factory.mktemp("place")
+def folder(tmp_path_factory):
+    """Holds a.pth, b.pth, clips and a picture."""
+    folder = tmp_path_factory.mktemp("figures")
     for seed, name in enumerate("ab"):
-        folder = tiny_models.save_text_model(place / f"text_{name}")
+        text_folder = tiny_models.save_text_model(folder / f"text_{name}")
         model = tiny_models.build_miles(
-            folder, seed, time_init="rand", weight_std=0.3, pos_embed_std=0.5
+            text_folder, seed, time_init="rand", weight_std=0.3, pos_embed_std=0.5
         ).eval()
         checkpoint(
-            model, folder, place / f"{name}.pth", mask={"type": "Tube", "args": {"ratio": 0.25}}
+            model,
+            text_folder,
+            folder / f"{name}.pth",
+            mask={"type": "Tube", "args": {"ratio": 0.25}},
         )
     for name in ("h264.mp4", "h264-8.mp4", "vp9.webm"):
-        make(name, place)
+        make(name, folder)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(
-        place / "still.jpg"
+        folder / "still.jpg"
     )
-    return place
+    return folder
 
 
 def run(capsys, *words):
@@ -68,11 +71,12 @@ def run(capsys, *words):
 
 
 def refused(capsys, *words):
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         visualize.cli([str(word) for word in words])
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and said.count("\n") == 1 and said.startswith("error: ")
-    return said
+    message = capsys.readouterr().err
+    assert exit_info.value.code == 2 and message.count("\n") == 1
+    assert message.startswith("error: ")
+    return message
 
 
 def panel(path, row, column, top=BELOW):
@@ -85,11 +89,9 @@ def panel(path, row, column, top=BELOW):
 def test_overlay_pixel_by_pixel(smooth):
     from matplotlib import colormaps
 
-    made = np.random.default_rng(0)
-    picture, heat = (
-        made.integers(0, 255, (12, 16, 3), np.uint8),
-        made.normal(size=(3, 4)).astype(np.float32),
-    )
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 255, (12, 16, 3), np.uint8)
+    heat = random.normal(size=(3, 4)).astype(np.float32)
     scale = Scale(-0.5, 1.0, "x", "viridis")
     drawn, values = overlay(picture, heat, scale, smooth), enlarge(heat, (12, 16), smooth)
     for y in range(12):
@@ -97,8 +99,10 @@ def test_overlay_pixel_by_pixel(smooth):
             share = min(max((float(values[y, x]) + 0.5) / 1.5, 0.0), 1.0)
             cover = FAINT + (FULL - FAINT) * share
             grey = picture[y, x] @ [0.299, 0.587, 0.114]
-            wanted = [(1 - cover) * grey + cover * 255 * c for c in colormaps["viridis"](share)[:3]]
-            np.testing.assert_allclose(drawn[y, x], wanted, atol=0.51)
+            expected = [
+                (1 - cover) * grey + cover * 255 * c for c in colormaps["viridis"](share)[:3]
+            ]
+            np.testing.assert_allclose(drawn[y, x], expected, atol=0.51)
 
 
 def test_enlarging_is_smooth_and_invents_no_values():
@@ -130,8 +134,8 @@ def test_what_is_unknown_is_left_dim():
 
 
 def test_a_sheet_holds_its_pictures_to_the_pixel():
-    made = np.random.default_rng(1)
-    pictures = made.integers(0, 255, (2, 3, 20, 30, 3), np.uint8)
+    random = np.random.default_rng(1)
+    pictures = random.integers(0, 255, (2, 3, 20, 30, 3), np.uint8)
     rows = [
         Row(
             "one",
@@ -153,40 +157,40 @@ def test_a_sheet_holds_its_pictures_to_the_pixel():
                 )
 
 
-def test_attention_drawn_is_attention_computed(place, capsys):
-    videos = [place / "h264.mp4", place / "vp9.webm"]
+def test_attention_drawn_is_attention_computed(folder, capsys):
+    videos = [folder / "h264.mp4", folder / "vp9.webm"]
     (out,) = run(
         capsys,
         "attention",
         "-r",
-        place / "a.pth",
+        folder / "a.pth",
         *videos,
         "-o",
-        place / "deep/a.png",
+        folder / "deep/a.png",
         "--panel",
         SIDE,
     )
     block = TITLE + LINE + 2 * (SIDE + GAP)
     assert Image.open(out).size == (LEFT + 4 * (SIDE + GAP) + 12 + BAR - 16, TOP + 2 * block + GAP)
-    model = load_model(place / "a.pth", "cpu")
-    for number, clip in enumerate(clips(model, videos, SIDE)):
+    model = load_model(folder / "a.pth", "cpu")
+    for number, clip in enumerate(read_clips(model, videos, SIDE)):
         heat = attention_maps(model, clip)["mean of heads"]
         for t in range(4):
             np.testing.assert_array_equal(
                 panel(out, number * block - SIDE - GAP, t), clip.picture_TPPC[t]
             )
-            wanted = overlay(
+            expected = overlay(
                 clip.picture_TPPC[t], heat[t], Scale(0, heat.max(), "")
             )  # one scale for all its frames
-            np.testing.assert_array_equal(panel(out, number * block, t), wanted)
+            np.testing.assert_array_equal(panel(out, number * block, t), expected)
 
 
-def test_each_head_any_block_and_two_checkpoints(place, capsys):
+def test_each_head_any_block_and_two_checkpoints(folder, capsys):
     common = (
         "-r",
-        place / "a.pth",
-        place / "b.pth",
-        place / "h264.mp4",
+        folder / "a.pth",
+        folder / "b.pth",
+        folder / "h264.mp4",
         "--panel",
         SIDE,
     )  # a video behind -r A B
@@ -195,7 +199,7 @@ def test_each_head_any_block_and_two_checkpoints(place, capsys):
         "attention",
         *common,
         "-o",
-        place / "h.png",
+        folder / "h.png",
         "--heads",
         "each",
         "--block",
@@ -205,11 +209,13 @@ def test_each_head_any_block_and_two_checkpoints(place, capsys):
     )
     assert Image.open(out).size[1] == TOP + HEAD + TITLE + LINE + 3 * (SIDE + GAP) + GAP
     heats = [
-        attention_maps(model, clips(model, place / "h264.mp4", SIDE)[0], 0, "each", "time")
-        for model in (load_model(place / "a.pth", "cpu"), load_model(place / "b.pth", "cpu"))
+        attention_maps(model, read_clips(model, folder / "h264.mp4", SIDE)[0], 0, "each", "time")
+        for model in (load_model(folder / "a.pth", "cpu"), load_model(folder / "b.pth", "cpu"))
     ]
     scale = Scale(0, max(heat.max() for maps in heats for heat in maps.values()), "")
-    picture = clips(load_model(place / "a.pth", "cpu"), place / "h264.mp4", SIDE)[0].picture_TPPC[2]
+    picture = read_clips(load_model(folder / "a.pth", "cpu"), folder / "h264.mp4", SIDE)[
+        0
+    ].picture_TPPC[2]
     np.testing.assert_array_equal(
         panel(out, HEAD + SIDE + GAP, 2), overlay(picture, heats[0]["head 1"][2], scale)
     )
@@ -220,78 +226,79 @@ def test_each_head_any_block_and_two_checkpoints(place, capsys):
 
 
 @pytest.mark.parametrize("more", [(), ("--relative",)])
-def test_alignment_drawn_is_alignment_computed(place, capsys, more):
+def test_alignment_drawn_is_alignment_computed(folder, capsys, more):
     (out,) = run(
         capsys,
         "alignment",
         "-r",
-        place / "a.pth",
-        place / "h264.mp4",
+        folder / "a.pth",
+        folder / "h264.mp4",
         "--text",
         "a red dog",
         "--word",
         "dog",
         "red",
         "-o",
-        place / "w.png",
+        folder / "w.png",
         "--panel",
         SIDE,
         *more,
     )
-    model = load_model(place / "a.pth", "cpu")
-    clip = clips(model, place / "h264.mp4", SIDE)[0]
+    model = load_model(folder / "a.pth", "cpu")
+    clip = read_clips(model, folder / "h264.mp4", SIDE)[0]
     heat = word_similarity(model, clip.video_BTCHW, "a red dog")[1].numpy()
     heat = (heat - sum(heat) / 3 if more else heat)[1:]
     for w in range(2):
         for t in range(4):
-            wanted = overlay(clip.picture_TPPC[t], heat[w, t], Scale(heat.min(), heat.max(), ""))
-            seen = panel(out, HEAD + LINE + w * (SIDE + LINE + GAP), t)
-            assert np.abs(seen.astype(int) - wanted).max() <= bool(more)
+            expected = overlay(clip.picture_TPPC[t], heat[w, t], Scale(heat.min(), heat.max(), ""))
+            drawn = panel(out, HEAD + LINE + w * (SIDE + LINE + GAP), t)
+            assert np.abs(drawn.astype(int) - expected).max() <= bool(more)
 
 
-def test_masking_drawn_is_masking_computed(place, capsys):
+def test_masking_drawn_is_masking_computed(folder, capsys):
     (out,) = run(
         capsys,
         "masking",
         "-r",
-        place / "a.pth",
-        place / "h264.mp4",
+        folder / "a.pth",
+        folder / "h264.mp4",
         "--seed",
         3,
         "-o",
-        place / "m.png",
+        folder / "m.png",
         "--panel",
         SIDE,
     )
-    made = masking_of(place / "a.pth")
-    clip = clips(made.objective.model, place / "h264.mp4", SIDE)[0]
-    mask, error = masking_error(made, clip.video_BTCHW, 3)
-    blind, shown = panel(out, HEAD, 1), panel(out, HEAD + SIDE + GAP + LINE, 1)
+    masking = load_masking(folder / "a.pth")
+    clip = read_clips(masking.objective.model, folder / "h264.mp4", SIDE)[0]
+    mask, error = masking_error(masking, clip.video_BTCHW, 3)
+    masked_picture = panel(out, HEAD, 1)
+    error_picture = panel(out, HEAD + SIDE + GAP + LINE, 1)
     patch = SIDE // 4
     for y in range(4):
         for x in range(4):
             at = slice(y * patch, (y + 1) * patch), slice(x * patch, (x + 1) * patch)
-            assert bool((blind[at] == 128).all()) == bool(mask[1, y, x])
-            assert mask[1, y, x] or (blind[at] == clip.picture_TPPC[1][at]).all()
+            assert bool((masked_picture[at] == 128).all()) == bool(mask[1, y, x])
+            assert mask[1, y, x] or (masked_picture[at] == clip.picture_TPPC[1][at]).all()
     assert mask[1].sum() == 4
     heat = np.where(mask, error, np.nan)[1]
-    wanted = overlay(
+    expected = overlay(
         clip.picture_TPPC[1], heat, Scale(0, float(error[mask].max()), ""), smooth=False
     )
-    np.testing.assert_array_equal(shown, wanted)
+    np.testing.assert_array_equal(error_picture, expected)
 
 
-def test_an_image_is_one_frame_and_an_exported_folder_a_checkpoint(place, capsys):
-    load_model(place / "a.pth", "cpu").save_pretrained(place / "folder")
+def test_an_image_is_one_frame_and_an_exported_folder_a_checkpoint(folder, capsys):
+    load_model(folder / "a.pth", "cpu").save_pretrained(folder / "exported")
     for kind, more in (("attention", ()), ("alignment", ("--text", "a dog")), ("masking", ())):
         (out,) = run(
             capsys,
             kind,
             "-r",
-            place / "folder",
-            place / "still.jpg",
+            folder / "exported",
+            folder / "still.jpg",
             "-o",
-            place / "s.png",
+            folder / "s.png",
             "--panel",
             SIDE,
             *more,
@@ -305,27 +312,27 @@ def test_an_image_is_one_frame_and_an_exported_folder_a_checkpoint(place, capsys
 
 
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
-def test_moving_pictures_show_every_frame(place, capsys, kind):
+def test_moving_pictures_show_every_frame(folder, capsys, kind):
     (out,) = run(
         capsys,
         "attention",
         "-r",
-        place / "a.pth",
-        place / "b.pth",
-        place / "h264-8.mp4",
+        folder / "a.pth",
+        folder / "b.pth",
+        folder / "h264-8.mp4",
         "--animate",
         kind,
         "--fps",
         100,
         "-o",
-        place / "x.png",
+        folder / "x.png",
         "--panel",
         SIDE,
         "--names",
         "one",
         "two",
     )
-    assert out == place / f"x.{kind}"
+    assert out == folder / f"x.{kind}"
     if kind == "gif":
         pages = [page.convert("RGB") for page in frames_of(Image.open(out))]
     else:
@@ -333,12 +340,12 @@ def test_moving_pictures_show_every_frame(place, capsys, kind):
             pages = [frame.to_image() for frame in container.decode(video=0)]
             assert container.streams.video[0].average_rate == 25
     assert len(pages) == 8 and len({page.size for page in pages}) == 1
-    clip = clips(load_model(place / "a.pth", "cpu"), place / "h264-8.mp4", SIDE)[
+    clip = read_clips(load_model(folder / "a.pth", "cpu"), folder / "h264-8.mp4", SIDE)[
         0
     ]  # frames 0, 2, 4, 6
     down = TOP + HEAD + TITLE + LINE
-    shown = np.asarray(pages[2])[down : down + SIDE, LEFT : LEFT + SIDE].astype(float)
-    assert np.corrcoef(shown.ravel(), clip.picture_TPPC[1].ravel())[0, 1] > 0.98
+    drawn = np.asarray(pages[2])[down : down + SIDE, LEFT : LEFT + SIDE].astype(float)
+    assert np.corrcoef(drawn.ravel(), clip.picture_TPPC[1].ravel())[0, 1] > 0.98
 
 
 def frames_of(image):
@@ -347,14 +354,14 @@ def frames_of(image):
         yield image
 
 
-def test_moving_pictures_of_several_videos_and_a_window(place, capsys):
+def test_moving_pictures_of_several_videos_and_a_window(folder, capsys):
     outs = run(
         capsys,
         "attention",
         "-r",
-        place / "a.pth",
-        place / "h264-8.mp4",
-        place / "still.jpg",
+        folder / "a.pth",
+        folder / "h264-8.mp4",
+        folder / "still.jpg",
         "--animate",
         "gif",
         "--window",
@@ -362,31 +369,31 @@ def test_moving_pictures_of_several_videos_and_a_window(place, capsys):
         "--most",
         3,
         "-o",
-        place / "y.gif",
+        folder / "y.gif",
         "--panel",
         SIDE,
     )
     assert [path.name for path in outs] == ["y_0_h264-8.gif", "y_1_still.gif"]
     assert [getattr(Image.open(path), "n_frames", 1) for path in outs] == [3, 1]
     with pytest.raises(ValueError, match="ends in .gif or .mp4"):
-        write_movie([np.zeros((4, 4, 3), np.uint8)], place / "z.avi", 5)
+        write_movie([np.zeros((4, 4, 3), np.uint8)], folder / "z.avi", 5)
 
 
 @pytest.mark.parametrize("name", sorted(BROKEN))
-def test_what_is_no_video_ends_in_one_line(place, capsys, tmp_path, name):
+def test_what_is_no_video_ends_in_one_line(folder, capsys, tmp_path, name):
     video = make(name, tmp_path)
     assert name in refused(
-        capsys, "attention", "-r", place / "a.pth", video, "-o", tmp_path / "x.png"
+        capsys, "attention", "-r", folder / "a.pth", video, "-o", tmp_path / "x.png"
     )
     assert name in refused(
-        capsys, "attention", "-r", place / "a.pth", video, "-o", tmp_path / "x", "--animate", "gif"
+        capsys, "attention", "-r", folder / "a.pth", video, "-o", tmp_path / "x", "--animate", "gif"
     )
     assert not list(tmp_path.glob("x*"))
 
 
-def test_mistakes_end_in_one_line(place, capsys):
-    base = "-r", place / "a.pth", place / "h264-8.mp4", "-o", place / "no.png"
-    assert "no VIDEO" in refused(capsys, "masking", "-r", place / "a.pth")
+def test_mistakes_end_in_one_line(folder, capsys):
+    base = "-r", folder / "a.pth", folder / "h264-8.mp4", "-o", folder / "no.png"
+    assert "no VIDEO" in refused(capsys, "masking", "-r", folder / "a.pth")
     assert "2 for 1 checkpoints" in refused(capsys, "masking", *base, "--names", "a", "b")
     assert "its words: a, dog" in refused(
         capsys, "alignment", *base, "--text", "a dog", "--word", "frisbee"
@@ -399,61 +406,66 @@ def test_mistakes_end_in_one_line(place, capsys):
         capsys, "attention", *base, "--animate", "gif", "--most", 0
     )
     assert "GPU 99" in refused(capsys, "masking", *base, "-d", "cuda:99")
-    assert "gone.mp4" in refused(capsys, "attention", "-r", place / "a.pth", place / "gone.mp4")
+    assert "gone.mp4" in refused(capsys, "attention", "-r", folder / "a.pth", folder / "gone.mp4")
     assert "gone.pth" in refused(
-        capsys, "attention", "-r", place / "gone.pth", place / "h264-8.mp4"
+        capsys, "attention", "-r", folder / "gone.pth", folder / "h264-8.mp4"
     )
     assert "h264-8.mp4" in refused(
-        capsys, "attention", "-r", place / "h264-8.mp4", place / "h264-8.mp4"
+        capsys, "attention", "-r", folder / "h264-8.mp4", folder / "h264-8.mp4"
     )
-    assert not (place / "no.png").exists()
+    assert not (folder / "no.png").exists()
 
 
-def test_without_matplotlib_it_is_named(place, capsys, monkeypatch):
+def test_without_matplotlib_it_is_named(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install matplotlib" in refused(
-        capsys, "masking", "-r", place / "a.pth", place / "h264-8.mp4"
+        capsys, "masking", "-r", folder / "a.pth", folder / "h264-8.mp4"
     )
 
 
-def test_a_checkpoint_of_another_project_has_no_teacher(place, tmp_path, capsys):
-    held = torch.load(place / "a.pth", weights_only=True)
-    config = {"arch": held["config"]["arch"], "loss": {"type": "NormSoftmaxLoss"}}
+def test_a_checkpoint_of_another_project_has_no_teacher(folder, tmp_path, capsys):
+    checkpoint_content = torch.load(folder / "a.pth", weights_only=True)
+    config = {"arch": checkpoint_content["config"]["arch"], "loss": {"type": "NormSoftmaxLoss"}}
     torch.save(
-        {"arch": "FrozenInTime", "state_dict": held["state_dict"], "config": config},
+        {"arch": "FrozenInTime", "state_dict": checkpoint_content["state_dict"], "config": config},
         tmp_path / "frozen.pth",
     )
-    assert "no teacher" in masking_of(tmp_path / "frozen.pth").about
+    assert "no teacher" in load_masking(tmp_path / "frozen.pth").description
     (out,) = run(
         capsys,
         "masking",
         "-r",
         tmp_path / "frozen.pth",
-        place / "h264-8.mp4",
+        folder / "h264-8.mp4",
         "-o",
         tmp_path / "f.png",
     )
     assert out.stat().st_size > 5000
 
 
-def test_the_command_from_a_shell(place, tmp_path):
+def test_a_run_folder_has_the_teacher_of_its_checkpoint(folder, tmp_path):
+    (tmp_path / "model_best.pth").symlink_to(folder / "a.pth")
+    assert load_masking(tmp_path).description == load_masking(folder / "a.pth").description
+
+
+def test_the_command_from_a_shell(folder, tmp_path):
     command = [
         sys.executable,
         str(ROOT / "scripts/visualize.py"),
         "alignment",
         "-r",
-        str(place / "a.pth"),
+        str(folder / "a.pth"),
         "-r",
-        str(place / "b.pth"),
-        str(place / "h264-8.mp4"),
+        str(folder / "b.pth"),
+        str(folder / "h264-8.mp4"),
         "--text",
         "a dog runs",
         "--word",
         "dog",
     ]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
     assert (
-        said.stdout == "exps/figures/alignment.png\n"
-        and Image.open(tmp_path / said.stdout.strip()).size[0] > 1000
+        process.stdout == "exps/figures/alignment.png\n"
+        and Image.open(tmp_path / process.stdout.strip()).size[0] > 1000
     )
