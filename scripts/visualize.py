@@ -175,9 +175,9 @@ def add_attention_options(parser: argparse.ArgumentParser) -> None:
 
 def complete_arguments(args: argparse.Namespace) -> None:
     """Tells checkpoints from videos, fills in defaults and checks what argparse cannot. Raises UserError."""
-    first, *others = args.resume
-    args.resume = [first] + [path for path in others if is_checkpoint(path)]
-    args.videos = [path for path in others if not is_checkpoint(path)] + args.videos
+    first_checkpoint, *paths = args.resume
+    args.resume = [first_checkpoint] + [path for path in paths if is_checkpoint(path)]
+    args.videos = [path for path in paths if not is_checkpoint(path)] + args.videos
     if not args.videos:
         raise UserError("command line: no VIDEO is given")
     if not args.names and len(args.resume) > 1:

@@ -87,7 +87,15 @@ def alignment_block(
     selection: str | Sequence[str] | None,
     relative: bool,
 ) -> Block:
-    """The rows of one clip; `views`: the clip as each model reads it."""
+    """The rows of one clip.
+
+    Args:
+        models: that stand side by side
+        views: the clip as each model reads it
+        text: whose words are compared with patches
+        selection: the words that are shown; None: all
+        relative: less the mean over the words of the text
+    """
     words: list[str] = []
     heats_WTYX = []
     for model, view in zip(models, views):
@@ -95,11 +103,13 @@ def alignment_block(
         if relative:
             cosine_WTYX = cosine_WTYX - cosine_WTYX.mean(0)
         heats_WTYX.append(cosine_WTYX.numpy()[word_indices(words, selection)])
+
     scale = Scale(
         min(float(heat.min()) for heat in heats_WTYX),
         max(float(heat.max()) for heat in heats_WTYX),
         RELATIVE if relative else LABEL,
     )
+
     rows = [Row("frame", [view.titled_pictures() for view in views], heat=False)]
     for i, word_index in enumerate(word_indices(words, selection)):
         groups = [

@@ -43,7 +43,10 @@ def sliding_attention(
     heads: str | int = "mean",
     over: str = "space",
 ) -> dict[str, np.ndarray]:
-    """{label: heat_FYX}: `attention_maps` of each frame of a whole clip, from the window of `width` frames around it."""
+    """{label: heat_FYX}: `attention_maps` of each frame of a whole clip, each from the window around the frame.
+
+    `width`: shown frames that a window covers.
+    """
     length = clip.video_BTCHW.shape[1]
     frames = min(clip_reader(model).video.num_frames, length)
     width = min(max(width, frames), length)

@@ -30,7 +30,11 @@ MEMORY = 1 << 29  # bytes of whole frames that are held at once
 class Clip(NamedTuple):
     """One clip.
 
-    video_BTCHW: what the model reads. picture_TPPC: the same view, uint8. titles: one per frame.
+    Args:
+        name: of its file
+        video_BTCHW: what the model reads
+        picture_TPPC: the same view, uint8
+        titles: one per frame
     """
 
     name: str
@@ -47,6 +51,7 @@ def open_models(models: MILES | File | Sequence[MILES | File], device: str = "cp
     """One or several models, or what `load_model` opens -> models in eval mode that can read files."""
     if isinstance(models, MILES | str | os.PathLike):
         models = [models]
+
     return [model if isinstance(model, MILES) else load_model(model, device) for model in models]
 
 
@@ -64,6 +69,7 @@ def read_clips(
         ]
     if isinstance(source, str | os.PathLike):
         source = [source]
+
     return [_clip_of_file(model, path, panel) for path in source]
 
 
@@ -102,6 +108,7 @@ def whole_clip(
     first_TCHW, _ = read_clip(
         path, choose_first, reader=reader.video.reader, deadline=reader.video.deadline
     )
+
     indices = spread_frames(seconds, num_frames, fps, max_frames)
     chunk_size = max(1, MEMORY // first_TCHW[0].numel())
     chunks = []
@@ -110,6 +117,7 @@ def whole_clip(
         frame_TCHW = read_frames(path, chunk_indices, reader.video.reader, reader.video.deadline)
         titles = frame_titles(path, chunk_indices, seconds)
         chunks.append(_clip_of_frames(reader, path, frame_TCHW, titles, panel))
+
     clip = Clip(
         chunks[0].name,
         torch.cat([chunk.video_BTCHW for chunk in chunks], 1),
@@ -172,6 +180,7 @@ def _clip_of_tensor(model: MILES, video_BTCHW: Tensor, name: str, panel: int) ->
             f"a clip of {tuple(video_BTCHW.shape[3:])} pixels is given, the model reads "
             f"{settings.input_res} x {settings.input_res}"
         )
+
     mean_C11 = torch.tensor(settings.norm_mean).view(-1, 1, 1)
     std_C11 = torch.tensor(settings.norm_std).view(-1, 1, 1)
     plain_TCHW = torch.nn.functional.interpolate(

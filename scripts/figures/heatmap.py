@@ -22,7 +22,14 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True)
 class Scale:
-    """What colours mean: the values from `low` to `high`, their name, and the colour map's name in matplotlib."""
+    """What colours mean.
+
+    Args:
+        low: value of the first colour
+        high: value of the last colour
+        label: what the values are
+        colour_map: its name in matplotlib
+    """
 
     low: float
     high: float
@@ -40,6 +47,7 @@ def overlay(
     value_HW = enlarge(heat_YX, picture_HWC.shape[:2], smooth)
     opacity_HW = FAINT + (FULL - FAINT) * np.nan_to_num(fraction(value_HW, scale))
     opacity_HW1 = opacity_HW[..., None]
+
     grey_HW1 = (picture_HWC @ LUMA)[..., None]
     blend_HWC = (1 - opacity_HW1) * grey_HW1 + opacity_HW1 * colourise(value_HW, scale)
     blend_HWC = np.where(np.isnan(value_HW)[..., None], (1 - FAINT) * grey_HW1, blend_HWC)
@@ -56,6 +64,7 @@ def enlarge(heat_YX: np.ndarray, size: tuple[int, int], smooth: bool = True) -> 
     heat = torch.from_numpy(np.ascontiguousarray(heat_YX, dtype=np.float32))[None, None]
     if not smooth:
         return F.interpolate(heat, size, mode="nearest-exact")[0, 0].numpy()
+
     large_HW = F.interpolate(heat, size, mode="bicubic", align_corners=False)[0, 0]
     return large_HW.clamp(heat.min(), heat.max()).numpy()
 

@@ -50,22 +50,26 @@ def load_masking(model: MILES | File, device: str = "cpu") -> Masking:
         teacher={"type": "Frozen"},
         **objective_args(checkpoint),
     )
+
     state = checkpoint.get("objective") or {}
     teacher_state = {
         name.removeprefix("teacher."): value
         for name, value in state.items()
         if name.startswith("teacher.")
     }
+
     if teacher_state:
         objective.teacher.load_state_dict(teacher_state)
         description = "target: the checkpoint's teacher"
     else:
         description = "target: the model itself (no teacher in the file)"
+
     if "mask_token_D" in state:
         objective.mask_token_D.data = state["mask_token_D"].float()
     else:
         objective.mask_token_D.data = torch.zeros_like(objective.mask_token_D)
         description += ", [MASK] is zeros (none in the file)"
+
     return Masking(objective.to(device).eval(), description)
 
 
@@ -73,6 +77,7 @@ def training_checkpoint(model: MILES | File) -> Mapping[str, Any]:
     """The content of a checkpoint's file; {} for a model, an exported folder or a hub id, which have none."""
     if isinstance(model, MILES) or is_hub_id(model):
         return {}
+
     path = find_checkpoint(Path(model))
     return {} if path.is_dir() else read_checkpoint(path)
 
@@ -100,10 +105,12 @@ def masking_error(masking: Masking, video_BTCHW: Tensor, seed: int = 0) -> tuple
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         mask_BTN = objective.mask(1, grid, video_BTCHW.device)
+
     _, predicted_BTND = objective.features(
         objective.model, video_BTCHW[:1], mask_BTN, objective.mask_token_D
     )
     _, target_BTND = objective.features(objective.teacher, video_BTCHW[:1])
+
     hidden_111 = mask_BTN.new_ones(1, 1, 1)
     errors = []
     for predicted_D, target_D in zip(predicted_BTND.flatten(0, 2), target_BTND.flatten(0, 2)):
@@ -111,6 +118,7 @@ def masking_error(masking: Masking, video_BTCHW: Tensor, seed: int = 0) -> tuple
             predicted_D[None, None, None], target_D[None, None, None], hidden_111
         )
         errors.append(sum_and_count_12[0, 0])
+
     error_M = torch.stack(errors)
     return mask_BTN.view(grid).cpu(), error_M.view(grid).float().cpu()
 
@@ -133,6 +141,7 @@ def masking_figure(
     sources = [model] if isinstance(model, MILES | str | os.PathLike) else model
     maskings = [load_masking(source, device) for source in sources]
     clips_per_model = [read_clips(masking.objective.model, clip, panel) for masking in maskings]
+
     blocks = []
     for views in zip(*clips_per_model):
         errors = [
@@ -141,6 +150,7 @@ def masking_figure(
         ]
         loss_name = type(maskings[0].objective.reconstruct).__name__
         blocks.append(masking_block(views, errors, f"error ({loss_name})"))
+
     if title is None:
         title = "; ".join(dict.fromkeys(masking.description for masking in maskings))
     return save(draw(blocks, names or (), title), out_png)
@@ -149,15 +159,23 @@ def masking_figure(
 def masking_block(
     views: Sequence[Clip], errors: Sequence[tuple[Tensor, Tensor]], label: str
 ) -> Block:
-    """The rows of one clip; errors: (mask_TYX, error_TYX) of each model. label: of the colour scale."""
+    """The rows of one clip.
+
+    Args:
+        views: the clip as each model reads it
+        errors: (mask_TYX, error_TYX) of each model
+        label: of the colour scale
+    """
     highest = [float(error[mask].max()) for mask, error in errors if mask.any()]
     scale = Scale(0, max(highest, default=1.0), label)
+
     frame_groups = [view.titled_pictures() for view in views]
     masked_groups = []
     error_groups = []
     for view, (mask_TYX, error_TYX) in zip(views, errors):
         masked_groups.append(masked_pictures(view, mask_TYX.numpy()))
         error_groups.append(error_pictures(view, mask_TYX.numpy(), error_TYX.numpy(), scale))
+
     rows = [
         Row("frame", frame_groups, heat=False),
         Row("masked", masked_groups, heat=False),

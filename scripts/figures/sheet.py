@@ -21,7 +21,13 @@ LETTER = 7  # width of a title's letter, about
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures side by side: groups (one per checkpoint) of (uint8 (H, W, 3), title or "")."""
+    """Pictures side by side.
+
+    Args:
+        label: written at the left
+        groups: one per checkpoint, each a list of (uint8 (H, W, 3), title or "")
+        heat: whether the colour bar stands beside this row
+    """
 
     label: str
     groups: Sequence[Sequence[tuple[np.ndarray, str]]]
@@ -46,6 +52,7 @@ class Row:
             right = left + sum(picture.shape[1] + GAP for picture, _ in group) - GAP
             spans.append((left, right))
             left = right + 4 * GAP
+
         return spans
 
 
@@ -59,7 +66,13 @@ class Block:
 
 
 def draw(blocks: Sequence[Block], headings: Sequence[str] = (), title: str = "") -> np.ndarray:
-    """Draws a sheet -> uint8 (H, W, 3). `headings`: one over each group of columns."""
+    """Draws a sheet -> uint8 (H, W, 3).
+
+    Args:
+        blocks: from top to bottom
+        headings: one over each group of columns
+        title: above all
+    """
     matplotlib = matplotlib_agg()
     width, height = sheet_size(blocks, headings, title)
     figure = matplotlib.figure.Figure(
@@ -67,6 +80,7 @@ def draw(blocks: Sequence[Block], headings: Sequence[str] = (), title: str = "")
     )
     canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
     page = _Page(figure, width, height)
+
     y = TOP
     if title:
         page.text(width / 2, y + HEAD / 2, title, size=9)
@@ -77,6 +91,7 @@ def draw(blocks: Sequence[Block], headings: Sequence[str] = (), title: str = "")
         y += HEAD
     for block in blocks:
         y = _draw_block(page, block, y)
+
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -88,9 +103,11 @@ def sheet_size(
     longest_title = max(len(text) for text in (title, *(block.title for block in blocks)))
     _, right = _widest_spans(blocks)[-1]
     width = max(right + BAR, LETTER * longest_title + 2 * LEFT)
+
     height = TOP + HEAD * (bool(title) + bool(headings)) + GAP
     for block in blocks:
         height += TITLE * bool(block.title) + sum(row.height for row in block.rows)
+
     return width, height
 
 
@@ -102,6 +119,7 @@ def _widest_spans(blocks: Sequence[Block]) -> list[tuple[int, int]]:
             spans = row.group_spans()
             if not widest or spans[-1][1] > widest[-1][1]:
                 widest = spans
+
     return widest
 
 
@@ -110,12 +128,14 @@ def _draw_block(page: "_Page", block: Block, y: int) -> int:
     if block.title:
         page.text(LEFT, y + TITLE / 2, block.title, size=9, ha="left")
         y += TITLE
+
     heat_top = None
     for row in block.rows:
         _draw_row(page, row, y)
         if row.heat and heat_top is None:
             heat_top = y + row.title_height
         y += row.height
+
     if heat_top is not None:
         _, right = _widest_spans([block])[-1]
         page.bar(right + 10, heat_top, y - GAP, block.scale)
@@ -126,6 +146,7 @@ def _draw_row(page: "_Page", row: Row, y: int) -> None:
     picture_top = y + row.title_height
     picture_bottom = y + row.height - GAP
     page.text(LEFT / 2, (picture_top + picture_bottom) / 2, row.label, size=8, rotation=90)
+
     for (x, _), group in zip(row.group_spans(), row.groups):
         for picture, title in group:
             page.text(x + picture.shape[1] / 2, y + row.title_height / 2, title, size=8)
@@ -136,7 +157,7 @@ def _draw_row(page: "_Page", row: Row, y: int) -> None:
 class _Page:
     """A matplotlib figure whose origin is at the top left and whose unit is the pixel."""
 
-    def __init__(self, figure: Any, width: int, height: int):
+    def __init__(self, figure: Any, width: int, height: int) -> None:
         self.figure = figure
         self.width = width
         self.height = height
@@ -163,12 +184,14 @@ class _Page:
         high = scale.high
         if high <= scale.low:  # all values are equal, but an axis needs a length
             high = scale.low + 1
+
         axes.imshow(
             np.linspace(1, 0, 256)[:, None],
             aspect="auto",
             cmap=scale.colour_map,
             extent=(0, 1, scale.low, high),
         )
+
         num_ticks = 5 if bottom - top > 100 else 3
         axes.set_xticks([])
         axes.yaxis.tick_right()

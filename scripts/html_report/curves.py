@@ -30,9 +30,11 @@ def charts(log: Log) -> list[str]:
     step_rows = log.rows.get("step", [])
     epoch_rows = [*log.rows.get("epoch", []), *log.rows.get("validation", [])]
     epoch_rows.sort(key=_step)
+
     names = list(dict.fromkeys(name for row in step_rows for name in row if name not in COUNTERS))
     loss_names = [name for name in names if name.startswith("loss") and "/" not in name]
     other_names = [name for name in names if not name.startswith("loss")]
+
     ordered_names = [name for name in TITLES if name in other_names]
     ordered_names += [name for name in other_names if name not in TITLES]
 
@@ -44,12 +46,20 @@ def charts(log: Log) -> list[str]:
 
 
 def loss_chart(loss_name: str, names: Sequence[str], step_rows: Rows, epoch_rows: Rows) -> str:
-    """A loss in training, per loader where there are several ("loss/NAME"), and in validation."""
+    """A loss in training, per loader where there are several, and in validation.
+
+    Args:
+        loss_name: name in the log, such as "loss_vt"; "loss_vt/NAME" is that of a loader, "val_loss_vt" of validation
+        names: all names in the lines of steps
+        step_rows: lines of steps
+        epoch_rows: lines of epochs and validations
+    """
     curves = {"training": curve(step_rows, loss_name)}
     for name in names:
         if name.startswith(f"{loss_name}/"):
             loader = name.partition("/")[2]
             curves[f"training, loader {loader}"] = curve(step_rows, name)
+
     curves["validation"] = curve(epoch_rows, f"val_{loss_name}")
     return chart(TITLES.get(loss_name, loss_name), curves)
 

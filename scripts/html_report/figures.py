@@ -42,11 +42,19 @@ class CaptionedClip(NamedTuple):
 
 
 def draw_figures(run: Run, clips: Sequence[Clips], count: int, device: str = "cpu") -> str:
-    """<figure>s of `count` clips of the first evaluation that has clips, or the reason why there are none."""
+    """<figure>s of a few clips of the first evaluation that has clips, or the reason why there are none.
+
+    Args:
+        run: what `read_run` has read
+        clips: the clips of each evaluation
+        count: number of clips
+        device: that computes the figures
+    """
     if not count:
         return note("Left out by --figures 0.")
     if run.checkpoint is None:
         return note("No checkpoint was found.")
+
     captioned_clips: list[CaptionedClip] = []
     for evaluation, evaluation_clips in zip(run.evaluations, clips):
         captioned_clips = choose_clips(evaluation, evaluation_clips, count)
@@ -54,10 +62,12 @@ def draw_figures(run: Run, clips: Sequence[Clips], count: int, device: str = "cp
             break
     if not captioned_clips:
         return note("No clips to draw were found: they are taken from those of an evaluation.")
+
     try:
         model = load_model(run.checkpoint, device)
     except (UserError, OSError) as error:
         return note(f"{run.checkpoint}: {error}")
+
     figures = "".join(model_figures(model, run.checkpoint, captioned_clips, device))
     return f'{note(f"By {run.checkpoint}.")}<div class="figures">{figures}</div>'
 
@@ -68,14 +78,17 @@ def choose_clips(evaluation: Evaluation, clips: Clips, count: int) -> list[Capti
     pairs = [(row["right"], row["query"]) for row in rows if row["rank"] <= 1]
     if len(pairs) < count:
         pairs = [(row["right"], row["query"]) for row in rows] or captions_by_id(clips)
+
     captions: dict[str, str] = {}
     for video_id, caption in pairs:
         captions.setdefault(video_id, caption)
+
     captioned_clips = []
     for video_id, caption in captions.items():
         path = clips.path(video_id)
         if path and caption:
             captioned_clips.append(CaptionedClip(path, caption))
+
     return evenly_spaced(captioned_clips, count)
 
 
@@ -83,6 +96,7 @@ def captions_by_id(clips: Clips) -> list[tuple[str, str]]:
     """(video id, caption) of a data set; none for recognition, whose videos have no captions."""
     if clips.dataset is None:
         return []
+
     owners = clips.dataset.owner.tolist()
     return [
         (clips.dataset.ids[owner], caption)
@@ -98,6 +112,7 @@ def model_figures(
     file_names = ", ".join(Path(path).name for path in paths)
     yield figure("attention", file_names, partial(attention_figure, model, paths, device=device))
     yield figure("masking", file_names, partial(masking_figure, checkpoint, paths, device=device))
+
     for clip in captioned_clips:
         subject = f'{Path(clip.path).name}, "{clip.caption}"'
         yield figure("alignment", subject, partial(draw_alignment, model, clip, device))
@@ -127,7 +142,10 @@ def telling_words(model: MILES, caption: str) -> list[str]:
 def figure(name: str, subject: str, write_png: Callable[[Path], Path]) -> str:
     """A <figure> of what `write_png` draws, or the reason why it cannot be drawn.
 
-    name: of DESCRIPTIONS. subject: what is drawn, for those who cannot see the picture.
+    Args:
+        name: of DESCRIPTIONS
+        subject: what is drawn, for those who cannot see the picture
+        write_png: writes the picture to the path that it gets, and returns the path
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -136,6 +154,7 @@ def figure(name: str, subject: str, write_png: Callable[[Path], Path]) -> str:
         except (UserError, BrokenVideo, OSError) as error:
             log.warning("no figure of %s: %s", name, error)
             return note(f"{DESCRIPTIONS[name]} Not drawn: {error}")
+
     return (
         f'<figure class="figure"><figcaption>{escape(DESCRIPTIONS[name])}</figcaption>'
         f'<img alt="{escape(name)}: {escape(subject)}" src="{source}"></figure>'

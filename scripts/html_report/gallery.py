@@ -12,10 +12,14 @@ NUM_ANSWERS = 5  # shown per query
 
 
 def choose_queries(ranks: Sequence[Mapping[str, Any]], limit: int) -> list[int]:
-    """Indices of the queries that are shown, ascending.
+    """Indices of the queries that are shown, ascending: all, or half hits (rank 1) and half misses.
 
-    All of them, or half hits (rank 1) evenly over the list and half the worst misses; where there are fewer of one
-    sort, more of the other.
+    The hits are taken evenly over the list, the misses are the worst; where there are fewer of one sort, more of the
+    other are shown.
+
+    Args:
+        ranks: lines of ranks.jsonl, of which "rank" is used
+        limit: at most so many are shown
     """
 
     def rank(index: int) -> float:
@@ -24,6 +28,7 @@ def choose_queries(ranks: Sequence[Mapping[str, Any]], limit: int) -> list[int]:
     hits = [index for index in range(len(ranks)) if rank(index) <= 1]
     misses = [index for index in range(len(ranks)) if rank(index) > 1]
     misses.sort(key=rank, reverse=True)
+
     num_misses = min(len(misses), max(limit // 2, limit - len(hits)))
     return sorted(misses[:num_misses] + evenly_spaced(hits, limit - num_misses))
 
@@ -39,6 +44,7 @@ def gallery_data(evaluation: Evaluation, limit: int, clips: Clips) -> dict[str, 
     of_videos = not ranks
     if of_videos:
         ranks = all_ranks
+
     indices = choose_queries(ranks, limit)
     items: list[dict[str, Any]] = []
     videos = ItemNumbers(items)
@@ -47,9 +53,11 @@ def gallery_data(evaluation: Evaluation, limit: int, clips: Clips) -> dict[str, 
         queries = [query_data(ranks[index], index, classes, videos) for index in indices]
     else:
         queries = [query_data(ranks[index], index, videos) for index in indices]
+
     progress = tqdm(videos.numbers.items(), desc="thumbnails", unit="clip", leave=False)
     for name, number in progress:
         items[number] = clips.thumbnail(name)
+
     hits = sum(row["rank"] <= 1 for row in ranks)
     shown_hits = sum(ranks[index]["rank"] <= 1 for index in indices)
     return {
@@ -67,12 +75,13 @@ def gallery_data(evaluation: Evaluation, limit: int, clips: Clips) -> dict[str, 
 class ItemNumbers:
     """Appends names of one sort (videos or classes) to the page's list of items, each name once.
 
-    items: the list, which several sorts share. numbers: name -> index in it.
+    Args:
+        items: the list, which several sorts share
     """
 
-    def __init__(self, items: list[dict[str, Any]]):
+    def __init__(self, items: list[dict[str, Any]]) -> None:
         self.items = items
-        self.numbers: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}  # name -> index in `items`
 
     def number(self, name: str) -> int:
         """The item's index in the list, where it is appended if it is new."""
@@ -97,6 +106,7 @@ def query_data(
     ranked_right_names = [name for name, _ in row["top"] if name in right_names]
     best = row["top"][:NUM_ANSWERS]
     best_names = {name for name, _ in best}
+
     return {
         "text": row["query"],
         "item": None if query_items is None else query_items.number(row["query"]),
@@ -111,7 +121,10 @@ def query_data(
 def gallery_notes(data: Mapping[str, Any], clips: Clips) -> list[str]:
     """The lines above the gallery: how many queries of how many are shown, and which clips could not be read."""
     total = data["hits"] + data["misses"]
-    queries = "videos" if data["of_videos"] else "captions"
+    queries = "captions"
+    if data["of_videos"]:
+        queries = "videos"
+
     line = f"{len(data['queries'])} of {total} {queries} are shown: "
     line += f"{data['shown_hits']} of {data['hits']} hits (rank 1"
     if data["shown_hits"] < data["hits"]:
@@ -120,6 +133,7 @@ def gallery_notes(data: Mapping[str, Any], clips: Clips) -> list[str]:
     if data["shown_misses"] < data["misses"]:
         line += ", the worst"
     lines = [line + "."]
+
     if clips.unreadable:
         name, reason = next(iter(clips.unreadable.items()))
         lines.append(

@@ -21,13 +21,21 @@ TEMPLATE = Path(__file__).with_name("template.html")
 
 
 def render_page(run: Run, num_queries: int = 200, num_figures: int = 3) -> str:
-    """The whole page, with at most `num_queries` queries per evaluation and figures of `num_figures` clips."""
+    """The whole page, as HTML.
+
+    Args:
+        run: what `read_run` has read
+        num_queries: at most so many are shown per evaluation
+        num_figures: number of clips that are drawn
+    """
     clips = [Clips(evaluation) for evaluation in run.evaluations]
+
     galleries = ""
     for number, evaluation in enumerate(run.evaluations):
         if evaluation.ranks is not None:
             galleries += gallery_section(evaluation, clips[number], number, num_queries)
-    parts = {
+
+    fields = {
         "title": escape(run.config.get("name") or run.folder.resolve().name),
         "folder": escape(run.folder),
         "missing": missing_section(run),
@@ -39,8 +47,9 @@ def render_page(run: Run, num_queries: int = 200, num_figures: int = 3) -> str:
         "settings": tables.settings(run),
         "versions": tables.versions(run),
     }
+
     template = TEMPLATE.read_text(encoding="utf-8")
-    return Template(template).substitute(parts, script_hash=script_hash(template))
+    return Template(template).substitute(fields, script_hash=script_hash(template))
 
 
 def script_hash(template: str) -> str:
@@ -59,6 +68,7 @@ def missing_section(run: Run) -> str:
     """What is missing and which command makes it; "" if nothing is."""
     if not run.missing:
         return ""
+
     items = "".join(
         f"<li>{escape(description)}: <code>{escape(command)}</code></li>"
         for description, command in run.missing
@@ -78,7 +88,10 @@ def curves_section(log: Log) -> str:
     """The charts of a stage."""
     charts = "".join(curves.charts(log))
     section = heading(log.stage)
-    section += f'<div class="charts">{charts}</div>' if charts else note("No step was logged.")
+    if charts:
+        section += f'<div class="charts">{charts}</div>'
+    else:
+        section += note("No step was logged.")
     if log.torn:
         section += note(f"{log.torn} torn lines of log.jsonl are left out.")
     return section

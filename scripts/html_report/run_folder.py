@@ -21,8 +21,10 @@ SAVE_OPTIONS = "--save-ranks --save-embeddings"
 class Log:
     """One stage's log.jsonl.
 
-    stage: its folder's name, "" without stages. rows: kind -> lines, sorted by step; of a step that was written twice
-    the later line. torn: number of lines that are no JSON.
+    Args:
+        stage: its folder's name, "" without stages
+        rows: kind -> lines, sorted by step; of a step that was written twice the later line
+        torn: number of lines that are no JSON
     """
 
     stage: str
@@ -32,7 +34,14 @@ class Log:
 
 @dataclass
 class Evaluation:
-    """One results.json. name: its folder within the run, "" for the run's own. ranks: lines of ranks.jsonl, or None."""
+    """One results.json.
+
+    Args:
+        name: its folder within the run, "" for the run's own
+        folder: where it lies
+        results: its content
+        ranks: lines of ranks.jsonl, None if there is no such file
+    """
 
     name: str
     folder: Path
@@ -42,7 +51,17 @@ class Evaluation:
 
 @dataclass
 class Run:
-    """A run folder. missing: (what is missing, the command that makes it)."""
+    """A run folder.
+
+    Args:
+        folder: its path
+        config: the resolved config of the last stage, or of the first evaluation
+        versions: git revision, versions of packages, command
+        logs: one per stage
+        evaluations: sorted by depth and name
+        missing: (what is missing, the command that makes it)
+        checkpoint: whose figures are drawn
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -59,6 +78,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(
             f"{folder}: no such folder; give a run folder of train.py, or one that test.py wrote"
         )
+
     log_folders = find_log_folders(folder)
     logs = []
     for log_folder in log_folders:
@@ -70,15 +90,24 @@ def read_run(folder: Path) -> Run:
             f"{folder}: holds neither log.jsonl nor results.json; give a run folder of train.py, or one "
             "that test.py wrote"
         )
-    last_folder = log_folders[-1] if log_folders else folder
-    first_results = evaluations[0].results if evaluations else {}
+
+    last_folder = folder
+    if log_folders:
+        last_folder = log_folders[-1]
+    config = read_json_if_present(last_folder / "config.json")
+    versions = read_json_if_present(last_folder / "versions.json")
+    if evaluations:
+        results = evaluations[0].results
+        config = config or results.get("config") or {}
+        versions = versions or {
+            "git": results.get("git_revision"),
+            **(results.get("versions") or {}),
+        }
+
     run = Run(
         folder,
-        config=read_json_if_present(last_folder / "config.json")
-        or first_results.get("config")
-        or {},
-        versions=read_json_if_present(last_folder / "versions.json")
-        or {"git": first_results.get("git_revision"), **(first_results.get("versions") or {})},
+        config=config,
+        versions=versions,
         logs=logs,
         evaluations=evaluations,
         checkpoint=find_checkpoint(last_folder, evaluations),
@@ -100,6 +129,7 @@ def find_results(folder: Path) -> list[Path]:
     paths: list[Path] = []
     for pattern in ("results.json", "*/results.json", "*/*/results.json"):
         paths += sorted(folder.glob(pattern))
+
     other_runs = {
         path.parent
         for path in folder.glob("*/log.jsonl")
@@ -109,22 +139,27 @@ def find_results(folder: Path) -> list[Path]:
 
 
 def read_log(path: Path, stage: str = "") -> Log:
-    """Reads log.jsonl, sorted by kind and step. A torn line, as a killed run leaves it, is counted."""
+    """Reads log.jsonl, sorted by kind and step.
+
+    A torn line, as a killed run leaves it, is counted and left out.
+    """
     rows_by_kind: dict[str, dict[Any, dict[str, Any]]] = {}
     torn = 0
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")):
         try:
             row = json.loads(line)
-            kind = row["kind"]
+            row_kind = row["kind"]
         except (json.JSONDecodeError, TypeError, KeyError):
             torn += bool(line.strip())
             continue
+
         step = row.get("step", number)
-        if kind == "start":  # one line per start of the program, all of which count
+        if row_kind == "start":  # one line per start of the program, all of which count
             step = number
-        rows_by_kind.setdefault(kind, {})[step] = row
+        rows_by_kind.setdefault(row_kind, {})[step] = row
+
     sorted_rows = {
-        kind: [rows[step] for step in sorted(rows)] for kind, rows in rows_by_kind.items()
+        row_kind: [rows[step] for step in sorted(rows)] for row_kind, rows in rows_by_kind.items()
     }
     return Log(stage, sorted_rows, torn)
 
@@ -136,8 +171,12 @@ def read_evaluation(results_path: Path, run_folder: Path) -> Evaluation:
         raise UserError(
             f"{results_path}: is no results.json of test.py; move it away, or run test.py again"
         )
+
     folder = results_path.parent
-    name = "" if folder == run_folder else str(folder.relative_to(run_folder))
+    name = ""
+    if folder != run_folder:
+        name = str(folder.relative_to(run_folder))
+
     evaluation = Evaluation(name, folder, results)
     ranks_path = folder / "ranks.jsonl"
     if ranks_path.is_file():
@@ -164,6 +203,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is damaged ({error})") from None
+
     if not isinstance(content, dict):
         raise UserError(f"{path}: a JSON object is needed")
     return content
@@ -180,6 +220,7 @@ def find_checkpoint(folder: Path, evaluations: list[Evaluation]) -> Path | None:
     for evaluation in evaluations:
         checkpoint = evaluation.results.get("checkpoint") or {}
         candidates.append(Path(checkpoint.get("path") or ""))
+
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -199,13 +240,16 @@ def missing_files(run: Run, last_folder: Path) -> Iterator[tuple[str, str]]:
             "no log.jsonl, so no curves and no throughput; train.py writes one",
             "python train.py -c CONFIG",
         )
+
     if not run.evaluations:
         yield "no results.json, so no table and no gallery", test_command("test")
+
     for evaluation in run.evaluations:
         if evaluation.ranks is None:
             yield (
                 f"no ranks.jsonl in {evaluation.folder}, so no gallery of it",
                 test_command("test_with_ranks"),
             )
+
     if run.checkpoint is None:
         yield "no checkpoint, so no figures", f"python train.py {config_option}"

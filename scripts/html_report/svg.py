@@ -18,7 +18,7 @@ Curve = Sequence[tuple[float, float | None]]
 
 @dataclass(frozen=True)
 class Axis:
-    """The range of an axis."""
+    """The range of an axis, linear or logarithmic."""
 
     low: float
     high: float
@@ -26,10 +26,20 @@ class Axis:
 
     def fraction(self, value: float) -> float:
         """Where `value` lies on the axis: 0 at `low`, 1 at `high`."""
-        low, high = self.low, self.high
+        low = self.low
+        high = self.high
         if self.log:
-            low, high, value = math.log10(low), math.log10(high), math.log10(value)
+            low = math.log10(low)
+            high = math.log10(high)
+            value = math.log10(value)
+
         return (value - low) / ((high - low) or 1)
+
+    def ticks(self) -> list[float]:
+        """Round numbers of the range."""
+        if self.log:
+            return decades(self.low, self.high)
+        return ticks(self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,14 @@ def chart(
     bounds: tuple[float, float] | None = None,
     linear: bool = False,
 ) -> str:
-    """Draws `curves` {name: [(x, y or None for a gap)]} as a <figure>, one colour per curve.
+    """Draws curves as a <figure>, one colour per curve; "" if there is no finite value.
 
-    Several curves are named below the chart. `bounds`: of the y axis, if not those of the values. The axis is
-    logarithmic for values that differ by a factor of 200, unless `linear`. "" if there is no finite value.
+    Args:
+        title: of the chart
+        curves: {name: [(x, y or None for a gap)]}; several curves are named below the chart
+        x_name: of the x axis
+        bounds: of the y axis, if not those of the values
+        linear: whether the y axis is linear; else it is logarithmic for values that differ by a factor of LOG_RATIO
     """
     drawn_curves = {
         name: downsample(curve)
@@ -65,23 +79,21 @@ def chart(
     }
     if not drawn_curves:
         return ""
+
     xs = [x for curve in drawn_curves.values() for x, _ in curve]
     ys = [y for curve in drawn_curves.values() for _, y in curve if is_finite(y)]
-    log = not (linear or bounds) and min(ys) > 0 and max(ys) / min(ys) > LOG_RATIO
-    low, high = bounds or padded_range(min(ys), max(ys), log)
-    plot = Plot(Axis(min(xs), max(xs)), Axis(low, high, log))
+    plot = Plot(Axis(min(xs), max(xs)), y_axis(ys, bounds, linear))
     x_ticks = ticks(min(xs), max(xs), whole=True)
+    y_ticks = plot.y_axis.ticks()
     if min(ys) == max(ys) and not bounds:
         y_ticks = [ys[0]]
-    elif log:
-        y_ticks = decades(low, high)
-    else:
-        y_ticks = ticks(low, high)
 
     lines = "".join(
         draw_curve(curve, plot, color) for color, curve in enumerate(drawn_curves.values())
     )
-    caption = html.escape(title) + (" (logarithmic)" if log else "")
+    caption = html.escape(title)
+    if plot.y_axis.log:
+        caption += " (logarithmic)"
     label = html.escape(f"{title}: {', '.join(drawn_curves)} against {x_name}")
     return (
         f'<figure class="chart"><figcaption>{caption}</figcaption>'
@@ -92,51 +104,83 @@ def chart(
     )
 
 
+def y_axis(ys: Sequence[float], bounds: tuple[float, float] | None, linear: bool) -> Axis:
+    """The axis for finite values `ys`; see `chart`."""
+    if bounds:
+        low, high = bounds
+        return Axis(low, high)
+
+    log = not linear and min(ys) > 0 and max(ys) / min(ys) > LOG_RATIO
+    low, high = padded_range(min(ys), max(ys), log)
+    return Axis(low, high, log)
+
+
 def is_finite(value: float | None) -> TypeGuard[float]:
     """Whether `value` is a number, and neither infinite nor NaN."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def downsample(curve: Curve, max_points: int = MAX_POINTS) -> Curve:
-    """At most `max_points` points: each the mean of as many neighbours, a gap where none of them is finite."""
+    """At most `max_points` points, each the mean of a group of neighbours.
+
+    A group without a finite value becomes a gap. Groups are of one size, except for the last.
+    """
     group_size = math.ceil(len(curve) / max_points)
     if group_size <= 1:
         return [(x, y if is_finite(y) else None) for x, y in curve]
+
     points: list[tuple[float, float | None]] = []
     for start in range(0, len(curve), group_size):
         group = curve[start : start + group_size]
         ys = [y for _, y in group if is_finite(y)]
+
         x_mean = sum(x for x, _ in group) / len(group)
         y_mean = sum(ys) / len(ys) if ys else None
         points.append((x_mean, y_mean))
+
     return points
 
 
 def draw_curve(curve: Curve, plot: Plot, color: int) -> str:
-    """A line with gaps, and dots where points are few."""
+    """A line with gaps, and dots where points are few.
+
+    Args:
+        curve: its points
+        plot: where points lie
+        color: number of the curve's colour, a CSS class of the page
+    """
     commands = []
     dots = []
-    pen_up = True
+    command = "M"  # move to a point, "L": draw a line to it
     for x, y in curve:
         if y is None:
-            pen_up = True
+            command = "M"
             continue
+
         left, top = plot.to_pixels(x, y)
-        commands.append(f"{'M' if pen_up else 'L'}{left} {top}")
+        commands.append(f"{command}{left} {top}")
         dots.append(f'<circle cx="{left}" cy="{top}" r="2.5"/>')
-        pen_up = False
+        command = "L"
+
     if len(curve) > MAX_DOTS:
         dots = []
     return f'<g class="s{color % NUM_COLORS}"><path d="{"".join(commands)}"/>{"".join(dots)}</g>'
 
 
 def axes(x_ticks: Sequence[float], y_ticks: Sequence[float], plot: Plot) -> str:
-    """A horizontal grid line and its number per y tick, a number per x tick."""
+    """The grid and its numbers.
+
+    Args:
+        x_ticks: each gets a number
+        y_ticks: each gets a number and a horizontal line
+        plot: where they lie
+    """
     elements = []
     for y in y_ticks:
         _, top = plot.to_pixels(plot.x_axis.low, y)
         elements.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{top}" y2="{top}"/>')
         elements.append(f'<text class="y" x="{LEFT - 6}" y="{top + 4}">{format_number(y)}</text>')
+
     for x in x_ticks:
         left, _ = plot.to_pixels(x, plot.y_axis.low)
         elements.append(f'<text class="x" x="{left}" y="{HEIGHT - 8}">{format_number(x)}</text>')
@@ -147,6 +191,7 @@ def legend(names: Sequence[str]) -> str:
     """The names of several curves in their colours; "" for one curve."""
     if len(names) < 2:
         return ""
+
     return "".join(
         f'<span class="key s{color % NUM_COLORS}">{html.escape(name)}</span>'
         for color, name in enumerate(names)
@@ -156,7 +201,9 @@ def legend(names: Sequence[str]) -> str:
 def gap_note(curves: Mapping[str, Curve]) -> str:
     """How many values were not finite; "" if all were."""
     gaps = sum(not is_finite(y) for curve in curves.values() for _, y in curve)
-    return f'<span class="note">{gaps} values were not finite</span>' if gaps else ""
+    if not gaps:
+        return ""
+    return f'<span class="note">{gaps} values were not finite</span>'
 
 
 def format_number(value: float) -> str:
@@ -164,8 +211,10 @@ def format_number(value: float) -> str:
     if value and (abs(value) < 1e-4 or abs(value) >= 1e7):
         digits, power = f"{value:.3e}".split("e")
         return f"{float(digits):g}e{int(power)}"
+
     if abs(value) >= 1e4 and value % 100 == 0:
         return f"{value / 1000:g}k"
+
     return f"{value:.6g}"
 
 
@@ -173,19 +222,29 @@ def padded_range(low: float, high: float, log: bool) -> tuple[float, float]:
     """A y range with a margin below and above, a large one around a flat curve."""
     if log:
         return low / 1.3, high * 1.3
+
     margin = (high - low) * 0.05 or abs(high) * 0.5 or 1
     return low - margin, high + margin
 
 
 def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[float]:
-    """About `count` round numbers from `low` to `high`; `whole`: no fractions."""
+    """Round numbers from `low` to `high`.
+
+    Args:
+        low: end of the range
+        high: other end
+        count: about so many numbers
+        whole: whether numbers have no fractions
+    """
     if low == high:
         return [low]
+
     min_step = (high - low) / count
     factors: tuple[float, ...] = (1, 2, 2.5, 5, 10)
     if whole:
         min_step = max(min_step, 1)
         factors = (1, 2, 5, 10)
+
     unit = 10 ** math.floor(math.log10(min_step))
     step = next(unit * factor for factor in factors if unit * factor >= min_step * 0.999)
     first = math.ceil(low / step - 1e-9)

@@ -33,7 +33,13 @@ EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], css_class: str = "") -> str:
-    """A <table>. Cells are HTML already; the first cell of a row is its heading."""
+    """A <table>.
+
+    Args:
+        heads: headings of the columns
+        rows: cells, which are HTML already; the first cell of a row is its heading
+        css_class: of the table
+    """
     head = "".join(f'<th scope="col">{cell}</th>' for cell in heads)
     body = "".join(table_row(row) for row in rows)
     return (
@@ -45,7 +51,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], css_class: str = 
 def table_row(row: Sequence[str]) -> str:
     """A <tr>, marked if it is a published result."""
     heading, *cells = row
-    css_class = " class=published" if heading.endswith("(published)") else ""
+    css_class = ""
+    if heading.endswith("(published)"):
+        css_class = " class=published"
     cells_html = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr{css_class}><th scope="row">{heading}</th>{cells_html}</tr>'
 
@@ -54,16 +62,21 @@ def metrics(evaluation: Evaluation) -> str:
     """R@K of every row and direction with 95 % intervals of the headline, then the published rows."""
     results = evaluation.results
     rows = metric_rows(results)
+
     published_rows, published_note = published(results.get("protocol"))
     for name, numbers in published_rows:
         rows.append([f"{escape(name)} (published)", DIRECTIONS["t2v"], *metric_cells(numbers, {})])
-    content = table(["", "direction", *HEADS], rows, "metrics") if rows else ""
+
+    content = ""
+    if rows:
+        content += table(["", "direction", *HEADS], rows, "metrics")
     if "recognition" in results:
         accuracy = results["recognition"]
         content += (
             f"<p>top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % "
             f"of {accuracy['classes']} classes</p>"
         )
+
     notes = [f"{name}: {row['about']}" for name, row in results["rows"].items() if name != "raw"]
     if "t2v" in results:
         notes.append("Small: 95 % bootstrap interval over the queries, and its ends.")
@@ -86,6 +99,7 @@ def metric_rows(results: Mapping[str, Any]) -> list[list[str]]:
         if name == "raw":
             label = "this run"
             intervals = results.get("intervals") or {}
+
         for direction, direction_label in DIRECTIONS.items():
             if direction in row:
                 cells = metric_cells(row[direction], intervals.get(direction) or {})
@@ -96,7 +110,12 @@ def metric_rows(results: Mapping[str, Any]) -> list[list[str]]:
 def metric_cells(
     numbers: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]
 ) -> list[str]:
-    """A cell per column: the number, and below it its interval."""
+    """A cell per column of the table.
+
+    Args:
+        numbers: the metrics by name; a missing or infinite one leaves its cell empty
+        intervals: (low, high) by name, shown below the number
+    """
     cells = []
     for column in COLUMNS:
         cell = ""
@@ -105,6 +124,7 @@ def metric_cells(
             if intervals.get(column):
                 low, high = intervals[column]
                 cell += f" <small>{low:.2f} to {high:.2f}</small>"
+
         cells.append(cell)
     return cells
 
@@ -112,7 +132,10 @@ def metric_cells(
 def evaluation_summary(evaluation: Evaluation) -> str:
     """One line: data set, split and sizes."""
     results = evaluation.results
-    texts = "classes" if "recognition" in results else "captions"
+    texts = "captions"
+    if "recognition" in results:
+        texts = "classes"
+
     line = (
         f"{results.get('protocol') or results.get('dataset')} {results.get('split')}: "
         f"{results['num_captions']} {texts}, {results['num_videos']} videos, {results['stamp']}"
@@ -127,6 +150,7 @@ def throughput(log: Log) -> str:
     epochs = log.rows.get("epoch", [])
     if not epochs:
         return note("No epoch was finished.")
+
     seconds = sum(row["seconds"] for row in epochs)
     samples = sum(row["seconds"] * row["samples_per_s"] for row in epochs)
     bad_files = sum(row["bad_files"] for row in epochs)
@@ -134,10 +158,12 @@ def throughput(log: Log) -> str:
         f"{len(epochs)} epochs, {epochs[-1]['step']} steps, {seconds:.0f} s of training, "
         f"{samples / seconds:.1f} samples a second, {bad_files} unreadable files replaced"
     )
+
     memory = [row.get("memory_gib") for row in log.rows.get("step", [])]
     finite_memory = [gib for gib in memory if is_finite(gib)]
     if finite_memory:
         summary += f", {max(finite_memory):.2f} GiB at most"
+
     rows = [epoch_cells(row) for row in epochs]
     epoch_table = table([head for _, head, _ in EPOCH_COLUMNS], rows)
     return (
@@ -158,6 +184,7 @@ def settings(run: Run) -> str:
     """The resolved config, folded; "" without one."""
     if not run.config:
         return ""
+
     config_json = json.dumps(run.config, indent=2, ensure_ascii=False)
     return (
         f"<details><summary>The resolved config</summary><pre>{escape(config_json)}</pre></details>"
@@ -171,11 +198,15 @@ def versions(run: Run) -> str:
     command = values.pop("command", None)
     if isinstance(command, list):
         values["command"] = " ".join(map(str, command))
+
     values.update(packages)
+
     rows = [
         [escape(name), f"<code>{escape(value)}</code>"] for name, value in values.items() if value
     ]
-    return table(["", "version"], rows, "plain") if rows else note("not recorded")
+    if not rows:
+        return note("not recorded")
+    return table(["", "version"], rows, "plain")
 
 
 def provenance(evaluation: Evaluation) -> str:
@@ -202,7 +233,7 @@ def provenance(evaluation: Evaluation) -> str:
 
 
 def note(text: str) -> str:
-    """A line in small print."""
+    """A line in small print; `text` is escaped."""
     return f'<p class="note">{escape(text)}</p>'
 
 

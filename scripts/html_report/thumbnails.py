@@ -25,11 +25,14 @@ Item = TypeVar("Item")
 class Clips:
     """The videos of an evaluation by id.
 
-    dataset: None if it cannot be opened; open_error: the reason, or "". unreadable: id -> why the clip has no
-    thumbnail.
+    Attributes:
+        dataset: None if it cannot be opened
+        open_error: why it cannot be opened, or ""
+        unreadable: id -> why the clip has no thumbnail
+        indices: id -> index in the data set
     """
 
-    def __init__(self, evaluation: Evaluation):
+    def __init__(self, evaluation: Evaluation) -> None:
         self.dataset: TextVideoDataset | None = None
         self.open_error = ""
         self.unreadable: dict[str, str] = {}
@@ -39,6 +42,7 @@ class Clips:
         except (UserError, OSError) as error:
             self.open_error = " ".join(str(error).split())
             return
+
         for index, video_id in enumerate(self.dataset.ids):
             self.indices.setdefault(video_id, index)
 
@@ -46,6 +50,7 @@ class Clips:
         """The video's file; None if the data set does not have it."""
         if self.dataset is None or video_id not in self.indices:
             return None
+
         return self.dataset.video_path(self.indices[video_id])
 
     def thumbnail(self, video_id: str) -> dict[str, Any]:
@@ -58,10 +63,12 @@ class Clips:
         except (BrokenVideo, OSError) as error:
             self.unreadable[video_id] = " ".join(str(error).split())
             return {"name": video_id}
+
         width, height = frames[0].size
         strip = Image.new("RGB", (width * len(frames), height))
         for number, frame in enumerate(frames):
             strip.paste(frame, (number * width, 0))
+
         return {
             "name": video_id,
             "src": jpeg_data_uri(strip, QUALITY),
@@ -90,6 +97,7 @@ class Clips:
         frames = [
             Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in clip_TCHW
         ]
+
         for frame in frames:
             frame.thumbnail(MAX_SIZE)
         return frames
@@ -101,6 +109,7 @@ def open_dataset(evaluation: Evaluation) -> TextVideoDataset:
     config = Config(results["config"])
     evaluation_config = config.get("evaluation") or Config({})
     blocks = evaluation_config.blocks("data_loader") or config.blocks("data_loader")
+
     for block in blocks:
         if dataset_class_name(block) == results.get("dataset"):
             return open_leniently(
@@ -110,6 +119,7 @@ def open_dataset(evaluation: Evaluation) -> TextVideoDataset:
                 check_files=False,
                 strict_protocol=False,
             )
+
     raise UserError(
         f"the config in {evaluation.folder / 'results.json'} has no data set {results.get('dataset')}"
     )
@@ -124,7 +134,12 @@ def dataset_class_name(block: Mapping[str, Any]) -> str:
 
 
 def jpeg_data_uri(image: Image.Image, quality: int) -> str:
-    """A JPEG as an address that holds the picture itself."""
+    """A JPEG as an address that holds the picture itself.
+
+    Args:
+        image: RGB
+        quality: of the JPEG, from 1 to 95
+    """
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -134,4 +149,5 @@ def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     """`count` of the items, evenly over the list; all if there are fewer."""
     if 0 < count < len(items):
         return [items[index] for index in pick(len(items), count)]
+
     return list(items)[:count]
