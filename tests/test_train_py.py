@@ -356,7 +356,7 @@ def test_shards_write_the_checkpoint_that_one_process_goes_on_from(tmp_path, con
     content["trainer"].update(parallel="fsdp2", save_every=3)
     path = tiny_run.save(tmp_path / "config.json", content)
     assert killing.run(path, "trainer.init_val=true", processes=2) == [0, 0], (
-        tmp_path / killing.SAID
+        tmp_path / killing.OUTPUT
     ).read_text()
     (folder,) = tmp_path.glob("exps/tiny/*")
     state = torch.load(folder / "checkpoint-latest.pth", weights_only=True)
@@ -365,7 +365,7 @@ def test_shards_write_the_checkpoint_that_one_process_goes_on_from(tmp_path, con
     assert type(state["optimizer"]["model.vid_proj.0.weight"]["exp_avg"]) is torch.Tensor
     assert killing.run(path, "-r", "auto", "trainer.epochs=2", processes=2) == [0, 0]
     assert killing.run(path, "-r", "auto", "trainer.epochs=3") == [0], (
-        tmp_path / killing.SAID
+        tmp_path / killing.OUTPUT
     ).read_text()
     assert len(tiny_run.lines(folder, "epoch")) == 3
 

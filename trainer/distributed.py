@@ -138,19 +138,19 @@ def reduce_max(number: int) -> int:
     return _all_reduce(number, dist.ReduceOp.MAX)
 
 
-def wrap(module: nn.Module, how: str = "ddp") -> nn.Module:
+def wrap(module: nn.Module, parallel: str = "ddp") -> nn.Module:
     """The module whose gradients are averaged over processes; call it in place of `module`.
 
     An objective is wrapped when its teacher exists and it is on its device; the optimizer is made afterwards. In a
     single process it is returned as it is.
 
     Args:
-        how: "ddp" puts a wrapper around the module (`unwrap` returns the module), "fsdp2" shards it in place, one unit
-            per transformer block
+        parallel: "ddp" puts a wrapper around the module (`unwrap` returns the module), "fsdp2" shards it in place,
+            one unit per transformer block
     """
-    if how not in WRAPPERS:
-        raise ConfigError(f"trainer.parallel: {how!r} is given; known: {', '.join(WRAPPERS)}")
-    return WRAPPERS[how](module) if world_size() > 1 else module
+    if parallel not in WRAPPERS:
+        raise ConfigError(f"trainer.parallel: {parallel!r} is given; known: {', '.join(WRAPPERS)}")
+    return WRAPPERS[parallel](module) if world_size() > 1 else module
 
 
 def unwrap(module: nn.Module) -> nn.Module:

@@ -12,21 +12,22 @@ class FakeLoader:
     """Batch b of epoch e holds the number 100 e + b, whatever it was asked for before; `hooks[(e, b)]` runs first."""
 
     def __init__(self, batches=4, batch_size=2, offset=0, hooks=None):
-        self.count, self.batch_size, self.offset, self.hooks = (
-            batches,
-            batch_size,
-            offset,
-            hooks or {},
-        )
-        self.dataset, self.given = range(batches * batch_size), []
+        self.num_batches = batches
+        self.batch_size = batch_size
+        self.offset = offset
+        self.hooks = hooks or {}
+        self.dataset = range(batches * batch_size)
+        self.batches_read = []
 
     def __len__(self):
-        return self.count
+        return self.num_batches
 
     def epoch(self, epoch=0, start=0):
-        for number in range(start, self.count):
-            failures = self.hooks.get((epoch, number), lambda: [])()
-            self.given.append((epoch, number))
+        for number in range(start, self.num_batches):
+            failures = []
+            if (epoch, number) in self.hooks:
+                failures = self.hooks[epoch, number]()
+            self.batches_read.append((epoch, number))
             value = torch.full((self.batch_size, 1), float(self.offset + 100 * epoch + number))
             yield {
                 "video": value,
@@ -44,18 +45,20 @@ class FakeObjective(nn.Module):
     def __init__(self, spoil=None):
         super().__init__()
         torch.manual_seed(0)
-        self.model, self.spoil, self.steps = nn.Linear(1, 1), spoil or {}, []
+        self.model = nn.Linear(1, 1)
+        self.spoil = spoil or {}
+        self.steps = []
 
     def forward(self, batch):
         value = batch["video"].mean()
         noise = torch.randn(()) * self.model.weight.sum() + self.model.bias.sum()
-        bad = self.spoil.get(float(value), {})
-        parts = {"loss_a": value + noise, "loss_b": noise * 0.1 + bad.get("b", 0.0)}
-        loss = parts["loss_a"] + parts["loss_b"]
-        return {
-            "loss": loss + self.model.weight.sum().abs().sqrt() if "gradient" in bad else loss,
-            **parts,
-        }
+        spoil = self.spoil.get(float(value), {})
+        loss_a = value + noise
+        loss_b = noise * 0.1 + spoil.get("b", 0.0)
+        loss = loss_a + loss_b
+        if "gradient" in spoil:
+            loss = loss + self.model.weight.sum().abs().sqrt()
+        return {"loss": loss, "loss_a": loss_a, "loss_b": loss_b}
 
     def after_step(self, step, steps):
         self.steps.append((step, steps))
@@ -69,8 +72,9 @@ def stage(folder, resume=None, number=0, **trainer):
         "arch": {"type": "Fake"},
         "optimizer": {"type": "AdamW", "args": {"lr": 0.1}},
         "trainer": settings,
-        **({"lr_scheduler": schedule} if schedule else {}),
     }
+    if schedule:
+        config["lr_scheduler"] = schedule
     return Stage(number, Config(config), folder, resume)
 
 

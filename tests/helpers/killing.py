@@ -26,14 +26,16 @@ CONTEXT.set_forkserver_preload(["tests.helpers.warm"])
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, (str(tiny_run.ROOT), os.environ.get("PYTHONPATH")))
 )
-SAID = "said.txt"
+OUTPUT = "output.txt"  # what a run's processes write to stdout and stderr
 
 
-def _child(config: str, arguments: list[str], environment: dict[str, str], said: str):
-    """One process of a run; what it says goes to a file."""
+def _child(
+    config: str, arguments: list[str], environment: dict[str, str], output_path: str
+) -> None:
+    """One process of a run; its output goes to a file."""
     os.environ.update(environment)
     for stream in (1, 2):
-        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        os.dup2(os.open(output_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     torch.set_num_threads(1)
     import train
 
@@ -42,34 +44,32 @@ def _child(config: str, arguments: list[str], environment: dict[str, str], said:
 
 
 def start(config: Path, *arguments: str, processes: int = 1) -> list:
-    """The processes of one run, as torchrun would start them."""
+    """Start the processes of one run, as torchrun would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     started = []
     for rank in range(processes):
-        environment = (
-            {
+        environment = {}
+        if processes > 1:
+            environment = {
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(processes),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
             }
-            if processes > 1
-            else {}
-        )
-        made = CONTEXT.Process(
+        process = CONTEXT.Process(
             target=_child,
-            args=(str(config), list(arguments), environment, str(config.parent / SAID)),
+            args=(str(config), list(arguments), environment, str(config.parent / OUTPUT)),
         )
-        made.start()
-        started.append(made)
+        process.start()
+        started.append(process)
     return started
 
 
 def finish(started: list, seconds: float = 120) -> list[int]:
-    """Exit statuses."""
+    """Wait for the processes and return their exit statuses."""
     for process in started:
         process.join(seconds)
     return [process.exitcode for process in started]
@@ -88,7 +88,8 @@ def steps(home: Path) -> int:
 
 def kill_after(home: Path, started: list, count: int, pause: float) -> bool:
     """kill -9 to every process `pause` seconds after `count` more steps; False if they ended before."""
-    goal, limit = steps(home) + count, time.monotonic() + 120
+    goal = steps(home) + count
+    limit = time.monotonic() + 120
     while (
         steps(home) < goal
         and time.monotonic() < limit
@@ -104,45 +105,42 @@ def kill_after(home: Path, started: list, count: int, pause: float) -> bool:
     return all(alive)
 
 
-def _hold(folder: str, pipe):
+def _hold(folder: str, pipe) -> None:
     from trainer.lock import acquire
 
     acquire(Path(folder))
-    pipe.send("held")
+    pipe.send("locked")
     time.sleep(300)
 
 
 def hold(folder: Path):
-    """A process that holds a run's folder."""
-    ours, theirs = CONTEXT.Pipe()
-    made = CONTEXT.Process(target=_hold, args=(str(folder), theirs), daemon=True)
-    made.start()
-    assert ours.recv() == "held"
-    return made
+    """Start a process that locks a run's folder; returns it when the folder is locked."""
+    parent_end, child_end = CONTEXT.Pipe()
+    process = CONTEXT.Process(target=_hold, args=(str(folder), child_end), daemon=True)
+    process.start()
+    assert parent_end.recv() == "locked"
+    return process
 
 
 def latest(home: Path, stage: str = "") -> Path:
     """The newest run's last checkpoint."""
-    return max(
-        home.glob(f"exps/tiny/*/{stage}checkpoint-latest.pth"),
-        key=lambda path: path.stat().st_mtime_ns,
-    )
+    paths = home.glob(f"exps/tiny/*/{stage}checkpoint-latest.pth")
+    return max(paths, key=lambda path: path.stat().st_mtime_ns)
 
 
 def digest(path: Path) -> str:
-    """sha256 of everything that is trained or moved in a checkpoint: model, teacher, mask token, moments, place."""
-    found = hashlib.sha256()
+    """sha256 of all that training changes in a checkpoint: model, teacher, mask token, moments, position."""
+    sha256 = hashlib.sha256()
 
-    def add(name: str, value):
+    def add(name: str, value) -> None:
         if isinstance(value, dict):
             for key in sorted(value):
                 add(f"{name}/{key}", value[key])
         elif isinstance(value, torch.Tensor):
-            found.update(
-                name.encode() + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-            )
+            content = value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            sha256.update(name.encode() + content)
         else:
-            found.update(f"{name}={value!r}".encode())
+            sha256.update(f"{name}={value!r}".encode())
 
     state = torch.load(path, weights_only=True)
     for key in (
@@ -156,16 +154,14 @@ def digest(path: Path) -> str:
         "monitor_best",
     ):
         add(key, state[key])
-    return found.hexdigest()
+    return sha256.hexdigest()
 
 
 def make(home: Path, processes: int, workers: int) -> Path:
     """A config of two loaders of pictures and validation, 22 steps a run."""
-    data = (
-        tiny_run.write_data(home.parent / "data", train=24, val=5)
-        if not (home.parent / "data").is_dir()
-        else home.parent / "data"
-    )
+    data = home.parent / "data"
+    if not data.is_dir():
+        tiny_run.write_data(data, train=24, val=5)
     home.mkdir()
     batch = 2 if processes == 1 else 1
     loaders = [
@@ -186,40 +182,45 @@ def make(home: Path, processes: int, workers: int) -> Path:
 def case(home: Path, processes: int, workers: int, kills: int, seed: int) -> tuple[str, str, int]:
     """(hash of the unbroken run, hash of the killed one, how often it was killed)."""
     home.mkdir(parents=True)
-    whole, cut = make(home / "whole", processes, workers), make(home / "cut", processes, workers)
-    assert run(whole, processes=processes) == [0] * processes, (home / "whole" / SAID).read_text()
-    chance, done = random.Random(seed), 0
-    while done < kills:
-        started = start(cut, "-r", "auto", processes=processes)
-        if not kill_after(home / "cut", started, chance.randint(1, 6), chance.random() * 0.05):
+    unbroken_home = home / "unbroken"
+    killed_home = home / "killed"
+    unbroken = make(unbroken_home, processes, workers)
+    killed = make(killed_home, processes, workers)
+    success = [0] * processes
+    assert run(unbroken, processes=processes) == success, (unbroken_home / OUTPUT).read_text()
+    generator = random.Random(seed)
+    num_killed = 0
+    while num_killed < kills:
+        started = start(killed, "-r", "auto", processes=processes)
+        count = generator.randint(1, 6)
+        if not kill_after(killed_home, started, count, pause=generator.random() * 0.05):
             break
-        done += 1
-    assert run(cut, "-r", "auto", processes=processes) == [0] * processes, (
-        home / "cut" / SAID
-    ).read_text()
-    return digest(latest(home / "whole")), digest(latest(home / "cut")), done
+        num_killed += 1
+    statuses = run(killed, "-r", "auto", processes=processes)
+    assert statuses == success, (killed_home / OUTPUT).read_text()
+    return digest(latest(unbroken_home)), digest(latest(killed_home)), num_killed
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("seeds", [0]), ("processes", [1, 2]), ("workers", [0, 2])):
         parser.add_argument(f"--{name}", type=int, nargs="+", default=default)
     parser.add_argument("--kills", type=int, default=5)
-    chosen = parser.parse_args()
-    wrong = 0
+    args = parser.parse_args()
+    num_different = 0
     with tempfile.TemporaryDirectory() as folder:
-        for seed in chosen.seeds:
-            for processes in chosen.processes:
-                for workers in chosen.workers:
+        for seed in args.seeds:
+            for processes in args.processes:
+                for workers in args.workers:
                     home = Path(folder, f"{seed}_{processes}_{workers}")
-                    whole, cut, kills = case(home, processes, workers, chosen.kills, seed)
-                    wrong += whole != cut
+                    unbroken, killed, kills = case(home, processes, workers, args.kills, seed)
+                    num_different += unbroken != killed
                     sys.stdout.write(
-                        f"{processes} processes, {workers} workers, seed {seed}: unbroken {whole[:16]}, "
-                        f"killed {kills} times {cut[:16]}: {'equal' if whole == cut else 'DIFFERENT'}\n"
+                        f"{processes} processes, {workers} workers, seed {seed}: unbroken {unbroken[:16]}, "
+                        f"killed {kills} times {killed[:16]}: {'equal' if unbroken == killed else 'DIFFERENT'}\n"
                     )
                     sys.stdout.flush()
-    sys.exit(wrong)
+    sys.exit(num_different)
 
 
 if __name__ == "__main__":

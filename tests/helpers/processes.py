@@ -1,4 +1,4 @@
-"""Several gloo processes on this machine for tests, forked from one that has imported all they need already."""
+"""Several gloo processes on this machine for tests, forked from one that has imported all that they need."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-NEEDED = [
+PRELOADED = [
     "tests.helpers.warm",
     "tests.helpers.processes",
     "torch.distributed.fsdp",
@@ -21,12 +21,12 @@ NEEDED = [
 
 
 def run(work: Callable[..., Any], world: int, folder: Path, args: Sequence[Any] = ()) -> list[Any]:
-    """What `work(*args)` returns on each of `world` processes that have joined by `trainer.distributed.start`.
+    """The results of `work(*args)` on each of `world` processes that have joined by `trainer.distributed.start`.
 
-    `work` is a function of a module, what it returns goes through files in `folder`. Raises what a process raised.
+    `work` is a function of a module; its results go through files in `folder`. Raises what a process raised.
     """
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(NEEDED)
+    context.set_forkserver_preload(PRELOADED)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -38,7 +38,7 @@ def run(work: Callable[..., Any], world: int, folder: Path, args: Sequence[Any] 
 
 def _enter(
     rank: int, world: int, port: int, folder: str, work: Callable[..., Any], args: Sequence[Any]
-):
+) -> None:
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -52,6 +52,6 @@ def _enter(
     distributed.start("cpu")
     try:
         torch.save(work(*args), f"{folder}/rank{rank}.pt")
-        distributed.barrier()  # nobody leaves while another still asks for something
+        distributed.barrier()  # no process leaves while another still communicates
     finally:
         distributed.stop()

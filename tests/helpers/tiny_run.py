@@ -1,4 +1,4 @@
-"""A whole run in small: pictures and captions on disk, a tiny text tower, a config for train.py."""
+"""A miniature run: pictures and captions on disk, a tiny text encoder, a config for train.py."""
 
 import json
 import os
@@ -81,11 +81,9 @@ def train(
     path: Path, *arguments: str, processes: int = 1, wait: bool = True, **environment: str
 ) -> Any:
     """`train.py -c path arguments` under python or torchrun; CompletedProcess, or Popen without `wait`."""
-    launcher = (
-        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        if processes > 1
-        else []
-    )
+    launcher = []
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     command = [
         sys.executable,
         *launcher,
@@ -97,10 +95,15 @@ def train(
         *arguments,
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
-    run = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    options: dict[str, Any] = {
+        "env": environment,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+    }
     if not wait:
-        return subprocess.Popen(command, **run)
-    return subprocess.run(command, timeout=300, check=False, **run)
+        return subprocess.Popen(command, **options)
+    return subprocess.run(command, timeout=300, check=False, **options)
 
 
 def save(path: Path, content: dict[str, Any]) -> Path:

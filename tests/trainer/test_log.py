@@ -63,5 +63,5 @@ def test_one_console_however_often_it_is_asked_for(bare_root, capsys):
     assert sum(isinstance(handler, _Console) for handler in bare_root.handlers) == 1
     logging.getLogger("x").info("a line")
     logging.getLogger("x").debug("not this")
-    said = capsys.readouterr().err
-    assert said.count("a line") == 1 and "not this" not in said
+    output = capsys.readouterr().err
+    assert output.count("a line") == 1 and "not this" not in output

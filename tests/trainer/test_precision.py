@@ -38,13 +38,13 @@ def build(folder):
 
 
 def batches(count=1, rows=4):
-    made = [tiny_models.random_batch(rows, seed=seed) for seed in range(count)]
+    batches_on_cpu = [tiny_models.random_batch(rows, seed=seed) for seed in range(count)]
     return [
         {
             "video": batch["video"].to(DEVICE),
             "text": {n: ids.to(DEVICE) for n, ids in batch["text"].items()},
         }
-        for batch in made
+        for batch in batches_on_cpu
     ]
 
 
@@ -60,9 +60,9 @@ def precise(name):
 def run(objective, precision, count):
     objective.zero_grad()
     torch.manual_seed(0)
-    parts = forward_backward(objective, batches(count), precision)
+    losses = forward_backward(objective, batches(count), precision)
     scale = precision.scaler.get_scale()
-    return parts, torch.cat(
+    return losses, torch.cat(
         [p.grad.flatten() / scale for p in objective.parameters() if p.requires_grad]
     )
 
@@ -72,14 +72,14 @@ def test_the_encoders_get_it_and_the_losses_do_not(name, folder):
     objective, precision = build(folder), Precision(name, DEVICE)
     with precision.autocast():
         outputs = objective(batches()[0], encode_only=True)
-        parts = objective.losses(outputs)
+        losses = objective.losses(outputs)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)
     assert (
         outputs["v_BE"].dtype == outputs["t_BE"].dtype == half
         and outputs["sum_and_count_12"].dtype == torch.float32
     )
     assert (
-        {part.dtype for part in parts.values()}
+        {loss.dtype for loss in losses.values()}
         == {p.dtype for p in objective.parameters()}
         == {torch.float32}
     )
@@ -92,8 +92,8 @@ def test_the_encoders_get_it_and_the_losses_do_not(name, folder):
 def test_gradients_are_about_those_of_fp32(name, count, folder):
     objective = build(folder)
     wide, right = run(copy.deepcopy(objective), Precision("fp32", DEVICE), count)
-    parts, grad = run(objective, precise(name), count)
-    assert parts["loss"].item() == pytest.approx(wide["loss"].item(), rel=0.02)
+    losses, grad = run(objective, precise(name), count)
+    assert losses["loss"].item() == pytest.approx(wide["loss"].item(), rel=0.02)
     assert torch.nn.functional.cosine_similarity(grad, right, dim=0) > 0.99, (
         "no gradient lost in a cast that is kept"
     )
@@ -115,8 +115,8 @@ def test_cached_embeddings_equal_the_kept_graph_in_half_precision(name, folder):
     ]
     precision.scaler.scale(loss).backward()
     scale = precision.scaler.get_scale()
-    kept = torch.cat([p.grad.flatten() / scale for p in twin.parameters() if p.requires_grad])
-    assert float((grad - kept).norm() / kept.norm()) < 1e-3
+    expected = torch.cat([p.grad.flatten() / scale for p in twin.parameters() if p.requires_grad])
+    assert float((grad - expected).norm() / expected.norm()) < 1e-3
 
 
 def test_an_overflow_skips_the_step_and_lowers_the_scale(folder):

@@ -14,11 +14,11 @@ from tests.helpers import killing, tiny_run
 
 @pytest.mark.parametrize("processes, workers", [(1, 2), (2, 0)])
 def test_killed_at_random_steps_the_end_is_bit_equal(tmp_path, processes, workers):
-    whole, cut, kills = killing.case(
+    unbroken, killed, kills = killing.case(
         tmp_path / "case", processes, workers, kills=2, seed=os.getpid()
     )
     assert kills == 2, "the run ended before it could be killed twice"
-    assert whole == cut
+    assert unbroken == killed
 
 
 def test_a_signal_to_all_processes_and_workers_saves_and_resumes_on_another_number(tmp_path):
@@ -32,15 +32,15 @@ def test_a_signal_to_all_processes_and_workers_saves_and_resumes_on_another_numb
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(child), signal.SIGTERM)
         os.kill(process.pid, signal.SIGTERM)
-    said = tmp_path / "run" / killing.SAID
-    assert killing.finish(started) == [75, 75], said.read_text()
-    assert "SIGTERM: saved at step" in said.read_text()
+    output = tmp_path / "run" / killing.OUTPUT
+    assert killing.finish(started) == [75, 75], output.read_text()
+    assert "SIGTERM: saved at step" in output.read_text()
     step = torch.load(killing.latest(tmp_path / "run"))["step"]
     assert step >= 5
     assert killing.run(config, "-r", "auto", f"trainer.epochs={step // 12 + 1}") == [0]
     assert (
         "2 processes x 1 micro-batches -> 1 x 1: dropout and masks are drawn otherwise"
-        in said.read_text()
+        in output.read_text()
     )
     assert len(list((tmp_path / "run/exps/tiny").iterdir())) == 1
 
@@ -49,13 +49,13 @@ def test_a_torn_newest_checkpoint_is_passed_over(tmp_path):
     config = killing.make(tmp_path / "run", 1, 0)
     assert killing.run(config, "trainer.epochs=1") == [0]
     path = killing.latest(tmp_path / "run")
-    whole = path.read_bytes()
+    content = path.read_bytes()
     path.unlink()  # checkpoint-epoch1.pth is the same file
-    path.write_bytes(whole[:-1000])
+    path.write_bytes(content[:-1000])
     assert killing.run(config, "-r", "auto") == [0]
-    said = (tmp_path / "run" / killing.SAID).read_text()
+    output = (tmp_path / "run" / killing.OUTPUT).read_text()
     assert (
-        "checkpoint-latest.pth is not whole, the one before is taken" in said
-        and "checkpoint-epoch1.pth" in said
+        "checkpoint-latest.pth is not whole, the one before is taken" in output
+        and "checkpoint-epoch1.pth" in output
     )
     assert len(tiny_run.lines(path.parent, "epoch")) == 2

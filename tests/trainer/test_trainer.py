@@ -44,14 +44,15 @@ def lines(folder, kind):
     ]
 
 
-def taken(feed, epoch=0, position=0):
-    steps = feed.epoch(epoch, position)
+def taken(loader, epoch=0, position=0):
+    steps = loader.epoch(epoch, position)
     return [(number, [float(batch["video"][0]) for batch in batches]) for number, batches in steps]
 
 
-def weights(made):
+def weights(fake_trainer):
     return {
-        name: tensor.clone() for name, tensor in made.optimizer_step.objective.state_dict().items()
+        name: tensor.clone()
+        for name, tensor in fake_trainer.optimizer_step.objective.state_dict().items()
     }
 
 
@@ -60,9 +61,9 @@ def same(one, two):
 
 
 def test_loaders_take_turns_until_the_shortest_is_through():
-    feed = RoundRobinLoader([FakeLoader(3), FakeLoader(5, offset=50)], CPU)
-    assert taken(feed) == [(0, [0]), (1, [50]), (0, [1]), (1, [51]), (0, [2]), (1, [52])]
-    assert (feed.rounds, feed.steps_per_epoch, feed.samples_per_step) == (3, 6, [2, 2])
+    loader = RoundRobinLoader([FakeLoader(3), FakeLoader(5, offset=50)], CPU)
+    assert taken(loader) == [(0, [0]), (1, [50]), (0, [1]), (1, [51]), (0, [2]), (1, [52])]
+    assert (loader.rounds, loader.steps_per_epoch, loader.samples_per_step) == (3, 6, [2, 2])
 
 
 @pytest.mark.parametrize("most, rounds", [(None, 3), (17, 2), (16, 2), (15, 1), (1, 1), (1e9, 3)])
@@ -71,8 +72,8 @@ def test_an_epoch_holds_at_most_max_samples_of_all_loaders(most, rounds):
 
 
 def test_accumulation_takes_micro_batches_of_one_loader_and_no_half_step():
-    feed = RoundRobinLoader([FakeLoader(5), FakeLoader(9, offset=50)], CPU, accumulate=2)
-    assert taken(feed) == [(0, [0, 1]), (1, [50, 51]), (0, [2, 3]), (1, [52, 53])]
+    loader = RoundRobinLoader([FakeLoader(5), FakeLoader(9, offset=50)], CPU, accumulate=2)
+    assert taken(loader) == [(0, [0, 1]), (1, [50, 51]), (0, [2, 3]), (1, [52, 53])]
     with pytest.raises(
         ConfigError, match="data_loader.1: 1 batches of 1 x 2 do not make one step of 2"
     ):
@@ -82,15 +83,15 @@ def test_accumulation_takes_micro_batches_of_one_loader_and_no_half_step():
 @pytest.mark.parametrize("position", range(7))
 def test_from_any_position_come_the_same_batches_and_what_lies_before_is_not_read(position):
     loaders = [FakeLoader(4), FakeLoader(4, offset=50)]
-    whole = taken(RoundRobinLoader(loaders, CPU, 1, 12))
+    expected = taken(RoundRobinLoader(loaders, CPU, 1, 12))
     loaders = [FakeLoader(4), FakeLoader(4, offset=50)]
-    assert taken(RoundRobinLoader(loaders, CPU, 1, 12), 0, position) == whole[position:]
-    assert sum(len(loader.given) for loader in loaders) <= len(whole) - position + 2
+    assert taken(RoundRobinLoader(loaders, CPU, 1, 12), 0, position) == expected[position:]
+    assert sum(len(loader.batches_read) for loader in loaders) <= len(expected) - position + 2
 
 
 def test_the_mean_loss_is_over_samples_of_all_loaders(folder):
-    made = trainer(folder, [FakeLoader(3, 1), FakeLoader(3, 4, offset=50)], epochs=1)
-    made.run()
+    fake_trainer = trainer(folder, [FakeLoader(3, 1), FakeLoader(3, 4, offset=50)], epochs=1)
+    fake_trainer.run()
     steps, epoch = lines(folder, "step"), lines(folder, "epoch")[0]
     weighted = [(1, 4)[i % 2] for i in range(6)]
     assert epoch["loss"] == pytest.approx(
@@ -132,41 +133,45 @@ def test_a_meter_goes_on_from_its_state():
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_is_named(folder, value):
     clean = trainer(folder / "clean", [FakeLoader(2)], epochs=1)
     clean.run()
-    made = trainer(folder / "bad", objective=FakeObjective({2.0: {"b": value}}), save_every=1)
+    fake_trainer = trainer(
+        folder / "bad", objective=FakeObjective({2.0: {"b": value}}), save_every=1
+    )
     with pytest.raises(
         NonFiniteLoss,
         match=rf"loss_b is {value} at step 3 \(epoch 1, range\): stopped before the upd",
     ):
-        made.run()
-    assert same(weights(made), weights(clean)) and made.optimizer_step.objective.steps[-1] == (2, 8)
+        fake_trainer.run()
+    assert same(
+        weights(fake_trainer), weights(clean)
+    ) and fake_trainer.optimizer_step.objective.steps[-1] == (2, 8)
     assert torch.load(folder / "bad/checkpoint-latest.pth")["step"] == 2
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update(folder):
     objective = FakeObjective({1.0: {"gradient": 1.0}})
     torch.nn.init.zeros_(objective.model.weight)
-    made = trainer(folder, objective=objective)
-    made.optimizer_step.optimizer.param_groups[0]["lr"] = (
+    fake_trainer = trainer(folder, objective=objective)
+    fake_trainer.optimizer_step.optimizer.param_groups[0]["lr"] = (
         0.0  # the weight stays 0, where the root has no derivative
     )
     with pytest.raises(NonFiniteLoss, match="the gradient is not finite at or before step 2"):
-        made.run()
+        fake_trainer.run()
     assert not (folder / "checkpoint-latest.pth").exists()
 
 
 def test_the_norm_is_clipped(folder):
-    made = trainer(folder, clip_grad_norm=1e-3)
+    fake_trainer = trainer(folder, clip_grad_norm=1e-3)
     seen = []
-    step = made.optimizer_step.optimizer.step
-    made.optimizer_step.optimizer.step = lambda: (
+    step = fake_trainer.optimizer_step.optimizer.step
+    fake_trainer.optimizer_step.optimizer.step = lambda: (
         seen.append(
             torch.nn.utils.get_total_norm(
-                [p.grad for p in made.optimizer_step.objective.parameters()]
+                [p.grad for p in fake_trainer.optimizer_step.objective.parameters()]
             ).item()
         ),
         step(),
     )
-    made.run()
+    fake_trainer.run()
     assert max(seen) == pytest.approx(1e-3, rel=1e-3)
     assert all(row["grad_norm"] > 0.1 for row in lines(folder, "step"))
 
@@ -183,13 +188,13 @@ def test_the_schedule_is_followed(folder):
     )
 
 
-def exams(monkeypatch, *values):
-    given = iter(values)
-    monkeypatch.setattr(loop, "validate", lambda *_: {"val_loss": 1.0, **next(given)})
+def fake_validation(monkeypatch, *values):
+    results = iter(values)
+    monkeypatch.setattr(loop, "validate", lambda *_: {"val_loss": 1.0, **next(results)})
 
 
 def test_best_early_stop_period_and_last(folder, monkeypatch):
-    exams(monkeypatch, *({"t2v.R1": value} for value in (1.0, 3.0, 2.0, 3.0, 9.0)))
+    fake_validation(monkeypatch, *({"t2v.R1": value} for value in (1.0, 3.0, 2.0, 3.0, 9.0)))
     values = trainer(
         folder, valid_loader=FakeLoader(), epochs=5, early_stop=2, save_period=2, keep_last=1
     ).run()
@@ -204,18 +209,18 @@ def test_best_early_stop_period_and_last(folder, monkeypatch):
     assert [path.name for path in sorted(folder.glob("checkpoint-epoch*"))] == [
         "checkpoint-epoch4.pth"
     ]
-    again = trainer(
+    resumed = trainer(
         folder,
         valid_loader=FakeLoader(),
         epochs=5,
         early_stop=2,
         resume=folder / "checkpoint-latest.pth",
     )
-    assert again.run() == {}
+    assert resumed.run() == {}
 
 
 def test_min_and_off(folder, monkeypatch):
-    exams(monkeypatch, *({"t2v.MedR": value} for value in (5.0, 4.0, 4.0)))
+    fake_validation(monkeypatch, *({"t2v.MedR": value} for value in (5.0, 4.0, 4.0)))
     trainer(folder / "min", valid_loader=FakeLoader(), epochs=3, monitor="min t2v.MedR").run()
     assert torch.load(folder / "min/model_best.pth")["epoch"] == 2
     trainer(folder / "off", epochs=3, monitor="off", early_stop=1).run()
@@ -224,11 +229,11 @@ def test_min_and_off(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [("max t2v.R2", "known: loss, val_loss, t2v.R1"), ("best R1", "min NAME"), ("max", "min NAME")],
 )
-def test_an_unknown_monitor_is_refused_at_once(text, said):
-    with pytest.raises(ConfigError, match=f"trainer.monitor: .*{said}"):
+def test_an_unknown_monitor_is_refused_at_once(text, message):
+    with pytest.raises(ConfigError, match=f"trainer.monitor: .*{message}"):
         Monitor(text, True)
 
 
@@ -257,8 +262,8 @@ def test_bad_files_are_listed_and_counted(folder):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize("workers_die", [False, True])
 def test_a_signal_saves_and_leaves_and_the_rest_is_the_same(folder, number, workers_die, caplog):
-    whole = trainer(folder / "whole", lr_scheduler={"type": "Cosine", "args": {}})
-    whole.run()
+    unbroken = trainer(folder / "unbroken", lr_scheduler={"type": "Cosine", "args": {}})
+    unbroken.run()
 
     def call():
         os.kill(os.getpid(), number)
@@ -266,26 +271,29 @@ def test_a_signal_saves_and_leaves_and_the_rest_is_the_same(folder, number, work
             raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
         return []
 
-    cut = trainer(
-        folder / "cut",
+    stopped = trainer(
+        folder / "stopped",
         [FakeLoader(hooks={(1, 2): call})],
         lr_scheduler={"type": "Cosine", "args": {}},
     )
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as left:
-        cut.run()
+        stopped.run()
     assert left.value.code == 75 and signal.getsignal(number) is before
     assert f"{signal.Signals(number).name}: saved at step 6 of 8" in caplog.text
-    latest = folder / "cut/checkpoint-latest.pth"
-    again = trainer(folder / "cut", resume=latest, lr_scheduler={"type": "Cosine", "args": {}})
-    again.run()
-    assert same(weights(again), weights(whole))
+    latest = folder / "stopped/checkpoint-latest.pth"
+    resumed = trainer(
+        folder / "stopped", resume=latest, lr_scheduler={"type": "Cosine", "args": {}}
+    )
+    resumed.run()
+    assert same(weights(resumed), weights(unbroken))
     assert (
-        lines(folder / "cut", "epoch")[-1]["loss"] == lines(folder / "whole", "epoch")[-1]["loss"]
+        lines(folder / "stopped", "epoch")[-1]["loss"]
+        == lines(folder / "unbroken", "epoch")[-1]["loss"]
     )
     one, two = (
         torch.load(folder / name / "checkpoint-latest.pth")["optimizer"]
-        for name in ("whole", "cut")
+        for name in ("unbroken", "stopped")
     )
     assert str(one) == str(two)
 
@@ -303,7 +311,7 @@ def test_another_seed_or_stage_draws_otherwise(folder):
         trainer(folder / str(i), epochs=1, **more)
         for i, more in enumerate(({}, {}, {"seed": 1}, {"number": 1}))
     ]
-    first, second, seed, number = (made.run()["loss"] for made in runs)
+    first, second, seed, number = (fake_trainer.run()["loss"] for fake_trainer in runs)
     assert first == second and len({first, seed, number}) == 3
 
 
@@ -313,8 +321,8 @@ def test_what_changed_since_the_checkpoint_is_said(folder, caplog):
     state["trainer"].update(world=2, samples=[8], position=3)
     state["epoch"] = state["trainer"]["epoch"] = 0
     torch.save(state, folder / "checkpoint-latest.pth")
-    made = trainer(folder, [FakeLoader(20)], resume=folder / "checkpoint-latest.pth")
-    assert made.state.progress.position == 12  # 3 steps of 8 samples
+    fake_trainer = trainer(folder, [FakeLoader(20)], resume=folder / "checkpoint-latest.pth")
+    assert fake_trainer.state.progress.position == 12  # 3 steps of 8 samples
     assert (
         "trainer.epochs: 1 -> 2" in caplog.text
         and "2 processes x 1 micro-batches -> 1 x 1" in caplog.text
@@ -348,8 +356,8 @@ def test_a_slow_loader_is_named():
     )
     assert progress.format_duration(3723.4) == "1:02:03"
     values = {"lr": 3e-5, "samples_per_s": 812.3, "waiting": 0.05}
-    said = progress.bar_text({"loss": 2.5, "loss_vt": 1.25, "loss/WebVid": 3.0}, values, "1:02:03")
-    assert said == "loss 2.5 vt 1.25 lr 3.0e-05 812/s wait 5% left 1:02:03"
+    text = progress.bar_text({"loss": 2.5, "loss_vt": 1.25, "loss/WebVid": 3.0}, values, "1:02:03")
+    assert text == "loss 2.5 vt 1.25 lr 3.0e-05 812/s wait 5% left 1:02:03"
 
 
 def test_without_a_terminal_there_are_lines(folder, caplog, monkeypatch):
@@ -368,14 +376,14 @@ def test_masked_clips_hide_what_the_mask_says():
     )
     picture = masked_clips(fake, video_BTCHW)
     assert picture.shape == (3, 4 * 2 * 8, 2 * 8) and picture.dtype == torch.uint8
-    masked, whole = picture[:, :8, :8], picture[:, 8:16, :8]
-    assert (masked[:, 4:, 4:] == 128).all() and torch.equal(masked[:, :4], whole[:, :4])
-    assert not torch.equal(masked[:, 4:, 4:], whole[:, 4:, 4:])
+    masked, unmasked = picture[:, :8, :8], picture[:, 8:16, :8]
+    assert (masked[:, 4:, 4:] == 128).all() and torch.equal(masked[:, :4], unmasked[:, :4])
+    assert not torch.equal(masked[:, 4:, 4:], unmasked[:, 4:, 4:])
     assert masked_clips(types.SimpleNamespace(), video_BTCHW).shape == (3, 4 * 8, 2 * 8)
 
 
 @pytest.mark.parametrize(
-    "section, said",
+    "section, message",
     [
         ({"epoch": 3}, "trainer.epoch: unknown key .nearest: epochs"),
         ({"epochs": 0}, "trainer.epochs: 0 is given, 1 or"),
@@ -383,8 +391,8 @@ def test_masked_clips_hide_what_the_mask_says():
         ({"epochs": "3"}, "trainer.epochs: '3' is given"),
     ],
 )
-def test_wrong_settings(section, said):
-    with pytest.raises(ConfigError, match=said):
+def test_wrong_settings(section, message):
+    with pytest.raises(ConfigError, match=message):
         trainer_settings(Config({"trainer": section}))
 
 

@@ -20,7 +20,7 @@ class Objective(nn.Module):
 
     model: Any  # a dual encoder with the methods of model.miles.MILES
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 

@@ -14,7 +14,7 @@ from trainer.objectives import OBJECTIVES, Objective
 class Contrastive(Objective):
     """`loss(v_BE, t_BE)` over the pairs of all processes."""
 
-    def __init__(self, model: nn.Module, loss: nn.Module):
+    def __init__(self, model: nn.Module, loss: nn.Module) -> None:
         super().__init__(model)
         self.loss = require_loss(loss, ContrastiveLoss, "loss.type")
 

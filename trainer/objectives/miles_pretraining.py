@@ -49,7 +49,7 @@ class MILESPretraining(Objective):
         mvm_weight: float = 1.0,
         contrast_view: str = "masked",
         target_space: str = "joint",
-    ):
+    ) -> None:
         super().__init__(model)
         self.contrast = require_loss(loss, ContrastiveLoss, "loss.type")
         self.reconstruct = require_loss(
