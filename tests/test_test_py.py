@@ -1,5 +1,7 @@
-"""test.py as a user meets it: real clips, a tiny model, one and several processes, mistakes."""
+"""test.py as a user starts it: real clips, a tiny model, one and several processes, errors in one line."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -11,6 +13,7 @@ import torch
 
 import test as program
 from scripts.synthetic import miniatures, tiny_models
+from trainer.evaluation.results import load_embeddings
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = (
@@ -21,12 +24,12 @@ WORDS = (
 
 
 def captions(video):
-    """One or two, all different."""
-    made = [
-        f"the {WORDS[0][i % 3]} {WORDS[1][i // 3 % 4]} {WORDS[2][i // 5 % 4]}"
-        for i in (video, video + 17)
+    """One caption of an even video, two of an odd one; all different."""
+    colours, nouns, verbs = WORDS
+    sentences = [
+        f"the {colours[i % 3]} {nouns[i // 3 % 4]} {verbs[i // 5 % 4]}" for i in (video, video + 17)
     ]
-    return made[: 1 + video % 2]
+    return sentences[: 1 + video % 2]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def home(tmp_path_factory):
         },
     }
     config = {
-        "name": "exam",
+        "name": "evaluation",
         "arch": arch,
         "data_loader": loader,
         "loss": {"type": "NormSoftmaxLoss", "args": {}},
@@ -69,147 +72,131 @@ def home(tmp_path_factory):
     return folder
 
 
-def run(home, *more):
-    """The results.json of a run in this process."""
-    program.cli(
-        [
-            "-c",
-            str(home / "config.json"),
-            "-r",
-            str(home / "model.pth"),
-            "-d",
-            "cpu",
-            *map(str, more),
-        ]
-    )
+def run(home, *arguments):
+    """Folder and results.json of a run in this process."""
+    argv = ["-c", home / "config.json", "-r", home / "model.pth", "-d", "cpu", *arguments]
+    program.cli([str(argument) for argument in argv])
     newest = max((home / "exps").rglob("results.json"), key=lambda path: path.stat().st_mtime_ns)
     return newest.parent, json.loads(newest.read_text())
 
 
 def numbers(results):
     """What must not depend on how it was computed."""
-    other = {"date", "processes", "versions", "git_revision", "metrics_from", "config"}
-    return {key: value for key, value in results.items() if key not in other}
+    circumstances = {"date", "processes", "versions", "git_revision", "metrics_from", "config"}
+    return {key: value for key, value in results.items() if key not in circumstances}
 
 
 @pytest.fixture(scope="module")
-def examined(home):
+def evaluated(home):
     return run(
         home, "-s", 2, 'evaluation.rows=["dsl","qbnorm"]', "--save-embeddings", "--save-ranks"
     )
 
 
-def test_results_are_complete_and_documented(home, examined):
-    folder, results = examined
-    said = (ROOT / "docs/results.md").read_text()
-    missing = [key for key in results if f"`{key}`" not in said]
+def test_results_are_complete_and_documented(home, evaluated):
+    folder, results = evaluated
+    documentation = (ROOT / "docs/results.md").read_text()
+    missing = [key for key in results if f"`{key}`" not in documentation]
     assert not missing, f"docs/results.md says nothing of {missing}"
     assert results["schema"] == 1 and set(results["rows"]) == {"raw", "tta", "dsl", "qbnorm"}
     assert (results["num_captions"], results["num_videos"], results["protocol"]) == (16, 11, None)
-    assert (
-        results["checkpoint"]["path"] == str(home / "model.pth")
-        and len(results["checkpoint"]["sha256"]) == 64
-    )
+    assert results["checkpoint"]["path"] == str(home / "model.pth")
+    assert len(results["checkpoint"]["sha256"]) == 64
     assert results["config"]["arch"]["args"]["load_checkpoint"] == str(home / "model.pth")
-    assert (
-        results["versions"]["packages"]["torch"]
-        and results["device"] == "cpu"
-        and results["split"] == "test"
-    )
+    assert results["versions"]["packages"]["torch"]
+    assert (results["device"], results["split"]) == ("cpu", "test")
     assert len((folder / "ranks.jsonl").read_text().splitlines()) == 16 + 11
 
 
-def test_numbers_again_from_embeddings(home, examined, capsys):
-    folder, results = examined
+def test_saved_embeddings_give_the_same_numbers(home, evaluated, capsys):
+    folder, results = evaluated
+    embeddings, output = str(folder / "embeddings"), str(home / "from_embeddings")
+    program.cli(["--metrics-from", embeddings, "-o", output, "--compare", "-d", "cpu"])
+    rescored = json.loads((home / "from_embeddings/results.json").read_text())
+    assert numbers(rescored) == numbers(results)
+    assert rescored["config"] == results["config"]
+    assert rescored["metrics_from"] == embeddings
+    assert "JsonlDataset test" in capsys.readouterr().out
+
+
+def test_print_config_prints_what_would_be_evaluated(home, capsys):
     program.cli(
-        [
-            "--metrics-from",
-            str(folder / "embeddings"),
-            "-o",
-            str(home / "again"),
-            "--compare",
-            "-d",
-            "cpu",
-        ]
+        ["-c", str(home / "config.json"), "-r", "absent.pth", "-s", "3", "--print-config"]
+        + ["trainer.seed=5"]
     )
-    again = json.loads((home / "again/results.json").read_text())
-    assert numbers(again) == numbers(results) and again["config"] == results["config"]
-    assert "JsonlDataset test" in capsys.readouterr().out and again["metrics_from"] == str(
-        folder / "embeddings"
-    )
+    printed = json.loads(capsys.readouterr().out)
+    config = json.loads((home / "config.json").read_text())
+    config["arch"]["args"]["load_checkpoint"] = "absent.pth"
+    config["evaluation"] = {"stride": 3}
+    config["trainer"]["seed"] = 5
+    assert printed == config
+
+
+def test_list_prints_every_registered_name_without_a_config(capsys):
+    with pytest.raises(SystemExit) as end:
+        program.cli(["--list"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for name in ("MILES", "MSRVTT", "TextVideoDataLoader", "t2v_metrics", "qbnorm", "sequential"):
+        assert f"  {name} " in text
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_gives_the_same(home, examined, processes):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={processes}",
-        "test.py",
-        "-c",
-        str(home / "config.json"),
-        "-r",
-        str(home / "model.pth"),
-        "-d",
-        "cpu",
-        "-s",
-        "2",
-        'evaluation.rows=["dsl","qbnorm"]',
-        "-o",
-        str(home / f"of_{processes}"),
-        "--save-embeddings",
-    ]
-    done = subprocess.run(
-        command,
+def test_any_number_of_processes_gives_the_same(home, evaluated, processes):
+    output = home / f"of_{processes}"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher.append(f"--nproc_per_node={processes}")
+    command = ["test.py", "-c", str(home / "config.json"), "-r", str(home / "model.pth")]
+    command += ["-d", "cpu", "-s", "2", 'evaluation.rows=["dsl","qbnorm"]']
+    command += ["-o", str(output), "--save-embeddings"]
+    finished = subprocess.run(
+        [*launcher, *command],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=280,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("written:") == 1
-    results = json.loads((home / f"of_{processes}/results.json").read_text())
-    assert results["processes"] == processes and numbers(results) == numbers(examined[1])
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert finished.stdout.count("written:") == 1
+    results = json.loads((output / "results.json").read_text())
+    assert results["processes"] == processes
+    assert numbers(results) == numbers(evaluated[1])
 
 
-def test_five_lines_give_the_evaluators_embeddings(home, examined):
-    from trainer.evaluation.results import load_embeddings
-
-    found, _ = load_embeddings(examined[0] / "embeddings")
+def test_a_loaded_model_gives_the_evaluations_embeddings(home, evaluated):
+    embeddings, _ = load_embeddings(evaluated[0] / "embeddings")
     model = program.load(home / "model.pth")
-    videos = model.embed_videos([str(home / "data" / f"{i}.mp4") for i in range(11)])
-    texts = model.encode_text(list(found.captions))
-    assert torch.equal(videos, found.video_VE) and torch.equal(texts, found.text_CE), "bit for bit"
-    assert not videos.requires_grad and model.embed_videos(str(home / "data/3.mp4")).equal(
-        videos[3:4]
-    )
+    video_VE = model.embed_videos([str(home / "data" / f"{i}.mp4") for i in range(11)])
+    text_CE = model.encode_text(list(embeddings.captions))
+    assert torch.equal(video_VE, embeddings.video_VE)
+    assert torch.equal(text_CE, embeddings.text_CE)
+    assert not video_VE.requires_grad
+    assert torch.equal(model.embed_videos(str(home / "data/3.mp4")), video_VE[3:4])
     model.save_pretrained(home / "exported")
-    again = program.load(home / "exported")
-    assert torch.equal(
-        again.encode_text(["the red dog runs"]), model.encode_text(["the red dog runs"])
-    )
-    assert again.embed_videos([home / "data/0.mp4"]).shape == (1, 16)
+    exported = program.load(home / "exported")
+    caption = ["the red dog runs"]
+    assert torch.equal(exported.encode_text(caption), model.encode_text(caption))
+    assert exported.embed_videos([home / "data/0.mp4"]).shape == (1, 16)
 
 
-def test_each_run_has_its_own_folder_and_none_is_written_over(home, examined):
-    first, _ = examined
+def test_each_run_has_its_own_folder_and_none_is_written_over(home, evaluated):
+    first, _ = evaluated
     before = (first / "results.json").read_bytes()
     second, _ = run(home)
-    assert second != first and (first / "results.json").read_bytes() == before
+    assert second != first
+    assert (first / "results.json").read_bytes() == before
     assert not (second / "embeddings").exists()
     stops(home, ["-o", str(first)], "stays as it is")
 
 
-def test_every_loader_is_examined(home):
+def test_every_data_set_is_evaluated(home):
     block = json.loads((home / "config.json").read_text())["data_loader"]
     both = json.dumps([block, {**block, "args": {**block["args"], "dataset_name": "VideoFolder"}}])
     for i in range(11):
         miniatures.write_text(home / "data" / f"{i}.txt", captions(i)[0])
-    run(home, "-o", home / "exps/exam/both", f'evaluation={{"data_loader": {both}}}')
-    assert {path.parent.name for path in (home / "exps/exam/both").rglob("results.json")} == {
+    run(home, "-o", home / "exps/evaluation/both", f'evaluation={{"data_loader": {both}}}')
+    assert {path.parent.name for path in (home / "exps/evaluation/both").rglob("results.json")} == {
         "JsonlDataset_test",
         "VideoFolder_test",
     }
@@ -217,11 +204,9 @@ def test_every_loader_is_examined(home):
 
 def test_recognition_of_ucf101(home, tmp_path, capsys):
     args, _ = miniatures.build("UCF101", tmp_path / "ucf")
-    more = [
-        f"data_loader.args.{key}={value}"
-        for key, value in {**args, "dataset_name": "UCF101"}.items()
-    ]
-    _, results = run(home, "-s", 4, 'evaluation.prompts=["a {}", "the {}"]', *more)
+    args["dataset_name"] = "UCF101"
+    settings = [f"data_loader.args.{key}={value}" for key, value in args.items()]
+    _, results = run(home, "-s", 4, 'evaluation.prompts=["a {}", "the {}"]', *settings)
     assert results["recognition"]["classes"] == results["num_captions"] and "t2v" not in results
     assert results["recognition"]["top5"] >= results["recognition"]["top1"]
     assert "top-1" in capsys.readouterr().out and results["protocol"].startswith("ucf101")
@@ -242,36 +227,22 @@ def test_missing_files_are_stamped(home):
     assert len(results["coverage"]["missing"]) == 2
 
 
-def stops(home, arguments, words, checkpoint=True):
-    """Exit status 2 and one line that holds `words`."""
-    start = ["-c", str(home / "config.json"), "-d", "cpu"] + (
-        ["-r", str(home / "model.pth")] if checkpoint else []
-    )
-    held, sys.stderr = sys.stderr, _Lines()
-    try:
-        with pytest.raises(SystemExit) as end:
-            program.cli([*start, *arguments])
-        said = "".join(sys.stderr.parts)
-    finally:
-        sys.stderr = held
+def stops(home, arguments, message, checkpoint=True):
+    """Expects exit status 2 and one line of error that holds `message`."""
+    argv = ["-c", str(home / "config.json"), "-d", "cpu"]
+    if checkpoint:
+        argv += ["-r", str(home / "model.pth")]
+    with contextlib.redirect_stderr(io.StringIO()) as stderr, pytest.raises(SystemExit) as end:
+        program.cli([*argv, *arguments])
     assert end.value.code == 2
-    last = said.strip().splitlines()[-1]
-    assert words in last and last.startswith("error: ") and "Traceback" not in said, said
-
-
-class _Lines:
-    def __init__(self):
-        self.parts = []
-
-    def write(self, text):
-        self.parts.append(text)
-
-    def flush(self):
-        pass
+    assert "Traceback" not in stderr.getvalue()
+    last_line = stderr.getvalue().strip().splitlines()[-1]
+    assert last_line.startswith("error: ")
+    assert message in last_line
 
 
 @pytest.mark.parametrize(
-    "arguments, words, checkpoint",
+    "arguments, message, checkpoint",
     [
         ([], "add -r CHECKPOINT", False),
         (["--pretrained-only"], "leave one out", True),
@@ -284,26 +255,19 @@ class _Lines:
         (["-d", "cuda:99"], "99", True),
     ],
 )
-def test_mistakes_cost_one_line(home, arguments, words, checkpoint):
-    stops(home, arguments, words, checkpoint)
+def test_a_mistake_is_one_line(home, arguments, message, checkpoint):
+    stops(home, arguments, message, checkpoint)
 
 
-def test_metrics_from_a_folder_that_is_none(home, capsys):
+def test_metrics_from_a_folder_without_embeddings(home, capsys):
     with pytest.raises(SystemExit) as end:
         program.cli(["--metrics-from", str(home)])
     assert end.value.code == 2 and "embeddings.safetensors" in capsys.readouterr().err
 
 
-def test_pretrained_only_is_had_when_asked_for(home):
+def test_pretrained_only_evaluates_without_a_checkpoint(home):
+    output = home / "pretrained_only"
     program.cli(
-        [
-            "-c",
-            str(home / "config.json"),
-            "-d",
-            "cpu",
-            "--pretrained-only",
-            "-o",
-            str(home / "only"),
-        ]
+        ["-c", str(home / "config.json"), "-d", "cpu", "--pretrained-only", "-o", str(output)]
     )
-    assert json.loads((home / "only/results.json").read_text())["checkpoint"] is None
+    assert json.loads((output / "results.json").read_text())["checkpoint"] is None
