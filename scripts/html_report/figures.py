@@ -79,12 +79,9 @@ def choose_clips(evaluation: Evaluation, clips: Clips, count: int) -> list[Capti
     if len(pairs) < count:
         pairs = [(row["right"], row["query"]) for row in rows] or captions_by_id(clips)
 
-    captions: dict[str, str] = {}
-    for video_id, caption in pairs:
-        captions.setdefault(video_id, caption)
-
+    first_captions = dict(reversed(pairs))  # a video with several captions is shown with its first
     captioned_clips = []
-    for video_id, caption in captions.items():
+    for video_id, caption in reversed(first_captions.items()):
         path = clips.path(video_id)
         if path and caption:
             captioned_clips.append(CaptionedClip(path, caption))
