@@ -1,9 +1,9 @@
 """What a checkpoint's pickle may call: our own functions, for tensors (within bounds), numpy and plain data."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,20 @@ STORAGES = {
     "ComplexDouble": torch.complex128,
     "Untyped": torch.uint8,
 }
-TYPES = {str(kind): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)}
+DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+NUMPY_CORES = ("core.multiarray", "_core.multiarray", "core.numeric", "_core.numeric")
+PATH_CLASSES = (
+    "Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath",
+)  # fmt: skip
+INERT_CALLS = (
+    "argparse.Namespace",
+    "datetime.date",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "functools.partial",
+    "logging.getLogger",
+    "types.SimpleNamespace",
+)
 
 
 class NumpyType(Rebuilt):
@@ -37,10 +50,10 @@ class NumpyType(Rebuilt):
             raise UnsafeCheckpoint(f"make a numpy value of type {spec!r}")
         self.type = np.dtype(spec)
 
-    def build(self, state: tuple):
+    def build(self, state: tuple) -> None:
         self.type = self.type.newbyteorder(state[1])
 
-    def to_dict(self) -> str:
+    def to_plain(self) -> str:
         return self.type.str
 
 
@@ -50,16 +63,17 @@ class NumpyArray(Rebuilt):
     def __init__(self, *_: Any):
         self.array = np.zeros(0)
 
-    def build(self, state: tuple):
-        _, shape, kind, fortran, raw = state
-        self.array = np.frombuffer(_raw(raw), kind.type).reshape(
-            shape, order="F" if fortran else "C"
-        )
+    def build(self, state: tuple) -> None:
+        _, shape, numpy_type, is_fortran, raw = state
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        self.array = np.frombuffer(_raw(raw), numpy_type.type).reshape(shape, order=order)
 
-    def to_dict(self) -> Tensor | list:
+    def to_plain(self) -> Tensor | list:
         """A tensor, or a list of what torch has no type for."""
         array = self.array.astype(self.array.dtype.newbyteorder("="))
-        return torch.from_numpy(array) if array.dtype.kind in "biufc" else array.tolist()
+        if array.dtype.kind in "biufc":
+            return torch.from_numpy(array)
+        return array.tolist()
 
 
 def storage_type(name: Named) -> torch.dtype:
@@ -81,12 +95,16 @@ def _tensor_of_type(
     stride: tuple,
     grad: bool,
     hooks: Any,
-    kind: Named,
+    dtype: Named,
     *_: Any,
 ) -> Tensor:
-    if not isinstance(kind, Named) or kind.name not in TYPES:
-        raise UnsafeCheckpoint(f"make a tensor of type {describe(kind)}")
-    return flat.view(torch.uint8).view(TYPES[kind.name]).as_strided(size, stride, offset)
+    if not isinstance(dtype, Named) or dtype.name not in DTYPES:
+        raise UnsafeCheckpoint(f"make a tensor of type {describe(dtype)}")
+    return flat.view(torch.uint8).view(DTYPES[dtype.name]).as_strided(size, stride, offset)
+
+
+def _parameter(data: Tensor, *_: Any) -> Tensor:
+    return data
 
 
 def _of_subclass(function: Named, cls: Any, args: tuple, state: Any = None) -> Tensor:
@@ -95,14 +113,14 @@ def _of_subclass(function: Named, cls: Any, args: tuple, state: Any = None) -> T
     return TENSOR_CALLS[function.name](*args)
 
 
-def _scalar(kind: NumpyType, raw: bytes | str = b"") -> Any:
-    return np.frombuffer(_raw(raw), kind.type)[0].item()
+def _scalar(numpy_type: NumpyType, raw: bytes | str = b"") -> Any:
+    return np.frombuffer(_raw(raw), numpy_type.type)[0].item()
 
 
-def _from_buffer(raw: bytes, kind: NumpyType, shape: tuple, order: str) -> NumpyArray:
-    made = NumpyArray()
-    made.build((1, shape, kind, order == "F", raw))
-    return made
+def _from_buffer(raw: bytes, numpy_type: NumpyType, shape: tuple, order: str) -> NumpyArray:
+    array = NumpyArray()
+    array.build((1, shape, numpy_type, order == "F", raw))
+    return array
 
 
 def _raw(raw: bytes | str) -> bytes:
@@ -119,65 +137,80 @@ def _path(*parts: str) -> str:
     return str(PurePosixPath(*parts))
 
 
-def _inert(name: str) -> Callable[..., Inert]:
-    return lambda *args: Inert(Named(*name.rsplit(".", 1)), args)
+def _device(*parts: Any) -> str:
+    return ":".join(map(str, parts))
+
+
+def _tuple(items: Iterable = ()) -> tuple:
+    return tuple(items)
+
+
+def _dict(items: Any = ()) -> dict:
+    return dict(items)
+
+
+def _default_dict(*factory: Any) -> dict:
+    return {}
+
+
+def _set(items: Iterable = ()) -> set:
+    return set(items)
+
+
+def _frozenset(items: Iterable = ()) -> frozenset:
+    return frozenset(items)
+
+
+def _complex(*parts: Any) -> complex:
+    return complex(*parts)
+
+
+def _list(items: Iterable = (), *_: Any) -> list:
+    return list(items)
+
+
+def _reconstructor(cls: Named, base: Any, state: Any) -> Inert:
+    return inert(cls)
+
+
+def _inert_call(name: str) -> Callable[..., Inert]:
+    """A function that makes an inert object of the class `name`."""
+    module, _, class_name = name.rpartition(".")
+
+    def make(*args: Any) -> Inert:
+        return Inert(Named(module, class_name), args)
+
+    return make
 
 
 TENSOR_CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_of_type,
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
-    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._tensor._rebuild_from_type": _of_subclass,
     "torch._tensor._rebuild_from_type_v2": _of_subclass,
 }
 CALLS: dict[str, Callable[..., Any]] = {
     **TENSOR_CALLS,
-    "torch.Size": lambda sizes=(): tuple(sizes),
-    "torch.device": lambda *parts: ":".join(map(str, parts)),
+    "torch.Size": _tuple,
+    "torch.device": _device,
     "numpy.dtype": NumpyType,
-    **{
-        f"numpy.{core}.{name}": function
-        for core in ("core.multiarray", "_core.multiarray", "core.numeric", "_core.numeric")
-        for name, function in (
-            ("scalar", _scalar),
-            ("_reconstruct", NumpyArray),
-            ("_frombuffer", _from_buffer),
-        )
-    },
+    **{f"numpy.{core}.scalar": _scalar for core in NUMPY_CORES},
+    **{f"numpy.{core}._reconstruct": NumpyArray for core in NUMPY_CORES},
+    **{f"numpy.{core}._frombuffer": _from_buffer for core in NUMPY_CORES},
     "_codecs.encode": _bytes,
     "builtins.bytes": _bytes,
     "builtins.bytearray": _bytes,
-    "builtins.set": lambda items=(): set(items),
-    "builtins.frozenset": lambda items=(): frozenset(items),
-    "builtins.complex": lambda *parts: complex(*parts),
-    "collections.OrderedDict": lambda items=(): dict(items),
-    "collections.Counter": lambda items=(): dict(items),
-    "collections.defaultdict": lambda *factory: {},
-    "collections.deque": lambda items=(), *_: list(items),
-    "copyreg._reconstructor": lambda cls, base, state: inert(cls),
-    **{
-        f"pathlib.{kind}": _path
-        for kind in (
-            "Path",
-            "PosixPath",
-            "PurePath",
-            "PurePosixPath",
-            "PureWindowsPath",
-            "WindowsPath",
-        )
-    },
-    **{
-        name: _inert(name)
-        for name in (
-            "argparse.Namespace",
-            "datetime.date",
-            "datetime.datetime",
-            "datetime.timedelta",
-            "functools.partial",
-            "logging.getLogger",
-            "types.SimpleNamespace",
-        )
-    },
+    "builtins.set": _set,
+    "builtins.frozenset": _frozenset,
+    "builtins.complex": _complex,
+    "collections.OrderedDict": _dict,
+    "collections.Counter": _dict,
+    "collections.defaultdict": _default_dict,
+    "collections.deque": _list,
+    "copyreg._reconstructor": _reconstructor,
+    **{f"pathlib.{name}": _path for name in PATH_CLASSES},
+    **{name: _inert_call(name) for name in INERT_CALLS},
 }

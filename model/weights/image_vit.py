@@ -1,7 +1,8 @@
-"""An image ViT, as timm saves it, into the space-time transformer: what a network of frames starts from."""
+"""Initialise the space-time transformer from an image ViT, as timm saves it."""
 
 import difflib
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -14,109 +15,120 @@ from model.weights.report import Report
 from model.weights.shapes import is_grid, resize_pos_embed
 from parse_config import ConfigError
 
-LEFT_OUT = ("head.", "head_dist.", "fc_norm.", "fc.", "pre_logits.")
+# Starts of names that nothing here uses.
+CLASSIFIER = ("head.", "head_dist.", "fc_norm.", "fc.", "pre_logits.")
+FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 REMEDY = (
     "It must hold a plain ViT, as timm saves it, of the size that arch.args.video_params describes"
 )
-WHERE = "arch.args.video_params.pretrained"
+JSON_PATH = "arch.args.video_params.pretrained"
 
 
 def init_from_image(
-    encoder: nn.Module, pretrained: bool | str | Path, where: str = WHERE
+    encoder: nn.Module, pretrained: bool | str | Path, json_path: str = JSON_PATH
 ) -> Report:
     """Load an image ViT into `encoder` (SpaceTimeTransformer) and log a table; `pretrained`: see `locate`.
 
     The temporal layers stay as `time_init` made them, or become the spatial ones ("copy"); norm3 becomes norm1. Raises
     ConfigError, FileNotFoundError.
     """
-    path = locate(encoder, pretrained, where)
+    path = locate(encoder, pretrained, json_path)
     report = Report(str(path), remedy=REMEDY)
     state = clean(read_checkpoint(path)["state_dict"])
-    if any("timeattn." in key for key in state):
+    if any("timeattn." in name for name in state):
         raise ConfigError(
-            f"{where}: {path} holds a video encoder, no image ViT; give it as arch.args.load_checkpoint"
+            f"{json_path}: {path} holds a video encoder, no image ViT; give it as arch.args.load_checkpoint"
         )
     if "norm_pre.weight" in state and not hasattr(encoder, "norm_pre"):
         raise ConfigError(
-            f"{where}: {path} normalises before the blocks (CLIP); arch.args.video_params.arch_config "
+            f"{json_path}: {path} normalises before the blocks (CLIP); arch.args.video_params.arch_config "
             f"base_patch16_clip_224_temporal has that (pre_norm, act, norm_eps), this encoder has not"
         )
-    for key in [key for key in state if key.startswith(LEFT_OUT)]:
-        report.left_out[key] = "classifier, nothing uses it"
-        del state[key]
-    _fill(state, encoder, report)
+    for name in [name for name in state if name.startswith(CLASSIFIER)]:
+        report.left_out[name] = "classifier, nothing uses it"
+        del state[name]
+    _add_missing(state, encoder, report)
+    _resize_positions(state, encoder, report)
     fit(encoder, state, report, strict=True)
     return report
 
 
-def locate(encoder: nn.Module, pretrained: bool | str | Path, where: str = WHERE) -> Path:
+def locate(encoder: nn.Module, pretrained: bool | str | Path, json_path: str = JSON_PATH) -> Path:
     """True (the encoder's own choice, `image_weights`), a timm name, or a file or folder that timm saved -> the file.
 
     Names come from the hub or its cache. Raises ConfigError, FileNotFoundError.
     """
-    name = (
-        str(getattr(encoder, "image_weights", None) or "")
-        if pretrained is True
-        else str(pretrained)
-    )
+    if pretrained is True:
+        name = str(getattr(encoder, "image_weights", None) or "")
+    else:
+        name = str(pretrained)
     if not name:
         raise ConfigError(
-            f"{where}: true stands for no weights known to fit this encoder's size; give a timm name, a "
+            f"{json_path}: true stands for no weights known to fit this encoder's size; give a timm name, a "
             f"path, or false"
         )
     if Path(name).exists():
         return find(name)
-    if "/" in name or Path(name).suffix in (".pth", ".pt", ".bin", ".safetensors"):
+    if "/" in name or Path(name).suffix in FILE_SUFFIXES:
         raise FileNotFoundError(
-            f"{where}: {name}: no such file (looked for {Path(name).absolute()})"
+            f"{json_path}: {name}: no such file (looked for {Path(name).absolute()})"
         )
-    import timm  # a second, and only here
-
-    known = timm.models.get_pretrained_cfg(name)
-    repository = known.hf_hub_id if known else None
-    if not repository:
-        near = difflib.get_close_matches(name, timm.list_pretrained("vit_*"), 1)
-        raise ConfigError(
-            f"{where}: {name!r} is neither a path nor a timm model with weights"
-            f"{f' (nearest: {near[0]})' if near else ''}"
-        )
+    repository = _timm_repository(name, json_path)
     try:
-        return Path(
-            hf_hub_download(repository, "model.safetensors", local_files_only=not hub.reachable())
+        path = hf_hub_download(
+            repository, "model.safetensors", local_files_only=not hub.reachable()
         )
     except OSError:
-        raise hub.absent(
-            where, name, repository, f"set {where} to its path, or to false for random weights"
-        ) from None
+        remedy = f"set {json_path} to its path, or to false for random weights"
+        raise hub.absent(json_path, name, repository, remedy) from None
+    return Path(path)
 
 
-def _fill(state: dict[str, Tensor], encoder: nn.Module, report: Report):
-    """What an image ViT has not, and its places on another grid."""
-    for name, own in encoder.state_dict().items():
-        if name == "temporal_embed" or ".timeattn." in name:
-            source = name.replace("timeattn", "attn")
-            copied = encoder.time_init == "copy" and source in state
-            state[name] = state[source].clone() if copied else own
-            report.missing[name] = (
-                f"temporal: copied from {source.split('.')[2]}"
-                if copied
-                else f"temporal: as initialised ({encoder.time_init})"
-                if ".timeattn." in name
-                else "temporal: zeros"
-            )
-        elif ".norm3." in name and name.replace("norm3", "norm1") in state:
-            state[name], report.missing[name] = (
-                state[name.replace("norm3", "norm1")].clone(),
-                "copied from norm1",
-            )
-        elif name == "patch_embed.proj.bias" and name not in state:
-            state[name], report.missing[name] = (
-                torch.zeros_like(own),
-                "zeros: the file's projection has no bias",
-            )
-    places, grid = state.get("pos_embed"), encoder.patch_grid
-    if places is not None and places.shape[1] != encoder.pos_embed.shape[1] and is_grid(places):
-        report.changed["pos_embed"] = (
-            f"{places.shape[1] - 1} places -> {grid[0]} x {grid[1]} (bicubic)"
+def _timm_repository(name: str, json_path: str) -> str:
+    """The hub's repository of a timm model; ConfigError naming the nearest one if timm knows no weights for it."""
+    import timm  # takes a second, and is needed only here
+
+    config = timm.models.get_pretrained_cfg(name)
+    repository = config.hf_hub_id if config else None
+    if not repository:
+        nearest = difflib.get_close_matches(name, timm.list_pretrained("vit_*"), 1)
+        hint = f" (nearest: {nearest[0]})" if nearest else ""
+        raise ConfigError(
+            f"{json_path}: {name!r} is neither a path nor a timm model with weights{hint}"
         )
-        state["pos_embed"] = resize_pos_embed(places, grid)
+    return repository
+
+
+def _add_missing(state: dict[str, Tensor], encoder: nn.Module, report: Report) -> None:
+    """Add to `state` what an image ViT does not have: the temporal layers, norm3 and perhaps a bias."""
+    for name, own_tensor in encoder.state_dict().items():
+        spatial_name = name.replace("timeattn", "attn")
+        norm1_name = name.replace("norm3", "norm1")
+        if name == "temporal_embed":
+            state[name] = own_tensor
+            report.missing[name] = "temporal: zeros"
+        elif ".timeattn." in name and encoder.time_init == "copy" and spatial_name in state:
+            state[name] = state[spatial_name].clone()
+            report.missing[name] = f"temporal: copied from {spatial_name.split('.')[2]}"
+        elif ".timeattn." in name:
+            state[name] = own_tensor
+            report.missing[name] = f"temporal: as initialised ({encoder.time_init})"
+        elif ".norm3." in name and norm1_name in state:
+            state[name] = state[norm1_name].clone()
+            report.missing[name] = "copied from norm1"
+        elif name == "patch_embed.proj.bias" and name not in state:
+            state[name] = torch.zeros_like(own_tensor)
+            report.missing[name] = "zeros: the file's projection has no bias"
+
+
+def _resize_positions(state: dict[str, Tensor], encoder: Any, report: Report) -> None:
+    """Bring the position embeddings of another grid of patches to the encoder's."""
+    pos_embed = state.get("pos_embed")
+    if pos_embed is None or pos_embed.shape[1] == encoder.pos_embed.shape[1]:
+        return
+    if is_grid(pos_embed):
+        rows, columns = encoder.patch_grid
+        report.changed["pos_embed"] = (
+            f"{pos_embed.shape[1] - 1} places -> {rows} x {columns} (bicubic)"
+        )
+        state["pos_embed"] = resize_pos_embed(pos_embed, encoder.patch_grid)

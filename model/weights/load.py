@@ -50,41 +50,44 @@ def load_weights(
     `temporal_fix`: see `stretch_time`; `teacher`: take the snapshot's video tower and projection instead of the
     student's. Raises FileNotFoundError, ConfigError (nothing is loaded then).
     """
-    read = isinstance(source, Mapping)
-    checkpoint = source if read else read_checkpoint(source)
-    report = Report(name or ("a checkpoint" if read else str(source)))
-    state = clean(teachers(checkpoint) if teacher else checkpoint["state_dict"])
+    if isinstance(source, Mapping):
+        checkpoint = source
+        name = name or "a checkpoint"
+    else:
+        checkpoint = read_checkpoint(source)
+        name = name or str(source)
+    report = Report(name)
+    state = clean(with_teacher(checkpoint) if teacher else checkpoint["state_dict"])
     state = _rename(state, model, report)
     _fill_time(state, model, report)
-    _reshape(state, model, report, checkpoint, temporal_fix)
+    _stretch_time(state, model, report, temporal_fix)
+    _resize_positions(state, model, report, checkpoint)
     fit(model, state, report, strict)
     return report
 
 
-def fit(model: nn.Module, state: dict[str, Tensor], report: Report, strict: bool):
+def fit(model: nn.Module, state: dict[str, Tensor], report: Report, strict: bool) -> None:
     """Compare `state` with `model`, log the report, raise or load. `report` already holds what was changed before."""
-    own = model.state_dict()
+    own_state = model.state_dict()
     for name, tensor in state.items():
-        if name not in own:
+        if name not in own_state:
             report.unknown[name] = ""
-        elif own[name].shape != tensor.shape:
+        elif own_state[name].shape != tensor.shape:
             report.misshapen[name] = (
-                f"{_shape(tensor)} in the file, {_shape(own[name])} in the model"
+                f"{_shape(tensor)} in the file, {_shape(own_state[name])} in the model"
             )
         elif name not in report.changed and name not in report.missing:
             report.loaded[name] = ""
-    report.absent = {name: "" for name in own if name not in state}
-    bad = report.absent or report.misshapen or report.unknown
-    log.log(logging.WARNING if bad else logging.INFO, "%s", report.table())
+    report.absent = {name: "" for name in own_state if name not in state}
+    fits = not (report.absent or report.misshapen or report.unknown)
+    log.log(logging.INFO if fits else logging.WARNING, "%s", report.table())
     report.check(strict)
-    model.load_state_dict(
-        {
-            name: tensor
-            for name, tensor in state.items()
-            if name not in report.misshapen and name not in report.unknown
-        },
-        strict=False,
-    )
+    fitting_state = {
+        name: tensor
+        for name, tensor in state.items()
+        if name not in report.misshapen and name not in report.unknown
+    }
+    model.load_state_dict(fitting_state, strict=False)
 
 
 def clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,96 +95,105 @@ def clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {re.sub(WRAPPERS, "", name): tensor for name, tensor in state.items()}
 
 
-def teachers(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def with_teacher(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state_dict with the snapshot teacher's tensors in place of the student's; ConfigError if there are none."""
     state = clean(checkpoint["state_dict"])
-    found = {
-        match[1]: tensor
-        for name, tensor in checkpoint.get("objective", {}).items()
-        if (match := re.fullmatch(r"(?:.*\.)?teacher\..*?((?:video_model|vid_proj)\..+)", name))
-    }
-    if not found or not set(found) <= set(state):
+    teacher_state = {}
+    for name, tensor in checkpoint.get("objective", {}).items():
+        match = re.fullmatch(r"(?:.*\.)?teacher\..*?((?:video_model|vid_proj)\..+)", name)
+        if match:
+            teacher_state[match[1]] = tensor
+    if not teacher_state or not set(teacher_state) <= set(state):
         raise ConfigError(
             "the checkpoint holds no teacher: it was not written by pre-training with a snapshot"
         )
-    return {**state, **found}
+    return {**state, **teacher_state}
 
 
 def _rename(state: dict[str, Tensor], model: nn.Module, report: Report) -> dict[str, Tensor]:
-    own = model.state_dict()
+    """`state` by our names, without what nothing here uses."""
+    own_names = set(model.state_dict())
     renamed = {}
-    for old, tensor in state.items():
-        name = old
-        for expression, replacement, why in RENAMED:
-            name, hits = re.subn(expression, replacement, name)
-            if hits:
-                report.changed[name] = f"was {pattern(old)} ({why})"
-        why = next((why for expression, why in LEFT_OUT if re.fullmatch(expression, name)), "")
-        if why and name not in own:
-            report.left_out[name] = why
+    for old_name, tensor in state.items():
+        name = old_name
+        for expression, replacement, reason in RENAMED:
+            name, substitutions = re.subn(expression, replacement, name)
+            if substitutions:
+                report.changed[name] = f"was {pattern(old_name)} ({reason})"
+        left_out_reason = _left_out_reason(name)
+        if left_out_reason and name not in own_names:
+            report.left_out[name] = left_out_reason
         else:
             renamed[name] = tensor
     return renamed
 
 
-def _fill_time(state: dict[str, Tensor], model: nn.Module, report: Report):
+def _left_out_reason(name: str) -> str:
+    """Why a tensor is not needed; "" if it is."""
+    for expression, reason in LEFT_OUT:
+        if re.fullmatch(expression, name):
+            return reason
+    return ""
+
+
+def _fill_time(state: dict[str, Tensor], model: nn.Module, report: Report) -> None:
     """A file without any temporal attention (MCQ) gets a silent one: the network then computes what it did."""
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(VIDEO)}
-    if any(".timeattn." in name for name in state) or not any(
-        ".attn.qkv." in name for name in state
-    ):
+    has_time = any(".timeattn." in name for name in state)
+    has_space = any(".attn.qkv." in name for name in state)
+    if has_time or not has_space:
         return
-    for name, tensor in own.items():
+    for name, own_tensor in model.state_dict().items():
+        if not name.startswith(VIDEO):
+            continue
         if name == f"{VIDEO}temporal_embed" or ".timeattn.proj." in name:
-            state[name], report.missing[name] = (
-                torch.zeros_like(tensor),
-                "zeros: the file has no temporal attention",
-            )
+            state[name] = torch.zeros_like(own_tensor)
+            report.missing[name] = "zeros: the file has no temporal attention"
         elif ".timeattn." in name:
-            state[name], report.missing[name] = (
-                tensor,
-                "as initialised: the file has no temporal attention",
-            )
+            state[name] = own_tensor
+            report.missing[name] = "as initialised: the file has no temporal attention"
         elif ".norm3." in name:
-            state[name], report.missing[name] = (
-                state[name.replace("norm3", "norm1")],
-                "copied from norm1",
-            )
+            state[name] = state[name.replace("norm3", "norm1")]
+            report.missing[name] = "copied from norm1"
 
 
-def _reshape(
-    state: dict[str, Tensor],
-    model: nn.Module,
-    report: Report,
-    checkpoint: Mapping[str, Any],
-    fix: str,
-):
-    own = model.state_dict()
+def _stretch_time(state: dict[str, Tensor], model: nn.Module, report: Report, fix: str) -> None:
+    """Bring the temporal embedding of another number of frames to the model's."""
     name = f"{VIDEO}temporal_embed"
-    if name in state and name in own and state[name].shape[1] != own[name].shape[1]:
-        report.changed[name] = f"{state[name].shape[1]} -> {own[name].shape[1]} frames ({fix})"
-        state[name] = stretch_time(state[name], own[name].shape[1], fix)
-    name, old_grid = f"{VIDEO}pos_embed", _grid(checkpoint)
-    if (
-        name in state
-        and name in own
-        and state[name].shape != own[name].shape
-        and is_grid(state[name], old_grid)
-    ):
-        grid = model.video_model.patch_grid
-        report.changed[name] = (
-            f"{state[name].shape[1] - 1} places -> {grid[0]} x {grid[1]} (bicubic)"
-        )
-        state[name] = resize_pos_embed(state[name], grid, old_grid)
+    own_embed = model.state_dict().get(name)
+    if name not in state or own_embed is None:
+        return
+    frames, own_frames = state[name].shape[1], own_embed.shape[1]
+    if frames != own_frames:
+        report.changed[name] = f"{frames} -> {own_frames} frames ({fix})"
+        state[name] = stretch_time(state[name], own_frames, fix)
+
+
+def _resize_positions(
+    state: dict[str, Tensor], model: Any, report: Report, checkpoint: Mapping[str, Any]
+) -> None:
+    """Bring the position embeddings of another grid of patches to the model's."""
+    name = f"{VIDEO}pos_embed"
+    own_embed = model.state_dict().get(name)
+    if name not in state or own_embed is None or state[name].shape == own_embed.shape:
+        return
+    old_grid = _grid(checkpoint)
+    if is_grid(state[name], old_grid):
+        rows, columns = model.video_model.patch_grid
+        report.changed[name] = f"{state[name].shape[1] - 1} places -> {rows} x {columns} (bicubic)"
+        state[name] = resize_pos_embed(state[name], (rows, columns), old_grid)
 
 
 def _grid(checkpoint: Mapping[str, Any]) -> tuple[int, int] | None:
     """(rows, columns) of patches as the file's own config says, for frames that are no squares."""
     config = checkpoint.get("config") or {}
     arch = config.get("arch") or (config.get("_config") or {}).get("arch") or {}
-    params = arch.get("args", {}).get("video_params", {})
-    size, patch = params.get("img_size"), params.get("patch_size", 16)
-    return (size[0] // patch, size[1] // patch) if isinstance(size, list | tuple) else None
+    video_params = arch.get("args", {}).get("video_params", {})
+    img_size = video_params.get("img_size")
+    patch_size = video_params.get("patch_size", 16)
+    if not isinstance(img_size, list | tuple):
+        return None
+    height, width = img_size[:2]
+    return height // patch_size, width // patch_size
 
 
 def _shape(tensor: Tensor) -> str:

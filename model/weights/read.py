@@ -23,7 +23,8 @@ from model.weights.allowed_calls import CALLS, storage_type
 from model.weights.safe_unpickler import Named, SafeUnpickler, UnsafeCheckpoint, plain
 from parse_config import ConfigError
 
-LEGACY = 0x1950A86A20F9469CFC6C, 1001  # magic number and version of torch.save before 1.6
+LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # magic number and version of torch.save before 1.6
+# What a folder's weights are called; the first wins.
 FOLDER = ("model.safetensors", "pytorch_model.bin", "model.pth", "open_clip_model.safetensors")
 DAMAGED = (
     zipfile.BadZipFile,
@@ -53,9 +54,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = find(path)
     try:
         if path.suffix == ".safetensors":
-            return {"state_dict": load_file(path), **_beside(path)}
+            return {"state_dict": load_file(path), **_config_beside(path)}
         with path.open("rb") as file:
-            content = plain(_open(file))
+            content = plain(_read_pickle(file))
     except UnsafeCheckpoint as error:
         raise UnsafeCheckpoint(
             f"{path}: refused, because reading it would {error}; nothing of it was run. Get the "
@@ -76,26 +77,27 @@ def find(path: str | Path) -> Path:
     """The file itself, or the one that a folder holds; FileNotFoundError saying where it was looked for."""
     path = Path(path)
     if path.is_dir():
-        inside = [path / name for name in FOLDER if (path / name).is_file()]
-        if not inside:
-            raise FileNotFoundError(f"{path}: is a folder without {', '.join(FOLDER)}")
-        return inside[0]
+        for name in FOLDER:
+            if (path / name).is_file():
+                return path / name
+        raise FileNotFoundError(f"{path}: is a folder without {', '.join(FOLDER)}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint (looked for {path.absolute()})")
     return path
 
 
-def _open(file: BinaryIO) -> Any:
+def _read_pickle(file: BinaryIO) -> Any:
+    """What a file of torch.save holds, by its format."""
     start = file.read(512)
     file.seek(0)
     if start.startswith(b"PK\x03\x04"):
         return _read_zip(file)
-    if start[:1] == b"<" or start.startswith(b"version https://git-lfs"):
-        raise ConfigError(
-            f"is no checkpoint but {'a web page' if start[:1] == b'<' else 'a Git LFS pointer'}: get the "
-            f"file itself"
-        )
-    if start[257:262] == b"ustar" or not start.startswith(b"\x80") and tarfile.is_tarfile(file):
+    if start[:1] == b"<":
+        raise ConfigError("is no checkpoint but a web page: get the file itself")
+    if start.startswith(b"version https://git-lfs"):
+        raise ConfigError("is no checkpoint but a Git LFS pointer: get the file itself")
+    is_pickle = start.startswith(b"\x80")
+    if start[257:262] == b"ustar" or (not is_pickle and tarfile.is_tarfile(file)):
         raise ConfigError(
             "is a tar archive; unpack it and give the checkpoint inside (torch's own tar format of 2016 "
             "is not read)"
@@ -114,90 +116,106 @@ def _read_zip(file: BinaryIO) -> Any:
                 "is no checkpoint of torch.save but another zip archive (TorchScript programs are "
                 "refused)"
             )
-        if f"{roots[0]}byteorder" in names and archive.read(f"{roots[0]}byteorder") != b"little":
+        root = roots[0]
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
             raise ConfigError(
                 "was written on a big-endian machine; save it again on a little-endian one"
             )
 
         def fetch(key: str, size: int) -> Tensor:
-            raw = bytearray(archive.read(f"{roots[0]}data/{key}"))
-            return (
-                torch.frombuffer(raw, dtype=torch.uint8)
-                if raw
-                else torch.empty(0, dtype=torch.uint8)
-            )
+            content = bytearray(archive.read(f"{root}data/{key}"))
+            if not content:
+                return torch.empty(0, dtype=torch.uint8)
+            return torch.frombuffer(content, dtype=torch.uint8)
 
-        with archive.open(f"{roots[0]}data.pkl") as data:
-            return SafeUnpickler(data, CALLS, _storages(fetch)).load()
+        with archive.open(f"{root}data.pkl") as data:
+            return SafeUnpickler(data, CALLS, _storage_loader(fetch)).load()
 
 
 def _read_legacy(file: BinaryIO) -> Any:
-    def read(storage: Callable = lambda _: None) -> Any:
-        return SafeUnpickler(file, CALLS, storage).load()
+    """The format before torch 1.6: pickles one after the other, then the raw content of each storage."""
 
-    if (read(), read()) != LEGACY:
+    def load(load_storage: Callable[[Any], Any] = _no_storage) -> Any:
+        return SafeUnpickler(file, CALLS, load_storage).load()
+
+    if (load(), load()) != LEGACY:
         raise ConfigError("is a pickle, but none that torch.save wrote")
-    read()  # facts of the machine that wrote it
-    room = os.fstat(file.fileno()).st_size
-    filled: dict[str, Tensor] = {}
+    load()  # facts of the machine that wrote it
+    file_size = os.fstat(file.fileno()).st_size
+    storages: dict[str, Tensor] = {}
 
     def fetch(key: str, size: int) -> Tensor:
-        filled[key] = torch.empty(0, dtype=torch.uint8)
-        if size + sum(map(len, filled.values())) > room:
+        storages[key] = torch.empty(0, dtype=torch.uint8)
+        if size + sum(map(len, storages.values())) > file_size:
             raise EOFError(f"storage {key} is larger than the file")
-        filled[key] = torch.empty(size, dtype=torch.uint8)
-        return filled[key]
+        storages[key] = torch.empty(size, dtype=torch.uint8)
+        return storages[key]
 
-    content = read(_storages(fetch))
-    for key in read():
+    content = load(_storage_loader(fetch))
+    for key in load():
         (count,) = struct.unpack("<q", file.read(8))
-        raw = file.read(len(filled[key]))
-        if len(raw) != len(filled[key]) or count < 0:
+        raw = file.read(len(storages[key]))
+        if len(raw) != len(storages[key]) or count < 0:
             raise EOFError(f"storage {key} is cut off")
         if raw:
-            filled[key].copy_(torch.frombuffer(bytearray(raw), dtype=torch.uint8))
+            storages[key].copy_(torch.frombuffer(bytearray(raw), dtype=torch.uint8))
     return content
 
 
-def _storages(fetch: Callable[[str, int], Tensor]) -> Callable[[Any], Any]:
+def _no_storage(persistent_id: Any) -> None:
+    return None
+
+
+def _storage_loader(fetch: Callable[[str, int], Tensor]) -> Callable[[Any], Any]:
     """Persistent ids ("storage", type, key, device, elements[, view]) -> flat tensors; one memory for each key."""
     memory: dict[str, Tensor] = {}
 
-    def storage(saved: Any) -> Any:
-        kind, name, key, _, count, *view = saved
-        if kind == "module":
+    def load_storage(persistent_id: Any) -> Any:
+        category, name, key, _, count, *view = persistent_id
+        if category == "module":
             return name
-        if kind != "storage" or not isinstance(name, Named):
-            raise UnsafeCheckpoint(f"read a persistent object {kind!r}")
+        if category != "storage" or not isinstance(name, Named):
+            raise UnsafeCheckpoint(f"read a persistent object {category!r}")
         dtype = storage_type(name)
         if key not in memory:
             memory[key] = fetch(key, count * dtype.itemsize)
         flat = memory[key].view(dtype)
-        return flat[view[0][1] :][: view[0][2]] if view and view[0] else flat
+        if view and view[0]:
+            _, start, length = view[0]
+            return flat[start:][:length]
+        return flat
 
-    return storage
+    return load_storage
 
 
-def _beside(path: Path) -> dict[str, Any]:
-    config = path.parent / "config.json"
-    return {"config": json.loads(config.read_text(encoding="utf-8"))} if config.is_file() else {}
+def _config_beside(path: Path) -> dict[str, Any]:
+    config_path = path.parent / "config.json"
+    if not config_path.is_file():
+        return {}
+    return {"config": json.loads(config_path.read_text(encoding="utf-8"))}
 
 
 def _with_state_dict(content: Any, path: Path) -> dict[str, Any]:
-    if isinstance(content, Mapping):
-        for inside in (content.get("state_dict"), content.get("model"), content):
-            if (
-                isinstance(inside, Mapping)
-                and inside
-                and all(isinstance(value, Tensor) for value in inside.values())
-            ):
-                rest = (
-                    {}
-                    if inside is content
-                    else {key: value for key, value in content.items() if value is not inside}
-                )
-                return {**rest, "state_dict": inside}
+    """The file's content with its weights under "state_dict", wherever they were."""
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f"{path}: holds no state_dict (a dict of tensors), but {type(content).__name__}"
+        )
+    if _is_state_dict(content):
+        return {"state_dict": content}
+    for key in ("state_dict", "model"):
+        state_dict = content.get(key)
+        if _is_state_dict(state_dict):
+            rest = {name: value for name, value in content.items() if value is not state_dict}
+            return {**rest, "state_dict": state_dict}
     raise ConfigError(
-        f"{path}: holds no state_dict (a dict of tensors), but "
-        f"{', '.join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__}"
+        f"{path}: holds no state_dict (a dict of tensors), but {', '.join(map(str, content))}"
+    )
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(tensor, Tensor) for tensor in value.values())
     )

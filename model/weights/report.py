@@ -1,7 +1,7 @@
 """What a load did with every name: nothing is silent."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from parse_config import ConfigError
@@ -42,45 +42,51 @@ class Report:
                 lines += _rows(verdict, names, short=verdict == "loaded")
         return "\n".join(lines)
 
-    def check(self, strict: bool):
+    def check(self, strict: bool) -> None:
         """ConfigError in one line if a name is absent, misshapen or unknown; with `strict=False` nothing is."""
         if not strict:
             return
-        wrong = [
-            f"{len(names)} {what} ({_few(names)})"
-            for what, names in (
-                ("missing", self.absent),
-                ("of another shape", self.misshapen),
-                ("unknown", self.unknown),
-            )
+        verdicts = (
+            ("missing", self.absent),
+            ("of another shape", self.misshapen),
+            ("unknown", self.unknown),
+        )
+        mistakes = [
+            f"{len(names)} {verdict} ({_first_names(names)})"
+            for verdict, names in verdicts
             if names
         ]
-        if wrong:
+        if mistakes:
             raise ConfigError(
-                f"{self.source} does not fit the model: {'; '.join(wrong)}. {self.remedy}"
+                f"{self.source} does not fit the model: {'; '.join(mistakes)}. {self.remedy}"
             )
 
 
 def pattern(name: str) -> str:
     """blocks.11.norm1.weight -> blocks.*.norm1.*"""
-    return re.sub(
-        r"\.(weight|bias)$", ".*", re.sub(r"(blocks|layer|layers)\.\d+\.", r"\1.*.", name)
-    )
+    name = re.sub(r"(blocks|layer|layers)\.\d+\.", r"\1.*.", name)
+    return re.sub(r"\.(weight|bias)$", ".*", name)
 
 
 def _rows(verdict: str, names: Mapping[str, str], short: bool) -> list[str]:
-    groups: dict[tuple[str, str], int] = {}
-    for name, how in names.items():
-        shown = f"{name.split('.')[0]}.*" if short and "." in name else pattern(name)
-        groups[shown, how] = groups.get((shown, how), 0) + 1
-    if not groups:
+    counts: dict[tuple[str, str], int] = {}
+    for name, note in names.items():
+        label = f"{name.split('.')[0]}.*" if short and "." in name else pattern(name)
+        counts[label, note] = counts.get((label, note), 0) + 1
+    if not counts:
         return [f"  {verdict:<9}    -"]
-    return [
-        f"  {verdict if i == 0 else '':<9} {count:>4} {shown}{f': {how}' if how else ''}"
-        for i, ((shown, how), count) in enumerate(groups.items())
-    ]
+    rows: list[str] = []
+    for (label, note), count in counts.items():
+        first_column = "" if rows else verdict
+        suffix = f": {note}" if note else ""
+        rows.append(f"  {first_column:<9} {count:>4} {label}{suffix}")
+    return rows
 
 
-def _few(names: Iterable[str], most: int = 4) -> str:
-    lines = [f"{name}: {how}" if how else name for name, how in dict(names).items()]
-    return ", ".join(lines[:most]) + (f" and {len(lines) - most} more" if len(lines) > most else "")
+def _first_names(names: Mapping[str, str], limit: int = 4) -> str:
+    """The first names with their notes, and how many more there are."""
+    entries = [f"{name}: {note}" if note else name for name, note in names.items()]
+    text = ", ".join(entries[:limit])
+    if len(entries) > limit:
+        text += f" and {len(entries) - limit} more"
+    return text

@@ -10,7 +10,7 @@ import pickle
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any, ClassVar
 
 from parse_config import ConfigError
 
@@ -47,86 +47,108 @@ class Named:
 class Inert:
     """An object of a class that is not ours to build: what the file knows of it, and no behaviour."""
 
-    __slots__ = ("cls", "args", "state", "items")
+    __slots__ = ("args", "class_name", "items", "state")
 
     def __init__(self, cls: Named, args: tuple = ()):
-        self.cls, self.args, self.state, self.items = cls.name, args, None, []
+        self.class_name = cls.name
+        self.args = args
+        self.state: Any = None
+        self.items: list[Any] = []
 
-    def append(self, item: Any):
+    def append(self, item: Any) -> None:
         self.items.append(item)
 
     add = append
 
-    def __setitem__(self, key: Any, value: Any):
+    def __setitem__(self, key: Any, value: Any) -> None:
         self.items.append((key, value))
 
-    def to_dict(self) -> dict[str, Any]:
-        """{"class", "args", its attributes}: for `plain`, still to be made plain inside."""
-        state = (
-            self.state
-            if isinstance(self.state, Mapping)
-            else {}
-            if self.state is None
-            else {"state": self.state}
-        )
-        more = {key: value for key, value in (("args", self.args), ("items", self.items)) if value}
-        return {"class": self.cls} | more | dict(state)
+    def to_dict(self) -> dict[Any, Any]:
+        """{"class", "args", "items", its attributes}: for `plain`, still to be made plain inside."""
+        content: dict[Any, Any] = {"class": self.class_name}
+        if self.args:
+            content["args"] = self.args
+        if self.items:
+            content["items"] = self.items
+        if isinstance(self.state, Mapping):
+            content.update(self.state)
+        elif self.state is not None:
+            content["state"] = self.state
+        return content
 
 
 class Rebuilt:
-    """Base of values that one of our calls makes and that the file fills afterwards: `build(state)`, `plain()`."""
+    """Base of values that one of our calls makes and that the file fills afterwards."""
+
+    def build(self, state: Any) -> None:
+        """Fill the value with the state that the file holds of it."""
+        raise NotImplementedError
+
+    def to_plain(self) -> Any:
+        """The value as a tensor or plain data."""
+        raise NotImplementedError
 
 
 class SafeUnpickler(pickle._Unpickler):
-    """Reads one pickle from `file`. `calls`: name -> our function for each call that a file may make; `storage`: our
-    function for persistent ids."""
+    """Reads one pickle from `file`. `calls`: name -> our function for each call that a file may make; `load_storage`:
+    our function for persistent ids."""
+
+    stack: list[Any]  # of the base class, which types do not know
+    proto: int
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    readline: Callable[[], bytes]
 
     def __init__(
-        self, file: BinaryIO, calls: Mapping[str, Callable], storage: Callable[[Any], Any]
+        self, file: IO[bytes], calls: Mapping[str, Callable], load_storage: Callable[[Any], Any]
     ):
         super().__init__(file, encoding="latin1")
-        self.calls, self.persistent_load = calls, storage
+        self.calls = calls
+        self.load_storage = load_storage
+
+    def persistent_load(self, pid: Any) -> Any:
+        return self.load_storage(pid)
 
     def find_class(self, module: str, name: str) -> Named:
         if self.proto < 3:  # such files say Python 2's names
-            module, name = NAME_MAPPING.get(
-                (module, name), (IMPORT_MAPPING.get(module, module), name)
-            )
+            renamed_module = IMPORT_MAPPING.get(module, module)
+            module, name = NAME_MAPPING.get((module, name), (renamed_module, name))
         return Named(module, name)
 
-    def load_reduce(self):
+    def load_reduce(self) -> None:
         args = self.stack.pop()
         self.stack[-1] = self._call(self.stack[-1], args)
 
-    def load_newobj(self):
+    def load_newobj(self) -> None:
         args = self.stack.pop()
         self.stack[-1] = self._new(self.stack[-1], args)
 
-    def load_newobj_ex(self):
+    def load_newobj_ex(self) -> None:
         self.stack.pop()  # keyword arguments of a __new__ that is never called
         self.load_newobj()
 
-    def load_obj(self):
+    def load_obj(self) -> None:
         cls, *args = self.pop_mark()
         self.append(self._new(cls, tuple(args)))
 
-    def load_inst(self):
-        module, name = (self.readline()[:-1].decode("ascii") for _ in range(2))
+    def load_inst(self) -> None:
+        module = self.readline()[:-1].decode("ascii")
+        name = self.readline()[:-1].decode("ascii")
         self.append(self._new(self.find_class(module, name), tuple(self.pop_mark())))
 
-    def load_build(self):
+    def load_build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Inert):
-            target.state = (
-                state[0] if isinstance(state, tuple) and len(state) == 2 and state[0] else state
-            )
+            # (attributes, slots) of an object that has both
+            is_pair = isinstance(state, tuple) and len(state) == 2
+            target.state = state[0] if is_pair and state[0] else state
         elif isinstance(target, Rebuilt):
             target.build(state)
         elif not isinstance(target, dict):  # attributes of an OrderedDict: nothing needs them
             raise UnsafeCheckpoint(f"set the state of {describe(target)}")
 
-    def load_extension(self):
+    def load_extension(self) -> None:
         raise UnsafeCheckpoint("use the copyreg extension registry")
 
     def _call(self, function: Any, args: tuple) -> Any:
@@ -145,7 +167,7 @@ class SafeUnpickler(pickle._Unpickler):
             return self._call(cls, args)
         return inert(cls, *args)
 
-    dispatch = {
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,
         pickle.REDUCE[0]: load_reduce,
         pickle.NEWOBJ[0]: load_newobj,
@@ -169,45 +191,46 @@ def inert(cls: Named, *args: Any) -> Inert:
     return Inert(cls, args)
 
 
-def describe(thing: Any) -> str:
-    """What a refusal calls it."""
-    return (
-        thing.name
-        if isinstance(thing, Named)
-        else f"an object of {thing.cls}"
-        if isinstance(thing, Inert)
-        else f"a {type(thing).__name__}"
-    )
+def describe(value: Any) -> str:
+    """What a refusal calls the value."""
+    if isinstance(value, Named):
+        return value.name
+    if isinstance(value, Inert):
+        return f"an object of {value.class_name}"
+    return f"a {type(value).__name__}"
 
 
-def plain(value: Any, done: dict[int, Any] | None = None) -> Any:
+def plain(value: Any) -> Any:
     """What was unpickled -> dicts, lists, tuples, sets, scalars and tensors; shared and cyclic parts stay shared."""
-    done = {} if done is None else done
-    if id(value) in done:
-        return done[id(value)][0]
+    return _plain(value, {})
+
+
+def _plain(value: Any, converted: dict[int, tuple[Any, Any]]) -> Any:
+    """`converted`: id -> (plain value, original); the original is kept alive, so that its id is not given again."""
+    if id(value) in converted:
+        return converted[id(value)][0]
     if isinstance(value, Inert | dict):
-        made: Any = {}
-        done[id(value)] = made, value  # the original is kept alive: its id must not be given again
-        made.update(
-            (_key(key), plain(item, done))
-            for key, item in (value.to_dict() if isinstance(value, Inert) else value).items()
-        )
-    elif isinstance(value, list):
-        done[id(value)] = made, _ = [], value
-        made.extend(plain(item, done) for item in value)
-    elif isinstance(value, tuple):
-        made = tuple(plain(item, done) for item in value)
-    elif isinstance(value, set | frozenset):
-        made = {_key(item) for item in value}
-    else:
-        made = (
-            value.name
-            if isinstance(value, Named)
-            else value.to_dict()
-            if isinstance(value, Rebuilt)
-            else value
-        )
-    return made
+        plain_dict: dict[Any, Any] = {}
+        converted[id(value)] = (plain_dict, value)
+        content = value.to_dict() if isinstance(value, Inert) else value
+        for key, item in content.items():
+            plain_dict[_key(key)] = _plain(item, converted)
+        return plain_dict
+    if isinstance(value, list):
+        plain_list: list[Any] = []
+        converted[id(value)] = (plain_list, value)
+        for item in value:
+            plain_list.append(_plain(item, converted))
+        return plain_list
+    if isinstance(value, tuple):
+        return tuple(_plain(item, converted) for item in value)
+    if isinstance(value, set | frozenset):
+        return {_key(item) for item in value}
+    if isinstance(value, Named):
+        return value.name
+    if isinstance(value, Rebuilt):
+        return value.to_plain()
+    return value
 
 
 def _key(key: Any) -> Any:
