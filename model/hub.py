@@ -1,4 +1,4 @@
-"""Model hubs: whether they can be reached, and the one line for a user when a model is neither there nor here."""
+"""The Hugging Face hub: whether it can be reached, and the error for a model that cannot be had."""
 
 import functools
 import urllib.error
@@ -18,9 +18,8 @@ def reachable(seconds: float = 5.0) -> bool:
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        urllib.request.urlopen(
-            urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=seconds
-        ).close()
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        urllib.request.urlopen(request, timeout=seconds).close()
     except urllib.error.HTTPError:
         return True
     except OSError:
@@ -28,18 +27,17 @@ def reachable(seconds: float = 5.0) -> bool:
     return True
 
 
-def absent(where: str, name: str, repository: str, remedy: str) -> ConfigError:
+def absent(json_path: str, name: str, repository: str, remedy: str) -> ConfigError:
     """The error for a model that can be had neither from the hub, nor from its cache, nor from a path.
 
-    `where`: the setting's JSON path; `repository`: on the hub; `remedy`: what to do with the folder once it is here.
+    `json_path`: the setting's; `repository`: on the hub; `remedy`: what to do with the folder once it is copied here.
     """
-    hub = (
-        f"the hub ({constants.ENDPOINT}) does not have it"
-        if reachable()
-        else f"the hub ({constants.ENDPOINT}) cannot be reached and {constants.HF_HUB_CACHE} does not hold it"
-    )
+    if reachable():
+        reason = f"the hub ({constants.ENDPOINT}) does not have it"
+    else:
+        reason = f"the hub ({constants.ENDPOINT}) cannot be reached and {constants.HF_HUB_CACHE} does not hold it"
     return ConfigError(
-        f"{where}: {name!r} is no local path and {hub}; where there is a network, run "
+        f"{json_path}: {name!r} is no local path and {reason}; where there is a network, run "
         f"'hf download {repository} --local-dir {repository.split('/')[-1]}', copy that folder here "
         f"and {remedy}"
     )

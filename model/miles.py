@@ -26,6 +26,7 @@ from model.text.hugging_face import (
     set_checkpointing,
     tokenize,
 )
+from model.video import VideoEncoder
 from model.video.build import build_video_model
 from model.weights import load_weights
 from parse_config import ConfigError, check_args, to_plain
@@ -69,7 +70,7 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         strict: stop where a name of the checkpoint does not fit; false loads what fits
     """
 
-    video_model: Any
+    video_model: VideoEncoder
     text_model: PreTrainedModel
     vid_proj: nn.Module
     text_proj: nn.Module
@@ -289,7 +290,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         return ModelCard(pretrained.card(self, facts or {}))
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **changes: Any) -> "MILES":
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **changes: Any
+    ) -> "MILES":
         """A model in eval mode from a folder (`save_pretrained`, scripts/export.py) or a hub id.
 
         `changes` lie over the folder's arguments (`video_params={"num_frames": 8}`); revision, cache_dir, token,

@@ -1,4 +1,4 @@
-"""A model as a folder that stands alone, to keep, give away or put on the hub:
+"""A model as a self-contained folder, to keep, give away or put on the hub:
 
 model.safetensors         weights, by the released names
 config.json               {"arch": {"type", "args"}}: what builds it
@@ -8,6 +8,7 @@ README.md                 model card, see `card`
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,98 +16,91 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors.torch import save_file
-from torch import nn
 
 from model import hub
 from model.weights import load_weights
 from parse_config import ConfigError, merge
 
-CONFIG, WEIGHTS, PREPROCESSING, TEXT = (
-    "config.json",
-    "model.safetensors",
-    "preprocessor_config.json",
-    "text",
-)
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+PREPROCESSING = "preprocessor_config.json"
+TEXT = "text"
 
 
-def save(model: nn.Module, folder: Path):
+def save(model: Any, folder: Path) -> None:
     """Write `model` (MILES) into `folder`, which exists. Raises ConfigError if its tokenizer cannot be had."""
-    arch = merge(
-        {"type": "MILES", "args": model.settings},
-        {
-            "args": {
-                "video_params": {"pretrained": False},
-                "text_params": {"model": TEXT, "pretrained": False},
-            }
-        },
-    )
+    own_text_model = {"model": TEXT, "pretrained": False}
+    overrides = {"video_params": {"pretrained": False}, "text_params": own_text_model}
+    arch = {"type": "MILES", "args": merge(model.settings, overrides)}
     tokenizer = model.tokenizer
     # Copies: safetensors refuses tensors that share memory.
-    save_file(
-        {
-            name: tensor.detach().cpu().clone().contiguous()
-            for name, tensor in model.state_dict().items()
-        },
-        folder / WEIGHTS,
-        metadata={"format": "pt"},
-    )
-    write_json(folder / CONFIG, {"arch": arch})
-    write_json(folder / PREPROCESSING, model.preprocessing)
+    tensors = {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    _write_json(folder / CONFIG, {"arch": arch})
+    _write_json(folder / PREPROCESSING, model.preprocessing)
     (folder / "README.md").unlink(missing_ok=True)  # huggingface_hub would keep an old card
     tokenizer.save_pretrained(folder / TEXT)
     model.text_model.config.save_pretrained(folder / TEXT)
 
 
-def load(cls: Callable[..., Any], folder: Path, changes: Mapping[str, Any]) -> Any:
-    """A model in eval mode from a folder that `save` wrote; `changes` are laid over its arguments.
+def load(model_class: Callable[..., Any], folder: Path, changes: Mapping[str, Any]) -> Any:
+    """A model of `model_class` (MILES) in eval mode from a folder that `save` wrote.
 
-    Raises ConfigError, FileNotFoundError.
+    `changes` are laid over its arguments. Raises ConfigError, FileNotFoundError.
     """
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(
             f"{folder}: holds no {CONFIG}; scripts/export.py makes such a folder of a checkpoint"
         )
-    arch = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("arch")
+    arch = _read_json(folder / CONFIG).get("arch")
     if not arch:
         raise ConfigError(
             f"{folder / CONFIG}: has no arch; scripts/export.py makes such a folder of a checkpoint"
         )
-    local = {"text_params": {"model": str(folder / TEXT)}} if (folder / TEXT).is_dir() else {}
-    model = cls(**merge(merge(arch["args"], local), changes), pretrained=False)
-    load_weights(
-        model, folder, temporal_fix=model.settings["video_params"].get("load_temporal_fix", "zeros")
-    )
+    args = arch["args"]
+    if (folder / TEXT).is_dir():
+        args = merge(args, {"text_params": {"model": str(folder / TEXT)}})
+    model = model_class(**merge(args, changes), pretrained=False)
+    temporal_fix = model.settings["video_params"].get("load_temporal_fix", "zeros")
+    load_weights(model, folder, temporal_fix=temporal_fix)
     if (folder / PREPROCESSING).is_file():
-        saved = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
-        if saved["input_res"] != model.preprocessing["input_res"]:
-            saved.pop("center_crop", None)
-        model.update_preprocessing(saved)
+        preprocessing = _read_json(folder / PREPROCESSING)
+        if preprocessing["input_res"] != model.preprocessing["input_res"]:
+            preprocessing.pop("center_crop", None)
+        model.update_preprocessing(preprocessing)
     return model.eval()
 
 
-def locate(source: str | Path, **where: Any) -> Path:
+def locate(source: str | os.PathLike, **hub_arguments: Any) -> Path:
     """A folder as it is, or a hub id -> the folder it was downloaded to. Raises ConfigError, FileNotFoundError.
 
-    `where`: revision, cache_dir, token, ... of huggingface_hub.
+    `hub_arguments`: revision, cache_dir, token, ... of huggingface_hub.
     """
     if Path(source).is_dir():
         return Path(source)
+    name = str(source)
     try:
-        validate_repo_id(str(source))
-        offline = where.get("local_files_only") or not hub.reachable()
-        return Path(snapshot_download(str(source), **{**where, "local_files_only": offline}))
+        validate_repo_id(name)
+        offline = hub_arguments.get("local_files_only") or not hub.reachable()
+        hub_arguments["local_files_only"] = offline
+        return Path(snapshot_download(name, **hub_arguments))
     except HFValidationError:
         raise FileNotFoundError(
-            f"{source}: no such folder (looked for {Path(source).absolute()})"
+            f"{name}: no such folder (looked for {Path(source).absolute()})"
         ) from None
     except (OSError, ValueError):
-        raise hub.absent("from_pretrained", str(source), str(source), "give its path") from None
+        raise hub.absent("from_pretrained", name, name, "give its path") from None
 
 
-def card(model: nn.Module, facts: Mapping[str, str]) -> str:
+def card(model: Any, facts: Mapping[str, str]) -> str:
     """The model card: what it is, how it is used, and what it was made from (`facts`: heading -> text)."""
-    video, clip = model.video_model, model.preprocessing
-    count = sum(p.numel() for p in model.parameters()) / 1e6
+    video = model.video_model
+    frames = model.preprocessing["num_frames"]
+    pixels = model.preprocessing["input_res"]
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
     sections = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in facts.items())
     return f"""---
 library_name: pytorch
@@ -116,7 +110,7 @@ tags: [video-text-retrieval, miles, model_hub_mixin, pytorch_model_hub_mixin]
 # MILES: video and text in one space
 
 A dual encoder for text-to-video retrieval after *MILES: Visual BERT Pre-training with Injected Language Semantics for
-Video-text Retrieval* (ECCV 2022, arXiv 2204.12408): {count:.1f}M parameters; space-time transformer of width
+Video-text Retrieval* (ECCV 2022, arXiv 2204.12408): {millions:.1f}M parameters; space-time transformer of width
 {video.embed_dim}, {len(video.blocks)} blocks, patches of {video.patch_size} px; text model
 `{model.text_model.config.model_type}`; embeddings of {model.settings["projection_dim"]} numbers.
 
@@ -131,11 +125,14 @@ texts, videos = model.encode_text(["a dog runs"]), model.embed_videos(["a.mp4", 
 print(model.similarity(texts, videos))
 ```
 
-Clips: {clip["num_frames"]} frames (the middle one of each of as many equal segments), {clip["input_res"]} px; all
+Clips: {frames} frames (the middle one of each of as many equal segments), {pixels} px; all
 settings in `{PREPROCESSING}`. Weights alone: `safetensors.torch.load_file("{WEIGHTS}")`.
 {sections}"""
 
 
-def write_json(path: Path, content: Any):
-    """Indented JSON with a newline at its end."""
+def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

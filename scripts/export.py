@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from model.miles import MILES
 from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
 from parse_config import ConfigError, cli_entry, load_config
@@ -27,7 +28,7 @@ from trainer.evaluation.table import sha256
 
 def main(
     source: Path, out: Path, layout: str, teacher: bool, config: Mapping[str, Any] | None = None
-):
+) -> None:
     """Write `out`; ConfigError if it is there, or if the checkpoint cannot be understood."""
     if out.exists():
         raise ConfigError(f"{out}: is there already; choose another name, or remove it")
@@ -37,68 +38,69 @@ def main(
     card_facts = facts(source, checkpoint, config, teacher)
     out.parent.mkdir(parents=True, exist_ok=True)
     if layout == "authors":
-        torch.save(
-            {
-                "arch": "MILES",
-                "epoch": checkpoint.get("epoch", 0),
-                "state_dict": model.state_dict(),
-                "optimizer": {},
-                "monitor_best": checkpoint.get("monitor_best") or 0,
-                "config": {"arch": {"type": "MILES", "args": model.settings}},
-            },
-            out,
-        )
+        torch.save(authors_checkpoint(model, checkpoint), out)
     else:
         model.save_pretrained(out, model_card_kwargs={"facts": card_facts})
-    print(
-        f"{out}: {'teacher' if teacher else 'model'} of {source}, {sum(p.numel() for p in model.parameters()):,} "
-        f"parameters, without optimizer"
-    )
+    exported = "teacher" if teacher else "model"
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{out}: {exported} of {source}, {count:,} parameters, without optimizer")
+
+
+def authors_checkpoint(model: MILES, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What the authors' test_MILES.py reads."""
+    return {
+        "arch": "MILES",
+        "epoch": checkpoint.get("epoch", 0),
+        "state_dict": model.state_dict(),
+        "optimizer": {},
+        "monitor_best": checkpoint.get("monitor_best") or 0,
+        "config": {"arch": {"type": "MILES", "args": model.settings}},
+    }
 
 
 def facts(
     source: Path, checkpoint: Mapping[str, Any], config: Mapping[str, Any], teacher: bool
 ) -> dict[str, str]:
     """Headings and texts for the model card: origin, and the results that lie beside the checkpoint."""
-    lines = [
-        f"- run: {config.get('name', 'unknown')}. {config.get('about', '')}".rstrip(),
-        f"- checkpoint: `{source.name}`, epoch {checkpoint.get('epoch', 'unknown')}, step "
-        f"{checkpoint.get('step', 'unknown')}{', weights of the snapshot teacher' if teacher else ''}",
-        f"- SHA-256 of the checkpoint: `{digest(source)}`",
+    run = f"{config.get('name', 'unknown')}. {config.get('about', '')}".rstrip()
+    epoch = checkpoint.get("epoch", "unknown")
+    step = checkpoint.get("step", "unknown")
+    teacher_note = ", weights of the snapshot teacher" if teacher else ""
+    digest = "a folder" if source.is_dir() else sha256(source)
+    origin = [
+        f"- run: {run}",
+        f"- checkpoint: `{source.name}`, epoch {epoch}, step {step}{teacher_note}",
+        f"- SHA-256 of the checkpoint: `{digest}`",
     ]
-    found = {"Made from": "\n".join(lines)}
-    results = source.parent / "results.json"
-    if results.is_file():
-        content = json.loads(results.read_text(encoding="utf-8"))
-        rows = [
-            f"| {way} | "
-            + " | ".join(f"{content[way][key]:.1f}" for key in ("R1", "R5", "R10", "MedR"))
-            + " |"
-            for way in ("t2v", "v2t")
-            if way in content
-        ]
-        where = f"{content.get('protocol') or 'No named protocol'}, {content.get('num_captions')} captions"
-        found["Results"] = "\n".join(
-            [
-                f"{where}, {content.get('num_videos')} videos.",
-                "",
-                "| | R@1 | R@5 | R@10 | MedR |",
-                "|---|---|---|---|---|",
-                *rows,
-            ]
-        )
-    return found
+    sections = {"Made from": "\n".join(origin)}
+    results_path = source.parent / "results.json"
+    if results_path.is_file():
+        results = json.loads(results_path.read_text(encoding="utf-8"))
+        sections["Results"] = results_table(results)
+    return sections
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder, nothing."""
-    if path.is_dir():
-        return "a folder"
-    return sha256(path)
+def results_table(results: Mapping[str, Any]) -> str:
+    """results.json as a Markdown table under a line with the protocol and the size of the gallery."""
+    protocol = results.get("protocol") or "No named protocol"
+    captions = results.get("num_captions")
+    videos = results.get("num_videos")
+    lines = [
+        f"{protocol}, {captions} captions, {videos} videos.",
+        "",
+        "| | R@1 | R@5 | R@10 | MedR |",
+        "|---|---|---|---|---|",
+    ]
+    for direction in ("t2v", "v2t"):
+        if direction in results:
+            metrics = results[direction]
+            cells = [f"{metrics[name]:.1f}" for name in ("R1", "R5", "R10", "MedR")]
+            lines.append(f"| {direction} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 @cli_entry
-def cli(argv: list[str] | None = None):
+def cli(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -109,7 +111,9 @@ def cli(argv: list[str] | None = None):
         "-c", "--config", help="JSON whose arch describes the model, where the checkpoint does not"
     )
     parser.add_argument("--layout", choices=("folder", "authors"), default="folder")
-    parser.add_argument("--teacher", action="store_true", help="the snapshot teacher's video tower")
+    parser.add_argument(
+        "--teacher", action="store_true", help="the snapshot teacher's video encoder"
+    )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = load_config(arguments.config) if arguments.config else None

@@ -31,14 +31,12 @@ class ClipReader:
         self.transform = build_transform(False, **self.video.transform_args)
 
     def __call__(self, videos: Sequence[Video]) -> torch.Tensor:
-        return torch.stack(
-            [
-                self.from_frames(video)
-                if isinstance(video, np.ndarray | torch.Tensor)
-                else self.clip(video)
-                for video in videos
-            ]
-        )
+        return torch.stack([self._read(video) for video in videos])
+
+    def _read(self, video: Video) -> torch.Tensor:
+        if isinstance(video, np.ndarray | torch.Tensor):
+            return self.from_frames(video)
+        return self.clip(video)
 
     def clip(
         self, path: str | os.PathLike, start: float | None = None, end: float | None = None
@@ -46,7 +44,7 @@ class ClipReader:
         """float32 video_TCHW of the frames that begin between `start` and `end` (seconds), or of all."""
         clip_TCHW, _ = read_clip(
             path,
-            lambda length: pick(length, self.video.num_frames),
+            self._pick,
             reader=self.video.reader,
             start=start,
             end=end,
@@ -57,15 +55,15 @@ class ClipReader:
     def from_frames(self, frames_THWC: np.ndarray | torch.Tensor) -> torch.Tensor:
         """float32 video_TCHW of all decoded frames of a video, picked and transformed as those of a file are."""
         frames_THWC = torch.as_tensor(frames_THWC)
-        if (
-            frames_THWC.dtype != torch.uint8
-            or frames_THWC.ndim != 4
-            or frames_THWC.shape[3] != 3
-            or not len(frames_THWC)
-        ):
+        is_uint8 = frames_THWC.dtype == torch.uint8
+        is_rgb = frames_THWC.ndim == 4 and frames_THWC.shape[3] == 3
+        if not is_uint8 or not is_rgb or len(frames_THWC) == 0:
             raise UserError(
                 f"a video of shape {tuple(frames_THWC.shape)} and {frames_THWC.dtype} is given; frames are "
                 f"uint8 of shape (frames, height, width, 3)"
             )
-        picked_TCHW = frames_THWC[pick(len(frames_THWC), self.video.num_frames)].permute(0, 3, 1, 2)
-        return self.transform(picked_TCHW, None)
+        picked_THWC = frames_THWC[self._pick(len(frames_THWC))]
+        return self.transform(picked_THWC.permute(0, 3, 1, 2), None)
+
+    def _pick(self, length: int) -> list[int]:
+        return pick(length, self.video.num_frames)

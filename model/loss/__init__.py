@@ -1,8 +1,9 @@
-"""Losses, one a file, registered in `LOSSES`: contrastive ones, and reconstruction ones for masked modeling."""
+"""Losses, one per file, registered in `LOSSES`: contrastive ones, and reconstruction ones for masked modeling."""
 
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,25 +18,26 @@ class ContrastiveLoss(nn.Module):
 
 
 class ReconstructionLoss(nn.Module):
-    """`forward(pred_BTNE, target_BTNE, mask_BTN) -> sums_12`: distances at the hidden places. No parameters.
+    """`forward(pred_BTNE, target_BTNE, mask_BTN) -> sums_12`: distances at the hidden patches. No parameters.
 
-    A (1, 2) tensor, [[sum of the distances, number of hidden places]], and not their mean: such sums of several
+    A (1, 2) tensor, [[sum of the distances, number of hidden patches]], and not their mean: such sums of several
     micro-batches or processes give the exact mean over all, however unequally they hide. The target gets no gradient.
     """
 
 
-def require_loss(loss: nn.Module, kind: type[nn.Module], where: str) -> nn.Module:
-    """`loss`, or a ConfigError that names `where` it was given if it is not of this kind."""
-    if not isinstance(loss, kind):
-        known = [name for name in LOSSES.names() if issubclass(LOSSES.get(name), kind)]
+def require_loss(loss: nn.Module, loss_class: type[nn.Module], json_path: str) -> nn.Module:
+    """`loss`, or a ConfigError that names the setting's `json_path` if it is not of this class."""
+    if not isinstance(loss, loss_class):
+        entries: dict[str, Any] = {name: LOSSES.get(name) for name in LOSSES.names()}
+        known = [name for name, entry in entries.items() if issubclass(entry, loss_class)]
         raise ConfigError(
-            f"{where}: {type(loss).__name__} is no {kind.__name__}; known: {', '.join(known)}"
+            f"{json_path}: {type(loss).__name__} is no {loss_class.__name__}; known: {', '.join(known)}"
         )
     return loss
 
 
 def masked_sum_and_count(distance_BTN: Tensor, mask_BTN: Tensor) -> Tensor:
-    """(1, 2): the distances summed over the hidden places, and how many places those are."""
+    """(1, 2): the sum of the distances over the hidden patches, and the number of those patches."""
     weight_BTN = mask_BTN.to(distance_BTN.dtype)
     return torch.stack(((distance_BTN * weight_BTN).sum(), weight_BTN.sum()))[None]
 
@@ -44,10 +46,11 @@ def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Decorator of a loss's forward: on float32 (float64 stays), outside of autocast and without tf32."""
 
     @functools.wraps(forward)
-    def run(self, *tensors: Tensor) -> Tensor:
-        wide = [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in tensors]
+    def run(self: nn.Module, *tensors: Tensor) -> Tensor:
+        half_types = (torch.float16, torch.bfloat16)
+        widened = [x.float() if x.dtype in half_types else x for x in tensors]
         with torch.autocast(tensors[0].device.type, enabled=False), _no_tf32():
-            return forward(self, *wide)
+            return forward(self, *widened)
 
     return run
 

@@ -1,6 +1,6 @@
 """Masked visual modeling as regression on the snapshot's features (MILES, arXiv 2204.12408; the distance is ours).
 
-B clips, T frames, N patches a frame, E width of the features.
+B clips, T frames, N patches per frame, E width of the features.
 """
 
 import torch.nn.functional as F
@@ -15,6 +15,6 @@ class CosineRegression(ReconstructionLoss):
 
     @full_precision
     def forward(self, pred_BTNE: Tensor, target_BTNE: Tensor, mask_BTN: Tensor) -> Tensor:
-        """-> sums_12."""
-        apart_BTNE = F.normalize(pred_BTNE, dim=-1) - F.normalize(target_BTNE.detach(), dim=-1)
-        return masked_sum_and_count(apart_BTNE.square().sum(-1), mask_BTN)
+        """Features -> sums_12, see `ReconstructionLoss`."""
+        difference_BTNE = F.normalize(pred_BTNE, dim=-1) - F.normalize(target_BTNE.detach(), dim=-1)
+        return masked_sum_and_count(difference_BTNE.square().sum(-1), mask_BTN)

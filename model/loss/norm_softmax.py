@@ -1,4 +1,4 @@
-"""The family's contrastive loss: InfoNCE in both directions (Frozen in Time, arXiv 2104.00650). B pairs, E width."""
+"""The contrastive loss of Frozen in Time (arXiv 2104.00650): InfoNCE in both directions. B pairs, E width."""
 
 import torch.nn.functional as F
 from torch import Tensor

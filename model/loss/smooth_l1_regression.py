@@ -1,6 +1,6 @@
 """Masked visual modeling on features as they are, length included; for ablations.
 
-B clips, T frames, N patches a frame, E width of the features.
+B clips, T frames, N patches per frame, E width of the features.
 """
 
 import torch.nn.functional as F
@@ -26,8 +26,8 @@ class SmoothL1Regression(ReconstructionLoss):
 
     @full_precision
     def forward(self, pred_BTNE: Tensor, target_BTNE: Tensor, mask_BTN: Tensor) -> Tensor:
-        """-> sums_12."""
-        apart_BTNE = F.smooth_l1_loss(
+        """Features -> sums_12, see `ReconstructionLoss`."""
+        distance_BTNE = F.smooth_l1_loss(
             pred_BTNE, target_BTNE.detach(), reduction="none", beta=self.beta
         )
-        return masked_sum_and_count(apart_BTNE.mean(-1), mask_BTN)
+        return masked_sum_and_count(distance_BTNE.mean(-1), mask_BTN)

@@ -1,1 +1,1 @@
-"""The text tower: a Hugging Face model and its tokenizer."""
+"""The text encoder: a Hugging Face model and its tokenizer."""

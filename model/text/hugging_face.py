@@ -1,4 +1,4 @@
-"""Any Hugging Face encoder as text tower, by hub name or folder.
+"""Any Hugging Face encoder as text encoder, by hub name or folder.
 
 B captions, L tokens, D width.
 """
@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 disable_progress_bar()
 
 DEFAULT = "distilbert-base-uncased"
-WHERE = "arch.args.text_params.model"
+JSON_PATH = "arch.args.text_params.model"
 # Names whose configuration is the library's default: their shape needs no hub.
-DEFAULTS = {
+DEFAULT_CONFIGS = {
     "distilbert-base-uncased": DistilBertConfig,
     "distilbert/distilbert-base-uncased": DistilBertConfig,
     "bert-base-uncased": BertConfig,
@@ -59,21 +59,22 @@ def build_text_model(
         raise ConfigError(
             f"arch.args.text_params.pooling: {pooling!r} is given, cls or mean is needed"
         )
+    text_model: Any
     if pretrained:
-        network = _pretrained(model)
-    elif model in DEFAULTS and not Path(model).is_dir():
-        network = AutoModel.from_config(DEFAULTS[model]())
+        text_model = _load_pretrained(model)
+    elif model in DEFAULT_CONFIGS and not Path(model).is_dir():
+        text_model = AutoModel.from_config(DEFAULT_CONFIGS[model]())
     else:
-        network = AutoModel.from_config(_load(AutoConfig.from_pretrained, model))
-    if getattr(network, "pooler", None) is not None:
-        network.pooler = None
-    return network.train()
+        text_model = AutoModel.from_config(_load(AutoConfig.from_pretrained, model))
+    if getattr(text_model, "pooler", None) is not None:
+        text_model.pooler = None
+    return text_model.train()
 
 
-def _pretrained(model: str) -> PreTrainedModel:
-    network, info = _load(AutoModel.from_pretrained, model, output_loading_info=True)
+def _load_pretrained(model: str) -> PreTrainedModel:
+    text_model, info = _load(AutoModel.from_pretrained, model, output_loading_info=True)
     report = Report(
-        f"{model} (text)", remedy=f"{WHERE} must be a model whose encoder AutoModel loads whole"
+        f"{model} (text)", remedy=f"{JSON_PATH} must be a model whose encoder AutoModel loads whole"
     )
     poolers = {name for name in info["missing_keys"] if name.startswith("pooler.")}
     report.absent = dict.fromkeys(sorted(set(info["missing_keys"]) - poolers), "")
@@ -82,12 +83,12 @@ def _pretrained(model: str) -> PreTrainedModel:
     report.missing = dict.fromkeys(sorted(poolers), "dropped: nothing uses it")
     report.loaded = {
         f"text_model.{name}": ""
-        for name in network.state_dict()
+        for name in text_model.state_dict()
         if name not in info["missing_keys"]
     }
     log.info("%s", report.table())
     report.check(strict=True)
-    return network
+    return text_model
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -109,30 +110,31 @@ def tokenize(
     return {name: tokens[name] for name in ("input_ids", "attention_mask")}
 
 
-def pool(hidden_BLD: Tensor, tokens: Mapping[str, Tensor], how: str) -> Tensor:
+def pool(hidden_BLD: Tensor, tokens: Mapping[str, Tensor], pooling: str) -> Tensor:
     """Last hidden states -> (B, D): the first token's ("cls") or the mean over the caption's tokens ("mean")."""
-    if how == "cls":
+    if pooling == "cls":
         return hidden_BLD[:, 0]
     weight_BL1 = tokens["attention_mask"][..., None].to(hidden_BLD.dtype)
     return (hidden_BLD * weight_BL1).sum(1) / weight_BL1.sum(1).clamp(min=1)
 
 
-def set_checkpointing(network: PreTrainedModel, on: bool):
+def set_checkpointing(text_model: PreTrainedModel, on: bool) -> None:
     """Recompute the layers in the backward pass; transformers 5.2x renamed the method."""
-    word = "activation" if hasattr(network, "activation_checkpointing_enable") else "gradient"
+    is_renamed = hasattr(text_model, "activation_checkpointing_enable")
+    prefix = "activation" if is_renamed else "gradient"
     if on:
-        getattr(network, f"{word}_checkpointing_enable")({"use_reentrant": False})
+        getattr(text_model, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
     else:
-        getattr(network, f"{word}_checkpointing_disable")()
+        getattr(text_model, f"{prefix}_checkpointing_disable")()
 
 
 def _load(function: Callable, model: str, **options: Any) -> Any:
     """`function(model)` from a folder, else from the hub or its cache."""
-    local = Path(model).is_dir()
+    is_folder = Path(model).is_dir()
     try:
-        return function(model, local_files_only=local or not hub.reachable(), **options)
+        return function(model, local_files_only=is_folder or not hub.reachable(), **options)
     except (OSError, ValueError, ImportError) as error:
-        if local:
-            raise ConfigError(f"{WHERE}: {model}: {error}") from None
+        if is_folder:
+            raise ConfigError(f"{JSON_PATH}: {model}: {error}") from None
         log.debug("%s", error)
-        raise hub.absent(WHERE, model, model, f"set {WHERE} to its path") from None
+        raise hub.absent(JSON_PATH, model, model, f"set {JSON_PATH} to its path") from None
