@@ -279,7 +279,7 @@ def test_a_page_is_gone_through(home, python, page):
         done = run(home, python, command)
         assert done.returncode == 0, f"{command.line}\n{done.stdout[-1500:]}{done.stderr[-3000:]}"
     if page == "own_data.md":
-        code = re.findall(r"```python\n(from test.*?)```", PAGES[page], re.S)[0]
+        code = re.findall(r"```python\n(from model.*?)```", PAGES[page], re.S)[0]
         miniatures.write_text(
             home / "data/five.py", f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}"
         )
