@@ -33,6 +33,7 @@ from model.video import VIDEO_ENCODERS
 from model.video.build import build_video_model
 from parse_config import SECTIONS, Registry, annotation_names, parameters
 from train import SUPPLIED_TO_LOADERS
+from trainer.evaluation.rescoring import ROWS
 from trainer.evaluator import EvaluationSettings
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
@@ -60,7 +61,6 @@ SUPPLIED = {
     "teacher": ("student",),
 }
 BLOCK_ARGUMENTS = {"mask": MASKS, "teacher": TEACHERS, "mvm_loss": LOSSES}
-LISTS = ("data_loader", "stages")  # one object counts as a list of one
 JSON_TYPES = {
     "int": "integer",
     "float": "number",
@@ -188,34 +188,38 @@ def sections() -> Iterator[tuple[str, str, Callable[..., Any], str]]:
     for section, registry in SECTION_REGISTRIES.items():
         if section == "valid_loader":
             continue
-        for name in registry.names():
-            yield (
-                f"{section}.args",
-                f'{section}, "type": "{name}"',
-                registry.get(name),
-                registry.kind,
-            )
+        yield from _block_sections(section, registry)
         if section == "arch":
-            yield "arch.args.video_params", "arch.args.video_params", build_video_model, ""
+            video_key, text_key = "arch.args.video_params", "arch.args.text_params"
+            yield video_key, video_key, build_video_model, ""
             for name in VIDEO_ENCODERS.names():
-                heading = f'arch.args.video_params, "model": "{name}"'
-                yield "arch.args.video_params", heading, VIDEO_ENCODERS.get(name), ""
-            yield "arch.args.text_params", "arch.args.text_params", build_text_model, ""
+                yield video_key, f'{video_key}, "model": "{name}"', VIDEO_ENCODERS.get(name), ""
+            yield text_key, text_key, build_text_model, ""
         if section == "data_loader":
             heading = "data_loader.args.video_params"
             yield heading, heading, VideoSettings, ""
         if section == "objective":
             for argument, block_registry in BLOCK_ARGUMENTS.items():
-                for name in block_registry.names():
-                    key = f"objective.args.{argument}"
-                    yield (
-                        f"{key}.args",
-                        f'{key}, "type": "{name}"',
-                        block_registry.get(name),
-                        block_registry.kind,
-                    )
+                yield from _block_sections(f"objective.args.{argument}", block_registry)
     for section, settings in SECTION_DATACLASSES.items():
         yield section, section, settings, ""
+    yield from _block_sections("evaluation.rows", ROWS)
+
+
+def _block_sections(
+    key: str, registry: Registry
+) -> Iterator[tuple[str, str, Callable[..., Any], str]]:
+    """The entries of `sections` for a block {"type", "args"}; names of one constructor share an entry."""
+    for constructor, names in names_by_constructor(registry).items():
+        types = " or ".join(f'"{name}"' for name in names)
+        yield f"{key}.args", f'{key}, "type": {types}', constructor, registry.kind
+
+
+def names_by_constructor(registry: Registry) -> dict[Callable[..., Any], list[str]]:
+    names: dict[Callable[..., Any], list[str]] = {}
+    for name in registry.names():
+        names.setdefault(registry.get(name), []).append(name)
+    return names
 
 
 def documented_settings(constructor: Callable[..., Any], registry_kind: str) -> list[Setting]:
@@ -289,10 +293,13 @@ def schema() -> dict[str, Any]:
         "metrics": {"type": "array", "items": {"enum": METRICS.names()}},
     }
     for section, registry in SECTION_REGISTRIES.items():
-        properties[section] = block_schema(registry)
+        properties[section] = reference_to(registry)
     for section, settings in SECTION_DATACLASSES.items():
         properties[section] = object_schema(settings_of(settings))
-    properties["evaluation"]["properties"]["data_loader"] = one_or_list(block_schema(LOADERS))
+    evaluation = properties["evaluation"]["properties"]
+    evaluation["data_loader"] |= one_or_list(reference_to(LOADERS))
+    row = {"anyOf": [{"enum": ROWS.names()}, reference_to(ROWS)]}
+    evaluation["rows"] |= {"type": "array", "items": row}
     properties["data_loader"] = one_or_list(properties["data_loader"])
     properties["valid_loader"] = {"anyOf": [properties["valid_loader"], {"type": "null"}]}
     stage_properties = {key: value for key, value in properties.items() if key != "base"}
@@ -300,12 +307,14 @@ def schema() -> dict[str, Any]:
     for name, text in SECTIONS.items():
         properties.setdefault(name, {})["description"] = text
     properties["stages"] = {"type": "array", "items": stage, "description": SECTIONS["stages"]}
+    blocks = (*SECTION_REGISTRIES.values(), *BLOCK_ARGUMENTS.values(), ROWS)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A config of train.py and test.py",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
+        "$defs": {definition_name(registry): block_schema(registry) for registry in blocks},
     }
 
 
@@ -314,45 +323,86 @@ def one_or_list(schema_of_one: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema_of_one, {"type": "array", "items": schema_of_one}]}
 
 
+def reference_to(registry: Registry) -> dict[str, Any]:
+    """A reference to the definition of a registry's blocks."""
+    return {"$ref": f"#/$defs/{definition_name(registry)}"}
+
+
+def definition_name(registry: Registry) -> str:
+    return registry.kind.replace(" ", "_")
+
+
 def block_schema(registry: Registry) -> dict[str, Any]:
     """The schema of {"type", "args"}: the arguments follow the type; without one those of any type are known."""
+    nested = nested_schemas(registry)
     rules = []
     every_setting: dict[str, Setting] = {}
-    for name in registry.names():
-        settings = settings_of(registry.get(name), registry.kind)
+    for constructor, names in names_by_constructor(registry).items():
+        settings = settings_of(constructor, registry.kind)
         every_setting |= {setting.name: setting for setting in settings}
         rules.append(
             {
-                "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
-                "then": {"properties": {"args": object_schema(settings)}},
+                "if": {"properties": {"type": {"enum": names}}, "required": ["type"]},
+                "then": {"properties": {"args": object_schema(settings, nested)}},
             }
         )
-    any_args = object_schema(list(every_setting.values()))
-    return {
+    any_args = object_schema(list(every_setting.values()), nested)
+    block = {
         "type": "object",
         "properties": {"type": {"enum": registry.names()}, "args": any_args},
         "additionalProperties": False,
-        "allOf": rules,
     }
+    if len(rules) > 1:
+        block["allOf"] = rules
+    return block
 
 
-def object_schema(settings: Sequence[Setting]) -> dict[str, Any]:
-    """The schema of an object with these settings and no others."""
-    properties = {setting.name: setting_schema(setting) for setting in settings}
+def nested_schemas(registry: Registry) -> dict[str, dict[str, Any]]:
+    """{argument: schema} of the arguments of a registry's entries that are objects themselves, or names."""
+    if registry is ARCHS:
+        video = documented_settings(build_video_model, "")
+        for name in VIDEO_ENCODERS.names():
+            video += settings_of(VIDEO_ENCODERS.get(name))
+        return {
+            "video_params": object_schema(video),
+            "text_params": object_schema(settings_of(build_text_model)),
+        }
+    if registry is LOADERS:
+        data_set_arguments = [setting for _, own in data_set_settings() for setting in own]
+        return {
+            "dataset_name": {"enum": DATASETS.names()},
+            "dataset_params": object_schema(data_set_arguments),
+            "video_params": object_schema(settings_of(VideoSettings)),
+            "text_params": {
+                "type": "object",
+                "properties": {"input": {"const": "text"}},
+                "additionalProperties": False,
+            },
+        }
+    if registry is OBJECTIVES:
+        return {name: reference_to(blocks) for name, blocks in BLOCK_ARGUMENTS.items()}
+    return {}
+
+
+def object_schema(
+    settings: Sequence[Setting], nested: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """The schema of an object with these settings and no others; `nested`: those that have schemas of their own."""
+    properties: dict[str, Any] = {}
+    for setting in settings:
+        properties[setting.name] = setting_schema(setting)
+        if nested and setting.name in nested:
+            properties[setting.name] |= nested[setting.name]
+            if "None" in annotation_names(setting.annotation):
+                properties[setting.name]["type"] = ["object", "null"]
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def setting_schema(setting: Setting) -> dict[str, Any]:
-    """The schema of one value; blocks and parameter objects have schemas of their own."""
+    """The schema of one value of a plain type; of any value if its type is another."""
     described: dict[str, Any] = {"description": setting.description}
     if not setting.required:
         described["default"] = plain_default(setting.default)
-    if setting.name in BLOCK_ARGUMENTS:
-        return described | block_schema(BLOCK_ARGUMENTS[setting.name])
-    if setting.name in ("video_params", "text_params"):
-        return described | {"type": "object"}
-    if setting.name == "dataset_name":
-        return described | {"enum": DATASETS.names()}
     names = annotation_names(setting.annotation)
     if names <= set(JSON_TYPES):
         types = sorted(JSON_TYPES[name] for name in names)

@@ -80,6 +80,13 @@ def test_our_configs_name_the_schema_and_fit_it(path):
             {"objective": {"type": "MILESPretraining", "args": {"mask": {"type": "Tubes"}}}},
             "objective.args.mask.type",
         ),
+        ({"arch": {"args": {"video_params": {"num_frame": 4}}}}, "arch.args.video_params"),
+        ({"arch": {"args": {"text_params": {"pooling": 1}}}}, "arch.args.text_params.pooling"),
+        (
+            {"valid_loader": {"args": {"video_params": {"num_frame": 4}}}},
+            "valid_loader.args.video_params",
+        ),
+        ({"evaluation": {"rows": ["dls"]}}, "evaluation.rows.0"),
     ],
     ids=str,
 )

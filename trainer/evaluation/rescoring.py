@@ -50,6 +50,9 @@ class DualSoftmax:
     """Dual softmax (Cheng et al., arXiv 2109.04290): a similarity times its softmax over the queries.
 
     Looks at all test queries at once, so it is no retrieval of one query: a row of its own.
+
+    Args:
+        temperature: divisor of the similarities in the softmax
     """
 
     def __init__(self, temperature: float = 0.05):
@@ -78,6 +81,9 @@ class QueryBank:
 
     A query whose best video is also the best of some caption of the bank has its similarities divided by what the bank
     gives each video; the others stay raw. The bank never holds test queries. Text-to-video only.
+
+    Args:
+        temperature: divisor of the similarities in the softmax
     """
 
     def __init__(self, temperature: float = 0.05):
