@@ -53,13 +53,13 @@ def grads(objective):
 
 
 def worst(objective, twin):
-    ours, theirs = grads(objective), grads(twin)
+    gradients, twin_gradients = grads(objective), grads(twin)
     assert (
-        ours.keys()
-        == theirs.keys()
+        gradients.keys()
+        == twin_gradients.keys()
         == {n for n, p in objective.named_parameters() if p.requires_grad}
     )
-    return max(float((ours[n] - theirs[n]).abs().max()) for n in ours)
+    return max(float((gradients[n] - twin_gradients[n]).abs().max()) for n in gradients)
 
 
 class Dealt:
@@ -84,11 +84,11 @@ def test_micro_batches_give_the_gradient_of_the_big_batch(name, count, folder):
     if hasattr(objective, "mask"):  # they hide unequally
         objective.mask = Dealt(torch.rand(7, 4, 16) < torch.linspace(0.0, 0.9, 7)[:, None, None])
     twin, precision = copy.deepcopy(objective), Precision("fp32", DEVICE)
-    whole = forward_backward(twin, [big], precision)
-    parts = forward_backward(objective, cut(big, count), precision)
-    for part in whole:
-        assert not parts[part].requires_grad
-        assert parts[part].item() == pytest.approx(whole[part].item(), abs=1e-12)
+    expected = forward_backward(twin, [big], precision)
+    losses = forward_backward(objective, cut(big, count), precision)
+    for name in expected:
+        assert not losses[name].requires_grad
+        assert losses[name].item() == pytest.approx(expected[name].item(), abs=1e-12)
     assert worst(objective, twin) < 1e-10
 
 
@@ -102,15 +102,17 @@ def test_dropout_drop_path_and_masks_are_replayed(name, dropping):
     )
     torch.manual_seed(9)
     outputs = [twin.encode(batch) for batch in small]
-    whole = twin.losses({key: torch.cat([output[key] for output in outputs]) for key in outputs[0]})
-    whole["loss"].backward()
+    expected = twin.losses(
+        {key: torch.cat([output[key] for output in outputs]) for key in outputs[0]}
+    )
+    expected["loss"].backward()
     after = torch.rand(1), torch.rand(1, device=DEVICE)
     torch.manual_seed(9)
-    parts = forward_backward(objective, small, Precision("fp32", DEVICE))
+    losses = forward_backward(objective, small, Precision("fp32", DEVICE))
     assert (torch.rand(1), torch.rand(1, device=DEVICE)) == after, (
         "it uses as many random numbers either way"
     )
-    assert parts["loss"].item() == pytest.approx(whole["loss"].item(), abs=1e-12)
+    assert losses["loss"].item() == pytest.approx(expected["loss"].item(), abs=1e-12)
     assert worst(objective, twin) < 1e-10
     torch.manual_seed(10)
     objective.zero_grad()
@@ -169,7 +171,7 @@ def test_gradient_checkpointing_changes_nothing(dropping):
     objective = build("MILESPretraining", dropping, drop_rate=0.2).train()
     twin, small = copy.deepcopy(objective), cut(tiny_models.random_batch(6, dtype=torch.float64), 2)
     objective.model.set_gradient_checkpointing(True)
-    for each in (objective, twin):
+    for module in (objective, twin):
         torch.manual_seed(4)
-        forward_backward(each, small, Precision())
+        forward_backward(module, small, Precision())
     assert worst(objective, twin) < 1e-10

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, plain data, put back exactly, refused in one line where they do not fit."""
+"""Checkpoints: complete or not at all, plain data, restored exactly, refused in one line where they do not fit."""
 
 import os
 import resource
@@ -25,7 +25,7 @@ class Small(nn.Module):
         self.teacher = nn.Linear(2, width).requires_grad_(False)
 
 
-class Parts:
+class SmallRun:
     def __init__(self, width=3, steps=2, seed=0):
         torch.manual_seed(seed)
         self.objective = Small(width)
@@ -62,17 +62,19 @@ def path(tmp_path):
 
 
 def test_plain_data_there_and_back(path):
-    one = Parts()
-    checkpoint.write(path, one.collect(), [path.with_name(checkpoint.BEST)])
+    saved = SmallRun()
+    checkpoint.write(path, saved.collect(), [path.with_name(checkpoint.BEST)])
     plain = torch.load(path, weights_only=True)
     assert set(plain["state_dict"]) == {"weight", "bias"}
     assert set(plain["objective"]) == {"mask_token_D", "teacher.weight", "teacher.bias"}
     assert set(plain["optimizer"]) == {"model.weight", "model.bias", "mask_token_D"}
-    two = Parts(steps=0, seed=1)
-    two.restore(path.with_name(checkpoint.BEST))
-    for key, value in one.objective.state_dict().items():
-        assert torch.equal(value, two.objective.state_dict()[key])
-    assert str(one.optimizer.state_dict()["state"]) == str(two.optimizer.state_dict()["state"])
+    restored = SmallRun(steps=0, seed=1)
+    restored.restore(path.with_name(checkpoint.BEST))
+    for key, value in saved.objective.state_dict().items():
+        assert torch.equal(value, restored.objective.state_dict()[key])
+    assert str(saved.optimizer.state_dict()["state"]) == str(
+        restored.optimizer.state_dict()["state"]
+    )
     assert sorted(os.listdir(path.parent)) == [checkpoint.LATEST, checkpoint.BEST]
 
 
@@ -139,20 +141,20 @@ def test_whole_or_not(path):
 
 
 def test_what_does_not_fit_is_said_in_a_line_and_changes_nothing(path):
-    checkpoint.write(path, Parts(width=4).collect())
-    parts = Parts()
-    before = parts.objective.state_dict()["model.weight"].clone()
+    checkpoint.write(path, SmallRun(width=4).collect())
+    small_run = SmallRun()
+    before = small_run.objective.state_dict()["model.weight"].clone()
     with pytest.raises(
         UserError, match=r"does not fit.*mask_token_D is \(4,\) instead of \(3,\).* and 2 more.*-c "
     ):
-        parts.restore(path)
-    assert torch.equal(before, parts.objective.state_dict()["model.weight"])
-    content = Parts().collect()
+        small_run.restore(path)
+    assert torch.equal(before, small_run.objective.state_dict()["model.weight"])
+    content = SmallRun().collect()
     content["objective"]["extra"] = torch.zeros(1)
     del content["state_dict"]["bias"]
     checkpoint.write(path, content)
     with pytest.raises(UserError, match=r"extra has no place, model\.bias is missing"):
-        parts.restore(path)
+        small_run.restore(path)
 
 
 def test_weights_alone_are_no_place_to_go_on_from(path):
@@ -170,15 +172,15 @@ def test_weights_alone_are_no_place_to_go_on_from(path):
 
 
 def test_into_the_next_stage_goes_what_was_learned_by_gradient():
-    one, two, wide = Parts(), Small(), Small(width=4)
-    teacher = two.teacher.weight.clone()
-    checkpoint.load_from_previous_stage(one.collect(), two)
-    assert torch.equal(two.mask_token_D, one.objective.mask_token_D) and torch.equal(
-        two.teacher.weight, teacher
+    saved, restored, wide = SmallRun(), Small(), Small(width=4)
+    teacher = restored.teacher.weight.clone()
+    checkpoint.load_from_previous_stage(saved.collect(), restored)
+    assert torch.equal(restored.mask_token_D, saved.objective.mask_token_D) and torch.equal(
+        restored.teacher.weight, teacher
     )
-    own = wide.mask_token_D.clone()
-    checkpoint.load_from_previous_stage(one.collect(), wide)
-    assert torch.equal(wide.mask_token_D, own)
+    initial_token = wide.mask_token_D.clone()
+    checkpoint.load_from_previous_stage(saved.collect(), wide)
+    assert torch.equal(wide.mask_token_D, initial_token)
 
 
 def test_the_newest_n_are_kept(tmp_path):

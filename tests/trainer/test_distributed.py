@@ -41,9 +41,9 @@ class Dealt:
         self.first, self.last, self.at = first, last, first
 
     def __call__(self, batch, grid, device):
-        made = torch.Generator().manual_seed(grid[0])
+        generator = torch.Generator().manual_seed(grid[0])
         mask = (
-            torch.rand(ROWS, grid[0], 16, generator=made)
+            torch.rand(ROWS, grid[0], 16, generator=generator)
             < torch.linspace(0, 0.9, ROWS)[:, None, None]
         )
         rows = mask[self.at : self.at + batch]
@@ -81,9 +81,9 @@ def train(objective, wrapped, micro, first=0, last=ROWS):
     optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
     steps = []
     for step, frames in enumerate(FRAMES, 1):
-        parts = forward_backward(wrapped, cut(frames, first, last, micro), Precision())
+        losses = forward_backward(wrapped, cut(frames, first, last, micro), Precision())
         grads = {name: whole(p.grad) for name, p in objective.named_parameters() if p.requires_grad}
-        steps.append({**grads, **parts})
+        steps.append({**grads, **losses})
         optimizer.step()
         optimizer.zero_grad()
         objective.after_step(step, len(FRAMES))
@@ -102,9 +102,9 @@ def work(folder):
     """All that several processes must show; runs on each of them."""
     rank, world = distributed.rank(), distributed.world_size()
     first, last = rank * ROWS // world, (rank + 1) * ROWS // world
-    found = {"tools": tools(rank, world)}
+    results = {"tools": tools(rank, world)}
     if world == 2:
-        found |= {
+        results |= {
             "apart": apart(folder),
             "dropped": dropped(folder, first, last),
             "half": half(folder, first, last),
@@ -121,8 +121,8 @@ def work(folder):
         if how == "fsdp2":
             shards = [p.to_local().numel() for p in objective.parameters()]
             assert sum(shards) < 0.7 * sum(p.numel() for p in objective.parameters())
-        found[name, how, micro] = steps, parameters
-    return found
+        results[name, how, micro] = steps, parameters
+    return results
 
 
 def tools(rank, world):
@@ -163,14 +163,14 @@ def dropped(folder, first, last):
     twin.losses({key: torch.cat([output[key] for output in outputs]) for key in outputs[0]})[
         "loss"
     ].backward()
-    kept = {name: p.grad for name, p in twin.named_parameters() if p.requires_grad}
-    mean_over_processes([kept])
+    expected = {name: p.grad for name, p in twin.named_parameters() if p.requires_grad}
+    mean_over_processes([expected])
     torch.manual_seed(distributed.rank())
     forward_backward(distributed.wrap(objective), batches, Precision())
     return max(
-        float((p.grad - kept[name]).abs().max())
+        float((p.grad - expected[name]).abs().max())
         for name, p in objective.named_parameters()
-        if name in kept
+        if name in expected
     )
 
 
@@ -208,11 +208,11 @@ def alone(name, folder):
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_equal_one(world, folder, tmp_path):
-    found = processes.run(work, world, tmp_path, (folder,))
-    assert [each["tools"] for each in found] == [list(range(world))] * world
+    results = processes.run(work, world, tmp_path, (folder,))
+    assert [result["tools"] for result in results] == [list(range(world))] * world
     if world == 2:
-        assert max(each["apart"] for each in found) < 1e-12
-        assert max(each["dropped"] for each in found) < TOLERANCE
+        assert max(result["apart"] for result in results) < 1e-12
+        assert max(result["dropped"] for result in results) < TOLERANCE
         right = torch.cat(
             [
                 alone("MILESPretraining", folder)[0][0][name].flatten()
@@ -220,16 +220,18 @@ def test_several_processes_equal_one(world, folder, tmp_path):
                 if p.requires_grad
             ]
         )
-        assert all(float((each["half"] - right).norm() / right.norm()) < 0.05 for each in found)
+        assert all(
+            float((result["half"] - right).norm() / right.norm()) < 0.05 for result in results
+        )
     for name, how, micro in cases(world):
         right, end = alone(name, folder)
         for rank in range(world):
-            steps, parameters = found[rank][name, how, micro]
+            steps, parameters = results[rank][name, how, micro]
             worst = 0.0
-            for ours, theirs in zip(steps, right, strict=how != "none"):
-                assert ours.keys() == theirs.keys()
+            for actual, expected in zip(steps, right, strict=how != "none"):
+                assert actual.keys() == expected.keys()
                 worst = max(
-                    worst, *(float((ours[key] - theirs[key]).abs().max()) for key in theirs)
+                    worst, *(float((actual[key] - expected[key]).abs().max()) for key in expected)
                 )
             assert worst < TOLERANCE, (name, how, micro, rank, worst)
             after = max(
@@ -237,7 +239,7 @@ def test_several_processes_equal_one(world, folder, tmp_path):
             )
             assert after < TOLERANCE, (name, how, micro, rank, after)  # the teacher's among them
             for key, p in parameters.items():
-                assert torch.equal(p, found[0][name, how, micro][1][key]), (
+                assert torch.equal(p, results[0][name, how, micro][1][key]), (
                     "equal on all processes, bit for bit"
                 )
 
@@ -265,8 +267,11 @@ def test_accumulation_alone_equals_the_big_batch(folder):
     for name, micro in [(name, micro) for name in OBJECTIVES.names() for micro in (2, 3)]:
         objective = build(name, folder)
         steps, end = train(objective, copy.copy(objective), micro)
-        for ours, theirs in zip(steps, alone(name, folder)[0], strict=True):
-            assert max(float((ours[key] - theirs[key]).abs().max()) for key in theirs) < TOLERANCE
+        for actual, expected in zip(steps, alone(name, folder)[0], strict=True):
+            assert (
+                max(float((actual[key] - expected[key]).abs().max()) for key in expected)
+                < TOLERANCE
+            )
 
 
 @pytest.mark.parametrize(

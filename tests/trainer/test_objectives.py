@@ -52,7 +52,7 @@ def test_miles_pretraining_step_by_step(folder, view, space):
             p.add_(0.05 * torch.randn_like(p))
     batch = tiny_models.random_batch(dtype=torch.float64)
     torch.manual_seed(5)
-    parts = {name: part.item() for name, part in objective(batch).items()}
+    losses = {name: loss.item() for name, loss in objective(batch).items()}
     torch.manual_seed(5)
     mask = objective.mask(4, (4, 4, 4), "cpu")
     model, video = objective.model, batch["video"]
@@ -62,21 +62,21 @@ def test_miles_pretraining_step_by_step(folder, view, space):
     if space == "joint":
         hidden, target = model.vid_proj(hidden), objective.teacher.vid_proj(target)
     v = model.vid_proj(hidden_cls if view == "masked" else whole_cls)
-    places = mask.nonzero().tolist()
+    hidden_positions = mask.nonzero().tolist()
     distances = [
         (F.normalize(hidden[b, t, n], dim=0) - F.normalize(target[b, t, n], dim=0))
         .square()
         .sum()
         .item()
-        for b, t, n in places
+        for b, t, n in hidden_positions
     ]
     mvm = sum(distances) / len(distances)
-    assert len(places) == 4 * 4 * round(0.4 * 16)
-    assert parts["loss_vt"] == pytest.approx(
+    assert len(hidden_positions) == 4 * 4 * round(0.4 * 16)
+    assert losses["loss_vt"] == pytest.approx(
         infonce(v, model.encode_text(batch["text"])), abs=1e-10
     )
-    assert parts["loss_mvm"] == pytest.approx(mvm, abs=1e-10)
-    assert parts["loss"] == pytest.approx(parts["loss_vt"] + 0.7 * mvm, abs=1e-10)
+    assert losses["loss_mvm"] == pytest.approx(mvm, abs=1e-10)
+    assert losses["loss"] == pytest.approx(losses["loss_vt"] + 0.7 * mvm, abs=1e-10)
 
 
 def test_contrastive_step_by_step(folder):
@@ -88,18 +88,18 @@ def test_contrastive_step_by_step(folder):
         objective.model.encode_video(batch["video"])[0],
         objective.model.encode_text(batch["text"]),
     )
-    parts = objective(batch)
-    assert parts["loss_vt"].item() == pytest.approx(infonce(v, t), abs=1e-10)
-    assert torch.equal(parts["loss"], parts["loss_vt"])
+    losses = objective(batch)
+    assert losses["loss_vt"].item() == pytest.approx(infonce(v, t), abs=1e-10)
+    assert torch.equal(losses["loss"], losses["loss_vt"])
 
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
 @pytest.mark.parametrize("frames", [4, 1])
 def test_every_objective_reaches_every_trainable_parameter(name, frames, folder):
     objective = build(name, folder)
-    parts = objective(tiny_models.random_batch(frames=frames))
-    assert all(part.ndim == 0 and part.isfinite() for part in parts.values())
-    parts["loss"].backward()
+    losses = objective(tiny_models.random_batch(frames=frames))
+    assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
+    losses["loss"].backward()
     trained = {n: p.grad for n, p in objective.named_parameters() if p.requires_grad}
     assert not [n for n, grad in trained.items() if grad is None], (
         "DDP would raise at the second step"
@@ -117,28 +117,28 @@ def test_every_objective_reaches_every_trainable_parameter(name, frames, folder)
 def test_every_objective_can_be_cut_between_encodings_and_losses(name, folder):
     objective, batch = build(name, folder).double(), tiny_models.random_batch(dtype=torch.float64)
     torch.manual_seed(3)
-    parts = objective(batch)
+    losses = objective(batch)
     torch.manual_seed(3)
     outputs = objective(batch, dict)
-    assert parts.keys() >= {"loss"} and objective.losses(outputs).keys() == parts.keys()
-    for key, part in objective.losses(outputs).items():
-        assert torch.equal(part, parts[key])
+    assert losses.keys() >= {"loss"} and objective.losses(outputs).keys() == losses.keys()
+    for key, loss in objective.losses(outputs).items():
+        assert torch.equal(loss, losses[key])
     torch.manual_seed(3)
     assert {key: output.shape for key, output in objective.encode(batch).items()} == {
         key: output.shape for key, output in outputs.items()
     }
     assert all(output.is_floating_point() and output.ndim == 2 for output in outputs.values())
     twice = objective.losses({key: torch.cat([output, output]) for key, output in outputs.items()})
-    assert all(part.isfinite() for part in twice.values())
+    assert all(loss.isfinite() for loss in twice.values())
 
 
 def test_nothing_hidden_costs_nothing_and_learns_nothing(folder):
     objective = build(
         "MILESPretraining", folder, mask={"type": "TubeBlock", "args": {"ratio": 0.0}}
     )
-    parts = objective(tiny_models.random_batch())
-    parts["loss"].backward()
-    assert parts["loss_mvm"].item() == 0 and torch.equal(parts["loss"], parts["loss_vt"])
+    losses = objective(tiny_models.random_batch())
+    losses["loss"].backward()
+    assert losses["loss_mvm"].item() == 0 and torch.equal(losses["loss"], losses["loss_vt"])
     assert objective.mask_token_D.grad.abs().max() == 0
     assert all(p.grad.isfinite().all() for p in objective.parameters() if p.requires_grad)
 
@@ -168,12 +168,12 @@ def test_the_teacher_follows_after_a_step_and_is_saved_with_the_mask_token(folde
         objective.model.vid_proj[0].weight.add_(1)
     objective.after_step(1, 10)
     torch.testing.assert_close(objective.teacher.vid_proj[0].weight, start + 0.25)
-    own = {
+    owned_prefixes = {
         ".".join(name.split(".")[:2])
         for name in objective.state_dict()
         if not name.startswith("model.")
     }
-    assert own == {"mask_token_D", "teacher.video_model", "teacher.vid_proj"}
+    assert owned_prefixes == {"mask_token_D", "teacher.video_model", "teacher.vid_proj"}
     assert not objective.train().teacher.training and not objective.teacher.video_model.training
 
 

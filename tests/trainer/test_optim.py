@@ -42,15 +42,15 @@ def test_moments_come_back_exactly_whatever_the_groups(name):
     train(net, optimizer, 3)
     saved, weights = copy.deepcopy(optim.state(optimizer, net)), copy.deepcopy(net.state_dict())
     train(net, optimizer, 3, 3)
-    again = module()
-    again.load_state_dict(weights)
+    restored = module()
+    restored.load_state_dict(weights)
     other = OPTIMIZERS.build(
-        spec(name, decay="matrices"), module=again
+        spec(name, decay="matrices"), module=restored
     )  # other groups, the same without decay
-    optim.load_state(other, again, saved)
-    train(again, other, 3, 3)
+    optim.load_state(other, restored, saved)
+    train(restored, other, 3, 3)
     for key, value in net.state_dict().items():
-        assert torch.equal(value, again.state_dict()[key]), key
+        assert torch.equal(value, restored.state_dict()[key]), key
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS.names())
