@@ -25,12 +25,20 @@ def load_model(
     device: str | torch.device | None = None,
     video_params: Mapping[str, Any] | None = None,
 ) -> MILES:
-    """A model in eval mode on `device` (None: a GPU if there is one), ready for captions, files and frames.
+    """Open a model in eval mode, ready for captions, files and frames, from any working directory.
 
-    `path`: a run folder of train.py (its best checkpoint, else its latest; of a run with stages the last stage that has
-    one), a checkpoint of train.py, MILES, Frozen in Time or MCQ, a folder of scripts/export.py, or a hub id. Clips are
-    read as the model's test split was; `video_params` override that, for instance {"deadline": 5}. Raises ConfigError,
-    FileNotFoundError.
+    Clips are read as those of the model's test split. A relative path of the text model in a checkpoint is looked for
+    in the working directory, then in the checkpoint's folder and those above it.
+
+    Args:
+        path: a run folder of train.py (its best checkpoint, else its latest; with stages that of the last stage that
+            has one), a checkpoint of train.py, MILES, Frozen in Time or MCQ, a folder of scripts/export.py, or a hub id
+        device: where the model is put; default: a GPU if there is one
+        video_params: settings for reading clips that replace the model's, for instance {"deadline": 5}
+
+    Raises:
+        FileNotFoundError: no such file or folder, or a folder without a model
+        ConfigError: a file that is no checkpoint, a model that the hub does not have, an unknown setting
     """
     # Intel's library then gives the same bits with any number of threads, as in test.py. It reads this at its first
     # product. Not when this module is imported: training imports it too, to look for architectures.

@@ -154,8 +154,8 @@ def same_words(captions: list[str], owner_C: torch.Tensor) -> torch.Tensor:
 def average_precision(pairs: Counts, query_P: torch.Tensor) -> np.ndarray:
     """(Q) float64, 0 to 1: the average precision to expect under ties, of each query 0..Q-1 over its pairs.
 
-    McSherry and Najork, ECIR 2008: with g places above, k level places of which r are relevant, and R relevant above,
-    place g + j holds a relevant item with probability r / k, and then R + 1 + (j - 1)(r - 1) / (k - 1) are relevant to
+    McSherry and Najork, ECIR 2008: with g items above, k tied items of which r are relevant, and R relevant above,
+    rank g + j holds a relevant item with probability r / k, and then R + 1 + (j - 1)(r - 1) / (k - 1) are relevant to
     there on average. The sum over j is harmonic numbers: digamma.
     """
     scores = pairs.score.double().numpy()

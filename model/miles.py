@@ -85,7 +85,7 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         load_temporal_fix: str = "zeros",
         strict: bool = True,
         pretrained: bool = True,
-    ):
+    ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
             "video_params": to_plain(video_params),
@@ -174,11 +174,19 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         progress: bool = False,
         numpy: bool = False,
     ) -> Tensor | np.ndarray:
-        """Embeds videos, each a path or its uint8 frames (T, H, W, 3) of any T: v_VE, without gradient.
+        """Embeds videos: v_VE, without gradient. Frames are picked and transformed as at test.
 
-        Frames are picked and transformed as at test. `normalize`: to length 1. `batch_size`: None stands for 1 on the
-        CPU and 64 on a GPU. `numpy`: an array instead of a tensor. Raises BrokenVideo, FileNotFoundError, UserError,
-        and ValueError for a model without clip reader.
+        Args:
+            videos: paths, or uint8 frames (T, H, W, 3) of any T; a single one gives one row
+            batch_size: videos at once; default: 1 on the CPU, 64 on a GPU
+            normalize: scale the embeddings to length 1
+            progress: show a progress bar
+            numpy: return an array instead of a tensor
+
+        Raises:
+            BrokenVideo, FileNotFoundError: a file that cannot be read
+            UserError: frames of another type or shape
+            ValueError: the model has no clip reader, see `load_model`
         """
         reader = self.clip_reader
         if reader is None:
@@ -204,9 +212,13 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         normalize: bool = False,
         progress: bool = False,
     ) -> Tensor:
-        """Embeds tokens (t_BE), or captions (t_CE, without gradient, `batch_size` at a time; see `embed_videos`).
+        """Embeds tokens (t_BE), or captions (t_CE, without gradient).
 
-        `normalize`: to length 1.
+        Args:
+            text: tokens as `tokenize` returns them, captions, or a single caption
+            batch_size: captions at once; default: 1 on the CPU, 64 on a GPU
+            normalize: scale the embeddings to length 1
+            progress: show a progress bar over captions
         """
         if isinstance(text, Mapping):
             t_BE = self._encode_tokens(text)
@@ -221,7 +233,12 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         text: Tensor | np.ndarray | Captions,
         video: Tensor | np.ndarray | Video | Sequence[Video],
     ) -> Tensor:
-        """Cosine similarities (C, V) of embeddings t_CE and v_VE, or of captions and videos, which it embeds."""
+        """Cosine similarities (C, V).
+
+        Args:
+            text: embeddings t_CE of any length, or captions to embed
+            video: embeddings v_VE of any length, or videos to embed, see `embed_videos`
+        """
         if not isinstance(text, Tensor | np.ndarray):
             text = self.encode_text(text)
         if not (isinstance(video, Tensor | np.ndarray) and video.ndim == 2):

@@ -19,12 +19,12 @@ Rescore = Callable[[torch.Tensor, torch.Tensor, slice], tuple[torch.Tensor, torc
 
 class Counts(NamedTuple):
     """Of each relevant item, one tensor entry each: how many candidates score above it (`greater`); how many score the
-    same, itself included (`equal`); how many of those are right too, itself included (`own`: captions of the same
-    video); and its `score`."""
+    same, itself included (`equal`); how many of those are right too, itself included (`tied_right`:
+    captions of the same video); and its `score`."""
 
     greater: torch.Tensor
     equal: torch.Tensor
-    own: torch.Tensor
+    tied_right: torch.Tensor
     score: torch.Tensor
 
     def ranks(self) -> np.ndarray:
@@ -33,7 +33,7 @@ class Counts(NamedTuple):
         With one right candidate it is the mean of the tied ranks; with m right ones among k tied candidates it is the
         expected first of m among k, (k + 1) / (m + 1).
         """
-        return (self.greater + (self.equal + 1).double() / (self.own + 1)).numpy()
+        return (self.greater + (self.equal + 1).double() / (self.tied_right + 1)).numpy()
 
 
 def owners(

@@ -20,10 +20,14 @@ def restore(
 ) -> MILES:
     """The model, in eval mode on the CPU; its `preprocessing` is that of the data it was trained on.
 
-    `path`: a folder that scripts/export.py or `save_pretrained` wrote, or a checkpoint of train.py, MILES, Frozen in
-    Time or MCQ. `arch`: {"type", "args"} in place of what the file says of itself. `teacher`: the snapshot's video
-    encoder instead of the student's. A relative path of the text model is looked for in the working directory, then in
-    the checkpoint's folder and those above it. Raises ConfigError, FileNotFoundError.
+    A relative path of the text model is looked for in the working directory, then in the checkpoint's folder and those
+    above it. Raises ConfigError, FileNotFoundError.
+
+    Args:
+        path: a folder that scripts/export.py or `save_pretrained` wrote, or a checkpoint of train.py, MILES, Frozen in
+            Time or MCQ
+        arch: {"type", "args"} in place of what the file says of itself
+        teacher: take the snapshot's video encoder instead of the student's
     """
     if not arch and (Path(path) / pretrained.CONFIG).is_file():
         if teacher:
@@ -43,10 +47,15 @@ def from_checkpoint(
     config: Mapping[str, Any] | None = None,
     text_root: Path | None = None,
 ) -> MILES:
-    """The model of a checkpoint that `read_checkpoint` has read, as `restore` gives it.
+    """The model of a checkpoint that `read_checkpoint` has read, as `restore` returns it.
 
-    `name` is what messages call the checkpoint; `config`: the JSON in place of the checkpoint's own (see `described`);
-    `text_root`: the lowest folder to look in for the text model, beside the working directory.
+    Args:
+        checkpoint: state_dict, config and perhaps the teacher
+        name: what messages call the checkpoint
+        arch: {"type", "args"} in place of what the checkpoint says of itself
+        teacher: take the snapshot's video encoder instead of the student's
+        config: the JSON in place of the checkpoint's own, see `described`
+        text_root: the lowest folder to look in for the text model, beside the working directory
     """
     config = config or described(checkpoint)
     arch = arch or config.get("arch")

@@ -20,7 +20,9 @@ CHUNK = 65536  # embeddings that are converted or checked at once
 class SimilarityMatrix:
     """A matrix of similarities, captions x videos, as a source of tiles. ValueError for NaN."""
 
-    def __init__(self, sims_CV: torch.Tensor | np.ndarray, block: tuple[int, int] | None = None):
+    def __init__(
+        self, sims_CV: torch.Tensor | np.ndarray, block: tuple[int, int] | None = None
+    ) -> None:
         self.sims = torch.as_tensor(sims_CV)
         if self.sims.ndim != 2 or 0 in self.sims.shape:
             raise ValueError(
@@ -40,7 +42,11 @@ class SimilarityMatrix:
     def band(self, rows_R: torch.Tensor) -> Callable[[slice], torch.Tensor]:
         """The tiles of these captions: a function of the videos' slice -> (R, K)."""
         sims_RV = self.sims[rows_R.to(self.device)]
-        return lambda columns: sims_RV[:, columns]
+
+        def tile(columns: slice) -> torch.Tensor:
+            return sims_RV[:, columns]
+
+        return tile
 
 
 class CosineSimilarity:
@@ -51,7 +57,7 @@ class CosineSimilarity:
 
     def __init__(
         self, text_CE: torch.Tensor, video_VE: torch.Tensor, block: tuple[int, int] | None = None
-    ):
+    ) -> None:
         for name, x in (("caption", text_CE), ("video", video_VE)):
             if x.ndim != 2 or not len(x) or x.shape[1] != text_CE.shape[1]:
                 raise ValueError(

@@ -31,7 +31,7 @@ TOLERANCE = 1e-4
 class Video(nn.Module):
     """Clips -> embeddings."""
 
-    def __init__(self, model: MILES):
+    def __init__(self, model: MILES) -> None:
         super().__init__()
         self.model = model
 
@@ -43,7 +43,7 @@ class Video(nn.Module):
 class Text(nn.Module):
     """Tokens -> embeddings."""
 
-    def __init__(self, model: MILES):
+    def __init__(self, model: MILES) -> None:
         super().__init__()
         self.model = model
 

@@ -26,7 +26,7 @@ class ClipReader:
     data set. Raises BrokenVideo naming the file, FileNotFoundError, UserError for an array of another kind.
     """
 
-    def __init__(self, video_params: Mapping[str, Any]):
+    def __init__(self, video_params: Mapping[str, Any]) -> None:
         self.video = video_settings(video_params, "test")
         self.transform = build_transform(False, **self.video.transform_args)
 

@@ -18,7 +18,7 @@ class MaxMarginRankingLoss(ContrastiveLoss):
         fix_norm: leave the pairs' own constant terms out of the mean
     """
 
-    def __init__(self, margin: float = 0.2, fix_norm: bool = True):
+    def __init__(self, margin: float = 0.2, fix_norm: bool = True) -> None:
         super().__init__()
         self.margin = margin
         self.fix_norm = fix_norm

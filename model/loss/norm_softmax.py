@@ -16,7 +16,7 @@ class NormSoftmaxLoss(ContrastiveLoss):
         temperature: divides the cosines, above 0
     """
 
-    def __init__(self, temperature: float = 0.05):
+    def __init__(self, temperature: float = 0.05) -> None:
         super().__init__()
         if temperature <= 0:
             raise ConfigError(

@@ -18,7 +18,7 @@ class SmoothL1Regression(ReconstructionLoss):
         beta: distance below which the loss is quadratic
     """
 
-    def __init__(self, beta: float = 1.0):
+    def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
         if beta < 0:
             raise ConfigError(f"mvm_loss.args.beta: {beta} is given, 0 or more is needed")

@@ -22,7 +22,7 @@ class Mask:
         ratio: share of each frame's patches that is hidden
     """
 
-    def __init__(self, ratio: float = 0.5):
+    def __init__(self, ratio: float = 0.5) -> None:
         if not 0 <= ratio <= 1:
             raise ConfigError(f"mask.args.ratio: {ratio} is given, a share from 0 to 1 is needed")
         self.ratio = ratio

@@ -25,7 +25,7 @@ class TubeBlock(Mask):
         max_aspect: greatest ratio of a block's height and width, either way
     """
 
-    def __init__(self, ratio: float = 0.5, min_block: float = 0.1, max_aspect: float = 3.0):
+    def __init__(self, ratio: float = 0.5, min_block: float = 0.1, max_aspect: float = 3.0) -> None:
         super().__init__(ratio)
         if not 0 <= min_block <= 1 or max_aspect < 1:
             raise ConfigError(

@@ -31,7 +31,7 @@ class Teacher(nn.Module):
     video_model: nn.Module
     vid_proj: nn.Module
 
-    def __init__(self, student: nn.Module):
+    def __init__(self, student: nn.Module) -> None:
         super().__init__()
         assert not any(hasattr(p, "full_tensor") for p in student.parameters()), (
             "make the teacher before sharding"

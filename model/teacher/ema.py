@@ -25,7 +25,9 @@ class EMA(Teacher):
         schedule: "constant", or "cosine": rises from momentum to 1 over the run
     """
 
-    def __init__(self, student: nn.Module, momentum: float = 0.996, schedule: str = "constant"):
+    def __init__(
+        self, student: nn.Module, momentum: float = 0.996, schedule: str = "constant"
+    ) -> None:
         super().__init__(student)
         if not 0 <= momentum <= 1:
             raise ConfigError(

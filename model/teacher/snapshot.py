@@ -14,7 +14,7 @@ class Snapshot(Teacher):
         every: steps between copies of the student
     """
 
-    def __init__(self, student: nn.Module, every: int = 1000):
+    def __init__(self, student: nn.Module, every: int = 1000) -> None:
         super().__init__(student)
         if every < 1:
             raise ConfigError(f"teacher.args.every: {every} is given, 1 or more steps are needed")

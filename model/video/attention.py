@@ -32,7 +32,7 @@ class DividedAttention(nn.Module):
 
     def __init__(
         self, dim: int, num_heads: int, over: str, qkv_bias: bool = True, drop: float = 0.0
-    ):
+    ) -> None:
         super().__init__()
         assert over in ("space", "time"), over
         self.num_heads, self.over = num_heads, over

@@ -22,7 +22,7 @@ ACTIVATIONS = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
 class Mlp(nn.Module):
     """Linear, activation, Linear."""
 
-    def __init__(self, dim: int, hidden: int, drop: float = 0.0, act: str = "gelu"):
+    def __init__(self, dim: int, hidden: int, drop: float = 0.0, act: str = "gelu") -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.act = ACTIVATIONS[act]()
@@ -48,7 +48,7 @@ class SpaceTimeBlock(nn.Module):
         drop_path: float = 0.0,
         act: str = "gelu",
         norm_eps: float = 1e-6,
-    ):
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = DividedAttention(dim, num_heads, "space", qkv_bias, drop)
@@ -67,7 +67,7 @@ class SpaceTimeBlock(nn.Module):
 class PatchEmbed(nn.Module):
     """Each frame cut into patches, each patch projected to D: video_BTCHW -> patch_BTND."""
 
-    def __init__(self, patch_size: int, in_chans: int, embed_dim: int):
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 

@@ -95,7 +95,7 @@ class SpaceTimeTransformer(VideoEncoder):
         weight_std: float = 0.02,
         pos_embed_std: float = 0.02,
         frame_std: float = 0.0,
-    ):
+    ) -> None:
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         _check_arguments(height, width, patch_size, embed_dim, num_heads, act, time_init)

@@ -45,7 +45,7 @@ INERT_CALLS = (
 class NumpyType(Rebuilt):
     """numpy.dtype of numbers or text."""
 
-    def __init__(self, spec: str, *_: Any):
+    def __init__(self, spec: str, *_: Any) -> None:
         if not isinstance(spec, str) or not re.fullmatch(r"[<>=|]?[biufcSUV?][0-9]*", spec):
             raise UnsafeCheckpoint(f"make a numpy value of type {spec!r}")
         self.type = np.dtype(spec)
@@ -60,7 +60,7 @@ class NumpyType(Rebuilt):
 class NumpyArray(Rebuilt):
     """numpy.ndarray, filled by its state."""
 
-    def __init__(self, *_: Any):
+    def __init__(self, *_: Any) -> None:
         self.array = np.zeros(0)
 
     def build(self, state: tuple) -> None:

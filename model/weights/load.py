@@ -47,7 +47,7 @@ def load_weights(
     """Load a file, folder or checkpoint already read (then `name` is what messages call it) into `model` (MILES), and
     log a table of what was done.
 
-    `temporal_fix`: see `stretch_time`; `teacher`: take the snapshot's video tower and projection instead of the
+    `temporal_fix`: see `stretch_time`; `teacher`: take the snapshot's video encoder and projection instead of the
     student's. Raises FileNotFoundError, ConfigError (nothing is loaded then).
     """
     if isinstance(source, Mapping):

@@ -40,7 +40,7 @@ class Named:
 
     __slots__ = ("name",)
 
-    def __init__(self, module: str, name: str):
+    def __init__(self, module: str, name: str) -> None:
         self.name = f"{'pathlib' if module == 'pathlib._local' else module}.{name}"  # Python 3.13's
 
 
@@ -49,7 +49,7 @@ class Inert:
 
     __slots__ = ("args", "class_name", "items", "state")
 
-    def __init__(self, cls: Named, args: tuple = ()):
+    def __init__(self, cls: Named, args: tuple = ()) -> None:
         self.class_name = cls.name
         self.args = args
         self.state: Any = None
@@ -101,7 +101,7 @@ class SafeUnpickler(pickle._Unpickler):
 
     def __init__(
         self, file: IO[bytes], calls: Mapping[str, Callable], load_storage: Callable[[Any], Any]
-    ):
+    ) -> None:
         super().__init__(file, encoding="latin1")
         self.calls = calls
         self.load_storage = load_storage

@@ -1,6 +1,6 @@
-"""Place embeddings for another number of frames or another grid of patches.
+"""Position and frame embeddings for another number of frames or another grid of patches.
 
-T frames, N patches a frame, D width.
+T frames, N patches per frame, D width.
 """
 
 import math
@@ -29,16 +29,16 @@ def stretch_time(embed_1TD: Tensor, frames: int, how: str = "zeros") -> Tensor:
         kept_1TD = embed_1TD[:, :frames]
         return F.pad(kept_1TD, (0, 0, 0, frames - kept_1TD.shape[1]))
     embed_1DT = embed_1TD.transpose(1, 2).float()
-    stretched_1DT = F.interpolate(
-        embed_1DT, frames, mode="linear" if how == "interp" else "nearest"
-    )
+    mode = "linear" if how == "interp" else "nearest"
+    stretched_1DT = F.interpolate(embed_1DT, frames, mode=mode)
     return stretched_1DT.transpose(1, 2).to(embed_1TD.dtype).contiguous()
 
 
 def is_grid(embed_1ND: Tensor, grid: tuple[int, int] | None = None) -> bool:
-    """Whether the places of a position embedding, CLS first, fill `grid`, or a square."""
-    rows, columns = grid or (math.isqrt(max(embed_1ND.shape[1] - 1, 0)),) * 2
-    return rows * columns == embed_1ND.shape[1] - 1
+    """Whether a position embedding, CLS first, has as many positions as `grid`, or as some square."""
+    num_patches = embed_1ND.shape[1] - 1
+    rows, columns = grid or _square(num_patches)
+    return rows * columns == num_patches
 
 
 def resize_pos_embed(
@@ -48,8 +48,14 @@ def resize_pos_embed(
 
     `old_grid` is the file's; None: a square, see `is_grid`.
     """
-    old_grid = old_grid or (math.isqrt(embed_1ND.shape[1] - 1),) * 2
+    old_grid = old_grid or _square(embed_1ND.shape[1] - 1)
     old_1DHW = embed_1ND[:, 1:].float().unflatten(1, old_grid).permute(0, 3, 1, 2)
     new_1DHW = F.interpolate(old_1DHW, grid, mode="bicubic", antialias=True)
     new_1ND = new_1DHW.flatten(2).transpose(1, 2).to(embed_1ND.dtype)
     return torch.cat((embed_1ND[:, :1], new_1ND), dim=1)
+
+
+def _square(num_patches: int) -> tuple[int, int]:
+    """(rows, columns) of the largest square grid of at most so many patches."""
+    side = math.isqrt(max(num_patches, 0))
+    return side, side

@@ -157,7 +157,7 @@ def test_from_embeddings_as_from_the_matrix(captions, videos, distinct, block):
         assert (
             torch.equal(a.greater, b.greater)
             and torch.equal(a.equal, b.equal)
-            and torch.equal(a.own, b.own)
+            and torch.equal(a.tied_right, b.tied_right)
         )
 
 
