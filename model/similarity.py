@@ -118,10 +118,12 @@ def tiles(
     order_C: torch.Tensor | None = None,
     tiles_of_band: Callable[[slice], list[int]] | None = None,
 ) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """(slice of `order_C`, slice of the videos, tile), band of captions after band.
+    """Yields (slice of `order_C`, slice of the videos, tile), band of captions after band.
 
-    `order_C`: the captions' order, None for their own. `tiles_of_band(slice of order_C)`: which tiles of a band are
-    made, None for all.
+    Args:
+        source: where the tiles come from
+        order_C: the captions' order; default: their own
+        tiles_of_band: slice of `order_C` -> numbers of the tiles to compute of that band; default: all
     """
     captions, videos = source.shape
     height, width = source.block
@@ -138,7 +140,11 @@ def tiles(
 def log_sums(
     source: SimilarityMatrix | CosineSimilarity, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """log sum exp(similarity / temperature): of each caption over the videos (C), of each video over the captions."""
+    """log sum exp(similarity / temperature).
+
+    Returns:
+        of each caption over the videos (C), of each video over the captions (V)
+    """
     captions, videos = source.shape
     sums_C = torch.full((captions,), -torch.inf, dtype=source.dtype, device=source.device)
     sums_V = torch.full((videos,), -torch.inf, dtype=source.dtype, device=source.device)

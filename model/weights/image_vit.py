@@ -27,10 +27,18 @@ JSON_PATH = "arch.args.video_params.pretrained"
 def init_from_image(
     encoder: nn.Module, pretrained: bool | str | Path, json_path: str = JSON_PATH
 ) -> Report:
-    """Load an image ViT into `encoder` (SpaceTimeTransformer) and log a table; `pretrained`: see `locate`.
+    """Load an image ViT into `encoder` (SpaceTimeTransformer) and log a table of what was done.
 
-    The temporal layers stay as `time_init` made them, or become the spatial ones ("copy"); norm3 becomes norm1. Raises
-    ConfigError, FileNotFoundError.
+    The temporal layers stay as `time_init` made them, or become the spatial ones ("copy"); norm3 becomes norm1.
+
+    Args:
+        encoder: what gets the weights
+        pretrained: which weights, see `locate`
+        json_path: what messages call the setting
+
+    Raises:
+        FileNotFoundError: no such file
+        ConfigError: no image ViT, or one of another size
     """
     path = locate(encoder, pretrained, json_path)
     report = Report(str(path), remedy=REMEDY)
@@ -54,9 +62,16 @@ def init_from_image(
 
 
 def locate(encoder: nn.Module, pretrained: bool | str | Path, json_path: str = JSON_PATH) -> Path:
-    """True (the encoder's own choice, `image_weights`), a timm name, or a file or folder that timm saved -> the file.
+    """The file of an image ViT's weights. Names come from the hub or its cache.
 
-    Names come from the hub or its cache. Raises ConfigError, FileNotFoundError.
+    Args:
+        encoder: whose `image_weights` are taken for True
+        pretrained: True, a timm name, or a file or folder that timm saved
+        json_path: what messages call the setting
+
+    Raises:
+        FileNotFoundError: no such file
+        ConfigError: no such timm model, or one that cannot be had
     """
     if pretrained is True:
         name = str(getattr(encoder, "image_weights", None) or "")

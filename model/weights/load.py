@@ -44,11 +44,19 @@ def load_weights(
     teacher: bool = False,
     name: str = "",
 ) -> Report:
-    """Load a file, folder or checkpoint already read (then `name` is what messages call it) into `model` (MILES), and
-    log a table of what was done.
+    """Load weights into `model` (MILES) and log a table of what was done.
 
-    `temporal_fix`: see `stretch_time`; `teacher`: take the snapshot's video encoder and projection instead of the
-    student's. Raises FileNotFoundError, ConfigError (nothing is loaded then).
+    Args:
+        model: what gets the weights
+        source: a file, a folder, or a checkpoint that `read_checkpoint` has read
+        temporal_fix: temporal embedding for another number of frames, see `stretch_time`
+        strict: stop where a name does not fit; false loads what fits
+        teacher: take the snapshot's video encoder and projection instead of the student's
+        name: what messages call a checkpoint that was read before
+
+    Raises:
+        FileNotFoundError: no such file
+        ConfigError: a damaged file, or weights that do not fit; nothing is loaded then
     """
     if isinstance(source, Mapping):
         checkpoint = source
@@ -67,7 +75,14 @@ def load_weights(
 
 
 def fit(model: nn.Module, state: dict[str, Tensor], report: Report, strict: bool) -> None:
-    """Compare `state` with `model`, log the report, raise or load. `report` already holds what was changed before."""
+    """Compare `state` with `model`, log the report, raise or load.
+
+    Args:
+        model: what gets the weights
+        state: tensors by the model's names
+        report: what was changed and left out before; gets the rest
+        strict: raise ConfigError where a name does not fit; false loads what fits
+    """
     own_state = model.state_dict()
     for name, tensor in state.items():
         if name not in own_state:
