@@ -1,6 +1,7 @@
 """Every config in configs/ names things that exist, with arguments that they take; a typo in one fails here."""
 
 import subprocess
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,10 @@ IDS = [path.name for path in CONFIGS]
 SUPPLIED = ("model", "loss", "module", "tokenize", "rank", "world_size", "seed", "student")
 
 
-def check(registry, block):
-    thing = registry.get(block["type"], f"{block.json_path}.type")
-    check_args(thing, block.get("args", {}), f"{block.json_path}.args", SUPPLIED)
+def check_block(registry, block):
+    """The type of a block is registered and takes its arguments."""
+    constructor = registry.get(block["type"], f"{block.json_path}.type")
+    check_args(constructor, block.get("args", {}), f"{block.json_path}.args", SUPPLIED)
 
 
 @pytest.fixture(autouse=True)
@@ -40,37 +42,45 @@ def test_every_name_and_argument_is_known(path):
     check_config(load_config(path))
 
 
-def check_config(whole: Config):
+def check_config(config: Config) -> None:
     """Every section of every stage names what exists, with arguments that it takes."""
-    for stage in whole.blocks("stages") or ({},):
-        config = Config(merge({k: v for k, v in whole.to_dict().items() if k != "stages"}, stage))
-        trainer_settings(config)
-        check(ARCHS, config["arch"])
-        video = config["arch"]["args"]["video_params"]
-        VIDEO_ENCODERS.get(video["model"])
-        blocks = (*config.blocks("data_loader"), *config.blocks("valid_loader"))
-        assert blocks, "a config without data"
-        for block in blocks:
-            check(LOADERS, block)
-            DATASETS.get(block["args"]["dataset_name"])
-            chosen = video_settings(
-                block["args"]["video_params"], block["args"].get("split", "train")
-            )
-            assert chosen.num_frames <= video["num_frames"]
-        check(LOSSES, config["loss"])
-        check(OPTIMIZERS, config["optimizer"])
-        for section, registry in (("objective", OBJECTIVES), ("lr_scheduler", SCHEDULES)):
-            if section in config:
-                check(registry, config[section])
-        parts = config.get("objective", {}).get("args", {})
-        for part, registry in (("mask", MASKS), ("teacher", TEACHERS), ("mvm_loss", LOSSES)):
-            if part in parts:
-                check(registry, parts[part])
-        assert set(config["metrics"]) <= set(METRICS.names())
+    common = {key: value for key, value in config.to_dict().items() if key != "stages"}
+    for stage in config.blocks("stages") or ({},):
+        check_stage(Config(merge(common, stage)))
+
+
+def check_stage(config: Config) -> None:
+    trainer_settings(config)
+    check_block(ARCHS, config["arch"])
+    encoder = config["arch"]["args"]["video_params"]
+    VIDEO_ENCODERS.get(encoder["model"])
+    check_loaders(config, encoder["num_frames"])
+    check_block(LOSSES, config["loss"])
+    check_block(OPTIMIZERS, config["optimizer"])
+    for section, registry in (("objective", OBJECTIVES), ("lr_scheduler", SCHEDULES)):
+        if section in config:
+            check_block(registry, config[section])
+    objective_args = config.get("objective", {}).get("args", {})
+    for argument, registry in (("mask", MASKS), ("teacher", TEACHERS), ("mvm_loss", LOSSES)):
+        if argument in objective_args:
+            check_block(registry, objective_args[argument])
+    assert set(config["metrics"]) <= set(METRICS.names())
+
+
+def check_loaders(config: Config, max_frames: int) -> None:
+    """Every loader names a data set, and its clips have no more frames than the encoder takes."""
+    blocks = (*config.blocks("data_loader"), *config.blocks("valid_loader"))
+    assert blocks, "a config without data"
+    for block in blocks:
+        check_block(LOADERS, block)
+        args = block["args"]
+        DATASETS.get(args["dataset_name"])
+        settings = video_settings(args["video_params"], args.get("split", "train"))
+        assert settings.num_frames <= max_frames
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in CONFIGS if "MILES" not in p.name], ids=lambda p: p.name
+    "path", [path for path in CONFIGS if "MILES" not in path.name], ids=attrgetter("name")
 )
 def test_about_gives_a_command_that_exists(path):
     about = load_config(path)["about"]
@@ -81,7 +91,7 @@ def test_about_gives_a_command_that_exists(path):
 
 
 @pytest.mark.parametrize(
-    "script, says",
+    "script, message",
     [
         ("pretrain_cc3m_webvid_1f.sh", "CC3M_DIR"),
         ("pretrain_webvid_4f.sh", "WEBVID_DIR"),
@@ -91,11 +101,13 @@ def test_about_gives_a_command_that_exists(path):
         ("finetune.sh", "configs/finetune_didemo.json"),
     ],
 )
-def test_recipes_say_what_is_missing_from_any_folder(script, says, tmp_path, monkeypatch):
+def test_recipes_say_what_is_missing_from_any_folder(script, message, tmp_path, monkeypatch):
     for name in ("CC3M_DIR", "WEBVID_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     monkeypatch.setenv("CHECKPOINT", str(tmp_path / "nothing.pth"))
-    said = subprocess.run(
+    finished = subprocess.run(
         ["bash", str(ROOT / "scripts" / script)], cwd=tmp_path, capture_output=True, text=True
     )
-    assert said.returncode == 2 and "missing: " in said.stderr and says in said.stderr
+    assert finished.returncode == 2
+    assert "missing: " in finished.stderr
+    assert message in finished.stderr
