@@ -27,14 +27,9 @@ __all__ = [
 class EvaluationSettings:
     """The "evaluation" section of a config.
 
-    rows: beside the raw one, of "dsl", "qbnorm" or {"type": ..., "args": {...}}. stride: of sliding windows, makes the
-    row "tta". prompts: templates for class names. precision: fp32, tf32, bf16, fp16. resamples: of the bootstrap.
-    bank: captions of the training split that QB-Norm uses at most (None: all). data_loader: what test.py reads, in
-    place of the config's data_loader; one or several.
-
     Args:
         rows: rows beside the raw one: "dsl", "qbnorm" or {"type": ..., "args": {...}}
-        stride: stride of sliding windows, makes the row tta; test.py -s
+        stride: stride of sliding windows in frames, which adds the row tta, as test.py -s does; null: none
         prompts: templates for class names, each with one {}
         precision: fp32, tf32, bf16 or fp16 of the forward pass
         resamples: resamples of the bootstrap

@@ -39,7 +39,8 @@ class MSVD(TextVideoDataset):
     """MSVD with its 1,200, 100 and 670 videos; training draws from all captions whatever the protocol.
 
     Args:
-        protocol: queries in val and test: all_captions, one_caption or paragraph
+        protocol: queries in val and test: every caption (all_captions), the first caption of a video (one_caption) or
+            all its captions joined (paragraph)
     """
 
     def __init__(self, data_dir: str, protocol: str = "all_captions", **common: Any) -> None:

@@ -36,7 +36,8 @@ class TarShards(TextVideoDataset):
     an error of the loader at start.
 
     Args:
-        shards: glob or list of the tar files below data_dir
+        shards: files below data_dir, with {00000..00099} and * as in webdataset; "": <split>/*.tar, or *.tar if no
+            split has a folder
     """
 
     def __init__(self, data_dir: str, shards: str = "", **common: Any) -> None:

@@ -9,8 +9,9 @@ from parse_config import ConfigError
 
 @LOSSES.register("NormSoftmaxLoss")
 class NormSoftmaxLoss(ContrastiveLoss):
-    """-(mean log-softmax of the pairs over rows + the same over columns) of cosine / `temperature`: the sum, not
-    the mean, of both directions.
+    """Cross-entropy of the cosine similarities in both directions: their sum, not their mean.
+
+    -(mean log-softmax of the pairs over rows + the same over columns) of cosine / `temperature`.
 
     Args:
         temperature: divides the cosines, above 0
