@@ -97,7 +97,7 @@ class Config(Mapping):
     _data: dict[str, Any]
     json_path: str
 
-    def __init__(self, data: Mapping[str, Any], json_path: str = ""):
+    def __init__(self, data: Mapping[str, Any], json_path: str = "") -> None:
         frozen = {key: _freeze(value, _join(json_path, key)) for key, value in data.items()}
         object.__setattr__(self, "json_path", json_path)
         object.__setattr__(self, "_data", frozen)
@@ -253,7 +253,7 @@ class Registry:
 
     instances: ClassVar[list["Registry"]] = []
 
-    def __init__(self, kind: str, package: str = ""):
+    def __init__(self, kind: str, package: str = "") -> None:
         self.kind = kind
         self.package = package
         self._entries: dict[str, Callable[..., Any]] = {}
@@ -375,7 +375,7 @@ def registered_names() -> str:
 class _ListRegistered(argparse.Action):
     """--list: write the registered names and end, whatever else is given."""
 
-    def __init__(self, option_strings: list[str], dest: str, help: str | None = None):
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:

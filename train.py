@@ -92,7 +92,7 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
     Without the section it is the first training data set's "val" split, or None where that has none.
     """
     if "valid_loader" in config:
-        return build_given_valid_loader(config["valid_loader"], supplied)
+        return build_configured_valid_loader(config["valid_loader"], supplied)
     training = config.blocks("data_loader")[0].to_dict()
     block = merge(training, {"args": {"split": "val", "shuffle": False}})
     try:
@@ -102,7 +102,7 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
         return None
 
 
-def build_given_valid_loader(block: Config | None, supplied: dict[str, Any]) -> Any:
+def build_configured_valid_loader(block: Config | None, supplied: dict[str, Any]) -> Any:
     """The loader that the section describes, or None for null."""
     if not block:
         return None

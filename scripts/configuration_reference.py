@@ -243,13 +243,10 @@ def data_set_settings() -> Iterator[tuple[str, list[Setting]]]:
     """(name, arguments of its own) of each data set that has such arguments; they go into dataset_params."""
     common = {setting.name for setting in settings_of(LOADERS.get("TextVideoDataLoader"), "loader")}
     for name in DATASETS.names():
-        own = [
-            setting
-            for setting in settings_of(DATASETS.get(name), "data set")
-            if setting.name not in common
-        ]
-        if own:
-            yield name, own
+        settings = settings_of(DATASETS.get(name), "data set")
+        specific = [setting for setting in settings if setting.name not in common]
+        if specific:
+            yield name, specific
 
 
 def markdown() -> str:
@@ -297,7 +294,10 @@ def schema() -> dict[str, Any]:
     for section, settings in SECTION_DATACLASSES.items():
         properties[section] = object_schema(settings_of(settings))
     evaluation = properties["evaluation"]["properties"]
-    evaluation["data_loader"] |= one_or_list(reference_to(LOADERS))
+    evaluation["data_loader"]["anyOf"] = [
+        *one_or_list(reference_to(LOADERS))["anyOf"],
+        {"type": "null"},
+    ]
     row = {"anyOf": [{"enum": ROWS.names()}, reference_to(ROWS)]}
     evaluation["rows"] |= {"type": "array", "items": row}
     properties["data_loader"] = one_or_list(properties["data_loader"])
@@ -368,7 +368,9 @@ def nested_schemas(registry: Registry) -> dict[str, dict[str, Any]]:
             "text_params": object_schema(settings_of(build_text_model)),
         }
     if registry is LOADERS:
-        data_set_arguments = [setting for _, own in data_set_settings() for setting in own]
+        data_set_arguments = [
+            setting for _, settings in data_set_settings() for setting in settings
+        ]
         return {
             "dataset_name": {"enum": DATASETS.names()},
             "dataset_params": object_schema(data_set_arguments),

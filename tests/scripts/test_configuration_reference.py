@@ -48,7 +48,8 @@ def test_every_setting_has_a_description():
         if not setting.description
     ]
     assert missing == []
-    assert all(setting.description for _, own in reference.data_set_settings() for setting in own)
+    for _, settings in reference.data_set_settings():
+        assert all(setting.description for setting in settings)
 
 
 def test_every_described_argument_exists():
