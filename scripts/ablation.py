@@ -7,7 +7,7 @@
 
 Runs that are done are not done again, a run that was killed goes on where it was (train.py -r auto): call it once more.
 Each run is a process of its own, with one thread on a CPU unless OMP_NUM_THREADS says otherwise. The last weights are
-examined on the test split, not the best epoch, so that nothing is chosen.
+evaluated on the test split, not the best epoch, so that nothing is chosen.
 """
 
 import argparse
@@ -27,29 +27,33 @@ from parse_config import Config, ConfigError, UserError, cli_entry, load_config,
 from scripts.benchmarks import ablation_report
 
 DATA = ["--objects", "2", "--train", "6000", "--test", "1000"]  # of make_demo_data.py
-CLEAN = {"type": "Contrastive", "args": {}}
+CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
-def method(**args: Any) -> dict[str, Any]:
+def objective_args(**args: Any) -> dict[str, Any]:
     return {"objective": {"args": args}}
 
 
-VARIANTS: dict[
+Variants = dict[
     str, tuple[str, dict[str, Any]]
-] = {  # name -> (what a reader calls it, what it lays over the config)
-    "contrastive": ("contrastive only", {"objective": CLEAN}),
+]  # {name: (words for a reader, changes of the config)}
+VARIANTS: Variants = {
+    "contrastive": ("contrastive only", {"objective": CONTRASTIVE}),
     "miles": ("MILES", {}),
-    "frozen": ("MILES, frozen teacher", method(teacher={"type": "Frozen", "args": {}})),
-    "scattered": ("MILES, scattered mask", method(mask={"type": "Tube", "args": {"ratio": 0.5}})),
-    "encoder": ("MILES, encoder space", method(target_space="encoder")),
-    "ratio30": ("MILES, ratio 0.3", method(mask={"args": {"ratio": 0.3}})),
-    "ratio75": ("MILES, ratio 0.75", method(mask={"args": {"ratio": 0.75}})),
-    "clean": ("MILES, clean view", method(contrast_view="full")),
+    "frozen": ("MILES, frozen teacher", objective_args(teacher={"type": "Frozen", "args": {}})),
+    "scattered": (
+        "MILES, scattered mask",
+        objective_args(mask={"type": "Tube", "args": {"ratio": 0.5}}),
+    ),
+    "encoder": ("MILES, encoder space", objective_args(target_space="encoder")),
+    "ratio30": ("MILES, ratio 0.3", objective_args(mask={"args": {"ratio": 0.3}})),
+    "ratio75": ("MILES, ratio 0.75", objective_args(mask={"args": {"ratio": 0.75}})),
+    "clean": ("MILES, clean view", objective_args(contrast_view="full")),
 }
-MORE: dict[str, tuple[str, dict[str, Any]]] = {  # only when named: what else was tried
-    "masked": ("contrastive on masked clips", method(mvm_weight=0.0)),
-    "weight4": ("MILES, weight 4", method(mvm_weight=4.0)),
-    "clean_masked": ("clean view, no MVM", method(contrast_view="full", mvm_weight=0.0)),
+MORE_VARIANTS: Variants = {  # only when named: what else was tried
+    "masked": ("contrastive on masked clips", objective_args(mvm_weight=0.0)),
+    "weight4": ("MILES, weight 4", objective_args(mvm_weight=4.0)),
+    "clean_masked": ("clean view, no MVM", objective_args(contrast_view="full", mvm_weight=0.0)),
 }
 
 
@@ -67,61 +71,56 @@ class Run(NamedTuple):
         return self.folder / "test/results.json"
 
 
-def main(given: argparse.Namespace):
+def main(arguments: argparse.Namespace) -> None:
     """Run what is missing, then report. Raises UserError when a run fails, after the others have ended."""
-    runs = plan(given)
-    if not given.report:
+    runs = plan(arguments)
+    if not arguments.report:
         make_data(runs[0].config)
         missing = [run for run in runs if not run.results.is_file()]
         print(f"{len(runs)} runs, {len(runs) - len(missing)} of them done", flush=True)
-        with ThreadPoolExecutor(given.jobs) as pool:
-            failed = [
-                run.folder
-                for run, good in zip(missing, pool.map(perform, missing), strict=True)
-                if not good
-            ]
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            succeeded = list(pool.map(perform, missing))
+        failed = [
+            f"{run.folder}.log"
+            for run, success in zip(missing, succeeded, strict=True)
+            if not success
+        ]
         if failed:
             raise UserError(
-                f"{len(failed)} runs failed: see {', '.join(f'{folder}.log' for folder in failed)}; the "
-                "same command runs them again"
+                f"{len(failed)} runs failed: see {', '.join(failed)}; the same command runs them again"
             )
-    titles = {name: title for name, (title, _) in {**VARIANTS, **MORE}.items()}
-    print(
-        ablation_report.write(
-            given.out, {(run.variant, run.seed): run.results for run in runs}, titles
-        )
-    )
+    titles = {name: title for name, (title, _) in {**VARIANTS, **MORE_VARIANTS}.items()}
+    results = {(run.variant, run.seed): run.results for run in runs}
+    print(ablation_report.write(arguments.out, results, titles))
 
 
-def plan(given: argparse.Namespace) -> list[Run]:
-    """Seed by seed, so that an unfinished ablation is already a comparison."""
-    known = {**VARIANTS, **MORE}
-    unknown = [name for name in given.variants if name not in known]
+def plan(arguments: argparse.Namespace) -> list[Run]:
+    """Every run, seed by seed, so that an unfinished ablation is already a comparison."""
+    known = {**VARIANTS, **MORE_VARIANTS}
+    unknown = [name for name in arguments.variants if name not in known]
     if unknown:
         raise ConfigError(f"--variants: {unknown[0]!r} is given; known: {', '.join(known)}")
-    base = load_config(given.config, given.overrides).to_dict()
-    stamp(given.out, base)
-    return [
-        Run(
-            name,
-            seed,
-            given.out / "runs" / name / f"seed{seed}",
-            laid(base, known[name][1], seed),
-            given.device,
-        )
-        for seed in given.seeds
-        for name in given.variants
-    ]
+    base = load_config(arguments.config, arguments.overrides).to_dict()
+    refuse_other_settings(arguments.out, base)
+    runs = []
+    for seed in arguments.seeds:
+        for name in arguments.variants:
+            folder = arguments.out / "runs" / name / f"seed{seed}"
+            config = run_config(base, known[name][1], seed)
+            runs.append(Run(name, seed, folder, config, arguments.device))
+    return runs
 
 
-def laid(base: Mapping[str, Any], over: Mapping[str, Any], seed: int) -> Config:
+def run_config(base: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> Config:
     """The config of one run; the seed decides the weights at the start, the order, the frames and the masks."""
-    return Config(merge(merge(base, over), {"name": f"seed{seed}", "trainer": {"seed": seed}}))
+    seeded = {"name": f"seed{seed}", "trainer": {"seed": seed}}
+    return Config(merge(merge(base, changes), seeded))
 
 
-def stamp(out: Path, base: Mapping[str, Any]):
-    """Runs with other settings may not meet in one table."""
-    path, text = out / "settings.json", json.dumps(base, indent=2) + "\n"
+def refuse_other_settings(out: Path, base: Mapping[str, Any]) -> None:
+    """Keep the settings in out/settings.json; UserError if runs with others are there: they may not share a table."""
+    path = out / "settings.json"
+    text = json.dumps(base, indent=2) + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") != text:
         raise UserError(
             f"{out}: holds runs with other settings ({path}); choose another --out, or remove it"
@@ -130,7 +129,7 @@ def stamp(out: Path, base: Mapping[str, Any]):
     path.write_text(text, encoding="utf-8")
 
 
-def make_data(config: Config):
+def make_data(config: Config) -> None:
     """The two-object clips, where the config expects them."""
     folder = config.blocks("data_loader")[0]["args"]["data_dir"]
     if not Path(folder).exists():
@@ -141,42 +140,46 @@ def make_data(config: Config):
 
 
 def perform(run: Run) -> bool:
-    """Train and examine; what they say goes to the run's .log. -> whether both ended well."""
+    """Train and evaluate, with the output in the run's .log; returns whether both ended well."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    path = run.folder / "config.json"
+    config_path = run.folder / "config.json"
     config = merge(run.config.to_dict(), {"trainer": {"save_dir": str(run.folder.parent)}})
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    device = ["-d", run.device] if run.device else []
+    config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    options = ["-c", str(config_path)]
+    if run.device:
+        options += ["-d", run.device]
     with open(f"{run.folder}.log", "a", encoding="utf-8") as log:
-        if not call(log, "train.py", "-c", str(path), "-r", "auto", *device):
+        if not succeeds(log, "train.py", *options, "-r", "auto"):
             return False
-        last = max(
-            run.folder.glob("*/checkpoint-latest.pth"), key=lambda found: found.stat().st_mtime
+        checkpoint = max(
+            run.folder.glob("*/checkpoint-latest.pth"), key=lambda path: path.stat().st_mtime
         )
-        part = run.folder / "test.part"
-        good = call(log, "test.py", "-c", str(path), "-r", str(last), "-o", str(part), *device)
-    if good:
-        part.rename(run.folder / "test")
-        print(f"{run.variant}, seed {run.seed}: done", flush=True)
-    return good
+        unfinished = run.folder / "test.part"
+        if not succeeds(log, "test.py", *options, "-r", str(checkpoint), "-o", str(unfinished)):
+            return False
+    unfinished.rename(run.folder / "test")
+    print(f"{run.variant}, seed {run.seed}: done", flush=True)
+    return True
 
 
-def call(log: Any, *arguments: str) -> bool:
-    """One of our programs, with one thread unless the caller says otherwise."""
+def succeeds(log: Any, program: str, *arguments: str) -> bool:
+    """Run one of our programs, with one thread unless the caller says otherwise; whether it ended well."""
+    command = [sys.executable, str(ROOT / program), *arguments]
     environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
-    return (
-        subprocess.run(
-            [sys.executable, str(ROOT / arguments[0]), *arguments[1:]],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-        ).returncode
-        == 0
-    )
+    done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    return done.returncode == 0
+
+
+def comma_separated(text: str) -> list[str]:
+    return text.split(",")
+
+
+def comma_separated_numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 @cli_entry
-def cli(argv: Sequence[str] | None = None):
+def cli(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -184,14 +187,14 @@ def cli(argv: Sequence[str] | None = None):
     parser.add_argument("-c", "--config", default=str(ROOT / "configs/ablation.json"))
     parser.add_argument(
         "--variants",
-        type=lambda words: words.split(","),
+        type=comma_separated,
         default=list(VARIANTS),
         metavar="A,B,...",
-        help=f"of {', '.join(VARIANTS)} (default: these); also {', '.join(MORE)}",
+        help=f"of {', '.join(VARIANTS)} (default: these); also {', '.join(MORE_VARIANTS)}",
     )
     parser.add_argument(
         "--seeds",
-        type=lambda words: [int(word) for word in words.split(",")],
+        type=comma_separated_numbers,
         default=[0, 1, 2],
         metavar="0,1,...",
         help="default: 0,1,2",

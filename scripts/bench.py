@@ -1,8 +1,8 @@
 """Benches: python scripts/bench.py {step,eval,loader} [--help]
 
-    step      a training step beside the family's way
+    step      a training step beside that of Frozen-in-Time codebases
     eval      ranking from embeddings beside a full-matrix sort and the bare product
-    loader    clips a second and core, by reader
+    loader    clips per second on one core, by reader
 Each prints a table and writes results/bench/<bench>_<date>.json with device, versions and git revision.
 """
 
@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 BENCHES = ("step", "eval", "loader")
 
 
-def main(argv: list[str]):
+def main(argv: list[str]) -> None:
     """Hand the arguments to scripts/benchmarks/NAME.py."""
     if not argv or argv[0] not in BENCHES:
         sys.stdout.write(__doc__ + "\n")

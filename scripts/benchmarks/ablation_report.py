@@ -2,133 +2,146 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 BASELINE = "contrastive"
 COLUMNS = (("t2v", "R1"), ("t2v", "R5"), ("t2v", "MedR"), ("v2t", "R1"))
-ARROWS = {"t2v": "text-to-video", "v2t": "video-to-text"}
+DIRECTIONS = {"t2v": "text-to-video", "v2t": "video-to-text"}
 
 
 def write(out: Path, paths: Mapping[tuple[str, int], Path], titles: Mapping[str, str]) -> str:
-    """Write the three files from the results.json that are there -> the table, in Markdown.
+    """Write the three files from the results.json that exist; returns the table, in Markdown.
 
-    `paths`: (variant, seed) -> results.json, which may not be there yet. `titles`: variant -> words.
+    Args:
+        paths: {(variant, seed): results.json}, which may not exist yet
+        titles: {variant: words for a reader}
     """
-    found = {
+    results = {
         key: json.loads(path.read_text(encoding="utf-8"))
         for key, path in paths.items()
         if path.is_file()
     }
+    planned_runs = Counter(variant for variant, _ in paths)
     rows = {
-        name: row(name, found, sum(variant == name for variant, _ in paths))
-        for name in dict.fromkeys(name for name, _ in paths)
+        variant: summarise_variant(variant, results, runs) for variant, runs in planned_runs.items()
     }
     text = table(rows, titles)
     (out / "ablation.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     (out / "ablation.md").write_text(text + "\n", encoding="utf-8")
-    if found:
+    if results:
         draw(rows, titles, out / "ablation.png")
     return f"{text}\nwritten: {out}/ablation.json, ablation.md, ablation.png"
 
 
-def row(
-    name: str, found: Mapping[tuple[str, int], Mapping[str, Any]], asked: int
+def summarise_variant(
+    variant: str, results: Mapping[tuple[str, int], Mapping[str, Any]], planned_runs: int
 ) -> dict[str, Any]:
-    """One variant: of each metric the values by seed, mean and sample standard deviation (null for one seed), and the
-    same of its difference from the baseline with the same seed."""
-    seeds = sorted(seed for variant, seed in found if variant == name)
-    line: dict[str, Any] = {"seeds": seeds, "asked": asked}
-    for way, metric in COLUMNS:
-        values = {seed: found[name, seed][way][metric] for seed in seeds}
-        paired = [
-            values[seed] - found[BASELINE, seed][way][metric]
+    """Of each metric the values by seed, their mean and sample standard deviation (null for one seed), and the same of
+    the difference from the baseline with the same seed."""
+    seeds = sorted(seed for name, seed in results if name == variant)
+    summary: dict[str, Any] = {"seeds": seeds, "asked": planned_runs}
+    for direction, metric in COLUMNS:
+        values = {seed: results[variant, seed][direction][metric] for seed in seeds}
+        differences = [
+            values[seed] - results[BASELINE, seed][direction][metric]
             for seed in seeds
-            if (BASELINE, seed) in found
+            if (BASELINE, seed) in results
         ]
-        line[f"{way}.{metric}"] = {
+        summary[f"{direction}.{metric}"] = {
             "values": list(values.values()),
-            **spread(list(values.values())),
-            "difference": spread(paired),
+            **mean_and_deviation(list(values.values())),
+            "difference": mean_and_deviation(differences),
         }
-    return line
+    return summary
 
 
-def spread(values: list[float]) -> dict[str, float | None]:
-    """Mean, and standard deviation with n - 1 (null below two values)."""
-    return {
-        "mean": statistics.fmean(values) if values else None,
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-    }
+def mean_and_deviation(values: list[float]) -> dict[str, float | None]:
+    """Mean (null without values), and standard deviation with n - 1 (null below two values)."""
+    mean = deviation = None
+    if values:
+        mean = statistics.fmean(values)
+    if len(values) > 1:
+        deviation = statistics.stdev(values)
+    return {"mean": mean, "std": deviation}
 
 
 def table(rows: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> str:
-    """Markdown: one line a variant."""
-    head = [
-        f"{ARROWS[way]} {metric.replace('R1', 'R@1').replace('R5', 'R@5')}"
-        for way, metric in COLUMNS
+    """Markdown: one line per variant."""
+    headings = [
+        f"{DIRECTIONS[direction]} {metric.replace('R1', 'R@1').replace('R5', 'R@5')}"
+        for direction, metric in COLUMNS
     ]
-    lines = [["variant", "seeds", *head, f"R@1 less that of {titles[BASELINE]}"]]
-    for name, line in rows.items():
-        cells = [said(line[f"{way}.{metric}"]) for way, metric in COLUMNS]
-        difference = "" if name == BASELINE else said(line["t2v.R1"]["difference"], "+")
-        count = str(len(line["seeds"])) + (
-            f" of {line['asked']}" if len(line["seeds"]) < line["asked"] else ""
-        )
-        lines.append([titles[name], count, *cells, difference])
+    lines = [["variant", "seeds", *headings, f"R@1 less that of {titles[BASELINE]}"]]
+    for variant, summary in rows.items():
+        cells = [as_text(summary[f"{direction}.{metric}"]) for direction, metric in COLUMNS]
+        difference = ""
+        if variant != BASELINE:
+            difference = as_text(summary["t2v.R1"]["difference"], "+")
+        seeds = str(len(summary["seeds"]))
+        if len(summary["seeds"]) < summary["asked"]:
+            seeds += f" of {summary['asked']}"
+        lines.append([titles[variant], seeds, *cells, difference])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def said(cell: Mapping[str, Any], sign: str = "") -> str:
+def as_text(statistics_of_runs: Mapping[str, Any], sign: str = "") -> str:
     """mean +- std, as far as there are enough seeds."""
-    if cell["mean"] is None:
+    mean, deviation = statistics_of_runs["mean"], statistics_of_runs["std"]
+    if mean is None:
         return "-"
-    return f"{cell['mean']:{sign}.1f}" + ("" if cell["std"] is None else f" +- {cell['std']:.1f}")
+    if deviation is None:
+        return f"{mean:{sign}.1f}"
+    return f"{mean:{sign}.1f} +- {deviation:.1f}"
 
 
-def draw(rows: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], path: Path):
-    """Every run a dot, every variant's mean a bar with its standard deviation; readable without colour."""
+def draw(rows: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], path: Path) -> None:
+    """Draw each run as a dot, each variant's mean as a bar with its standard deviation; readable without colour."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = {name: line for name, line in rows.items() if line["seeds"]}
+    finished = {variant: summary for variant, summary in rows.items() if summary["seeds"]}
     figure, axes = pyplot.subplots(
-        1, 2, figsize=(9, 0.9 + 0.38 * len(shown)), sharey=True, layout="constrained"
+        1, 2, figsize=(9, 0.9 + 0.38 * len(finished)), sharey=True, layout="constrained"
     )
-    for axis, (key, label) in zip(
-        axes, (("t2v.R1", "text-to-video R@1 (%)"), ("t2v.R5", "text-to-video R@5 (%)"))
-    ):
-        for place, line in enumerate(shown.values()):
-            cell = line[key]
-            axis.errorbar(
-                cell["mean"],
-                place,
-                xerr=cell["std"],
-                fmt="|",
-                markersize=16,
-                markeredgewidth=2,
-                capsize=4,
-                color="#1f4e79",
-            )
-            axis.plot(
-                cell["values"],
-                [place] * len(cell["values"]),
-                "o",
-                markersize=5,
-                markerfacecolor="none",
-                markeredgecolor="#c55a11",
-            )
-        if BASELINE in shown:
-            axis.axvline(
-                shown[BASELINE][key]["mean"], color="0.6", linewidth=1, linestyle="--", zorder=0
-            )
-        axis.set_xlabel(label)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(shown)), [titles[name] for name in shown])
+    draw_metric(axes[0], finished, "t2v.R1", "text-to-video R@1 (%)")
+    draw_metric(axes[1], finished, "t2v.R5", "text-to-video R@5 (%)")
+    axes[0].set_yticks(range(len(finished)), [titles[variant] for variant in finished])
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
+
+
+def draw_metric(axis: Any, rows: Mapping[str, Mapping[str, Any]], metric: str, label: str) -> None:
+    """Draw one metric of all variants, from top to bottom; a dashed line at the baseline's mean."""
+    for position, summary in enumerate(rows.values()):
+        runs = summary[metric]
+        axis.errorbar(
+            runs["mean"],
+            position,
+            xerr=runs["std"],
+            fmt="|",
+            markersize=16,
+            markeredgewidth=2,
+            capsize=4,
+            color="#1f4e79",
+        )
+        axis.plot(
+            runs["values"],
+            [position] * len(runs["values"]),
+            "o",
+            markersize=5,
+            markerfacecolor="none",
+            markeredgecolor="#c55a11",
+        )
+    if BASELINE in rows:
+        axis.axvline(
+            rows[BASELINE][metric]["mean"], color="0.6", linewidth=1, linestyle="--", zorder=0
+        )
+    axis.set_xlabel(label)
+    axis.grid(axis="x", alpha=0.3)

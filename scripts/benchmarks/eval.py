@@ -1,4 +1,5 @@
-"""Ranking from embeddings, both directions: ours, the full-matrix sort of the family (numpy), the bare product.
+"""Ranking from embeddings, both directions: ours, the full-matrix sort of Frozen-in-Time codebases
+(numpy), the bare product.
 
     python scripts/bench.py eval [--sizes 1000 10000 100000 1000000] [--queries 10000] [--width 256] [--device cuda]
 
@@ -7,30 +8,32 @@ same tiles as ours with nothing done to them. Times are the best of --repeat. Me
 """
 
 import argparse
-import json
 import os
-import platform
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from model.ranks import Counts, count
 from model.similarity import CosineSimilarity, exact, tiles
-from trainer.versions import versions
+from scripts.benchmarks.record import RESULTS, device_name, write_record
 
-ROOT = Path(__file__).resolve().parents[2]
-MARK = Path("/proc/self/clear_refs")
+HIGH_WATER_MARK = Path("/proc/self/clear_refs")
 
 
-def family(text_CE: torch.Tensor, video_VE: torch.Tensor, way: str) -> np.ndarray:
-    """Ranks as the family takes them: the whole matrix, sorted; equal counts and row order only. The product is in."""
-    text, video = (torch.nn.functional.normalize(x).numpy() for x in (text_CE, video_VE))
+def sorted_ranks(text_CE: torch.Tensor, video_VE: torch.Tensor, direction: str) -> np.ndarray:
+    """Ranks as Frozen-in-Time codebases take them: the whole matrix, sorted; the time includes the product.
+
+    For equal counts of captions and videos, row i of both belonging together. direction: "t2v" or "v2t".
+    """
+    text = torch.nn.functional.normalize(text_CE).numpy()
+    video = torch.nn.functional.normalize(video_VE).numpy()
     distances = -(text @ video.T)
-    if way == "t2v":
+    if direction == "t2v":
         ordered = np.sort(distances, axis=1)
         return np.where(ordered - np.diagonal(distances)[:, None] == 0)[1] + 1.0
     ranks = []
@@ -40,15 +43,17 @@ def family(text_CE: torch.Tensor, video_VE: torch.Tensor, way: str) -> np.ndarra
     return np.array(ranks)
 
 
-def ours(
+def our_ranks(
     text_CE: torch.Tensor, video_VE: torch.Tensor, owner_C: torch.Tensor
 ) -> tuple[Counts, Counts]:
-    """Both directions."""
+    """Text-to-video and video-to-text."""
     return count(CosineSimilarity(text_CE, video_VE), owner_C)
 
 
-def bare(text_CE: torch.Tensor, video_VE: torch.Tensor, out_CV: torch.Tensor | None):
-    """The product alone."""
+def bare_product(
+    text_CE: torch.Tensor, video_VE: torch.Tensor, out_CV: torch.Tensor | None
+) -> None:
+    """The product into `out_CV`, or in the same tiles as ours with nothing done to them."""
     with exact(text_CE.device):
         if out_CV is not None:
             torch.mm(text_CE, video_VE.T, out=out_CV)
@@ -57,8 +62,8 @@ def bare(text_CE: torch.Tensor, video_VE: torch.Tensor, out_CV: torch.Tensor | N
             pass
 
 
-def best(function: Callable, repeat: int, device: torch.device) -> float:
-    """Seconds of the fastest call."""
+def fastest(function: Callable[[], Any], repeat: int, device: torch.device) -> float:
+    """Seconds of the fastest of `repeat` calls."""
     seconds = []
     for _ in range(repeat):
         begun = time.perf_counter()
@@ -69,68 +74,84 @@ def best(function: Callable, repeat: int, device: torch.device) -> float:
     return min(seconds)
 
 
-def peak(function: Callable, device: torch.device) -> float:
-    """GiB that a call takes at most, beyond what is there before it; NaN where the system does not tell."""
+def peak_memory(function: Callable[[], Any], device: torch.device) -> float:
+    """GiB that a call takes at most, beyond what is in use before it; NaN where the system does not tell."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
         return (torch.cuda.max_memory_allocated() - before) / 2**30
-    if not os.access(MARK, os.W_OK):
+    if not os.access(HIGH_WATER_MARK, os.W_OK):
         return float("nan")
-    MARK.write_text("5")  # the process's high-water mark starts anew
-    before = _status("VmRSS")
+    HIGH_WATER_MARK.write_text("5")  # the process's high-water mark starts anew
+    before = process_memory("VmRSS")
     function()
-    return (_status("VmHWM") - before) / 2**20
+    return (process_memory("VmHWM") - before) / 2**20
 
 
-def _status(key: str) -> int:
+def process_memory(key: str) -> int:
+    """KiB of this process, from /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def measure(videos: int, given: argparse.Namespace, device: torch.device) -> dict:
+def measure(videos: int, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """One line of the table."""
-    captions, made = min(videos, given.queries), torch.Generator(device).manual_seed(0)
-    video_VE = torch.randn(videos, given.width, generator=made, device=device)
+    captions = min(videos, arguments.queries)
+    generator = torch.Generator(device).manual_seed(0)
+    video_VE = torch.randn(videos, arguments.width, generator=generator, device=device)
     owner_C = torch.arange(captions) * (videos // captions)
     text_CE = video_VE[owner_C.to(device)]
-    text_CE += 3 * torch.randn(captions, given.width, generator=made, device=device)
-    fits = 4 * captions * videos <= given.matrix_gib * 2**30
-    row = {"captions": captions, "videos": videos, "product": "one call" if fits else "tiles"}
-    row["peak_gib"] = peak(lambda: ours(text_CE, video_VE, owner_C), device)
-    repeat = given.repeat if captions * videos <= 10**9 else 1
-    row["ours_s"] = best(lambda: ours(text_CE, video_VE, owner_C), repeat, device)
-    place = [torch.zeros(captions, videos, device=device) if fits else None]
-    row["bare_s"] = best(lambda: bare(text_CE, video_VE, place[0]), repeat, device)
-    place.clear()
-    row["family_s"] = row["family_peak_gib"] = None
-    if (
-        captions == videos
-        and 16 * captions * videos <= given.matrix_gib * 2**30
-        and device.type == "cpu"
-    ):
-        row["family_s"] = sum(
-            best(lambda way=way: family(text_CE, video_VE, way), repeat, device)
-            for way in ("t2v", "v2t")
-        )
-        row["family_peak_gib"] = peak(lambda: family(text_CE, video_VE, "t2v"), device)
-        there, back = ours(text_CE, video_VE, owner_C)
-        twins = [family(text_CE, video_VE, way) for way in ("t2v", "v2t")]
-        row["largest_rank_difference"] = max(
-            float(np.abs(counts.ranks() - twin).max()) for counts, twin in zip((there, back), twins)
-        )
+    text_CE += 3 * torch.randn(captions, arguments.width, generator=generator, device=device)
+
+    matrix_gib = 4 * captions * videos / 2**30
+    fits = matrix_gib <= arguments.matrix_gib
+    repeat = arguments.repeat if captions * videos <= 10**9 else 1
+    rank = partial(our_ranks, text_CE, video_VE, owner_C)
+    row: dict[str, Any] = {
+        "captions": captions,
+        "videos": videos,
+        "product": "one call" if fits else "tiles",
+        "peak_gib": peak_memory(rank, device),
+        "ours_s": fastest(rank, repeat, device),
+    }
+    out_CV = torch.zeros(captions, videos, device=device) if fits else None
+    row["bare_s"] = fastest(partial(bare_product, text_CE, video_VE, out_CV), repeat, device)
+    del out_CV
+
+    row["family_s"] = None
+    row["family_peak_gib"] = None
+    sort_fits = 4 * matrix_gib <= arguments.matrix_gib
+    if captions == videos and sort_fits and device.type == "cpu":
+        row |= measure_sort(text_CE, video_VE, rank(), repeat)
     return row
 
 
-def main(argv: list[str]):
-    """Measure, print the table, write results/bench/eval_DATE.json."""
+def measure_sort(
+    text_CE: torch.Tensor, video_VE: torch.Tensor, ours: tuple[Counts, Counts], repeat: int
+) -> dict[str, float]:
+    """Time and memory of the full-matrix sort, and the largest difference of its ranks from ours."""
+    cpu = torch.device("cpu")
+    ways = [partial(sorted_ranks, text_CE, video_VE, direction) for direction in ("t2v", "v2t")]
+    differences = [
+        float(np.abs(counts.ranks() - sort()).max())
+        for counts, sort in zip(ours, ways, strict=True)
+    ]
+    return {
+        "family_s": sum(fastest(sort, repeat, cpu) for sort in ways),
+        "family_peak_gib": peak_memory(ways[0], cpu),
+        "largest_rank_difference": max(differences),
+    }
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """The arguments, with larger sizes where there is a GPU."""
+    cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(
         prog="bench.py eval",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    cuda = torch.cuda.is_available()
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000], help="videos"
@@ -143,66 +164,36 @@ def main(argv: list[str]):
     parser.add_argument(
         "--matrix-gib", type=float, default=60 if cuda else 4, help="largest matrix that is made"
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "results/bench")
-    given = parser.parse_args(argv)
-    device = torch.device(given.device)
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{cpu_name()}, {torch.get_num_threads()} threads"
-    )
-    print(f"{name}; width {given.width}; seconds, both directions")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> None:
+    """Measure, print the table, write results/bench/eval_DATE.json."""
+    arguments = parse_arguments(argv)
+    device = torch.device(arguments.device)
+    name = device_name(device)
+    print(f"{name}; width {arguments.width}; seconds, both directions")
     print(
         f"{'captions':>9}{'videos':>9}{'ours':>10}{'bare product':>20}{'x bare':>8}{'numpy sort':>12}"
         f"{'speed-up':>10}{'peak GiB':>10}{'sort GiB':>10}"
     )
     rows = []
-    for videos in given.sizes:
-        rows.append(row := measure(videos, given, device))
-        sort = (
-            [
-                f"{row['family_s']:.3f}",
-                f"{row['family_s'] / row['ours_s']:.1f}x",
-                f"{row['family_peak_gib']:.2f}",
-            ]
-            if row["family_s"]
-            else ["-"] * 3
-        )
-        print(
-            f"{row['captions']:>9}{row['videos']:>9}{row['ours_s']:>10.4f}"
-            f"{row['bare_s']:>10.4f} ({row['product']:>8}){row['ours_s'] / row['bare_s']:>7.2f}x{sort[0]:>12}"
-            f"{sort[1]:>10}{row['peak_gib']:>10.3f}{sort[2]:>10}",
-            flush=True,
-        )
-    write(given, rows, name)
+    for videos in arguments.sizes:
+        rows.append(measure(videos, arguments, device))
+        print(table_line(rows[-1]), flush=True)
+    write_record("eval", name, arguments, {"rows": rows}, arguments.out)
 
 
-def cpu_name() -> str:
-    """The processor as Linux calls it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def write(given: argparse.Namespace, rows: list[dict], name: str):
-    """The JSON beside those of other days."""
-    now = datetime.now(UTC)
-    path = given.out / f"eval_{now:%Y%m%d_%H%M%S}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    settings = {key: value for key, value in vars(given).items() if key != "out"}
-    path.write_text(
-        json.dumps(
-            {
-                "bench": "eval",
-                "date": f"{now:%Y-%m-%d %H:%M} UTC",
-                "device": name,
-                "settings": settings,
-                "rows": rows,
-                "versions": versions(),
-            },
-            indent=2,
-        )
-        + "\n"
+def table_line(row: dict[str, Any]) -> str:
+    """One line of the table; "-" where the sort was not measured."""
+    sort_seconds = speed_up = sort_gib = "-"
+    if row["family_s"]:
+        sort_seconds = f"{row['family_s']:.3f}"
+        speed_up = f"{row['family_s'] / row['ours_s']:.1f}x"
+        sort_gib = f"{row['family_peak_gib']:.2f}"
+    return (
+        f"{row['captions']:>9}{row['videos']:>9}{row['ours_s']:>10.4f}"
+        f"{row['bare_s']:>10.4f} ({row['product']:>8}){row['ours_s'] / row['bare_s']:>7.2f}x{sort_seconds:>12}"
+        f"{speed_up:>10}{row['peak_gib']:>10.3f}{sort_gib:>10}"
     )
-    print(f"written: {path}")

@@ -1,4 +1,4 @@
-"""Clips a second on one core, by reader: ours, the predecessors' way, and the bare decode, in one run.
+"""Clips per second on one core, by reader: ours, the predecessors' way, and the bare decode, in one run.
 
     python scripts/bench.py loader [--clips 12] [--rounds 3] [--data FOLDER_OF_VIDEOS]
 
@@ -8,13 +8,11 @@ size, the frames to float, then resize, crop and normalise. "bare decode" reads 
 """
 
 import argparse
-import json
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import av
@@ -26,44 +24,46 @@ from data_loader.annotations.file_lookup import VIDEO_EXTENSIONS
 from data_loader.frames import pick
 from data_loader.reader import read_clip
 from data_loader.transforms import build_transform
+from scripts.benchmarks.record import cpu_name, write_record
 from scripts.prepare_data import Settings, write_video
-from trainer.versions import versions
 
 FRAMES, RES = 4, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def write_set(
-    folder: Path, count: int, size: tuple[int, int] = (596, 336), frames: int = 250
+    folder: Path, clips: int, size: tuple[int, int] = (596, 336), frames: int = 250
 ) -> list[Path]:
     """Clips of drifting texture and moving boxes: something for motion vectors and residuals to do."""
     paths = []
-    for number in range(count):
-        rng = np.random.default_rng(number)
-        ground = np.kron(rng.integers(0, 255, (24, 42, 3)), np.ones((32, 32, 1))).astype(np.uint8)
-        noise = rng.integers(-12, 12, ground.shape).astype(np.int16)
+    for number in range(clips):
         paths.append(folder / f"{number:03d}.mp4")
-        with av.open(str(paths[-1]), "w") as out:
-            stream = out.add_stream("libx264", rate=25, options={"crf": "23"})
-            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-            for i in range(frames):
-                top, left = (i * (1 + number % 3)) % 300, (2 * i) % 600
-                view = (
-                    (
-                        ground[top : top + size[1], left : left + size[0]].astype(np.int16)
-                        + np.roll(noise, i, 1)[: size[1], : size[0]]
-                    )
-                    .clip(0, 255)
-                    .astype(np.uint8)
-                )
-                view[40:120, (5 * i) % 500 : (5 * i) % 500 + 80] = rng.integers(0, 255)
-                out.mux(
-                    stream.encode(
-                        av.VideoFrame.from_ndarray(np.ascontiguousarray(view), format="rgb24")
-                    )
-                )
-            out.mux(stream.encode())
+        with av.open(str(paths[-1]), "w") as container:
+            stream = container.add_stream("libx264", rate=25, options={"crf": "23"})
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv420p"
+            for picture_HWC in moving_pictures(number, size, frames):
+                frame = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
     return paths
+
+
+def moving_pictures(seed: int, size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
+    """uint8 (H, W, 3): a window that drifts over a texture, noise, and a box of changing grey that moves right."""
+    width, height = size
+    rng = np.random.default_rng(seed)
+    ground = np.kron(rng.integers(0, 255, (24, 42, 3)), np.ones((32, 32, 1))).astype(np.uint8)
+    noise = rng.integers(-12, 12, ground.shape).astype(np.int16)
+    for i in range(frames):
+        top = (i * (1 + seed % 3)) % 300
+        left = (2 * i) % 600
+        window = ground[top : top + height, left : left + width].astype(np.int16)
+        window += np.roll(noise, i, 1)[:height, :width]
+        picture = window.clip(0, 255).astype(np.uint8)
+        box_left = (5 * i) % 500
+        picture[40:120, box_left : box_left + 80] = rng.integers(0, 255)
+        yield np.ascontiguousarray(picture)
 
 
 def predecessors(path: Path) -> torch.Tensor:
@@ -71,46 +71,45 @@ def predecessors(path: Path) -> torch.Tensor:
     import decord
 
     video = decord.VideoReader(str(path), num_threads=1)
-    frames = (
-        torch.from_numpy(video.get_batch(pick(len(video), FRAMES)).asnumpy())
-        .permute(0, 3, 1, 2)
-        .float()
-        / 255
-    )
-    return v2.Compose(
+    frames_THWC = torch.from_numpy(video.get_batch(pick(len(video), FRAMES)).asnumpy())
+    frames_TCHW = frames_THWC.permute(0, 3, 1, 2).float() / 255
+    transform = v2.Compose(
         [v2.Resize(256), v2.CenterCrop(256), v2.Resize(RES), v2.Normalize(MEAN, STD)]
-    )(frames)
-
-
-def ours(reader: str, deadline: float | None = 60.0) -> Callable[[Path], torch.Tensor]:
-    """Our reader and test transform."""
-    transform = build_transform(False, RES)
-    return lambda path: transform(
-        read_clip(str(path), lambda n: pick(n, FRAMES), reader, deadline=deadline)[0], None
     )
+    return transform(frames_TCHW)
 
 
-def bare(path: Path) -> torch.Tensor:
+def ours(path: Path, reader: str, deadline: float | None = 60.0) -> torch.Tensor:
+    """Our reader and test transform."""
+    clip_TCHW, _ = read_clip(str(path), pick_frames, reader, deadline=deadline)
+    return build_transform(False, RES)(clip_TCHW, None)
+
+
+def bare_decode(path: Path) -> torch.Tensor:
     """Our reader alone."""
-    return read_clip(str(path), lambda n: pick(n, FRAMES), "av", deadline=None)[0]
+    return read_clip(str(path), pick_frames, "av", deadline=None)[0]
 
 
-def rate(way: Callable[[Path], torch.Tensor], paths: list[Path], rounds: int) -> float:
-    """Clips a second by the wall's clock: the median of `rounds` passes, after one clip to warm up.
+def pick_frames(length: int) -> list[int]:
+    return pick(length, FRAMES)
+
+
+def rate(read: Callable[[Path], torch.Tensor], paths: list[Path], rounds: int) -> float:
+    """Clips per second by the wall's clock: the median of `rounds` passes, after one clip to warm up.
 
     Processor time would miss a decoder that runs in a process of its own: run it on a quiet machine.
     """
-    way(paths[0])
+    read(paths[0])
     seconds = []
     for _ in range(rounds):
         begun = time.perf_counter()
         for path in paths:
-            way(path)
+            read(path)
         seconds.append(time.perf_counter() - begun)
     return len(paths) / statistics.median(seconds)
 
 
-def main(argv: list[str]):
+def main(argv: list[str]) -> None:
     """Measure, print the table, write results/bench/loader_DATE.json."""
     parser = argparse.ArgumentParser(prog="bench.py loader")
     parser.add_argument("--clips", type=int, default=12)
@@ -118,55 +117,50 @@ def main(argv: list[str]):
     parser.add_argument(
         "--data", type=Path, help="a folder of videos instead of the generated ones"
     )
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        folder, copies = Path(scratch), []
-        raw = (
-            sorted(p for p in given.data.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS)[
-                : given.clips
-            ]
-            if given.data
-            else write_set(folder, given.clips)
-        )
-        (folder / "prepared").mkdir()
-        for path in raw:
-            copies.append(folder / "prepared" / f"{path.stem}.mp4")
-            write_video(path, copies[-1], Settings(256, 12, 20))
-        rows = {
-            "predecessors (decord, float first)": rate(predecessors, raw, given.rounds),
-            "ours, av": rate(ours("av"), raw, given.rounds),
-            "ours, av, no deadline": rate(ours("av", None), raw, given.rounds),
-            "ours, decord": rate(ours("decord"), raw, given.rounds),
-            "bare decode (av)": rate(bare, raw, given.rounds),
-            "prepared: ours, av": rate(ours("av"), copies, given.rounds),
-            "prepared: bare decode": rate(bare, copies, given.rounds),
+        folder = Path(scratch)
+        if arguments.data:
+            raw = videos_in(arguments.data)[: arguments.clips]
+        else:
+            raw = write_set(folder, arguments.clips)
+        prepared = prepare(raw, folder / "prepared")
+        ways: dict[str, tuple[Callable[[Path], torch.Tensor], list[Path]]] = {
+            "predecessors (decord, float first)": (predecessors, raw),
+            "ours, av": (partial(ours, reader="av"), raw),
+            "ours, av, no deadline": (partial(ours, reader="av", deadline=None), raw),
+            "ours, decord": (partial(ours, reader="decord"), raw),
+            "bare decode (av)": (bare_decode, raw),
+            "prepared: ours, av": (partial(ours, reader="av"), prepared),
+            "prepared: bare decode": (bare_decode, prepared),
         }
-    show(rows, given)
+        rates = {name: rate(read, paths, arguments.rounds) for name, (read, paths) in ways.items()}
+    show(rates, arguments)
 
 
-def show(rows: dict[str, float], given: argparse.Namespace):
-    """The table on the console and the JSON."""
-    base = rows["predecessors (decord, float first)"]
+def videos_in(folder: Path) -> list[Path]:
+    """Every video in and under a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS)
+
+
+def prepare(paths: list[Path], folder: Path) -> list[Path]:
+    """Copies as scripts/prepare_data.py makes them."""
+    folder.mkdir()
+    copies = [folder / f"{path.stem}.mp4" for path in paths]
+    for path, copy in zip(paths, copies, strict=True):
+        write_video(path, copy, Settings(256, 12, 20))
+    return copies
+
+
+def show(rates: dict[str, float], arguments: argparse.Namespace) -> None:
+    """Print the table and write the JSON."""
+    baseline = rates["predecessors (decord, float first)"]
     print(f"{'one core':<38}{'clips/s':>9}{'ratio':>8}")
-    for name, found in rows.items():
-        print(f"{name:<38}{found:>9.1f}{found / base:>7.2f}x")
+    for name, clips_per_second in rates.items():
+        print(f"{name:<38}{clips_per_second:>9.1f}{clips_per_second / baseline:>7.2f}x")
     print(
-        f"of the bare decode: raw {rows['ours, av'] / rows['bare decode (av)']:.0%}, prepared "
-        f"{rows['prepared: ours, av'] / rows['prepared: bare decode']:.0%}"
+        f"of the bare decode: raw {rates['ours, av'] / rates['bare decode (av)']:.0%}, prepared "
+        f"{rates['prepared: ours, av'] / rates['prepared: bare decode']:.0%}"
     )
-    now = datetime.now(UTC)
-    path = (
-        Path(__file__).resolve().parents[2] / "results/bench" / f"loader_{now:%Y%m%d_%H%M%S}.json"
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "bench": "loader",
-        "date": f"{now:%Y-%m-%d %H:%M}",
-        "device": platform.processor() or "CPU, one core",
-        "settings": {k: str(v) for k, v in vars(given).items()},
-        "clips_per_s": rows,
-        "versions": versions(),
-    }
-    path.write_text(json.dumps(content, indent=2) + "\n")
-    print(f"written: {path.name}")
+    write_record("loader", f"{cpu_name()}, one core", arguments, {"clips_per_s": rates})

@@ -18,7 +18,7 @@ from scripts.synthetic import tiny_models
 from tests.helpers.tiny_run import ROOT
 from trainer.objectives import OBJECTIVES
 
-NAMES = sorted({**ablation.VARIANTS, **ablation.MORE})
+NAMES = sorted({**ablation.VARIANTS, **ablation.MORE_VARIANTS})
 QUICK = (
     "arch.args.video_params.depth=1",
     "data_loader.args.batch_size=8",
@@ -61,7 +61,9 @@ def run(data, out, *arguments):
 def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, tmp_path, monkeypatch):
     monkeypatch.setenv("ABLATION_DIR", str(tmp_path))
     base = load_config(ROOT / "configs/ablation.json").to_dict()
-    config = ablation.laid(base, {**ablation.VARIANTS, **ablation.MORE}[name][1], seed=7)
+    config = ablation.run_config(
+        base, {**ablation.VARIANTS, **ablation.MORE_VARIANTS}[name][1], seed=7
+    )
     assert config["trainer"]["seed"] == 7
     model = ARCHS.build(tiny_models.arch_config(tiny_models.save_text_model(tmp_path / "text")))
     objective = OBJECTIVES.build(
@@ -75,7 +77,7 @@ def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, tmp_path,
             "ratio": round(float(mask.float().mean()), 2),
             "teacher": type(objective.teacher).__name__,
             "space": objective.features.__name__,
-            "view": objective.contrasted.__name__,
+            "view": objective.contrast_view.__name__,
             "weight": objective.mvm_weight,
         }
     miles = {

@@ -89,7 +89,7 @@ def test_results_and_exports_of_another_model_are_refused(rehearsed, tmp_path):
     tuned = only(home, "exps/finetune_msrvtt/*/checkpoint-latest.pth")
     results = only(home, "exps/finetune_msrvtt/*/results.json")
     with pytest.raises(checks.Failed, match="is not of"):
-        checks.examined(results, only(home, "exps/MILES_webvid_4f/*/checkpoint-latest.pth"))
+        checks.evaluated(results, only(home, "exps/MILES_webvid_4f/*/checkpoint-latest.pth"))
     state = torch.load(home / "exports/MILES.pth", weights_only=True)
     state["state_dict"]["vid_proj.0.bias"][0] += 1e-3
     torch.save(state, tmp_path / "MILES.pth")
