@@ -53,7 +53,8 @@ class Rehearsal:
     ) -> None:
         """Run one command, with `variables` in its environment, then `check` what it left.
 
-        `settings` are put at the command's end and not printed. Raises Failed with the end of the output if the command fails, and what `check` raises.
+        `settings` are put at the command's end and not printed. Raises Failed with the end of the output if the command
+        fails, and what `check` raises.
         """
         self.commands += 1
         begun = time.monotonic()
