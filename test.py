@@ -31,8 +31,8 @@ from parse_config import (
     write_config,
 )
 from trainer import distributed
-from trainer.evaluation import table
-from trainer.evaluation.results import keep, load_embeddings, new_folder
+from trainer.evaluation.results import describe_run, load_embeddings, new_folder, write_results
+from trainer.evaluation.table import table
 from trainer.evaluator import (
     Embeddings,
     EvaluationSettings,
@@ -79,7 +79,7 @@ class Report:
             save_dir = Path(trainer_settings(self.config).save_dir)
             self.folder = new_folder(save_dir / self.config.require("name"))
         ranks_device = self.device if self.arguments.save_ranks else None
-        path = keep(
+        path = write_results(
             self.folder / subfolder,
             embeddings,
             results,
@@ -87,7 +87,7 @@ class Report:
             self.arguments.save_embeddings,
             ranks_device,
         )
-        print(table.table(results, metrics, self.arguments.compare))
+        print(table(results, metrics, self.arguments.compare))
         print(f"written: {path}")
 
 
@@ -122,7 +122,7 @@ def evaluate_embeddings(report: Report) -> None:
     """Score the embeddings of --metrics-from; what made them is taken over into the results."""
     folder = report.arguments.metrics_from
     embeddings, saved_identity = load_embeddings(folder)
-    identity = table.identity(report.config, None, report.device)
+    identity = describe_run(report.config, None, report.device)
     merged = {**identity, **saved_identity, "metrics_from": folder, "date": identity["date"]}
     report.add(embeddings, merged)
 
@@ -132,7 +132,7 @@ def evaluate_model(report: Report) -> None:
     config, arguments, device = report.config, report.arguments, report.device
     settings = evaluation_settings(config)
     model = build_model(config, arguments.pretrained_only).to(device)
-    identity = table.identity(config, config["arch"]["args"].get("load_checkpoint"), device)
+    identity = describe_run(config, config["arch"]["args"].get("load_checkpoint"), device)
     blocks = evaluation_loaders(config, arguments.split)
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     for block in blocks:

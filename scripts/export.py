@@ -23,7 +23,7 @@ from model.miles import MILES
 from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
 from parse_config import ConfigError, cli_entry, load_config
-from trainer.evaluation.table import sha256
+from trainer.files import sha256
 
 
 def main(

@@ -1,4 +1,4 @@
-"""The exam: a model and a data set -> R@K, MedR, MeanR in both directions. Used by test.py and between epochs."""
+"""Evaluation: a model and a data set -> R@K, MedR, MeanR in both directions. Used by test.py and between epochs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class EvaluationSettings:
     bank: int | None = None
     data_loader: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.stride is not None and self.stride < 1:
             raise ConfigError(
                 f"evaluation.stride: {self.stride} is given, 1 or more is needed (test.py -s STRIDE)"
@@ -54,16 +54,18 @@ class EvaluationSettings:
             raise ConfigError(
                 "evaluation.rows and evaluation.prompts are lists; prompts has at least one entry"
             )
-        wrong = [prompt for prompt in self.prompts if prompt.count("{}") != 1]
-        if wrong:
+        malformed = [prompt for prompt in self.prompts if prompt.count("{}") != 1]
+        if malformed:
             raise ConfigError(
-                f"evaluation.prompts: {wrong[0]!r} needs one {{}}, where the class name goes"
+                f"evaluation.prompts: {malformed[0]!r} needs one {{}}, where the class name goes"
             )
 
     @property
     def all_rows(self) -> list:
         """The rows asked for, with the sliding windows' if there is a stride."""
-        return [*(["tta"] if self.stride and "tta" not in self.row_names else []), *self.rows]
+        if self.stride and "tta" not in self.row_names:
+            return ["tta", *self.rows]
+        return list(self.rows)
 
     @property
     def row_names(self) -> list[str]:
@@ -105,7 +107,7 @@ def evaluate(
     processes; similarities are float32 whatever the precision of the forward pass.
     """
     settings = settings or EvaluationSettings()
-    found = embed(
+    embeddings = embed(
         model,
         loader,
         device,
@@ -116,5 +118,5 @@ def evaluate(
         progress=progress,
     )
     return score(
-        found, device, rows=settings.all_rows, metrics=metrics, resamples=settings.resamples
+        embeddings, device, rows=settings.all_rows, metrics=metrics, resamples=settings.resamples
     )

@@ -1,6 +1,7 @@
 """Writing files so that a reader, or a kill at any moment, finds the old file or the new one, never a part of one."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -35,3 +36,12 @@ def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
     text = json.dumps(content, indent=indent) + "\n"
     with atomic_write(path) as file:
         file.write(text)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -17,7 +17,7 @@ from model.weights import read_checkpoint
 from scripts import export_onnx
 from scripts.synthetic import miniatures, tiny_models
 from trainer.evaluation.results import load_embeddings
-from trainer.evaluation.table import sha256
+from trainer.files import sha256
 
 # Learning rates that AdamW moves a weight by in one step, at most: (1 - 0.9) / sqrt(1 - 0.999).
 ADAMW_REACH = 3.2

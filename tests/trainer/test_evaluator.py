@@ -12,10 +12,10 @@ from torch.nn.functional import normalize
 from model.metric import METRICS, t2v_metrics, v2t_metrics
 from parse_config import Config, ConfigError, UserError
 from trainer.evaluation import results as result_files
-from trainer.evaluation import table
 from trainer.evaluation.published import published
 from trainer.evaluation.rescoring import ROWS
 from trainer.evaluation.results import load_embeddings, new_folder
+from trainer.evaluation.table import table
 from trainer.evaluator import EvaluationSettings, embed, evaluate, evaluation_settings, score
 
 E = 6
@@ -241,7 +241,7 @@ def test_recognition_is_video_to_text_over_averaged_prompts():
     assert 0 < results["recognition"]["top1"] < 100
     assert "t2v" not in results and (results["num_captions"], results["num_videos"]) == (7, 20)
     assert results["prompts"] == prompts and set(results["rows"]) == {"raw", "tta"}
-    assert "top-1" in table.table(results)
+    assert "top-1" in table(results)
     with pytest.raises(ConfigError, match="'dsl' is for retrieval"):
         evaluate(model, loader, "cpu", settings=EvaluationSettings(rows=["dsl"]))
 
@@ -304,24 +304,24 @@ def test_ranks_of_each_query(tmp_path):
 def test_nothing_is_overwritten(tmp_path):
     folders = {new_folder(tmp_path / "run") for _ in range(3)}
     assert len(folders) == 3
-    result_files.write_json(tmp_path / "results.json", {"a": 1})
+    result_files.write_new_json(tmp_path / "results.json", {"a": 1})
     with pytest.raises(UserError, match="stays as it is"):
-        result_files.write_json(tmp_path / "results.json", {"a": 2})
+        result_files.write_new_json(tmp_path / "results.json", {"a": 2})
     assert json.loads((tmp_path / "results.json").read_text()) == {"a": 1}
 
 
 def test_the_table_names_protocol_rows_and_what_is_published():
     model, loader = world()
     results = evaluate(model, loader, "cpu", settings=EvaluationSettings(rows=["dsl"]))
-    text = table.table(results, compare=True)
+    text = table(results, compare=True)
     assert text.isascii() and max(map(len, text.splitlines())) <= 100
     assert text.startswith("msrvtt-1k-A: 23 captions x 9 videos, complete")
     assert (
         "MILES zero-shot   t2v      26.10    47.20    56.90" in text and "not measured here" in text
     )
-    assert "dsl: dual softmax" in text and "v2t" not in table.table(results, ("t2v_metrics",))
+    assert "dsl: dual softmax" in text and "v2t" not in table(results, ("t2v_metrics",))
     loader.dataset.protocol = None
-    assert "the paper has no row" in table.table(evaluate(model, loader, "cpu"), compare=True)
+    assert "the paper has no row" in table(evaluate(model, loader, "cpu"), compare=True)
 
 
 def test_published_rows():

@@ -18,7 +18,7 @@ PROMPTS = ("{}", "a person {}", "a video of a person {}")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """All that the numbers are made of; float32 on the CPU, not normalised.
+    """What results are computed from; float32 on the CPU, not normalised.
 
     Retrieval: caption i (text_CE[i]) belongs to video owner_C[i]. Recognition: text_CE are the classes, named by
     `captions`, and labels_V[j] is the class of video j; owner_C is None.
@@ -36,6 +36,12 @@ class Embeddings:
     bank_BE: Tensor | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def owner(self) -> Tensor:
+        """owner_C of retrieval embeddings."""
+        assert self.owner_C is not None, "recognition has classes, not captions of videos"
+        return self.owner_C
+
 
 def embed(
     model: nn.Module,
@@ -50,56 +56,69 @@ def embed(
 ) -> Embeddings:
     """Embed the loader's whole data set; every process must call it and gets everything.
 
-    stride: also embed sliding windows. bank: captions for QB-Norm. prompts: of a data set with `classes`.
     Videos that could not be read (loading "skip") leave the gallery with their captions; `about` says how many.
+
+    Args:
+        stride: also embed sliding windows of this stride
+        bank: captions for QB-Norm
+        prompts: templates for the names of a data set with `classes`
+        precision: of the forward passes; None is the model's own
+        progress: show bars
     """
     dataset = loader.dataset
-    rows = getattr(loader, "batch_size", 64)
-    with EmbeddingExtractor(model, torch.device(device), precision, progress, rows) as encode:
-        video_VE, gone = encode.videos(loader)
-        windows_VE, gone_too = encode.windows(loader, stride) if stride else (None, {})
-        gone = {**gone, **gone_too}
-        kept_V = torch.ones(len(dataset), dtype=torch.bool)
-        kept_V[list(gone)] = False
-        ids = [name for name, kept in zip(dataset.ids, kept_V.tolist()) if kept]
-        videos = {
+    batch_size = getattr(loader, "batch_size", 64)
+    with EmbeddingExtractor(
+        model, torch.device(device), precision, progress, batch_size
+    ) as extractor:
+        video_VE, unreadable = extractor.embed_videos(loader)
+        windows_VE = bank_BE = None
+        if stride:
+            windows_VE, unreadable_windows = extractor.embed_windows(loader, stride)
+            unreadable |= unreadable_windows
+        readable_V = torch.ones(len(dataset), dtype=torch.bool)
+        readable_V[list(unreadable)] = False
+        if windows_VE is not None:
+            windows_VE = windows_VE[readable_V]
+        if bank:
+            bank_BE = extractor.embed_texts(bank, "bank")
+        ids = _selected(dataset.ids, readable_V)
+        videos: dict[str, Any] = {
             "ids": ids,
-            "video_VE": video_VE[kept_V],
-            "bank_BE": encode.texts(bank, "bank") if bank else None,
-            "windows_VE": None if windows_VE is None else windows_VE[kept_V],
+            "video_VE": video_VE[readable_V],
+            "bank_BE": bank_BE,
+            "windows_VE": windows_VE,
         }
+        missing = sorted(unreadable.values())
         if getattr(dataset, "classes", ()):
-            classes, about = (
-                list(dataset.classes),
-                _about(loader, sorted(gone.values()), len(ids), len(ids)),
-            )
+            classes = list(dataset.classes)
             return Embeddings(
-                encode.classes(classes, prompts),
+                extractor.embed_classes(classes, prompts),
                 captions=classes,
                 **videos,
-                labels_V=torch.as_tensor(dataset.labels)[kept_V],
-                about={**about, "prompts": list(prompts)},
+                labels_V=torch.as_tensor(dataset.labels)[readable_V],
+                about={**_about(loader, missing, len(ids), len(ids)), "prompts": list(prompts)},
             )
-        kept_C = kept_V[dataset.owner]
-        captions = [caption for caption, kept in zip(dataset.captions, kept_C.tolist()) if kept]
-        owner_C = (kept_V.cumsum(0) - 1)[dataset.owner[kept_C]]
+        readable_C = readable_V[dataset.owner]
+        captions = _selected(dataset.captions, readable_C)
+        new_index_V = readable_V.cumsum(0) - 1
         return Embeddings(
-            encode.texts(captions, "captions"),
+            extractor.embed_texts(captions, "captions"),
             captions=captions,
-            owner_C=owner_C,
+            owner_C=new_index_V[dataset.owner[readable_C]],
             **videos,
-            about=_about(loader, sorted(gone.values()), len(ids), len(captions)),
+            about=_about(loader, missing, len(ids), len(captions)),
         )
+
+
+def _selected(names: Sequence[str], mask: Tensor) -> list[str]:
+    """The names where the bool mask is true."""
+    return [name for name, selected in zip(names, mask.tolist(), strict=True) if selected]
 
 
 def _about(loader: Any, unreadable: list[str], videos: int, captions: int) -> dict[str, Any]:
     """What the data were: protocol, n of N, what is missing."""
     dataset = loader.dataset
     counts = getattr(dataset, "counts", None) or {}
-    expected = (
-        counts.get("expected_videos", len(dataset)),
-        counts.get("expected_captions", captions),
-    )
     settings = getattr(dataset, "video", None)
     return {
         "protocol": getattr(dataset, "protocol", None),
@@ -110,8 +129,8 @@ def _about(loader: Any, unreadable: list[str], videos: int, captions: int) -> di
         "input_res": getattr(settings, "input_res", None),
         "manifest_hash": getattr(dataset, "manifest_hash", None),
         "coverage": {
-            "videos": [videos, expected[0]],
-            "captions": [captions, expected[1]],
+            "videos": [videos, counts.get("expected_videos", len(dataset))],
+            "captions": [captions, counts.get("expected_captions", captions)],
             "missing": [*counts.get("missing", ()), *unreadable],
         },
     }

@@ -4,7 +4,7 @@ R@1, R@5, R@10 in percent, MedR.
 """
 
 NAMES = ("R1", "R5", "R10", "MedR")
-ROWS = {
+ROWS: dict[str, dict[str, tuple[float, ...]]] = {
     "MILES zero-shot": {
         "msrvtt-1k-A": (26.1, 47.2, 56.9, 7),
         "msvd": (44.4, 76.2, 87.0, 2),
@@ -38,8 +38,12 @@ NOTES = {
 
 def published(protocol: str | None) -> tuple[list[tuple[str, dict[str, float]]], str]:
     """([(name, {"R1", "R5", "R10", "MedR"})], a note or ""): the rows of text-to-video; none for another protocol."""
-    key = "msvd" if (protocol or "").startswith("msvd-") else protocol
+    key = protocol or ""
+    if key.startswith("msvd-"):
+        key = "msvd"
     rows = [
-        (name, dict(zip(NAMES, numbers[key]))) for name, numbers in ROWS.items() if key in numbers
+        (name, dict(zip(NAMES, numbers[key], strict=True)))
+        for name, numbers in ROWS.items()
+        if key in numbers
     ]
-    return rows, NOTES.get(key, "") if rows else ""
+    return rows, NOTES.get(key, "")

@@ -1,4 +1,4 @@
-"""Rows beside the raw one: each a way to score of its own name, never part of the headline.
+"""Rows of the results table: ways to score, each of its own name; only the raw one is the headline.
 
 C captions, V videos, R captions and K videos of one tile. Registered in `ROWS`; a row is called with embeddings and a
 device and gives Counts of text-to-video and video-to-text, None where it says nothing.
@@ -12,7 +12,7 @@ from parse_config import ConfigError, Registry
 from trainer.evaluation.embed import Embeddings
 
 ROWS = Registry("row of the evaluation")
-Both = tuple[Counts, Counts | None]
+BothDirections = tuple[Counts, Counts | None]  # text-to-video, video-to-text
 
 
 @ROWS.register("raw")
@@ -22,13 +22,10 @@ class Raw:
     about = "cosine similarity of the embeddings"
 
     def __call__(
-        self, found: Embeddings, device: torch.device, extra_P2: torch.Tensor | None = None
-    ) -> Both:
-        return count(
-            CosineSimilarity(found.text_CE.to(device), found.video_VE.to(device)),
-            found.owner_C,
-            extra_P2,
-        )
+        self, embeddings: Embeddings, device: torch.device, extra_P2: torch.Tensor | None = None
+    ) -> BothDirections:
+        source = CosineSimilarity(embeddings.text_CE.to(device), embeddings.video_VE.to(device))
+        return count(source, embeddings.owner, extra_P2)
 
 
 @ROWS.register("tta")
@@ -37,11 +34,12 @@ class Windows:
 
     about = "test-time augmentation: the windows of a sliding window averaged"
 
-    def __call__(self, found: Embeddings, device: torch.device) -> Both:
-        if found.windows_VE is None:
+    def __call__(self, embeddings: Embeddings, device: torch.device) -> BothDirections:
+        if embeddings.windows_VE is None:
             raise ConfigError("evaluation.rows: tta needs sliding windows; add -s STRIDE")
         return count(
-            CosineSimilarity(found.text_CE.to(device), found.windows_VE.to(device)), found.owner_C
+            CosineSimilarity(embeddings.text_CE.to(device), embeddings.windows_VE.to(device)),
+            embeddings.owner,
         )
 
 
@@ -59,8 +57,8 @@ class DualSoftmax:
         self.temperature = temperature
         self.about = f"dual softmax over the test queries, temperature {temperature:g}; sees all queries at once"
 
-    def __call__(self, found: Embeddings, device: torch.device) -> Both:
-        source = CosineSimilarity(found.text_CE.to(device), found.video_VE.to(device))
+    def __call__(self, embeddings: Embeddings, device: torch.device) -> BothDirections:
+        source = CosineSimilarity(embeddings.text_CE.to(device), embeddings.video_VE.to(device))
         sums_C, sums_V = log_sums(source, self.temperature)
 
         def rescore(
@@ -72,7 +70,7 @@ class DualSoftmax:
                 tile_RK * (logits_RK - sums_C[rows_R.to(device), None]).exp(),
             )
 
-        return count(source, found.owner_C, rescore=rescore)
+        return count(source, embeddings.owner, rescore=rescore)
 
 
 @ROWS.register("qbnorm")
@@ -90,16 +88,14 @@ class QueryBank:
         self.temperature = temperature
         self.about = f"QB-Norm, bank of training captions, temperature {temperature:g}"
 
-    def __call__(self, found: Embeddings, device: torch.device) -> Both:
-        if found.bank_BE is None:
+    def __call__(self, embeddings: Embeddings, device: torch.device) -> BothDirections:
+        if embeddings.bank_BE is None:
             raise ConfigError(
                 "evaluation.rows: qbnorm needs a bank, the captions of the training split; embed with it"
             )
-        video_VE = found.video_VE.to(device)
-        source, bank = (
-            CosineSimilarity(found.text_CE.to(device), video_VE),
-            CosineSimilarity(found.bank_BE.to(device), video_VE),
-        )
+        video_VE = embeddings.video_VE.to(device)
+        source = CosineSimilarity(embeddings.text_CE.to(device), video_VE)
+        bank = CosineSimilarity(embeddings.bank_BE.to(device), video_VE)
         sums_V = log_sums(bank, self.temperature)[1]
         popular_V = torch.zeros(len(video_VE), dtype=torch.bool, device=device)
         popular_V[topk(bank, 1)[1][:, 0]] = True
@@ -109,8 +105,8 @@ class QueryBank:
             tile_RK: torch.Tensor, rows_R: torch.Tensor, columns: slice
         ) -> tuple[torch.Tensor, torch.Tensor]:
             active_R = active_C[rows_R.to(device), None]
-            return torch.where(
-                active_R, tile_RK / self.temperature - sums_V[columns], tile_RK
-            ), tile_RK
+            normalized_RK = tile_RK / self.temperature - sums_V[columns]
+            return torch.where(active_R, normalized_RK, tile_RK), tile_RK
 
-        return count(source, found.owner_C, rescore=rescore)[0], None
+        text_to_video, _ = count(source, embeddings.owner, rescore=rescore)
+        return text_to_video, None

@@ -1,12 +1,12 @@
-"""What is kept of an exam: results.json, embeddings, ranks. Nothing that is there is overwritten.
+"""Files of an evaluation: results.json, embeddings, ranks. No file that exists is overwritten.
 
 C captions, V videos, E joint width.
 """
 
+import itertools
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,147 +16,192 @@ from safetensors.torch import load_file, save_file
 
 from model.ranks import count
 from model.similarity import CosineSimilarity, topk
-from parse_config import UserError, to_plain
+from model.weights.read import find
+from parse_config import Config, UserError, to_plain
+from trainer.distributed import world_size
 from trainer.evaluation.embed import Embeddings
+from trainer.files import atomic_write, sha256
+from trainer.versions import versions
 
 TENSORS = ("text_CE", "video_VE", "owner_C", "labels_V", "windows_VE", "bank_BE")
 
 
-def new_folder(home: Path) -> Path:
-    """home/<MMDD_HHMMSS>/, made; with a number after it if that is there."""
+def new_folder(parent: Path) -> Path:
+    """Make parent/<MMDD_HHMMSS>/, with a number after it if that exists."""
     stamp = time.strftime("%m%d_%H%M%S")
-    for number in range(1 << 62):
-        folder = home / (f"{stamp}_{number}" if number else stamp)
+    for number in itertools.count():
+        folder = parent / (f"{stamp}_{number}" if number else stamp)
         try:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
             continue
-    raise AssertionError
+    raise AssertionError("itertools.count does not end")
 
 
-def keep(
+def describe_run(config: Config, checkpoint: str | Path | None, device: Any) -> dict[str, Any]:
+    """What results.json says of the run: checkpoint and its hash, config, versions, device, date."""
+    checkpoint_entry = None
+    if checkpoint:
+        path = find(checkpoint)
+        checkpoint_entry = {"path": str(path), "sha256": sha256(path)}
+    package_versions = versions()
+    return {
+        "name": config.get("name"),
+        "config": config.to_dict(),
+        "git_revision": package_versions.pop("git"),
+        "versions": package_versions,
+        "checkpoint": checkpoint_entry,
+        "device": str(device),
+        "processes": world_size(),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def write_results(
     folder: Path,
-    found: Embeddings,
+    embeddings: Embeddings,
     results: Mapping[str, Any],
-    identity: Mapping[str, Any],
-    embeddings: bool = False,
-    ranks_on: torch.device | None = None,
+    run_description: Mapping[str, Any],
+    with_embeddings: bool = False,
+    ranks_device: torch.device | None = None,
 ) -> Path:
-    """Write results.json, with `embeddings` those too, with `ranks_on` (a device) ranks.jsonl; -> the first's path."""
+    """Write results.json into `folder`; returns its path. Raises UserError if it is there.
+
+    Args:
+        run_description: what `describe_run` gave, a part of results.json
+        with_embeddings: also write the embeddings, into folder/embeddings
+        ranks_device: also write ranks.jsonl, computed there
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    if embeddings:
-        save_embeddings(folder / "embeddings", found, identity)
-    if ranks_on:
-        save_ranks(folder / "ranks.jsonl", found, ranks_on)
-    write_json(folder / "results.json", {**results, **identity})
+    if with_embeddings:
+        save_embeddings(folder / "embeddings", embeddings, run_description)
+    if ranks_device:
+        save_ranks(folder / "ranks.jsonl", embeddings, ranks_device)
+    write_new_json(folder / "results.json", {**results, **run_description})
     return folder / "results.json"
 
 
-def write_json(path: Path, content: Mapping[str, Any]):
-    """All of it or nothing; UserError if the file is there."""
+def write_new_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically; UserError if the file exists, ValueError for NaN or infinity."""
     if path.exists():
         raise UserError(f"{path}: is there already and stays as it is; choose another folder")
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(
-        json.dumps(to_plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    os.replace(part, path)
+    text = json.dumps(to_plain(content), indent=1, allow_nan=False) + "\n"
+    with atomic_write(path) as file:
+        file.write(text)
 
 
-def save_embeddings(folder: Path, found: Embeddings, identity: Mapping[str, Any]):
-    """embeddings.safetensors, ids.json and the config.json that made them, in a folder of their own."""
+def save_embeddings(
+    folder: Path, embeddings: Embeddings, run_description: Mapping[str, Any]
+) -> None:
+    """Write embeddings.safetensors, ids.json and the config.json that made them into a folder that does not exist."""
     folder.mkdir(parents=True)
-    tensors = {name: getattr(found, name) for name in TENSORS if getattr(found, name) is not None}
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()},
-        folder / "embeddings.safetensors",
-    )
-    write_json(
+    tensors = {}
+    for name in TENSORS:
+        tensor = getattr(embeddings, name)
+        if tensor is not None:
+            tensors[name] = tensor.contiguous()
+    save_file(tensors, folder / "embeddings.safetensors")
+    description = {key: value for key, value in run_description.items() if key != "config"}
+    write_new_json(
         folder / "ids.json",
         {
-            "ids": list(found.ids),
-            "captions": list(found.captions),
-            "about": found.about,
-            **{key: value for key, value in identity.items() if key != "config"},
+            "ids": list(embeddings.ids),
+            "captions": list(embeddings.captions),
+            "about": embeddings.about,
+            **description,
         },
     )
-    write_json(folder / "config.json", identity["config"])
+    write_new_json(folder / "config.json", run_description["config"])
 
 
 def load_embeddings(folder: str | Path) -> tuple[Embeddings, dict[str, Any]]:
-    """(embeddings, identity of what made them) from a folder of `save_embeddings`."""
+    """(embeddings, description of the run that made them) from a folder of `save_embeddings`.
+
+    Raises FileNotFoundError, UserError.
+    """
     folder = Path(folder)
     for name in ("embeddings.safetensors", "ids.json", "config.json"):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder}: holds no {name}; give a folder that test.py --save-embeddings wrote"
             )
-    words = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
+    description = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
     try:
-        tensors = load_file(folder / "embeddings.safetensors")
+        fields: dict[str, Any] = dict(load_file(folder / "embeddings.safetensors"))
     except SafetensorError as error:
         raise UserError(
             f"{folder / 'embeddings.safetensors'}: is damaged ({error}); write it again"
         ) from None
-    found = Embeddings(**tensors, **{key: words.pop(key) for key in ("ids", "captions", "about")})
-    return found, words
+    for key in ("ids", "captions", "about"):
+        fields[key] = description.pop(key)
+    return Embeddings(**fields), description
 
 
-def save_ranks(path: Path, found: Embeddings, device: torch.device):
-    """ranks.jsonl: for each query of the raw row its rank and the ten best, best first."""
+def save_ranks(path: Path, embeddings: Embeddings, device: torch.device) -> None:
+    """Write ranks.jsonl: for each query of the raw row its rank and the ten best candidates, best first."""
     with open(path, "x", encoding="utf-8") as file:
-        for line in rank_lines(found, device):
+        for line in rank_lines(embeddings, device):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def rank_lines(found: Embeddings, device: torch.device, k: int = 10) -> Iterator[dict[str, Any]]:
+def rank_lines(
+    embeddings: Embeddings, device: torch.device, k: int = 10
+) -> Iterator[dict[str, Any]]:
     """{"direction", "query", "right", "rank", "top": [[candidate, similarity], ...]}; videos by id, texts by words."""
-    text_CE, video_VE = found.text_CE.to(device), found.video_VE.to(device)
-    captions, ids = found.captions, found.ids
-    if found.labels_V is not None:
-        ranks_V, best = (
-            count(CosineSimilarity(video_VE, text_CE), found.labels_V)[0].ranks(),
-            topk(CosineSimilarity(video_VE, text_CE), k),
-        )
-        right = [captions[label] for label in found.labels_V.tolist()]
-        yield from _lines("v2t", ids, right, ranks_V, best, captions)
+    text_CE = embeddings.text_CE.to(device)
+    video_VE = embeddings.video_VE.to(device)
+    captions, ids = embeddings.captions, embeddings.ids
+    if embeddings.labels_V is not None:
+        source = CosineSimilarity(video_VE, text_CE)
+        video_to_class, _ = count(source, embeddings.labels_V)
+        class_names = [captions[label] for label in embeddings.labels_V.tolist()]
+        best = topk(source, k)
+        yield from _lines("v2t", ids, class_names, video_to_class.ranks(), best, captions)
         return
-    there, back = count(CosineSimilarity(text_CE, video_VE), found.owner_C)
-    owners = found.owner_C.tolist()
-    yield from _lines(
-        "t2v",
-        captions,
-        [ids[owner] for owner in owners],
-        there.ranks(),
-        topk(CosineSimilarity(text_CE, video_VE), k),
-        ids,
-    )
-    own: dict[int, list[str]] = {}
-    for caption, owner in zip(captions, owners):
-        own.setdefault(owner, []).append(caption)
-    asked = sorted(own)
-    best = topk(CosineSimilarity(video_VE[torch.tensor(asked, device=device)], text_CE), k)
+
+    source = CosineSimilarity(text_CE, video_VE)
+    text_to_video, video_to_text = count(source, embeddings.owner)
+    owners = embeddings.owner.tolist()
+    own_ids = [ids[owner] for owner in owners]
+    yield from _lines("t2v", captions, own_ids, text_to_video.ranks(), topk(source, k), ids)
+
+    captions_of: dict[int, list[str]] = {}
+    for caption, owner in zip(captions, owners, strict=True):
+        captions_of.setdefault(owner, []).append(caption)
+    videos = sorted(captions_of)  # those that have captions
+    best = topk(CosineSimilarity(video_VE[torch.tensor(videos, device=device)], text_CE), k)
     yield from _lines(
         "v2t",
-        [ids[video] for video in asked],
-        [own[video] for video in asked],
-        back.ranks(),
+        [ids[video] for video in videos],
+        [captions_of[video] for video in videos],
+        video_to_text.ranks(),
         best,
         captions,
     )
 
 
 def _lines(
-    direction: str, queries: Any, right: Any, ranks: Any, best: Any, names: Any
+    direction: str,
+    queries: Sequence[str],
+    answers: Sequence[Any],
+    ranks: Any,
+    best: tuple[torch.Tensor, torch.Tensor],
+    candidates: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
-    for query, answer, rank, values, places in zip(
-        queries, right, ranks.tolist(), *(x.tolist() for x in best)
+    """One line per query; `best` are (similarities, indices of candidates), both (queries, k)."""
+    similarities, indices = best
+    for query, answer, rank, row_similarities, row_indices in zip(
+        queries, answers, ranks.tolist(), similarities.tolist(), indices.tolist(), strict=True
     ):
+        top = [
+            [candidates[index], round(similarity, 6)]
+            for index, similarity in zip(row_indices, row_similarities, strict=True)
+        ]
         yield {
             "direction": direction,
             "query": query,
             "right": answer,
             "rank": rank,
-            "top": [[names[place], round(value, 6)] for place, value in zip(places, values)],
+            "top": top,
         }

@@ -17,115 +17,143 @@ STANDARD = ("t2v_metrics", "v2t_metrics")
 
 
 def score(
-    found: Embeddings,
+    embeddings: Embeddings,
     device: torch.device | str,
     *,
     rows: Sequence[str | Mapping[str, Any]] = (),
     metrics: Sequence[str] = STANDARD,
     resamples: int = 1000,
 ) -> dict[str, Any]:
-    """results.json's numbers. `rows`: names of ROWS or {"type", "args"}; `metrics`: names of METRICS, of which the two
-    standard ones are always there. resamples: of the bootstrap, 0 for no intervals."""
+    """The numbers of results.json.
+
+    Args:
+        rows: names of ROWS, or {"type", "args"}, beside the raw one
+        metrics: names of METRICS; the two standard ones are always there
+        resamples: of the bootstrap; 0 for no intervals
+    """
     device = torch.device(device)
     specs = [{"type": row} if isinstance(row, str) else row for row in rows]
-    others = {name: METRICS.get(name, "metrics") for name in metrics if name not in STANDARD}
-    if found.labels_V is not None:
-        wrong = [spec["type"] for spec in specs if spec["type"] not in ("raw", "tta")]
-        if wrong:
+    other_metrics = {name: METRICS.get(name, "metrics") for name in metrics if name not in STANDARD}
+    if embeddings.labels_V is not None:
+        unsuitable = [spec["type"] for spec in specs if spec["type"] not in ("raw", "tta")]
+        if unsuitable:
             raise ConfigError(
-                f"evaluation.rows: {wrong[0]!r} is for retrieval; recognition knows raw and tta"
+                f"evaluation.rows: {unsuitable[0]!r} is for retrieval; recognition knows raw and tta"
             )
-        return recognition(found, device, resamples)
-    extra_P2 = same_words(found.captions, found.owner_C)
-    there, back = ROWS.get("raw")()(found, device, extra_P2)
-    numbers, spread = _headline(there, back, extra_P2, len(found.captions), resamples)
-    table = {"raw": {"about": ROWS.get("raw").about, **numbers}}
+        return score_recognition(embeddings, device, resamples)
+
+    extra_P2 = same_words(list(embeddings.captions), embeddings.owner)
+    raw = ROWS.build({"type": "raw"})
+    text_to_video, video_to_text = raw(embeddings, device, extra_P2)
+    numbers, confidence = _headline(
+        text_to_video, video_to_text, extra_P2, len(embeddings.captions), resamples
+    )
+    table = {"raw": {"about": raw.about, **numbers}}
     for spec in specs:
-        row = ROWS.build(spec)
-        table[spec["type"]] = {
-            "about": row.about,
-            **{
-                way: summarise(counts.ranks())
-                for way, counts in zip(("t2v", "v2t"), row(found, device))
-                if counts
-            },
-        }
-    result = {
-        **_top(found),
+        table[spec["type"]] = _score_row(ROWS.build(spec), embeddings, device)
+    results = {
+        **_summary(embeddings),
         **numbers,
-        "intervals": spread,
+        "intervals": confidence,
         "rows": table,
         "same_words": len(extra_P2[:, 0].unique()),
     }
-    if others:
-        sims_CV = whole(CosineSimilarity(found.text_CE.to(device), found.video_VE.to(device)))
-        result["other_metrics"] = {
-            name: to_plain(metric(sims_CV, found.owner_C)) for name, metric in others.items()
+    if other_metrics:
+        similarity_CV = full_matrix(
+            CosineSimilarity(embeddings.text_CE.to(device), embeddings.video_VE.to(device))
+        )
+        results["other_metrics"] = {
+            name: to_plain(metric(similarity_CV, embeddings.owner_C))
+            for name, metric in other_metrics.items()
         }
-    return result
+    return results
 
 
-def recognition(found: Embeddings, device: torch.device, resamples: int = 1000) -> dict[str, Any]:
+def score_recognition(
+    embeddings: Embeddings, device: torch.device, resamples: int = 1000
+) -> dict[str, Any]:
     """Video-to-text over class prompts: top-1 and top-5 of each video's class among all classes; no text-to-video."""
-    source = CosineSimilarity(
-        found.video_VE.to(device), found.text_CE.to(device)
-    )  # a video asks, the classes answer
-    ranks_V = count(source, found.labels_V)[0].ranks()
+    assert embeddings.labels_V is not None
+    ranks_V = _class_ranks(embeddings.video_VE, embeddings, device)
     values = summarise(ranks_V)
-    table = {"raw": {"about": ROWS.get("raw").about, "v2t": values}}
-    if found.windows_VE is not None:
-        source = CosineSimilarity(found.windows_VE.to(device), found.text_CE.to(device))
-        table["tta"] = {
-            "about": ROWS.get("tta").about,
-            "v2t": summarise(count(source, found.labels_V)[0].ranks()),
-        }
+    table = {"raw": {"about": ROWS.build({"type": "raw"}).about, "v2t": values}}
+    if embeddings.windows_VE is not None:
+        window_ranks_V = _class_ranks(embeddings.windows_VE, embeddings, device)
+        about = ROWS.build({"type": "tta"}).about
+        table["tta"] = {"about": about, "v2t": summarise(window_ranks_V)}
+    confidence = {}
+    if resamples:
+        confidence = {"v2t": intervals(ranks_V, resamples)}
     return {
-        **_top(found),
+        **_summary(embeddings),
         "v2t": values,
         "rows": table,
-        "intervals": {"v2t": intervals(ranks_V, resamples)} if resamples else {},
-        "recognition": {"top1": values["R1"], "top5": values["R5"], "classes": len(found.captions)},
+        "intervals": confidence,
+        "recognition": {
+            "top1": values["R1"],
+            "top5": values["R5"],
+            "classes": len(embeddings.captions),
+        },
     }
 
 
-def _top(found: Embeddings) -> dict[str, Any]:
-    (videos, all_videos), (captions, all_captions) = (
-        found.about["coverage"][kind] for kind in ("videos", "captions")
-    )
-    stamp = (
-        "complete"
-        if (videos, captions) == (all_videos, all_captions)
-        else f"{videos} of {all_videos} videos, {captions} of {all_captions} captions"
-    )
+def _class_ranks(video_VE: torch.Tensor, embeddings: Embeddings, device: torch.device) -> Any:
+    """Rank of each video's class: the videos are the queries, the classes the candidates."""
+    source = CosineSimilarity(video_VE.to(device), embeddings.text_CE.to(device))
+    assert embeddings.labels_V is not None
+    video_to_class, _ = count(source, embeddings.labels_V)
+    return video_to_class.ranks()
+
+
+def _score_row(row: Any, embeddings: Embeddings, device: torch.device) -> dict[str, Any]:
+    """A row of the table: what it is, and its numbers in the directions that it has."""
+    line: dict[str, Any] = {"about": row.about}
+    for direction, counts in zip(("t2v", "v2t"), row(embeddings, device), strict=True):
+        if counts:
+            line[direction] = summarise(counts.ranks())
+    return line
+
+
+def _summary(embeddings: Embeddings) -> dict[str, Any]:
+    """What was evaluated: protocol, counts, and the stamp "complete" or "n of N"."""
+    videos, all_videos = embeddings.about["coverage"]["videos"]
+    captions, all_captions = embeddings.about["coverage"]["captions"]
+    stamp = "complete"
+    if (videos, captions) != (all_videos, all_captions):
+        stamp = f"{videos} of {all_videos} videos, {captions} of {all_captions} captions"
     return {
         "schema": SCHEMA,
-        **to_plain(found.about),
-        "protocol": found.about.get("protocol"),
+        **to_plain(embeddings.about),
+        "protocol": embeddings.about.get("protocol"),
         "stamp": stamp,
-        "num_captions": len(found.captions),
-        "num_videos": len(found.ids),
+        "num_captions": len(embeddings.captions),
+        "num_videos": len(embeddings.ids),
     }
 
 
 def _headline(
-    there: Counts, back: Counts, extra_P2: torch.Tensor, captions: int, resamples: int
-) -> tuple[dict, dict]:
+    text_to_video: Counts,
+    video_to_text: Counts,
+    extra_P2: torch.Tensor,
+    captions: int,
+    resamples: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """({"t2v", "v2t"}, their intervals): the numbers of the raw row."""
-    precision_C = average_precision(there, torch.cat([torch.arange(captions), extra_P2[:, 0]]))
-    ranks = {"t2v": there.ranks()[:captions], "v2t": back.ranks()}
-    numbers = {way: summarise(ranks_Q) for way, ranks_Q in ranks.items()}
+    query_P = torch.cat([torch.arange(captions), extra_P2[:, 0]])
+    precision_C = average_precision(text_to_video, query_P)
+    ranks = {"t2v": text_to_video.ranks()[:captions], "v2t": video_to_text.ranks()}
+    numbers = {direction: summarise(ranks_Q) for direction, ranks_Q in ranks.items()}
     numbers["t2v"]["mAP"] = 100 * float(precision_C.mean())
-    spread = (
-        {way: intervals(ranks_Q, resamples) for way, ranks_Q in ranks.items()} if resamples else {}
-    )
-    if resamples:
-        spread["t2v"]["mAP"] = mean_interval(100 * precision_C, resamples)
-    return numbers, spread
+    if not resamples:
+        return numbers, {}
+    confidence = {direction: intervals(ranks_Q, resamples) for direction, ranks_Q in ranks.items()}
+    confidence["t2v"]["mAP"] = mean_interval(100 * precision_C, resamples)
+    return numbers, confidence
 
 
-def whole(source: CosineSimilarity) -> torch.Tensor:
-    """sims_CV: the whole matrix, for a metric that cannot do without."""
-    sims_CV = torch.empty(source.shape, dtype=source.dtype)
+def full_matrix(source: CosineSimilarity) -> torch.Tensor:
+    """similarity_CV: the whole matrix, for a metric that needs it at once."""
+    similarity_CV = torch.empty(source.shape, dtype=source.dtype)
     for rows, columns, tile_RK in tiles(source):
-        sims_CV[rows, columns] = tile_RK
-    return sims_CV
+        similarity_CV[rows, columns] = tile_RK
+    return similarity_CV
