@@ -17,38 +17,43 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from parse_config import ConfigError, cli_entry
-from scripts.retrieval.query_encoder import Queries
-from scripts.retrieval.search_index import SearchIndex, place
+from scripts.retrieval.query_encoder import QueryEncoder
+from scripts.retrieval.search_index import SearchIndex, describe
 
 
-def main(given: argparse.Namespace):
-    """Answer one query, or serve."""
-    began = time.perf_counter()
-    index = SearchIndex(given.index)
-    queries = Queries(index.checkpoint(given.resume), given.device)
-    loaded = time.perf_counter()
-    if given.serve:
+def main(args: argparse.Namespace) -> None:
+    """Answer one query, or serve the page."""
+    start_time = time.perf_counter()
+    index = SearchIndex(args.index)
+    query_encoder = QueryEncoder(index.checkpoint(args.resume), args.device)
+    loaded_time = time.perf_counter()
+    if args.serve:
         from scripts.retrieval.server import serve
 
-        serve(index, queries, given.port)
+        serve(index, query_encoder, args.port)
         return
-    query_E = queries.video(given.video) if given.video else queries.text(given.text)
-    encoded = time.perf_counter()
-    hits = index.search(query_E, given.k, given.best_of_each)
-    found = time.perf_counter()
-    if given.json:
+    if args.video:
+        query_E = query_encoder.encode_video(args.video)
+    else:
+        query_E = query_encoder.encode_text(args.text)
+    encoded_time = time.perf_counter()
+    hits = index.search(query_E, args.k, args.best_of_each)
+    searched_time = time.perf_counter()
+    if args.json:
         print(json.dumps(hits, indent=1))
         return
     for number, hit in enumerate(hits, 1):
-        print(f"{number:3d}  {hit['score']:7.4f}  {place(hit)}".encode(errors="replace").decode())
+        line = f"{number:3d}  {hit['score']:7.4f}  {describe(hit)}"
+        print(line.encode(errors="replace").decode())  # names of files need not be valid UTF-8
     print(
-        f"model loaded in {loaded - began:.2f} s, query encoded in {1e3 * (encoded - loaded):.1f} ms, {len(index):,} "
-        f"rows searched in {1e3 * (found - encoded):.1f} ms"
+        f"model loaded in {loaded_time - start_time:.2f} s, "
+        f"query encoded in {1e3 * (encoded_time - loaded_time):.1f} ms, "
+        f"{len(index):,} rows searched in {1e3 * (searched_time - encoded_time):.1f} ms"
     )
 
 
 @cli_entry
-def cli(argv: list[str] | None = None):
+def cli(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -69,14 +74,14 @@ def cli(argv: list[str] | None = None):
     parser.add_argument("--json", action="store_true", help="print the answers as JSON")
     parser.add_argument("--serve", action="store_true", help="a page at http://127.0.0.1:PORT/")
     parser.add_argument("--port", type=int, default=8000, help="of --serve (default: 8000; 0: any)")
-    given = parser.parse_intermixed_args(argv)
-    if sum((given.text is not None, given.video is not None, given.serve)) != 1:
+    args = parser.parse_intermixed_args(argv)
+    if sum((args.text is not None, args.video is not None, args.serve)) != 1:
         raise ConfigError("one thing is needed: a text in quotes, --video FILE or --serve")
-    if given.text is not None and not given.text.strip():
+    if args.text is not None and not args.text.strip():
         raise ConfigError("the text is empty; say what to look for")
-    if given.k < 1:
-        raise ConfigError(f"-k: {given.k} is given, 1 or more is needed")
-    main(given)
+    if args.k < 1:
+        raise ConfigError(f"-k: {args.k} is given, 1 or more is needed")
+    main(args)
 
 
 if __name__ == "__main__":

@@ -1,97 +1,98 @@
-"""From rows to features: read, encode, write; and what process 0 does for all. B clips or texts, E joint width."""
+"""Rows -> features: read, encode, write. B clips or texts, E joint width."""
 
 import argparse
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data_loader.base import TextVideoDataset
+from data_loader.decode.clip_reader import ClipReader
 from model.miles import MILES
 from parse_config import UserError
-from scripts.retrieval.clip_dataset import Clips, Part, plan, read_clips, read_texts
-from scripts.retrieval.feature_writer import Store
+from scripts.retrieval.clip_dataset import Batch, Clips, plan_batches, read_clips, read_texts
+from scripts.retrieval.feature_writer import FeatureWriter
 from trainer.batches import move
-from trainer.distributed import gather_objects, rank
+from trainer.distributed import rank
 from trainer.precision import Precision
 
-
-def parts(
-    store: Store, model: MILES, sets: list[Any], shards: list[int], given: argparse.Namespace
-) -> Iterator[Part]:
-    """The rows of `shards`, read."""
-    batches = plan(shards, len(store.rows), store.shard_rows, given.batch)
-    if given.texts:
-        return read_texts(store.rows, batches, store.shard_rows)
-    clips = Clips(store.rows, model.clip_reader, sets, bool(given.segments))
-    return read_clips(clips, batches, store.shard_rows, given.workers)
+Inputs = Tensor | list[str]  # video_BTCHW, or B texts
 
 
-def fill(store: Store, encode: Callable[[Any], Tensor], parts: Iterator[Part], shards: int):
-    """Encode and write, shard after shard."""
+def read_batches(
+    writer: FeatureWriter,
+    model: MILES,
+    datasets: Sequence[TextVideoDataset],
+    shards: list[int],
+    args: argparse.Namespace,
+) -> Iterator[Batch]:
+    """Reads the rows of `shards`; args: those of scripts/extract.py."""
+    planned = plan_batches(shards, len(writer.rows), writer.shard_rows, args.batch)
+    if args.texts:
+        return read_texts(writer.rows, planned, writer.shard_rows)
+    assert isinstance(model.clip_reader, ClipReader), "load_model sets it"
+    clips = Clips(writer.rows, model.clip_reader, datasets, segmented=bool(args.segments))
+    return read_clips(clips, planned, writer.shard_rows, args.workers)
+
+
+def write_features(
+    writer: FeatureWriter,
+    encode: Callable[[Inputs], Tensor],
+    batches: Iterator[Batch],
+    num_shards: int,
+) -> None:
+    """Encodes the batches and writes shard after shard. Raises UserError for features that are not finite."""
     features: dict[int, np.ndarray] = {}
     bad: dict[int, str] = {}
-    with tqdm(total=shards, desc="shards", disable=bool(rank()), leave=False) as bar:
-        for part in parts:
-            if part.numbers:
-                x_BE = encode(part.clips).float().cpu()
+    with tqdm(total=num_shards, desc="shards", disable=rank() != 0, leave=False) as bar:
+        for batch in batches:
+            if batch.numbers:
+                x_BE = encode(batch.inputs).float().cpu()
                 if not x_BE.isfinite().all():
                     raise UserError(
                         "the features are not finite; try --precision fp32, or another checkpoint"
                     )
-                features.update(zip(part.numbers, x_BE.numpy()))
-            bad.update(part.bad)
-            if part.last:
-                store.put(part.shard, features, bad)
-                features, bad = {}, {}
+                features.update(zip(batch.numbers, x_BE.numpy()))
+            bad.update(batch.bad)
+            if batch.ends_shard:
+                writer.write_shard(batch.shard, features, bad)
+                features = {}
+                bad = {}
                 bar.update()
 
 
-def encoder(model: MILES, given: argparse.Namespace) -> Callable[[Any], Tensor]:
-    """Clips or texts -> x_BE. On the CPU one at a time, so that no feature depends on its company (see
-    trainer/evaluation/extractor.py)."""
-    precision = Precision(given.precision, model.device)
+def make_encoder(model: MILES, precision_name: str) -> Callable[[Inputs], Tensor]:
+    """A function that embeds clips or texts -> x_BE.
+
+    On the CPU it embeds one at a time, so that no feature depends on the others of its batch (see
+    trainer/evaluation/extractor.py).
+    """
+    precision = Precision(precision_name, model.device)
+
+    def encode_chunk(inputs: Inputs) -> Tensor:
+        if isinstance(inputs, Tensor):
+            return model.encode_video(inputs.to(model.device, non_blocking=True))[0]
+        return model.encode_text(move(model.tokenize(inputs), model.device))
 
     @torch.no_grad()
-    def encode(things: Any) -> Tensor:
-        size = 1 if model.device.type == "cpu" else len(things)
+    def encode(inputs: Inputs) -> Tensor:
+        chunk_size = len(inputs)
+        if model.device.type == "cpu":
+            chunk_size = 1
         with precision.autocast():
-            return torch.cat(
-                [one(things[start : start + size]) for start in range(0, len(things), size)]
-            )
-
-    def one(things: Any) -> Tensor:
-        return (
-            model.encode_text(move(model.tokenize(things), model.device))
-            if given.texts
-            else model.encode_video(things.to(model.device, non_blocking=True))[0]
-        )
+            chunks = [
+                encode_chunk(inputs[start : start + chunk_size])
+                for start in range(0, len(inputs), chunk_size)
+            ]
+            return torch.cat(chunks)
 
     return encode
 
 
-def width(model: MILES) -> int:
-    """Of the joint space."""
-    return (
-        model.settings["projection_dim"]
-        if model.settings["projection"]
-        else model.video_model.embed_dim
-    )
-
-
-def on_main(work: Callable[[], Any]) -> Any:
-    """What `work` gives on process 0, on all processes; if it raises a user's mistake, all end and only 0 says it."""
-    result, error = None, None
-    if rank() == 0:
-        try:
-            result = work()
-        except (UserError, OSError) as mistake:
-            error = mistake
-    result, failed = gather_objects((result, error is not None))[0]
-    if error:
-        raise error
-    if failed:
-        raise SystemExit(2)
-    return result
+def joint_width(model: MILES) -> int:
+    """E, the width of the model's embeddings."""
+    if model.settings["projection"]:
+        return model.settings["projection_dim"]
+    return model.video_model.embed_dim

@@ -1,4 +1,4 @@
-"""What is asked of faiss: indices of three kinds over unit vectors, by inner product. N rows, E width."""
+"""faiss indices of three kinds over unit vectors, by inner product. N rows, E width."""
 
 import math
 from typing import Any
@@ -8,16 +8,15 @@ import numpy as np
 from parse_config import UserError
 
 KINDS = ("flat", "ivf", "hnsw")
-EFFORT = {
-    "ivf": "nprobe",
-    "hnsw": "efSearch",
-}  # what an approximate index looks at more of for a better recall
-LINKS, BUILD = 32, 80  # of HNSW: neighbours a row, candidates while building
-SAMPLE = 64  # rows a cell that IVF is trained on; faiss asks for 39 at least
+EFFORT_OPTION = {"ivf": "nprobe", "hnsw": "efSearch"}  # raised for a better recall
+HNSW_LINKS = 32  # neighbours per row
+HNSW_BUILD_CANDIDATES = 80
+IVF_ROWS_PER_CELL = 64  # that it is trained on; faiss warns below 39
+IVF_MIN_ROWS_PER_CELL = 39
 
 
-def faiss() -> Any:
-    """The module, or UserError with the remedy."""
+def import_faiss() -> Any:
+    """The faiss module. Raises UserError with the remedy where it is not installed."""
     try:
         import faiss
     except ImportError:
@@ -27,40 +26,58 @@ def faiss() -> Any:
     return faiss
 
 
-def normalised(x_NE: np.ndarray) -> np.ndarray:
-    """float32, each row of length 1 (zeros stay zeros)."""
+def normalize(x_NE: np.ndarray) -> np.ndarray:
+    """Scales each row to length 1 (zeros stay zeros) -> float32 (N, E)."""
     x_NE = np.asarray(x_NE, np.float32)
     return x_NE / np.maximum(np.linalg.norm(x_NE, axis=1, keepdims=True), 1e-12)
 
 
-def make(kind: str, rows_NE: np.ndarray) -> Any:
-    """An index of that kind with the rows in it, in main memory; trained on the GPUs that faiss has."""
-    module, (count, width) = faiss(), rows_NE.shape
-    if kind == "hnsw":  # has no GPU form
-        index = module.IndexHNSWFlat(width, LINKS, module.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = BUILD
-    elif kind == "flat":
-        index = module.IndexFlatIP(width)
+def build_index(kind: str, rows_NE: np.ndarray) -> Any:
+    """An index of `kind` that holds the rows, in main memory; trained on the GPUs that faiss has."""
+    width = rows_NE.shape[1]
+    if kind == "flat":
+        index = import_faiss().IndexFlatIP(width)
+    elif kind == "hnsw":
+        index = _empty_hnsw(width)
     else:
-        cells = max(1, min(round(4 * math.sqrt(count)), count // 39))
-        index = module.IndexIVFFlat(
-            module.IndexFlatIP(width), width, cells, module.METRIC_INNER_PRODUCT
-        )
-        worker, step = on_gpus(index), max(1, count // (SAMPLE * cells))
-        worker.train(np.ascontiguousarray(rows_NE[::step]))
-        index = module.index_gpu_to_cpu(worker) if worker is not index else index
+        index = _trained_ivf(rows_NE)
     index.add(rows_NE)
     return index
 
 
-def on_gpus(index: Any) -> Any:
+def _empty_hnsw(width: int) -> Any:
+    faiss = import_faiss()
+    index = faiss.IndexHNSWFlat(width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = HNSW_BUILD_CANDIDATES
+    return index
+
+
+def _trained_ivf(rows_NE: np.ndarray) -> Any:
+    """An empty IVF index with about 4 sqrt(N) cells, trained on evenly spaced rows."""
+    faiss = import_faiss()
+    num_rows, width = rows_NE.shape
+    num_cells = max(1, min(round(4 * math.sqrt(num_rows)), num_rows // IVF_MIN_ROWS_PER_CELL))
+    index = faiss.IndexIVFFlat(
+        faiss.IndexFlatIP(width), width, num_cells, faiss.METRIC_INNER_PRODUCT
+    )
+    stride = max(1, num_rows // (IVF_ROWS_PER_CELL * num_cells))
+    gpu_index = to_gpus(index)
+    gpu_index.train(np.ascontiguousarray(rows_NE[::stride]))
+    if gpu_index is index:
+        return index
+    return faiss.index_gpu_to_cpu(gpu_index)
+
+
+def to_gpus(index: Any) -> Any:
     """A copy of a flat or IVF index on all GPUs that faiss has; `index` itself if it has none."""
-    module = faiss()
-    return module.index_cpu_to_all_gpus(index) if module.get_num_gpus() > 0 else index
+    faiss = import_faiss()
+    if faiss.get_num_gpus() > 0:
+        return faiss.index_cpu_to_all_gpus(index)
+    return index
 
 
-def set_effort(index: Any, kind: str, effort: int):
-    """How much an approximate index looks at."""
+def set_effort(index: Any, kind: str, effort: int) -> None:
+    """Sets how many cells (ivf) or candidates (hnsw) an approximate index compares per query."""
     if kind == "ivf":
         index.nprobe = effort
     elif kind == "hnsw":

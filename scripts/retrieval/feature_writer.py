@@ -1,7 +1,7 @@
-"""The folder of features while it is being made (see features.py): begin or go on, shard by shard, finish.
+"""Writes a folder of features (see features.py): begin or resume, shard by shard, finish.
 
-A shard is there or not: the file of its features appears last, by renaming. So whatever is killed, whenever, what is
-there is right, and the next run makes what is not.
+The features of a shard are the last file of it that is written, atomically: a shard exists and is complete, or does
+not exist. Whenever a run is killed, the next one extracts the shards that are missing.
 """
 
 import json
@@ -11,127 +11,148 @@ from typing import Any
 import numpy as np
 
 from parse_config import UserError
-from scripts.retrieval.features import FORMAT, Row, load, read_lines, save, write_json, write_lines
+from scripts.retrieval.features import (
+    FORMAT_VERSION,
+    Row,
+    load_shard,
+    read_lines,
+    save_shard,
+    write_lines,
+)
 from trainer import lock
+from trainer.files import write_json
 
-OURS = {"manifest.json", "rows.jsonl", "shards", "ids.jsonl", "bad_files.jsonl"}
-PLACE = ("set", "index", "reason")  # of a row: where it is read, which is nobody else's business
+FILE_NAMES = {"manifest.json", "rows.jsonl", "shards", "ids.jsonl", "bad_files.jsonl"}
+INTERNAL_KEYS = ("set", "index", "reason")  # of a row: how it is read; left out of ids.jsonl
 
 
-class Store:
-    """One folder, shards of `shard_rows` rows in files of the kind `files`, features of `width`. Raises UserError."""
+class FeatureWriter:
+    """One folder of features (E,) with `width` E, in shards of `shard_rows` rows and format `shard_format`.
 
-    def __init__(self, folder: Path, files: str, shard_rows: int, width: int):
-        self.folder, self.files, self.shard_rows, self.width = folder, files, shard_rows, width
+    `rows` is empty until `read_pending`.
+    """
+
+    def __init__(self, folder: Path, shard_format: str, shard_rows: int, width: int) -> None:
+        self.folder = folder
+        self.shard_format = shard_format
+        self.shard_rows = shard_rows
+        self.width = width
         self.rows: list[Row] = []
 
-    def open(self, identity: dict[str, Any]) -> bool:
-        """Whether there is something to go on with; an error if it was begun otherwise. For one process."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"{self.folder}: is a file; give a folder for the features")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        strange = sorted(
-            path.name
-            for path in self.folder.iterdir()
-            if path.name not in OURS and path.name[0] != "."
-        )
-        if strange:
-            raise UserError(
-                f"{self.folder}: holds other files ({strange[0]}); give a folder of its own"
-            )
-        lock.acquire(self.folder)
-        (self.folder / "shards").mkdir(exist_ok=True)
-        manifest = self.folder / "manifest.json"
-        if not manifest.is_file():
-            return False
-        there = json.loads(manifest.read_text(encoding="utf-8"))
-        for key, value in {
-            "format": FORMAT,
-            **identity,
-            "files": self.files,
-            "shard_rows": self.shard_rows,
-        }.items():
-            if (
-                key != "checkpoint" and there.get(key) != value
-            ):  # the same weights may lie elsewhere by now
-                raise UserError(
-                    f"{self.folder}: was begun with {key} {there.get(key)!r}, now it is {value!r}; give "
-                    "what it was begun with, or another folder"
-                )
-        return True
-
-    def begin(self, identity: dict[str, Any], rows: list[Row]):
-        """Write down what is to be done; the manifest last. For one process."""
-        write_lines(self.folder / "rows.jsonl", rows)
-        write_json(
-            self.folder / "manifest.json",
-            {
-                "format": FORMAT,
-                **identity,
-                "files": self.files,
-                "shard_rows": self.shard_rows,
-                "complete": False,
-            },
-        )
-
-    def look(self) -> list[int]:
-        """Read the rows; the numbers of the shards that are not there yet."""
-        self.rows = read_lines(self.folder / "rows.jsonl")
-        return [shard for shard in range(self.shards) if not self.path(shard).is_file()]
+    @property
+    def manifest_path(self) -> Path:
+        """Path of manifest.json."""
+        return self.folder / "manifest.json"
 
     @property
-    def shards(self) -> int:
-        """How many there will be."""
+    def num_shards(self) -> int:
+        """Number of shards of the complete folder."""
         return -(-len(self.rows) // self.shard_rows)
 
     def path(self, shard: int) -> Path:
-        """Where the features of a shard are."""
-        return self.folder / "shards" / f"{shard:05d}.{self.files}"
+        """Path of the features of a shard."""
+        return self.folder / "shards" / f"{shard:05d}.{self.shard_format}"
 
-    def put(self, shard: int, features: dict[int, np.ndarray], bad: dict[int, str]):
-        """Write one shard: features (E,) or why there are none, by number of row; every row exactly once."""
-        numbers = range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, len(self.rows)))
+    def row_numbers(self, shard: int) -> range:
+        """Numbers of the rows of a shard."""
+        start = shard * self.shard_rows
+        return range(start, min(start + self.shard_rows, len(self.rows)))
+
+    def open(self, identity: dict[str, Any]) -> bool:
+        """Makes and locks the folder -> whether an earlier run began it. Called by one process.
+
+        identity: what decides the features. Raises UserError if the folder holds other files, or was begun with
+        another identity.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder}: is a file; give a folder for the features")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(path.name for path in self.folder.iterdir())
+        foreign = [name for name in names if name not in FILE_NAMES and name[0] != "."]
+        if foreign:
+            raise UserError(
+                f"{self.folder}: holds other files ({foreign[0]}); give a folder of its own"
+            )
+        lock.acquire(self.folder)
+        (self.folder / "shards").mkdir(exist_ok=True)
+        if not self.manifest_path.is_file():
+            return False
+        self._check_manifest(self._manifest_head(identity))
+        return True
+
+    def begin(self, identity: dict[str, Any], rows: list[Row]) -> None:
+        """Writes the rows to extract, then the manifest. Called by one process."""
+        write_lines(self.folder / "rows.jsonl", rows)
+        manifest = {**self._manifest_head(identity), "complete": False}
+        write_json(self.manifest_path, manifest, indent=1)
+
+    def read_pending(self) -> list[int]:
+        """Reads the rows -> the numbers of the shards that are still to be written."""
+        self.rows = read_lines(self.folder / "rows.jsonl")
+        return [shard for shard in range(self.num_shards) if not self.path(shard).is_file()]
+
+    def write_shard(self, shard: int, features: dict[int, np.ndarray], bad: dict[int, str]) -> None:
+        """Writes one shard: by row number, its features (E,) or why it could not be read."""
+        numbers = self.row_numbers(shard)
         assert sorted([*features, *bad]) == list(numbers), (
             f"shard {shard}: not every row came exactly once"
         )
-        kept = [features[number] for number in numbers if number in features]
-        write_json(
-            self.path(shard).with_suffix(".json"),
-            {"bad": [[number, bad[number]] for number in sorted(bad)]},
-        )
-        save(self.path(shard), np.stack(kept) if kept else np.zeros((0, self.width), np.float32))
+        features_nE = np.zeros((0, self.width), np.float32)
+        if features:
+            features_nE = np.stack([features[number] for number in sorted(features)])
+        bad_rows = [[number, bad[number]] for number in sorted(bad)]
+        write_json(self.path(shard).with_suffix(".json"), {"bad": bad_rows}, indent=1)
+        save_shard(self.path(shard), features_nE)
 
     def finish(self) -> tuple[int, int]:
-        """Write ids.jsonl, bad_files.jsonl and the manifest's end -> (rows, bad). For one process."""
-        bad: dict[int, str] = {}
-        for shard in range(self.shards):
-            listed = json.loads(self.path(shard).with_suffix(".json").read_text(encoding="utf-8"))[
-                "bad"
-            ]
-            numbers = range(
-                shard * self.shard_rows, min((shard + 1) * self.shard_rows, len(self.rows))
-            )
-            assert len(load(self.path(shard))) + len(listed) == len(numbers), (
-                f"{self.path(shard)}: is not whole"
-            )
-            bad.update(dict(listed))
-        public = [
-            {key: value for key, value in row.items() if key not in PLACE} for row in self.rows
+        """Writes ids.jsonl, bad_files.jsonl and the complete manifest -> (rows, bad rows). Called by one process."""
+        bad = self._read_bad_rows()
+        public_rows = [
+            {key: value for key, value in row.items() if key not in INTERNAL_KEYS}
+            for row in self.rows
         ]
-        write_lines(
-            self.folder / "ids.jsonl",
-            (row for number, row in enumerate(public) if number not in bad),
-        )
-        write_lines(
-            self.folder / "bad_files.jsonl",
-            ({**public[number], "reason": bad[number]} for number in bad),
-        )
-        manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        counts = {
+        extracted = [row for number, row in enumerate(public_rows) if number not in bad]
+        unreadable = [{**public_rows[number], "reason": bad[number]} for number in bad]
+        write_lines(self.folder / "ids.jsonl", extracted)
+        write_lines(self.folder / "bad_files.jsonl", unreadable)
+        manifest = {
+            **json.loads(self.manifest_path.read_text(encoding="utf-8")),
             "complete": True,
             "width": self.width,
-            "rows": len(self.rows) - len(bad),
+            "rows": len(extracted),
             "bad": len(bad),
         }
-        write_json(self.folder / "manifest.json", {**manifest, **counts})
-        return counts["rows"], counts["bad"]
+        write_json(self.manifest_path, manifest, indent=1)
+        return len(extracted), len(bad)
+
+    def _manifest_head(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """The fields of the manifest that an unfinished run already has."""
+        return {
+            "format": FORMAT_VERSION,
+            **identity,
+            "files": self.shard_format,
+            "shard_rows": self.shard_rows,
+        }
+
+    def _check_manifest(self, expected: dict[str, Any]) -> None:
+        """Raises UserError if the folder was begun with other fields than `expected`."""
+        manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        for key, value in expected.items():
+            if key == "checkpoint":  # the same weights may have moved; their hash is compared
+                continue
+            if manifest.get(key) != value:
+                raise UserError(
+                    f"{self.folder}: was begun with {key} {manifest.get(key)!r}, now it is {value!r}; give "
+                    "what it was begun with, or another folder"
+                )
+
+    def _read_bad_rows(self) -> dict[int, str]:
+        """Row number -> why it could not be read, over all shards, after checking that each is complete."""
+        bad: dict[int, str] = {}
+        for shard in range(self.num_shards):
+            path = self.path(shard)
+            report = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            num_rows = len(load_shard(path)) + len(report["bad"])
+            assert num_rows == len(self.row_numbers(shard)), f"{path}: is not whole"
+            bad.update(dict(report["bad"]))
+        return bad

@@ -1,6 +1,8 @@
-"""Files of an index's rows for the page: the file itself, a picture of a moment, a moving preview.
+"""Files of an index's rows for the page: the file itself, a picture of its middle frame, an animated preview.
 
-By number of row only: nothing that the browser sends becomes a path."""
+Files are asked for by row number only: nothing that the browser sends becomes a path. T frames, C channels, H height,
+W width.
+"""
 
 import functools
 import io
@@ -16,134 +18,139 @@ from data_loader.frames import pick
 from data_loader.reader import BrokenVideo, read_clip
 from scripts.retrieval.features import Row
 
-TYPES = {
+VIDEO_TYPES = {
     ".mp4": "video/mp4",
     ".m4v": "video/mp4",
     ".mov": "video/mp4",
     ".webm": "video/webm",
     ".ogv": "video/ogg",
     ".mkv": "video/webm",
-}  # that browsers can play, if they like what is in it
-SIDE, PREVIEW, PAUSE = (
-    320,
-    8,
-    250,
-)  # pixels of the longer side; frames of a preview, milliseconds each
+}  # containers that browsers can play, depending on the codecs in them
+MAX_SIDE = 320  # pixels of a picture's longer side
+PREVIEW_FRAMES = 8
+PREVIEW_FRAME_MS = 250
 DEADLINE = 20.0  # seconds for reading a picture
 
 
-class Files:
-    """The files of `rows`. FileNotFoundError for a number that is none, or a file that is not what was indexed."""
+class MediaFiles:
+    """The files of an index's rows.
 
-    def __init__(self, rows: list[Row]):
+    Raises FileNotFoundError for a number that is no row, and for a file that is not the one that was indexed.
+    """
+
+    def __init__(self, rows: list[Row]) -> None:
         self.rows = rows
         self.picture = functools.lru_cache(2000)(self._picture)
         self.preview = functools.lru_cache(100)(self._preview)
 
     def row(self, number: int) -> Row:
-        """That row, if it is one of a file whose place is still the one it was indexed at."""
+        """The row, if it has a file whose path, links resolved, is still the one that was indexed."""
         if not 0 <= number < len(self.rows) or "path" not in self.rows[number]:
             raise FileNotFoundError(f"row {number}")
         row = self.rows[number]
-        known = (
-            os.path.splitext(row["real"])[1].lower() in MEDIA_EXTENSIONS
-            or os.path.splitext(row["real"])[1] == ""
-        )
-        if not known or os.path.realpath(row["path"]) != row["real"]:
+        suffix = os.path.splitext(row["real"])[1]
+        is_media = suffix == "" or suffix.lower() in MEDIA_EXTENSIONS
+        if not is_media or os.path.realpath(row["path"]) != row["real"]:
             raise FileNotFoundError(f"row {number}")
         return row
 
     def open(self, number: int) -> tuple[BinaryIO, int, str]:
-        """(the open file, its bytes, its type) of a row that a browser may play; no link in the last place is followed,
-        and no pipe or device opened."""
+        """Opens the file of a row that browsers can play -> (file, size in bytes, content type).
+
+        A link in the last part of the path is not followed, and no pipe or device is opened.
+        """
         row = self.row(number)
-        kind = TYPES.get(os.path.splitext(row["real"])[1].lower())
-        if kind is None:
+        content_type = VIDEO_TYPES.get(os.path.splitext(row["real"])[1].lower())
+        if content_type is None:
             raise FileNotFoundError(f"row {number}")
-        file = os.fdopen(
-            os.open(row["real"], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
-        )
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        file = os.fdopen(os.open(row["real"], flags), "rb")
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             file.close()
             raise FileNotFoundError(f"row {number}")
-        return file, facts.st_size, kind
+        return file, status.st_size, content_type
 
     def form(self, row: Row) -> str:
-        """ "video" (a browser may play it), "preview" (it cannot), "picture" or "text"."""
+        """How the page shows a row: "video" (browsers can play it), "preview" (they cannot), "picture" or "text"."""
         if "path" not in row:
             return "text"
         suffix = os.path.splitext(row["path"])[1].lower()
-        return (
-            "video"
-            if suffix in TYPES
-            else "picture"
-            if suffix in IMAGE_EXTENSIONS or not suffix
-            else "preview"
-        )
+        if suffix in VIDEO_TYPES:
+            return "video"
+        if suffix in IMAGE_EXTENSIONS or not suffix:
+            return "picture"
+        return "preview"
 
     def _picture(self, number: int) -> bytes:
         """JPEG of the middle frame of a row."""
-        return self._encoded([self._frames(number, 1)[0]], "JPEG", quality=85)
+        picture = self._frames(number, 1)[0]
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=85)
+        return buffer.getvalue()
 
     def _preview(self, number: int) -> bytes:
-        """WebP that shows some frames of a row one after another, for ever."""
-        pictures = self._frames(number, PREVIEW)
-        return self._encoded(
-            pictures,
+        """Animated WebP of some frames of a row, in a loop."""
+        pictures = self._frames(number, PREVIEW_FRAMES)
+        buffer = io.BytesIO()
+        pictures[0].save(
+            buffer,
             "WEBP",
             save_all=True,
             append_images=pictures[1:],
-            duration=PAUSE,
+            duration=PREVIEW_FRAME_MS,
             loop=0,
             quality=75,
         )
+        return buffer.getvalue()
 
     def _frames(self, number: int, count: int) -> list[Image.Image]:
+        """Up to `count` evenly spaced frames of a row, scaled down."""
         row = self.row(number)
+
+        def choose_frames(length: int) -> list[int]:
+            return pick(length, min(count, length))
+
         try:
             clip_TCHW, _ = read_clip(
                 row["real"],
-                lambda length: pick(length, min(count, length)),
+                choose_frames,
                 start=row["start"],
                 end=row["end"],
                 deadline=DEADLINE,
             )
         except (BrokenVideo, OSError):
             raise FileNotFoundError(f"row {number}") from None
-        pictures = [
-            Image.fromarray(np.ascontiguousarray(picture))
-            for picture in clip_TCHW.permute(0, 2, 3, 1).numpy()
-        ]
-        for picture in pictures:
-            picture.thumbnail((SIDE, SIDE))
+        pictures = []
+        for frame_HWC in clip_TCHW.permute(0, 2, 3, 1).numpy():
+            picture = Image.fromarray(np.ascontiguousarray(frame_HWC))
+            picture.thumbnail((MAX_SIDE, MAX_SIDE))
+            pictures.append(picture)
         return pictures
 
-    @staticmethod
-    def _encoded(pictures: list[Image.Image], kind: str, **how) -> bytes:
-        into = io.BytesIO()
-        pictures[0].save(into, kind, **how)
-        return into.getvalue()
 
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """The Range header of a request for a file of `size` bytes -> (first byte, one past the last).
 
-def span(header: str | None, size: int) -> tuple[int, int] | None:
-    """The Range header of a file of `size` bytes -> (first, one past the last), or None for the whole of it (also for
-    several ranges at once, as RFC 9110 allows). Raises ValueError for a range that the file does not have."""
-    unit, _, asked = (header or "").partition("=")
-    first, dash, last = asked.strip().partition("-")
-    if (
-        unit.strip().lower() != "bytes"
-        or not dash
-        or not (first + last).isascii()
-        or not (first + last).isdigit()
-    ):
+    None for the whole file, also for several ranges at once, as RFC 9110 allows. Raises ValueError for a range that the
+    file does not have.
+    """
+    unit, _, byte_range = (header or "").partition("=")
+    first, dash, last = byte_range.strip().partition("-")
+    digits = first + last
+    if unit.strip().lower() != "bytes" or not dash:
         return None
-    if first:
-        start, end = int(first), min(int(last) + 1, size) if last else size
-        if last and int(last) < start:
-            return None
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    start, end = 0, size
+    if not first:  # the last bytes of the file
+        start = max(0, size - int(last))
     else:
-        start, end = max(0, size - int(last)), size
+        start = int(first)
+        if last:
+            end = min(int(last) + 1, size)
+            if int(last) < start:
+                return None
     if start >= end:
         raise ValueError(header)
     return start, end

@@ -1,4 +1,4 @@
-"""The model of a search: words or a file -> a vector, from any thread. E joint width."""
+"""Encodes search queries, a text or a file, from any thread. E joint width."""
 
 import threading
 from pathlib import Path
@@ -7,21 +7,22 @@ import numpy as np
 
 from model import load_model
 
-LONGEST = 1000  # characters of a text; the tokenizer cuts at much less
+MAX_CHARACTERS = 1000  # of a text; the tokenizer cuts at far fewer
 
 
-class Queries:
-    """The encoders of a checkpoint behind a lock: one query at a time."""
+class QueryEncoder:
+    """A checkpoint's model behind a lock: one query at a time."""
 
-    def __init__(self, checkpoint: str, device: str = "cpu"):
-        self._model, self._lock = load_model(checkpoint, device), threading.Lock()
+    def __init__(self, checkpoint: str, device: str = "cpu") -> None:
+        self._model = load_model(checkpoint, device)
+        self._lock = threading.Lock()
 
-    def text(self, words: str) -> np.ndarray:
-        """(E,) of a text."""
+    def encode_text(self, text: str) -> np.ndarray:
+        """Embeds a text -> (E,)."""
         with self._lock:
-            return self._model.encode_text([words.strip()[:LONGEST]])[0].cpu().numpy()
+            return self._model.encode_text([text.strip()[:MAX_CHARACTERS]])[0].cpu().numpy()
 
-    def video(self, path: Path) -> np.ndarray:
-        """(E,) of a whole video or picture. Raises BrokenVideo, FileNotFoundError."""
+    def encode_video(self, path: Path) -> np.ndarray:
+        """Embeds a video or picture, all of it -> (E,). Raises BrokenVideo, FileNotFoundError."""
         with self._lock:
             return self._model.embed_videos([path])[0].cpu().numpy()

@@ -1,11 +1,11 @@
-"""The page of scripts/search.py --serve: a search box, answers, clips that play from the right second.
+"""The page of scripts/search.py --serve: a search box, hits, clips that play from the right second.
 
     /                        the page
-    /api/search?q=&k=&best=  answers to a text, JSON            /api/like?row=&k=&best=  what is like a row
-    /picture/N  /preview/N   JPEG, moving WebP of row N         /video/N                 its file, by ranges
+    /api/search?q=&k=&best=  hits for a text, JSON              /api/like?row=&k=&best=  hits for a row's vector
+    /picture/N  /preview/N   JPEG, animated WebP of row N       /video/N                 its file, by ranges
 
-Bound to 127.0.0.1 and answering only to that name, so that no other page can make itself its host. Rows are numbers:
-no path comes in, so none that is not in the index goes out (see search_files).
+Bound to 127.0.0.1 and answering only to that name, so that no other page can use it under a name of its own. Rows are
+numbers: no path comes in, so no file that is not in the index goes out (see media.py).
 """
 
 import html
@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
+import numpy as np
+
 from parse_config import UserError
-from scripts.retrieval.media import Files, span
-from scripts.retrieval.query_encoder import Queries
+from scripts.retrieval.media import MediaFiles, parse_range
+from scripts.retrieval.query_encoder import QueryEncoder
 from scripts.retrieval.search_index import SearchIndex
 
 PAGE = Path(__file__).with_name("page.html")
 HOSTS = ("127.0.0.1", "localhost")
-BLOCK, MOST = 1 << 18, 100  # bytes read at once; answers at most
+BLOCK_SIZE = 1 << 18  # bytes read at once
+MAX_HITS = 100
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -33,43 +36,59 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+NOT_FOUND = "there is nothing here"
 
 
-class Bad(Exception):
-    """An answer that is none: status, and a word about it."""
+class RequestError(Exception):
+    """A request that gets an error as its answer: HTTP status and message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
 
 
-class Server(ThreadingHTTPServer):
-    """Ready to `serve_forever`; `url` is where it is. UserError if the port is taken."""
+class SearchServer(ThreadingHTTPServer):
+    """Serves the page over an index after `serve_forever`; `port` 0 is any free one.
+
+    Raises UserError if the port cannot be used.
+    """
 
     daemon_threads = True
 
-    def __init__(self, index: SearchIndex, queries: Queries, port: int):
-        self.index, self.queries, self.files = index, queries, Files(index.rows)
+    def __init__(self, index: SearchIndex, query_encoder: QueryEncoder, port: int) -> None:
+        self.index = index
+        self.query_encoder = query_encoder
+        self.files = MediaFiles(index.rows)
         self.faiss_lock = threading.Lock()
         try:
-            super().__init__((HOSTS[0], port), Handler)
+            super().__init__((HOSTS[0], port), RequestHandler)
         except (OSError, OverflowError) as error:
             raise UserError(
                 f"--port {port}: cannot be used ({error}); choose another, or 0 for any"
             ) from None
-        bare = HOSTS if self.server_port == 80 else ()
-        self.names = {*bare, *(f"{host}:{self.server_port}" for host in HOSTS)}
+        self.allowed_hosts = {f"{host}:{self.server_port}" for host in HOSTS}
+        if self.server_port == 80:  # browsers leave this port out
+            self.allowed_hosts.update(HOSTS)
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://{HOSTS[0]}:{self.server_port}/"
 
-    def answers(self, query_E: Any, asked: dict[str, str], began: float) -> dict[str, Any]:
-        """What the page shows: hits without their paths on disk, and milliseconds of encoding and of searching."""
-        encoded = time.perf_counter()
+    def search(
+        self, query_E: np.ndarray, parameters: dict[str, str], start_time: float
+    ) -> dict[str, Any]:
+        """Hits as the page shows them, without paths on disk, and milliseconds of encoding and of searching.
+
+        parameters: "k" and "best" of the request. start_time: when the encoding of the query began.
+        """
+        encoded_time = time.perf_counter()
         with self.faiss_lock:
-            hits = self.index.search(
-                query_E, min(MOST, max(1, number(asked.get("k", "10")))), asked.get("best") == "1"
-            )
-        done = time.perf_counter()
-        shown = [
+            k = min(MAX_HITS, max(1, parse_number(parameters.get("k", "10"))))
+            hits = self.index.search(query_E, k, best_of_each=parameters.get("best") == "1")
+        searched_time = time.perf_counter()
+        public_hits = [
             {
                 "row": hit["row"],
                 "score": round(hit["score"], 4),
@@ -81,160 +100,161 @@ class Server(ThreadingHTTPServer):
             for hit in hits
         ]
         return {
-            "hits": shown,
+            "hits": public_hits,
             "rows": len(self.index),
-            "encode_ms": round(1e3 * (encoded - began), 1),
-            "search_ms": round(1e3 * (done - encoded), 2),
+            "encode_ms": round(1e3 * (encoded_time - start_time), 1),
+            "search_ms": round(1e3 * (searched_time - encoded_time), 2),
         }
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One request. GET and HEAD alone."""
+class RequestHandler(BaseHTTPRequestHandler):
+    """Answers one request, GET or HEAD."""
 
-    protocol_version, server_version, sys_version = "HTTP/1.1", "search", ""
+    protocol_version = "HTTP/1.1"
+    server_version = "search"
+    sys_version = ""
     timeout = 30
-    server: Server
+    server: SearchServer
 
-    def do_GET(self):
-        """Answer, or say why not."""
+    def do_GET(self) -> None:
+        """Answers the request, or sends an error as JSON."""
         try:
-            if self.headers.get("Host", "") not in self.server.names:
-                raise Bad(403, "open it by its own address")
-            address = split(self.path)
-            first, _, rest = address.path.removeprefix("/").partition("/")
-            routes = {
-                "": self.page,
-                "api": self.api,
-                "picture": self.picture,
-                "preview": self.picture,
-                "video": self.video,
-            }
-            if first not in routes:
-                raise Bad(404, "there is nothing here")
-            asked = {name: values[0] for name, values in parse_qs(address.query).items()}
-            routes[first](first if first in ("picture", "preview") else rest, rest, asked)
-        except Bad as error:
-            self.reply(
-                error.args[0], json.dumps({"error": error.args[1]}).encode(), "application/json"
-            )
+            self._route()
+        except RequestError as error:
+            self._send_json(error.status, {"error": error.message})
         except FileNotFoundError:
-            self.reply(404, b'{"error": "there is nothing here"}', "application/json")
+            self._send_json(404, {"error": NOT_FOUND})
         except (ConnectionError, TimeoutError):
             self.close_connection = True  # the browser has seen enough
 
     do_HEAD = do_GET
 
-    def page(self, name: str, rest: str, asked: dict[str, str]):
-        """The page itself; its one script is allowed by a word that is new each time."""
-        if rest:
-            raise Bad(404, "there is nothing here")
-        word = secrets.token_urlsafe(16)
-        text = (
-            PAGE.read_text(encoding="utf-8")
-            .replace("{{word}}", word)
-            .replace(
-                "{{name}}",
-                html.escape(f"{self.server.index.folder.name}: {len(self.server.index):,} rows"),
-            )
-        )
-        self.reply(
-            200,
-            text.encode(),
-            "text/html; charset=utf-8",
-            {
-                "Content-Security-Policy": f"default-src 'none'; style-src 'nonce-{word}'; script-src 'nonce-{word}'; "
-                "connect-src 'self'; img-src 'self' data:; media-src 'self'; base-uri 'none'; "
-                "form-action 'none'; frame-ancestors 'none'"
-            },
-        )
+    def _route(self) -> None:
+        """Calls the handler of the first part of the path. Raises RequestError, FileNotFoundError."""
+        if self.headers.get("Host", "") not in self.server.allowed_hosts:
+            raise RequestError(403, "open it by its own address")
+        address = parse_address(self.path)
+        route, _, rest = address.path.removeprefix("/").partition("/")
+        parameters = {name: values[0] for name, values in parse_qs(address.query).items()}
+        if route == "":
+            self._send_page(rest)
+        elif route == "api":
+            self._send_hits(rest, parameters)
+        elif route == "picture":
+            self._send(200, self.server.files.picture(parse_number(rest)), "image/jpeg")
+        elif route == "preview":
+            self._send(200, self.server.files.preview(parse_number(rest)), "image/webp")
+        elif route == "video":
+            self._send_video(parse_number(rest))
+        else:
+            raise RequestError(404, NOT_FOUND)
 
-    def api(self, name: str, rest: str, asked: dict[str, str]):
-        """Answers as JSON."""
-        began = time.perf_counter()
-        if rest == "search":
-            if not asked.get("q", "").strip():
-                raise Bad(400, "say what to look for")
-            query_E = self.server.queries.text(asked["q"].encode(errors="replace").decode())
-        elif rest == "like":
-            row = number(asked.get("row", ""))
+    def _send_page(self, rest: str) -> None:
+        """Sends the page; its script and style are allowed by a nonce that is new each time."""
+        if rest:
+            raise RequestError(404, NOT_FOUND)
+        nonce = secrets.token_urlsafe(16)
+        index = self.server.index
+        title = html.escape(f"{index.folder.name}: {len(index):,} rows")
+        page = PAGE.read_text(encoding="utf-8")
+        page = page.replace("{{nonce}}", nonce).replace("{{title}}", title)
+        policy = (
+            f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
+            "connect-src 'self'; img-src 'self' data:; media-src 'self'; base-uri 'none'; "
+            "form-action 'none'; frame-ancestors 'none'"
+        )
+        headers = {"Content-Security-Policy": policy}
+        self._send(200, page.encode(), "text/html; charset=utf-8", headers)
+
+    def _send_hits(self, action: str, parameters: dict[str, str]) -> None:
+        """Sends the hits of a text ("search") or of what is like a row ("like") as JSON."""
+        start_time = time.perf_counter()
+        if action == "search":
+            text = parameters.get("q", "")
+            if not text.strip():
+                raise RequestError(400, "say what to look for")
+            valid_text = text.encode(errors="replace").decode()
+            query_E = self.server.query_encoder.encode_text(valid_text)
+        elif action == "like":
+            row = parse_number(parameters.get("row", ""))
             if not 0 <= row < len(self.server.index):
-                raise Bad(404, "there is no such row")
+                raise RequestError(404, "there is no such row")
             query_E = self.server.index.vector(row)
         else:
-            raise Bad(404, "there is nothing here")
-        self.reply(
-            200, json.dumps(self.server.answers(query_E, asked, began)).encode(), "application/json"
-        )
+            raise RequestError(404, NOT_FOUND)
+        self._send_json(200, self.server.search(query_E, parameters, start_time))
 
-    def picture(self, name: str, rest: str, asked: dict[str, str]):
-        """A row as a picture, still or moving."""
-        files = self.server.files
-        made = files.picture(number(rest)) if name == "picture" else files.preview(number(rest))
-        self.reply(200, made, "image/jpeg" if name == "picture" else "image/webp")
-
-    def video(self, name: str, rest: str, asked: dict[str, str]):
-        """A row's file, or the part that is asked for."""
-        file, size, kind = self.server.files.open(number(rest))
+    def _send_video(self, number: int) -> None:
+        """Sends a row's file, or the range of it that is asked for."""
+        file, size, content_type = self.server.files.open(number)
         with file:
             try:
-                part = span(self.headers.get("Range"), size)
+                byte_range = parse_range(self.headers.get("Range"), size)
             except ValueError:
-                self.reply(416, b"", kind, {"Content-Range": f"bytes */{size}"})
+                self._send(416, b"", content_type, {"Content-Range": f"bytes */{size}"})
                 return
-            start, end = part or (0, size)
-            headers = {"Content-Range": f"bytes {start}-{end - 1}/{size}"} if part else {}
-            self.head(
-                206 if part else 200, end - start, kind, {**headers, "Accept-Ranges": "bytes"}
-            )
+            headers = {"Accept-Ranges": "bytes"}
+            if byte_range is None:
+                status = 200
+                start, end = 0, size
+            else:
+                status = 206
+                start, end = byte_range
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+            self._send_headers(status, end - start, content_type, headers)
             file.seek(start)
             while start < end and self.command == "GET":
-                block = file.read(min(BLOCK, end - start))
-                if not block:  # it has become shorter meanwhile
+                block = file.read(min(BLOCK_SIZE, end - start))
+                if not block:  # the file has become shorter meanwhile
                     self.close_connection = True
                     break
                 self.wfile.write(block)
                 start += len(block)
 
-    def reply(self, status: int, body: bytes, kind: str, headers: dict[str, str] | None = None):
-        """A whole answer."""
-        self.head(status, len(body), kind, headers or {})
+    def _send_json(self, status: int, content: dict[str, Any]) -> None:
+        self._send(status, json.dumps(content).encode(), "application/json")
+
+    def _send(
+        self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None
+    ) -> None:
+        """Sends a complete answer; for HEAD without its body."""
+        self._send_headers(status, len(body), content_type, headers or {})
         if self.command == "GET":
             self.wfile.write(body)
 
-    def head(self, status: int, length: int, kind: str, headers: dict[str, str]):
-        """The first lines of an answer."""
+    def _send_headers(
+        self, status: int, length: int, content_type: str, headers: dict[str, str]
+    ) -> None:
+        """Sends the status line and all headers; `headers` are added to those of every answer."""
         self.send_response(status)
-        for name, value in {
-            "Content-Type": kind,
-            "Content-Length": str(length),
-            **HEADERS,
-            **headers,
-        }.items():
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(length))
+        for name, value in {**HEADERS, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
 
-    def log_message(self, *_):
-        """Quiet."""
+    def log_message(self, format: str, *args: Any) -> None:
+        """Logs nothing."""
 
 
-def split(path: str) -> SplitResult:
-    """What a request asks for, in parts. Raises Bad."""
+def parse_address(path: str) -> SplitResult:
+    """The parts of a request's address. Raises RequestError."""
     try:
         return urlsplit(path)
     except ValueError:
-        raise Bad(400, "this is no address") from None
+        raise RequestError(400, "this is no address") from None
 
 
-def number(text: str) -> int:
-    """A number of at most 18 plain digits. Raises Bad."""
+def parse_number(text: str) -> int:
+    """A number of at most 18 ASCII digits. Raises RequestError."""
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Bad(404, "there is nothing here")
+        raise RequestError(404, NOT_FOUND)
     return int(text)
 
 
-def serve(index: SearchIndex, queries: Queries, port: int):
-    """Until Ctrl-C."""
-    with Server(index, queries, port) as server:
+def serve(index: SearchIndex, query_encoder: QueryEncoder, port: int) -> None:
+    """Serves the page until Ctrl-C."""
+    with SearchServer(index, query_encoder, port) as server:
         print(f"{server.url}  ({len(index):,} rows; Ctrl-C ends it)", flush=True)
         try:
             server.serve_forever()

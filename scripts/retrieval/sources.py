@@ -1,17 +1,17 @@
-"""What is to be extracted, row by row: files of a folder, a config's data set, its captions, lines of text.
+"""Lists the rows to extract: files of a folder, a config's data sets, their captions, lines of text.
 
-A row is {"id", "path", "start", "end"} (seconds or None) or {"id", "text"}; those of a config also say where to read
-them: {"set": number of the data set, "index"}.
+A row is {"id", "path", "start", "end"} (seconds or None) or {"id", "text"}; a video of a config also has
+{"set": number of its data set, "index"}, by which it is read.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
+from data_loader.base import TextVideoDataset
 from data_loader.collate import identity
 from data_loader.datasets.jsonl import read_rows
 from data_loader.decode.timestamps import duration, segments
@@ -23,127 +23,149 @@ from parse_config import UserError, load_config
 from scripts.retrieval.features import Row
 from trainer.evaluator import evaluation_loaders
 
+TEXT_KEYS = ("text", "caption", "captions")  # of a row of a .jsonl, the first that it has
 
-def data_sets(source: Path, split: str) -> list[Any]:
-    """The data sets of a config, opened so that nothing missing stops the run; [] for any other source."""
+
+def open_data_sets(source: Path, split: str) -> list[TextVideoDataset]:
+    """Opens a config's data sets, so that no missing file stops the run; [] for any other source."""
     if source.suffix != ".json":
         return []
     blocks = evaluation_loaders(load_config(source), split)
     return [open_leniently(block, check_files=False) for block in blocks]
 
 
-def files(source: Path) -> list[Row]:
-    """Every video and picture in and under a folder, in the order of their names; or the one file."""
+def list_files(source: Path) -> list[Row]:
+    """Rows of all videos and pictures in and under a folder, in the order of their names, or of the one file.
+
+    Raises FileNotFoundError; UserError if there is none.
+    """
     if source.is_file():
-        return [_row(source.name, source)]
+        return [_video_row(source.name, source)]
     if not source.is_dir():
         raise FileNotFoundError(f"{source}: no such folder, config or file")
-    found = []
-    for folder, below, names in os.walk(source):
-        below.sort()
-        found += [
-            Path(folder, name)
-            for name in sorted(names)
-            if os.path.splitext(name)[1].lower() in MEDIA_EXTENSIONS
-        ]
-    if not found:
+    paths = []
+    for folder, subfolders, names in os.walk(source):
+        subfolders.sort()  # os.walk goes into them in this order
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in MEDIA_EXTENSIONS:
+                paths.append(Path(folder, name))
+    if not paths:
         raise UserError(
             f"{source}: holds no video and no picture (known: {' '.join(MEDIA_EXTENSIONS)})"
         )
-    return [_row(str(path.relative_to(source)), path) for path in found]
+    return [_video_row(str(path.relative_to(source)), path) for path in paths]
 
 
-def clips(sets: list[Any]) -> list[Row]:
-    """The videos of data sets, with their cuts."""
-    found = []
-    for number, dataset in enumerate(sets):
-        for index, (name, listed) in enumerate(zip(dataset.ids, dataset.paths)):
+def list_videos(datasets: Sequence[TextVideoDataset]) -> list[Row]:
+    """Rows of the videos of data sets, with the segments that their annotations give."""
+    rows = []
+    for number, dataset in enumerate(datasets):
+        for index, (video_id, listed_path) in enumerate(zip(dataset.ids, dataset.paths)):
             start, end = dataset.segment(index)
-            path = Path(dataset.video_path(index) or listed)
-            found.append({**_row(name, path, start, end), "set": number, "index": index})
-    return found
+            path = Path(dataset.video_path(index) or listed_path)
+            row = _video_row(video_id, path, start, end)
+            rows.append({**row, "set": number, "index": index})
+    return rows
 
 
-def texts(source: Path, sets: list[Any]) -> list[Row]:
-    """Lines of a .txt, "text" or "caption" of a .jsonl, or the captions of data sets; empty lines are left out."""
-    if sets:
-        pairs = [
-            (dataset.ids[owner], text)
-            for dataset in sets
-            for text, owner in zip(dataset.captions, dataset.owner.tolist())
-        ]
+def list_texts(source: Path, datasets: Sequence[TextVideoDataset]) -> list[Row]:
+    """Rows of the texts: captions of data sets, lines of a .txt, or text or captions of a .jsonl; empty ones left out.
+
+    Raises UserError, OSError.
+    """
+    if datasets:
+        texts = list(_dataset_texts(datasets))
     elif source.suffix == ".txt":
-        with open(source, encoding="utf-8-sig") as lines:
-            pairs = [(str(number), line.strip()) for number, line in enumerate(lines, 1)]
+        with open(source, encoding="utf-8-sig") as file:
+            texts = [(str(number), line.strip()) for number, line in enumerate(file, 1)]
     elif source.suffix == ".jsonl":
-        pairs = list(_json_texts(source))
+        texts = list(_jsonl_texts(source))
     else:
         raise UserError(
             f"--texts: {source} is given; a .txt (a text a line), a .jsonl or a config is needed"
         )
-    found = [{"id": name, "text": text} for name, text in pairs if text.strip()]
-    if not found:
+    rows = [{"id": text_id, "text": text} for text_id, text in texts if text.strip()]
+    if not rows:
         raise UserError(f"{source}: holds no text")
-    return found
+    return rows
 
 
-def _json_texts(source: Path) -> Iterator[tuple[str, str]]:
-    for number, (place, row) in enumerate(read_rows(source), 1):
-        value = next(
-            (row[key] for key in ("text", "caption", "captions") if row.get(key) is not None), None
-        )
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(text, str) for text in values):
-            raise UserError(
-                f"{place}: no text or caption that is text; its keys are {', '.join(map(repr, row))}"
-            )
-        yield from ((str(row.get("id", number)), text) for text in values)
+def _dataset_texts(datasets: Sequence[TextVideoDataset]) -> Iterator[tuple[str, str]]:
+    """Yields (id of its video, caption) of each caption."""
+    for dataset in datasets:
+        for caption, owner in zip(dataset.captions, dataset.owner.tolist()):
+            yield dataset.ids[owner], caption
 
 
-def cut(rows: list[Row], seconds: float, deadline: float, workers: int) -> list[Row]:
-    """Each video's row -> one for each of its segments; what has no length becomes a row with its "reason"."""
-    pieces: list[Row] = []
+def _jsonl_texts(source: Path) -> Iterator[tuple[str, str]]:
+    """Yields (id or number of its row, text) of each text. Raises UserError."""
+    for number, (location, row) in enumerate(read_rows(source), 1):
+        values = [row[key] for key in TEXT_KEYS if row.get(key) is not None]
+        texts = values[0] if values else None
+        if not isinstance(texts, list):
+            texts = [texts]
+        for text in texts:
+            if not isinstance(text, str):
+                raise UserError(
+                    f"{location}: no text or caption that is text; its keys are {', '.join(map(repr, row))}"
+                )
+        for text in texts:
+            yield str(row.get("id", number)), text
+
+
+def divide_into_segments(
+    rows: list[Row], seconds: float, deadline: float, num_workers: int
+) -> list[Row]:
+    """Rows of videos -> rows of their segments of `seconds`; a video of unknown duration gets one, with "reason".
+
+    deadline: seconds for reading the duration of one.
+    """
+    segment_rows: list[Row] = []
     loader = DataLoader(
-        Lengths(rows, seconds, deadline),
+        VideoSegments(rows, seconds, deadline),
         batch_size=None,
         collate_fn=identity,
-        **worker_options(workers),
+        **worker_options(num_workers),
     )
-    for row, found in zip(rows, iterate_batches(loader)):
-        pieces += (
-            [{**row, "reason": found}]
-            if isinstance(found, str)
-            else [{**row, "start": start, "end": end} for start, end in found]
-        )
-    return pieces
+    for row, result in zip(rows, iterate_batches(loader)):
+        if isinstance(result, str):
+            segment_rows.append({**row, "reason": result})
+            continue
+        for start, end in result:
+            segment_rows.append({**row, "start": start, "end": end})
+    return segment_rows
 
 
-class Lengths(Dataset):
-    """Row -> its segments, or why it has none."""
+class VideoSegments(Dataset):
+    """Number of a row -> (start, end) of each segment of its video, or why its duration is unknown."""
 
-    def __init__(self, rows: list[Row], seconds: float, deadline: float):
-        self.rows, self.seconds, self.deadline = rows, seconds, deadline
+    def __init__(self, rows: list[Row], seconds: float, deadline: float) -> None:
+        self.rows = rows
+        self.seconds = seconds
+        self.deadline = deadline
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number: int) -> list[tuple[float | None, float | None]] | str:
+    def __getitem__(self, number: int) -> Sequence[tuple[float | None, float | None]] | str:
         row = self.rows[number]
         try:
             if is_image(row["path"]):
                 return [(None, None)]
             end = duration(row["path"], self.deadline)
-            start, stop = row["start"] or 0.0, end if row["end"] is None else min(row["end"], end)
-            return (
-                segments(start, stop, self.seconds)
-                if stop > start
-                else f"has no frame after {start:g} s"
-            )
         except BrokenVideo as error:
             return error.reason
         except OSError as error:
             return error.strerror or str(error)
+        start = row["start"] or 0.0
+        if row["end"] is not None:
+            end = min(row["end"], end)
+        if end <= start:
+            return f"has no frame after {start:g} s"
+        return segments(start, end, self.seconds)
 
 
-def _row(name: str, path: Path, start: float | None = None, end: float | None = None) -> Row:
-    return {"id": name, "path": os.path.abspath(path), "start": start, "end": end}
+def _video_row(
+    video_id: str, path: Path, start: float | None = None, end: float | None = None
+) -> Row:
+    return {"id": video_id, "path": os.path.abspath(path), "start": start, "end": end}

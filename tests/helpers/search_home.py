@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from scripts import extract, index
-from scripts.retrieval.features import digest, write_json, write_lines
-from scripts.retrieval.query_encoder import Queries
+from scripts.retrieval.features import hash_rows, write_lines
+from scripts.retrieval.query_encoder import QueryEncoder
 from scripts.retrieval.search_index import SearchIndex
-from scripts.retrieval.server import Server
+from scripts.retrieval.server import SearchServer
 from scripts.synthetic import tiny_models
 from scripts.synthetic.clip_files import write_clip
 from scripts.synthetic.miniatures import write_media
+from trainer.files import write_json
 
 
 def checkpoint(home: Path) -> Path:
@@ -52,7 +53,7 @@ def features(folder: Path, rows_NE: np.ndarray, per_shard: int = 700) -> Path:
         {
             "kind": "video",
             "checkpoint": "/nowhere/ckpt.pth",
-            "checkpoint_sha256": digest([]),
+            "checkpoint_sha256": hash_rows([]),
             "source": "/nowhere",
             "segments": 1,
             "precision": "fp32",
@@ -92,10 +93,10 @@ def build(home: Path) -> Path:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
+def serving(folder: Path) -> Iterator[SearchServer]:
     """A server over an index, in a thread."""
     opened = SearchIndex(folder)
-    with Server(opened, Queries(opened.checkpoint()), 0) as server:
+    with SearchServer(opened, QueryEncoder(opened.checkpoint()), 0) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:

@@ -19,7 +19,7 @@ from parse_config import UserError
 from scripts import extract
 from scripts.retrieval import feature_writer
 from scripts.retrieval.clip_dataset import Clips
-from scripts.retrieval.features import Features, load, read_lines
+from scripts.retrieval.features import Features, load_shard, read_lines
 from scripts.synthetic import tiny_models
 from scripts.synthetic.clip_files import write_clip, x264
 from scripts.synthetic.clips import make
@@ -126,7 +126,7 @@ def test_features_are_those_of_the_model_file_by_file(home, whole):
         NAMES, key=lambda name: (name.count("/"), name)
     )
     assert len(found) == len(NAMES) and found.width == 16
-    for row, feature_E in zip(found.rows, found.all()):
+    for row, feature_E in zip(found.rows, found.read_all()):
         assert row["path"] == str(home / "clips" / row["id"]) and row["start"] is row["end"] is None
         assert torch.equal(model.embed_videos([row["path"]])[0], torch.from_numpy(feature_E))
 
@@ -230,7 +230,7 @@ def test_a_write_that_is_cut_leaves_no_shard(home, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_writer, "save", fail)
+        patch.setattr(feature_writer, "save_shard", fail)
         with pytest.raises(KeyboardInterrupt):
             extract.cli(arguments(home, tmp_path / "out"))
     assert not list((tmp_path / "out" / "shards").glob("*.safetensors"))
@@ -300,7 +300,7 @@ def test_a_part_of_a_video_that_cannot_be_read_is_listed_alone(home, tmp_path, m
     assert "no frame between 5 and 6 s" in samples[5]["meta"]["failures"][0][1]
     alone = [Clips(rows, read, [], True).__getitems__([number])[0]["video"] for number in range(4)]
     asked = []
-    monkeypatch.setattr(Clips, "_clip", lambda self, row: asked.append(row))
+    monkeypatch.setattr(Clips, "_read_clip", lambda self, row: asked.append(row))
     together = Clips(rows, read, [], True).__getitems__([0, 1, 2, 3])
     assert not asked and all(
         torch.equal(one, sample["video"]) for one, sample in zip(alone, together)
@@ -341,7 +341,7 @@ def test_segments_are_physical_cuts(home, tmp_path, name, how):
     )
     times = [t / 1000 for t in how.get("times", range(0, 10000, 100))]
     frames_TCHW, _ = read_clip(tmp_path / "clips" / name, range, "sequential")
-    for (start, end), feature_E in zip(spans, found.all()):
+    for (start, end), feature_E in zip(spans, found.read_all()):
         inside = [i for i, t in enumerate(times) if start <= t < end]
         ends = [round(len(inside) * place / 4) for place in range(5)]
         middle = [inside[(low + high - 1) // 2] for low, high in zip(ends, ends[1:])]
@@ -398,8 +398,8 @@ def test_texts_of_files_and_of_a_config(home, tmp_path, files):
         assert [row["id"] for row in found.rows] == ids and found.manifest["kind"] == "text"
         texts = strange if source != config else [tiny_run.sentence(number) for number in range(3)]
         assert [row["text"] for row in found.rows] == texts
-        assert torch.equal(model.encode_text(texts), torch.from_numpy(found.all()))
-        assert load(next((out / "shards").glob(f"*.{files}"))).dtype == np.float32
+        assert torch.equal(model.encode_text(texts), torch.from_numpy(found.read_all()))
+        assert load_shard(next((out / "shards").glob(f"*.{files}"))).dtype == np.float32
 
 
 def test_a_data_set_of_a_config(home, tmp_path):
@@ -428,7 +428,7 @@ def test_a_data_set_of_a_config(home, tmp_path):
     read = ClipReader(
         content["data_loader"][0]["args"]["video_params"]
     )  # the config's, as in test.py
-    for row, feature_E in zip(found.rows, found.all()):
+    for row, feature_E in zip(found.rows, found.read_all()):
         video_BTCHW = read.clip(row["path"], row["start"], row["end"])[None]
         assert torch.equal(model.encode_video(video_BTCHW)[0][0], torch.from_numpy(feature_E))
     assert [row["id"] for row in read_lines(tmp_path / "out" / "bad_files.jsonl")] == ["gone.mp4"]

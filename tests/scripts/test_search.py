@@ -16,8 +16,8 @@ from model import load_model
 from parse_config import UserError
 from scripts import extract, index, search
 from scripts.retrieval import faiss_index
-from scripts.retrieval.media import span
-from scripts.retrieval.search_index import SearchIndex, place
+from scripts.retrieval.media import parse_range
+from scripts.retrieval.search_index import SearchIndex, describe
 from tests.helpers import search_home
 
 
@@ -129,8 +129,8 @@ def test_less_effort_finds_less_and_more_is_tried_until_it_is_enough(cloud, tmp_
 
 def test_the_kind_goes_by_size(cloud, tmp_path, monkeypatch):
     for flat, hnsw, kind in ((2999, 3000, "hnsw"), (100, 2999, "ivf"), (3000, 9999, "flat")):
-        monkeypatch.setattr(index, "FLAT", flat)
-        monkeypatch.setattr(index, "HNSW", hnsw)
+        monkeypatch.setattr(index, "MAX_FLAT_ROWS", flat)
+        monkeypatch.setattr(index, "MAX_HNSW_ROWS", hnsw)
         index.build(cloud[1], tmp_path / kind)
         assert json.loads((tmp_path / kind / "manifest.json").read_text())["index"] == kind
 
@@ -151,7 +151,7 @@ def test_where_faiss_has_gpus_they_are_used(cloud, tmp_path, monkeypatch):
             "index_gpu_to_cpu": real_faiss.clone_index,
         }
     )
-    monkeypatch.setattr(faiss_index, "faiss", lambda: fake)
+    monkeypatch.setattr(faiss_index, "import_faiss", lambda: fake)
     index.build(cloud[1], tmp_path / "ix", "ivf")
     assert moved == [
         "IndexIVFFlat",
@@ -182,7 +182,7 @@ def test_what_cannot_be_indexed_is_said(cloud, tmp_path):
             cloud[1],
             tmp_path / "ix",
             "ivf",
-            queries=search_home.features(tmp_path / "q", np.ones((3, 5))),
+            query_folder=search_home.features(tmp_path / "q", np.ones((3, 5))),
         )
     with pytest.raises(UserError, match="no row"):
         index.build(search_home.features(tmp_path / "none", np.zeros((0, 4))), tmp_path / "ix")
@@ -213,10 +213,10 @@ def test_the_command_line_answers_words_and_videos(home, capsys):
         f"{home}/clips/below/a red.mp4, from second 0 to 1"
     )
     assert "model loaded in" in times and "7 rows searched in" in times
-    assert place({"path": "a.mp4", "start": 34.0, "end": 42.0}) == "a.mp4, from second 34 to 42"
+    assert describe({"path": "a.mp4", "start": 34.0, "end": 42.0}) == "a.mp4, from second 34 to 42"
     assert (
-        place({"path": "a.mp4", "start": None, "end": None}) == "a.mp4"
-        and place({"text": "a dog"}) == "a dog"
+        describe({"path": "a.mp4", "start": None, "end": None}) == "a.mp4"
+        and describe({"text": "a dog"}) == "a dog"
     )
 
 
@@ -366,7 +366,7 @@ def test_files_are_sent_by_ranges(home, server):
         "bytes=\u00b2-",
     ):
         assert get(server, f"/video/{number}", Range=asked.encode("utf-8"))[0::2] == (200, data)
-    assert span("bytes = 1-2", 10) == (1, 3) and span(None, 10) is None
+    assert parse_range("bytes = 1-2", 10) == (1, 3) and parse_range(None, 10) is None
 
 
 def test_pictures_and_previews(home, server):
@@ -450,7 +450,7 @@ def test_pictures_and_previews(home, server):
 )
 def test_nothing_else_is_served(home, server, path):
     status, headers, body = get(server, path)
-    assert b"root:" not in body and b"Queries" not in body and str(home).encode() not in body
+    assert b"root:" not in body and b"QueryEncoder" not in body and str(home).encode() not in body
     assert status in (400, 404) or (path.startswith("/?") and status == 200)
 
 

@@ -48,7 +48,7 @@ def test_words_are_answered(open_page, server, dark):
         page.get_by_role("listitem").count() == 7
         and page.locator("li b", has_text='<i>b"&.webm').count() == 1
     )
-    assert page.locator("li i, #said b").count() == 0  # names and words are text, not markup
+    assert page.locator("li i, #status b").count() == 0  # names and words are text, not markup
     scores = [float(text.split()[-1]) for text in page.get_by_text("score").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
     card(page, "<i>b").scroll_into_view_if_needed()  # pictures are loaded where they are seen
