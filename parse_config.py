@@ -98,7 +98,9 @@ class Config(Mapping):
     json_path: str
 
     def __init__(self, data: Mapping[str, Any], json_path: str = "") -> None:
-        frozen = {key: _freeze(value, _join(json_path, key)) for key, value in data.items()}
+        frozen = {
+            key: _freeze(value, _join(json_path, key)) for key, value in data.items()
+        }
         object.__setattr__(self, "json_path", json_path)
         object.__setattr__(self, "_data", frozen)
 
@@ -201,22 +203,31 @@ def command_line(
     )
     parser.add_argument("-c", "--config", help="JSON file of the run")
     parser.add_argument(
-        "-r", "--resume", help="checkpoint to go on from or to test; train.py also takes 'auto'"
+        "-r",
+        "--resume",
+        help="checkpoint to go on from or to test; train.py also takes 'auto'",
     )
     parser.add_argument(
         "-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
     )
     parser.add_argument("--lr", "--learning_rate", type=float, help="optimizer.args.lr")
     parser.add_argument(
-        "--bs", "--batch_size", type=int, help="data_loader.args.batch_size, of every loader"
+        "--bs",
+        "--batch_size",
+        type=int,
+        help="data_loader.args.batch_size, of every loader",
     )
     parser.add_argument(
-        "--print-config", action="store_true", help="print the resolved config as JSON and end"
+        "--print-config",
+        action="store_true",
+        help="print the resolved config as JSON and end",
     )
     parser.add_argument(
         "--list", action=_ListRegistered, help="print every registered name and end"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="any other setting")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="any other setting"
+    )
     if add_options:
         add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
@@ -235,7 +246,12 @@ def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
-        except (UserError, FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        except (
+            UserError,
+            FileNotFoundError,
+            PermissionError,
+            IsADirectoryError,
+        ) as error:
             if os.environ.get("MILES_TRACEBACK"):
                 raise
             sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
@@ -258,7 +274,9 @@ class Registry:
         self.package = package
         self._entries: dict[str, Callable[..., Any]] = {}
         self._discovered = not package
-        self._lock = threading.RLock()  # another thread must not see half of the entries
+        self._lock = (
+            threading.RLock()
+        )  # another thread must not see half of the entries
         Registry.instances.append(self)
 
     def register(self, name: str) -> Callable:
@@ -280,7 +298,9 @@ class Registry:
         with self._lock:
             if not self._discovered:
                 self._discovered = True
-                for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+                for module in pkgutil.iter_modules(
+                    importlib.import_module(self.package).__path__
+                ):
                     importlib.import_module(f"{self.package}.{module.name}")
         return sorted(self._entries)
 
@@ -321,7 +341,9 @@ class Registry:
         return entry(**args, **supplied)
 
 
-def parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], set[str]]:
+def parameters(
+    function: Callable[..., Any],
+) -> tuple[dict[str, inspect.Parameter], set[str]]:
     """({name: parameter}, required names) of a function or class.
 
     `**more` of a constructor means the parameters of its parents too.
@@ -329,11 +351,18 @@ def parameters(function: Callable[..., Any]) -> tuple[dict[str, inspect.Paramete
     by_name: dict[str, inspect.Parameter] = {}
     for signature in _signatures(function):
         for parameter in signature:
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            if parameter.kind in (
+                parameter.POSITIONAL_OR_KEYWORD,
+                parameter.KEYWORD_ONLY,
+            ):
                 by_name.setdefault(parameter.name, parameter)
         if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in signature):
             break
-    required = {name for name, parameter in by_name.items() if parameter.default is parameter.empty}
+    required = {
+        name
+        for name, parameter in by_name.items()
+        if parameter.default is parameter.empty
+    }
     return by_name, required
 
 
@@ -354,7 +383,9 @@ def check_args(
     _check_names(args, known, json_path)
     missing = sorted(required - set(args) - supplied)
     if missing:
-        raise ConfigError(f"{_join(json_path, missing[0])}: is missing; known: {_listed(known)}")
+        raise ConfigError(
+            f"{_join(json_path, missing[0])}: is missing; known: {_listed(known)}"
+        )
     for name, value in args.items():
         _check_type(value, by_name[name].annotation, _join(json_path, name))
 
@@ -375,7 +406,9 @@ def registered_names() -> str:
 class _ListRegistered(argparse.Action):
     """--list: write the registered names and end, whatever else is given."""
 
-    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+    def __init__(
+        self, option_strings: list[str], dest: str, help: str | None = None
+    ) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
@@ -440,7 +473,9 @@ def _check_type(value: Any, annotation: Any, json_path: str) -> None:
 
 def _check_names(names: Iterable[str], known: Iterable[str], json_path: str) -> None:
     if not isinstance(names, Mapping):
-        raise ConfigError(f"{json_path}: an object {{...}} is needed, {to_plain(names)!r} is given")
+        raise ConfigError(
+            f"{json_path}: an object {{...}} is needed, {to_plain(names)!r} is given"
+        )
     known = list(known)
     for name in names:
         if name not in known:
@@ -482,7 +517,9 @@ def _read_with_bases(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: is its own base")
     if not path.is_file():
         neighbours = [str(neighbour) for neighbour in path.parent.glob("*.json")]
-        raise ConfigError(f"{path}: no such config file{_nearest(str(path), neighbours)}")
+        raise ConfigError(
+            f"{path}: no such config file{_nearest(str(path), neighbours)}"
+        )
     data = _read_json(path)
     bases = data.pop("base", ())
     if isinstance(bases, str):
@@ -514,7 +551,9 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})"
         ) from None
     if doubled:
-        raise ConfigError(f"{path}: key {doubled[0]!r} stands twice in one object; remove one")
+        raise ConfigError(
+            f"{path}: key {doubled[0]!r} stands twice in one object; remove one"
+        )
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: an object {{...}} is needed at the top")
     return data
@@ -559,9 +598,13 @@ def _set(data: Any, keys: list[str], value: Any, setting: str) -> None:
         data[head] = value
 
 
-def _set_list_entry(data: list[Any], index: int, rest: list[str], value: Any, setting: str) -> None:
+def _set_list_entry(
+    data: list[Any], index: int, rest: list[str], value: Any, setting: str
+) -> None:
     if index >= len(data):
-        raise ConfigError(f"{setting}: the list has {len(data)} entries, counted from 0")
+        raise ConfigError(
+            f"{setting}: the list has {len(data)} entries, counted from 0"
+        )
     if rest:
         _set(data[index], rest, value, setting)
     else:
@@ -574,7 +617,9 @@ def _drop_legacy_keys(data: dict[str, Any]) -> None:
         keys = [key for key in pattern.split(".") if key != "*"]
         if _drop(data, keys):
             log.warning(
-                "config: %s has no meaning here and is ignored; instead: %s", ".".join(keys), remedy
+                "config: %s has no meaning here and is ignored; instead: %s",
+                ".".join(keys),
+                remedy,
             )
 
 
@@ -600,7 +645,9 @@ def _expand_variables(value: Any, json_path: str) -> Any:
                 expanded[key] = _expand_variables(item, _join(json_path, key))
         return expanded
     if isinstance(value, list):
-        return [_expand_variables(item, _join(json_path, i)) for i, item in enumerate(value)]
+        return [
+            _expand_variables(item, _join(json_path, i)) for i, item in enumerate(value)
+        ]
     if not isinstance(value, str):
         return value
 

@@ -31,7 +31,12 @@ from parse_config import (
     write_config,
 )
 from trainer import distributed
-from trainer.evaluation.results import describe_run, load_embeddings, new_folder, write_results
+from trainer.evaluation.results import (
+    describe_run,
+    load_embeddings,
+    new_folder,
+    write_results,
+)
 from trainer.evaluation.table import table
 from trainer.evaluator import (
     Embeddings,
@@ -62,7 +67,9 @@ class Report:
     device: torch.device
     folder: Path | None = None
 
-    def add(self, embeddings: Embeddings, identity: dict[str, Any], subfolder: str = "") -> None:
+    def add(
+        self, embeddings: Embeddings, identity: dict[str, Any], subfolder: str = ""
+    ) -> None:
         """Score one data set; process 0 writes it into `subfolder` of the folder."""
         settings = evaluation_settings(self.config)
         metrics = tuple(self.config.get("metrics") or ("t2v_metrics", "v2t_metrics"))
@@ -123,7 +130,12 @@ def evaluate_embeddings(report: Report) -> None:
     folder = report.arguments.metrics_from
     embeddings, saved_identity = load_embeddings(folder)
     identity = describe_run(report.config, None, report.device)
-    merged = {**identity, **saved_identity, "metrics_from": folder, "date": identity["date"]}
+    merged = {
+        **identity,
+        **saved_identity,
+        "metrics_from": folder,
+        "date": identity["date"],
+    }
     report.add(embeddings, merged)
 
 
@@ -132,7 +144,9 @@ def evaluate_model(report: Report) -> None:
     config, arguments, device = report.config, report.arguments, report.device
     settings = evaluation_settings(config)
     model = build_model(config, arguments.pretrained_only).to(device)
-    identity = describe_run(config, config["arch"]["args"].get("load_checkpoint"), device)
+    identity = describe_run(
+        config, config["arch"]["args"].get("load_checkpoint"), device
+    )
     blocks = evaluation_loaders(config, arguments.split)
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     for block in blocks:
@@ -169,11 +183,20 @@ def build_model(config: Config, pretrained_only: bool) -> torch.nn.Module:
     return ARCHS.build(arch).eval()
 
 
-def query_bank(settings: EvaluationSettings, block: Config, processes: dict[str, int]) -> list[str]:
+def query_bank(
+    settings: EvaluationSettings, block: Config, processes: dict[str, int]
+) -> list[str]:
     """Captions of the training split for QB-Norm, evenly over the split; none if no row wants them."""
     if "qbnorm" not in settings.row_names:
         return []
-    changes = {"args": {"split": "train", "num_workers": 0, "check_files": False, "batch_size": 1}}
+    changes = {
+        "args": {
+            "split": "train",
+            "num_workers": 0,
+            "check_files": False,
+            "batch_size": 1,
+        }
+    }
     training_block = Config(merge(block.to_dict(), changes), block.json_path)
     captions = LOADERS.build(training_block, **processes).dataset.captions
     step = 1
@@ -202,7 +225,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FOLDER", help="default: save_dir/name/<MMDD_HHMMSS>"
     )
     parser.add_argument(
-        "--save-embeddings", action="store_true", help="embeddings.safetensors and ids.json"
+        "--save-embeddings",
+        action="store_true",
+        help="embeddings.safetensors and ids.json",
     )
     parser.add_argument(
         "--save-ranks",

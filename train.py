@@ -66,10 +66,14 @@ def build(stage: Stage, device: torch.device) -> Trainer:
         "world_size": distributed.world_size(),
         "seed": seeds.derive_seed(seed, stage.number),
     }
-    loaders = [LOADERS.build(block, **supplied) for block in config.blocks("data_loader")]
+    loaders = [
+        LOADERS.build(block, **supplied) for block in config.blocks("data_loader")
+    ]
     valid_loader = build_valid_loader(config, supplied)
     loss = LOSSES.build(config.require("loss"))
-    objective = OBJECTIVES.build(config.get("objective") or CONTRASTIVE, model=model, loss=loss)
+    objective = OBJECTIVES.build(
+        config.get("objective") or CONTRASTIVE, model=model, loss=loss
+    )
     if stage.before and not stage.resume:
         checkpoint.load_from_previous_stage(checkpoint.read(stage.before), objective)
     return Trainer(objective, loaders, stage, device, valid_loader)
@@ -102,7 +106,9 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
         return None
 
 
-def build_configured_valid_loader(block: Config | None, supplied: dict[str, Any]) -> Any:
+def build_configured_valid_loader(
+    block: Config | None, supplied: dict[str, Any]
+) -> Any:
     """The loader that the section describes, or None for null."""
     if not block:
         return None

@@ -37,7 +37,9 @@ class ActionDataset(TextVideoDataset):
     """
 
     classes: Sequence[str] = ()
-    roots: Sequence[str] = ("",)  # folders under data_dir in which the class folders may be
+    roots: Sequence[str] = (
+        "",
+    )  # folders under data_dir in which the class folders may be
     official_protocol = ""  # of split 1
 
     def official_split(self) -> ActionSplit | None:
@@ -56,7 +58,9 @@ class ActionDataset(TextVideoDataset):
         split = self.official_split()
         if split is not None:
             layout = "official split 1"
-            protocol = protocol_of_split(self.official_protocol, self.official_split_name)
+            protocol = protocol_of_split(
+                self.official_protocol, self.official_split_name
+            )
         else:
             split = self._list_clips()
             layout = "class folders"

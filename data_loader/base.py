@@ -24,7 +24,9 @@ from parse_config import UserError
 __all__ = ["Annotations", "Item", "TextVideoDataset"]
 log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 64  # videos that are tried in place of one that cannot be read
-MAX_CHECKED = 200_000  # training videos up to which files are looked for at start by default
+MAX_CHECKED = (
+    200_000  # training videos up to which files are looked for at start by default
+)
 # last number of the seed of each random draw
 CAPTION_DRAW, FRAMES_DRAW, TRANSFORM_DRAW = 1, 2, 3
 
@@ -73,9 +75,13 @@ class TextVideoDataset(Dataset):
 
         self.video = video_settings(video_params, split, reader)
         check_text_params(text_params)
-        self.annotation_folders = [folder for folder in (metadata_dir, data_dir) if folder]
+        self.annotation_folders = [
+            folder for folder in (metadata_dir, data_dir) if folder
+        ]
 
-        table = load_table(self.annotations(), type(self).__name__, data_dir, split, cut, cache_dir)
+        table = load_table(
+            self.annotations(), type(self).__name__, data_dir, split, cut, cache_dir
+        )
         self.layout: str = table.notes["layout"]
         self.protocol: str | None = table.notes["protocol"]
         self.validates_on_test: bool = table.notes["validates_on_test"]
@@ -86,7 +92,9 @@ class TextVideoDataset(Dataset):
             check_files = not self.train or len(self) <= MAX_CHECKED
         if check_files:
             self.selection.remove_missing(strict=self.video.loading == "strict")
-        self.counts = self.selection.compare_with_protocol(self.protocol, strict_protocol)
+        self.counts = self.selection.compare_with_protocol(
+            self.protocol, strict_protocol
+        )
 
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
@@ -186,7 +194,9 @@ class TextVideoDataset(Dataset):
 
         clip_TCHW, indices = self.read_clip(sample["meta"]["index"], choose_frames)
         sample["meta"]["frames"] = indices
-        sample["video"] = self.transform(clip_TCHW, seeding.generator(*seeds, TRANSFORM_DRAW))
+        sample["video"] = self.transform(
+            clip_TCHW, seeding.generator(*seeds, TRANSFORM_DRAW)
+        )
 
     def windows(self, index: int, stride: int) -> torch.Tensor:
         """float32 (W, T, C, H, W): the clips of a sliding window over video `index`.
@@ -216,7 +226,9 @@ class TextVideoDataset(Dataset):
         """
         path = self.video_path(index)
         if path is None:
-            raise BrokenVideo(self.paths[index], "no such file, nor with another extension")
+            raise BrokenVideo(
+                self.paths[index], "no such file, nor with another extension"
+            )
 
         start, end = self.segment(index)
         try:

@@ -34,7 +34,9 @@ class Collate:
     """
 
     def __init__(
-        self, tokenize: Callable[[list[str]], Any] | None, shape: tuple[int, int, int, int]
+        self,
+        tokenize: Callable[[list[str]], Any] | None,
+        shape: tuple[int, int, int, int],
     ) -> None:
         self.tokenize = tokenize
         self.shape = shape
@@ -53,7 +55,9 @@ class Collate:
             "video": video,
             "text": self._tokens([sample["text"] for sample in readable]),
             "meta": [sample["meta"] for sample in readable],
-            "unreadable": [sample["meta"] for sample in samples if sample["video"] is None],
+            "unreadable": [
+                sample["meta"] for sample in samples if sample["video"] is None
+            ],
         }
 
     def _tokens(self, captions: list[str]) -> Any:
@@ -84,7 +88,10 @@ class SlidingWindows(Dataset):
         except BrokenVideo as error:
             if self.dataset.video.loading == "strict":
                 raise
-            return {"video": None, "meta": {**meta, "failures": [(error.path, error.reason)]}}
+            return {
+                "video": None,
+                "meta": {**meta, "failures": [(error.path, error.reason)]},
+            }
 
 
 def identity(sample: Any) -> Any:

@@ -4,7 +4,10 @@ import torch
 
 
 def pick(
-    length: int, num_frames: int, how: str = "uniform", generator: torch.Generator | None = None
+    length: int,
+    num_frames: int,
+    how: str = "uniform",
+    generator: torch.Generator | None = None,
 ) -> list[int]:
     """`num_frames` ascending indices into a clip of `length` frames, both 1 or more.
 
@@ -13,7 +16,9 @@ def pick(
     `num_frames` shows frames more than once. Raises ValueError.
     """
     if length < 1 or num_frames < 1:
-        raise ValueError(f"{num_frames} frames of a clip of {length}: both must be at least 1")
+        raise ValueError(
+            f"{num_frames} frames of a clip of {length}: both must be at least 1"
+        )
 
     if how == "uniform":
         return _pick_middle(length, num_frames)
@@ -29,7 +34,9 @@ def _pick_middle(length: int, num_frames: int) -> list[int]:
     return [(start + end - 1) // 2 for start, end in segments]
 
 
-def _pick_random(length: int, num_frames: int, generator: torch.Generator | None) -> list[int]:
+def _pick_random(
+    length: int, num_frames: int, generator: torch.Generator | None
+) -> list[int]:
     draws = torch.rand(num_frames, generator=generator, dtype=torch.float64).tolist()
     if length < num_frames:
         return _fractional_indices(length, draws)
@@ -43,7 +50,10 @@ def _pick_random(length: int, num_frames: int, generator: torch.Generator | None
 def _fractional_indices(length: int, offsets: list[float]) -> list[int]:
     """Indices into a clip whose segments are shorter than a frame; `offsets`: in [0, 1), within each segment."""
     count = len(offsets)
-    return [min(int((i + offset) * length / count), length - 1) for i, offset in enumerate(offsets)]
+    return [
+        min(int((i + offset) * length / count), length - 1)
+        for i, offset in enumerate(offsets)
+    ]
 
 
 def windows(length: int, num_frames: int, stride: int) -> list[list[int]]:

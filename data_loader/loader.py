@@ -68,7 +68,10 @@ class TextVideoDataLoader:
         **dataset_args: Any,
     ) -> None:
         DATASETS.get(dataset_name, "data_loader.args.dataset_name")
-        spec = {"type": dataset_name, "args": {**dataset_args, **(dataset_params or {})}}
+        spec = {
+            "type": dataset_name,
+            "args": {**dataset_args, **(dataset_params or {})},
+        }
         self.dataset: TextVideoDataset = DATASETS.build(spec, seed=seed)
 
         self.batch_size = batch_size
@@ -100,8 +103,11 @@ class TextVideoDataLoader:
         return DataLoader(
             ErrorsAsSamples(self.dataset),
             batch_sampler=self._sampler,
-            collate_fn=Collate(tokenize, (video.num_frames, 3, video.input_res, video.input_res)),
-            persistent_workers=self.dataset.train and self._worker_options["num_workers"] > 0,
+            collate_fn=Collate(
+                tokenize, (video.num_frames, 3, video.input_res, video.input_res)
+            ),
+            persistent_workers=self.dataset.train
+            and self._worker_options["num_workers"] > 0,
             **self._worker_options,
         )
 

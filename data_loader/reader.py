@@ -71,7 +71,9 @@ def _read(
     end: float | None,
     deadline: float | None,
 ) -> tuple[Tensor, list[int]]:
-    READERS.get(reader, "video_params.reader")  # raises ConfigError, whatever the file is
+    READERS.get(
+        reader, "video_params.reader"
+    )  # raises ConfigError, whatever the file is
     try:
         if is_image(path):
             reader = "image"
@@ -79,7 +81,9 @@ def _read(
     except IsADirectoryError:
         raise BrokenVideo(path, "is a folder") from None
     if deadline:
-        frames_THWC, indices = _read_in_child(path, choose, reader, start, end, deadline)
+        frames_THWC, indices = _read_in_child(
+            path, choose, reader, start, end, deadline
+        )
     else:
         frames, indices = READERS.get(reader)(path, choose, start, end)
         frames_THWC = np.stack(frames)
@@ -102,7 +106,9 @@ def _read_in_child(
 
     remote_choose = worker.ask_parent if callable(choose) else list(choose)
     args = (reader, path, remote_choose, start, end)
-    return process.call(_call_reader, *args, path=path, deadline=deadline, answer=answer)
+    return process.call(
+        _call_reader, *args, path=path, deadline=deadline, answer=answer
+    )
 
 
 def _call_reader(

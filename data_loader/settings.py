@@ -46,7 +46,14 @@ class VideoSettings:
     @property
     def transform_args(self) -> dict[str, Any]:
         """Arguments of `build_transform`."""
-        names = ("input_res", "center_crop", "randcrop_scale", "hflip", "norm_mean", "norm_std")
+        names = (
+            "input_res",
+            "center_crop",
+            "randcrop_scale",
+            "hflip",
+            "norm_mean",
+            "norm_std",
+        )
         return {name: getattr(self, name) for name in names}
 
 
@@ -71,7 +78,9 @@ def video_settings(
     for name, least in LEAST.items():
         value = getattr(settings, name)
         if value < least:
-            raise ConfigError(f"{json_path}.{name}: {value!r} is given, {least} or more is needed")
+            raise ConfigError(
+                f"{json_path}.{name}: {value!r} is given, {least} or more is needed"
+            )
 
     loading = _resolve_loading(settings.loading, split, f"{json_path}.loading")
     return replace(settings, reader=reader, loading=loading)

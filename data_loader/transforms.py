@@ -41,7 +41,11 @@ def build_transform(
         )
     crop_size = center_crop or round(input_res * 256 / 224)
     return partial(
-        _transform_test, size=input_res, crop_size=crop_size, mean=norm_mean, std=norm_std
+        _transform_test,
+        size=input_res,
+        crop_size=crop_size,
+        mean=norm_mean,
+        std=norm_std,
     )
 
 
@@ -81,7 +85,10 @@ def _transform_test(
 
 
 def random_crop(
-    height: int, width: int, scale: Sequence[float], generator: torch.Generator | None = None
+    height: int,
+    width: int,
+    scale: Sequence[float],
+    generator: torch.Generator | None = None,
 ) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a random crop of a picture of `height` x `width` pixels.
 
@@ -102,10 +109,17 @@ def random_crop(
 
     crop_height = min(height, round(width / ASPECT_RATIOS[0]))
     crop_width = min(width, round(height * ASPECT_RATIOS[1]))
-    return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+    return (
+        (height - crop_height) // 2,
+        (width - crop_width) // 2,
+        crop_height,
+        crop_width,
+    )
 
 
-def normalise(clip_TCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+def normalise(
+    clip_TCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]
+) -> torch.Tensor:
     """uint8 -> float32, (x / 255 - mean) / std per channel, in two passes over the memory."""
     scale_C = torch.tensor([1 / (255 * channel_std) for channel_std in std])
     shift_C = torch.tensor(
@@ -116,4 +130,6 @@ def normalise(clip_TCHW: torch.Tensor, mean: Sequence[float], std: Sequence[floa
 
 
 def _resize(clip_TCHW: torch.Tensor, size: list[int]) -> torch.Tensor:
-    return F.resize(clip_TCHW, size, interpolation=F.InterpolationMode.BILINEAR, antialias=True)
+    return F.resize(
+        clip_TCHW, size, interpolation=F.InterpolationMode.BILINEAR, antialias=True
+    )

@@ -18,7 +18,10 @@ def worker_options(num_workers: int) -> dict[str, Any]:
     Memory is pinned where there is a GPU. Workers are forked, so that they share the tables; each decodes on one
     thread (torch sets that).
     """
-    options: dict[str, Any] = {"num_workers": num_workers, "pin_memory": torch.cuda.is_available()}
+    options: dict[str, Any] = {
+        "num_workers": num_workers,
+        "pin_memory": torch.cuda.is_available(),
+    }
     if num_workers > 0:
         options["multiprocessing_context"] = "fork"
         options["worker_init_fn"] = start_worker
@@ -42,7 +45,9 @@ def iterate_batches(loader: DataLoader) -> Iterator[Any]:
         try:
             batch = next(iterator, None)
         except (RuntimeError, ConnectionError, EOFError) as error:
-            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            if isinstance(error, RuntimeError) and not str(error).startswith(
+                "DataLoader worker"
+            ):
                 raise
             raise UserError(
                 f"a data worker died ({error}): too little memory or /dev/shm is the usual cause; lower "
@@ -65,7 +70,9 @@ def start_worker(worker_id: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(
+        target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True
+    ).start()
 
 
 def _exit_on_sigterm_from(parent: int) -> None:

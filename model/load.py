@@ -16,7 +16,10 @@ from model.miles import MILES
 from model.restore import restore
 from model.weights.read import FOLDER
 
-RUN_CHECKPOINTS = ("model_best.pth", "checkpoint-latest.pth")  # of a run folder, the first wins
+RUN_CHECKPOINTS = (
+    "model_best.pth",
+    "checkpoint-latest.pth",
+)  # of a run folder, the first wins
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
@@ -42,7 +45,9 @@ def load_model(
     """
     # Intel's library then gives the same bits with any number of threads, as in test.py. It reads this at its first
     # product. Not when this module is imported: training imports it too, to look for architectures.
-    os.environ.setdefault("MKL_CBWR", f"{torch.backends.cpu.get_cpu_capability()},STRICT")
+    os.environ.setdefault(
+        "MKL_CBWR", f"{torch.backends.cpu.get_cpu_capability()},STRICT"
+    )
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if is_hub_id(path):

@@ -39,7 +39,10 @@ def t2v_metrics(
     captions = len(owner_C)
     query_P = torch.cat([torch.arange(captions), extra_P2[:, 0]])
     mean_average_precision = average_precision(t2v, query_P).mean()
-    return {**summarise(t2v.ranks()[:captions]), "mAP": 100 * float(mean_average_precision)}
+    return {
+        **summarise(t2v.ranks()[:captions]),
+        "mAP": 100 * float(mean_average_precision),
+    }
 
 
 @METRICS.register("v2t_metrics")
@@ -88,7 +91,9 @@ def _percentiles(level: float) -> list[float]:
     return [50 * (1 - level), 50 * (1 + level)]
 
 
-def _resampled_counts(counts: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def _resampled_counts(
+    counts: np.ndarray, resamples: int, seed: int
+) -> Iterator[np.ndarray]:
     """How often each distinct value is drawn, (resamples, values) in chunks; as many draws as there are queries."""
     generator = np.random.default_rng(seed)
     chunk_size = max(1, 2**21 // len(counts))
@@ -98,7 +103,9 @@ def _resampled_counts(counts: np.ndarray, resamples: int, seed: int) -> Iterator
         yield generator.multinomial(num_queries, counts / num_queries, size=size)
 
 
-def _metrics_of_samples(ranks: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:
+def _metrics_of_samples(
+    ranks: np.ndarray, counts: np.ndarray
+) -> list[dict[str, float]]:
     """`ranks` (N), and how often each occurs in each sample (samples, N) -> the metrics of each sample."""
     order = np.argsort(ranks, kind="stable")
     ranks = ranks[order]
@@ -107,7 +114,8 @@ def _metrics_of_samples(ranks: np.ndarray, counts: np.ndarray) -> list[dict[str,
     totals = cumulative[:, -1]
     padded = np.pad(cumulative, ((0, 0), (1, 0)))
     columns = {
-        f"R{k}": 100 * padded[:, np.searchsorted(ranks, k, "right")] / totals for k in LEVELS
+        f"R{k}": 100 * padded[:, np.searchsorted(ranks, k, "right")] / totals
+        for k in LEVELS
     }
     with np.errstate(divide="ignore"):
         logarithms = np.log([columns["R1"], columns["R5"], columns["R10"]])
@@ -122,7 +130,8 @@ def _metrics_of_samples(ranks: np.ndarray, counts: np.ndarray) -> list[dict[str,
     columns["MeanR"] = counts @ ranks / totals
     columns["gmean"] = np.exp(np.mean(logarithms, 0))
     return [
-        {name: float(column[i]) for name, column in columns.items()} for i in range(len(counts))
+        {name: float(column[i]) for name, column in columns.items()}
+        for i in range(len(counts))
     ]
 
 
@@ -138,7 +147,9 @@ def extra_pairs(relevant: Any, owner_C: torch.Tensor) -> torch.Tensor:
 
 def same_words(captions: list[str], owner_C: torch.Tensor) -> torch.Tensor:
     """LongTensor (P, 2): a caption is also relevant to another video that one describes in the same words."""
-    normalised = [" ".join(caption.lower().split()).rstrip(". ") for caption in captions]
+    normalised = [
+        " ".join(caption.lower().split()).rstrip(". ") for caption in captions
+    ]
     owner = owner_C.tolist()
     videos_by_words: dict[str, set[int]] = {}
     for words, video in zip(normalised, owner):

@@ -32,7 +32,9 @@ from model.weights import load_weights
 from parse_config import ConfigError, check_args, to_plain
 
 Captions = str | Sequence[str]
-Video = str | os.PathLike | np.ndarray | Tensor  # a path, or uint8 frames (T, H, W, 3) of any T
+Video = (
+    str | os.PathLike | np.ndarray | Tensor
+)  # a path, or uint8 frames (T, H, W, 3) of any T
 GPU_BATCH_SIZE = 64
 # Arguments of `from_pretrained` that are huggingface_hub's.
 HUB_ARGUMENTS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
@@ -93,7 +95,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
             "projection": projection,
             "projection_dim": projection_dim,
         }
-        text_json_path = getattr(text_params, "json_path", "") or "arch.args.text_params"
+        text_json_path = (
+            getattr(text_params, "json_path", "") or "arch.args.text_params"
+        )
         check_args(build_text_model, text_params, text_json_path)
         text_args = dict(text_params)
         from_pretrained = pretrained and not load_checkpoint
@@ -115,7 +119,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         self._tokenizer: PreTrainedTokenizerBase | None = None
         if load_checkpoint:
             temporal_fix = video_params.get("load_temporal_fix", load_temporal_fix)
-            load_weights(self, load_checkpoint, strict=strict, temporal_fix=temporal_fix)
+            load_weights(
+                self, load_checkpoint, strict=strict, temporal_fix=temporal_fix
+            )
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """{"video": video_BTCHW, "text": tokens} -> (t_BE, v_BE), not normalised."""
@@ -225,7 +231,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         else:
             captions = [text] if isinstance(text, str) else list(text)
             progress_label = "captions" if progress else None
-            t_BE = self._in_batches(self._encode_captions, captions, batch_size, progress_label)
+            t_BE = self._in_batches(
+                self._encode_captions, captions, batch_size, progress_label
+            )
         return F.normalize(t_BE, dim=-1) if normalize else t_BE
 
     def similarity(
@@ -262,7 +270,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The text model's own, read when it is first needed."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.settings["text_params"].get("model", DEFAULT))
+            self._tokenizer = load_tokenizer(
+                self.settings["text_params"].get("model", DEFAULT)
+            )
         return self._tokenizer
 
     def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:
@@ -285,7 +295,11 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def update_preprocessing(self, video_params: Mapping[str, Any]) -> None:
         """Note how clips looked in training (center_crop, norm_mean, ...); frames and size stay the model's own."""
-        self.preprocessing = {**self.preprocessing, **to_plain(video_params), **self.preprocessing}
+        self.preprocessing = {
+            **self.preprocessing,
+            **to_plain(video_params),
+            **self.preprocessing,
+        }
 
     @property
     def embedding_size(self) -> int:
@@ -302,7 +316,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         pretrained.save(self, Path(save_directory))
 
-    def generate_model_card(self, facts: Mapping[str, str] | None = None, **_: Any) -> ModelCard:
+    def generate_model_card(
+        self, facts: Mapping[str, str] | None = None, **_: Any
+    ) -> ModelCard:
         """The model card that `save_pretrained` writes; `facts` (heading -> text) from its `model_card_kwargs`."""
         return ModelCard(pretrained.card(self, facts or {}))
 
@@ -315,7 +331,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         `changes` lie over the folder's arguments (`video_params={"num_frames": 8}`); revision, cache_dir, token,
         force_download and local_files_only are huggingface_hub's. Raises ConfigError, FileNotFoundError.
         """
-        hub_arguments = {key: changes.pop(key) for key in HUB_ARGUMENTS if key in changes}
+        hub_arguments = {
+            key: changes.pop(key) for key in HUB_ARGUMENTS if key in changes
+        }
         folder = pretrained.locate(pretrained_model_name_or_path, **hub_arguments)
         return pretrained.load(cls, folder, changes)
 
@@ -325,7 +343,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def _encode_captions(self, captions: Sequence[str]) -> Tensor:
         tokens = self.tokenize(captions)
-        return self._encode_tokens({name: ids.to(self.device) for name, ids in tokens.items()})
+        return self._encode_tokens(
+            {name: ids.to(self.device) for name, ids in tokens.items()}
+        )
 
     @torch.no_grad()
     def _in_batches(
@@ -344,7 +364,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         if not len(inputs):
             return torch.empty(0, self.embedding_size, device=self.device)
         embeddings = []
-        with tqdm(total=len(inputs), desc=progress_label, disable=progress_label is None) as bar:
+        with tqdm(
+            total=len(inputs), desc=progress_label, disable=progress_label is None
+        ) as bar:
             for start in range(0, len(inputs), batch_size):
                 batch = inputs[start : start + batch_size]
                 embeddings.append(encode(batch))
@@ -369,7 +391,9 @@ def _projections(
         text_proj = nn.Sequential(nn.ReLU(), nn.Linear(text_width, joint_width))
         return vid_proj, text_proj
     if kind:
-        raise ConfigError(f"arch.args.projection: {kind!r} is given, 'minimal' or '' is needed")
+        raise ConfigError(
+            f"arch.args.projection: {kind!r} is given, 'minimal' or '' is needed"
+        )
     if video_width != text_width:
         raise ConfigError(
             f"arch.args.projection: '' needs towers of one width; video has {video_width}, text "

@@ -41,12 +41,16 @@ def save(model: Any, folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     _write_json(folder / CONFIG, {"arch": arch})
     _write_json(folder / PREPROCESSING, model.preprocessing)
-    (folder / "README.md").unlink(missing_ok=True)  # huggingface_hub would keep an old card
+    (folder / "README.md").unlink(
+        missing_ok=True
+    )  # huggingface_hub would keep an old card
     tokenizer.save_pretrained(folder / TEXT)
     model.text_model.config.save_pretrained(folder / TEXT)
 
 
-def load(model_class: Callable[..., Any], folder: Path, changes: Mapping[str, Any]) -> Any:
+def load(
+    model_class: Callable[..., Any], folder: Path, changes: Mapping[str, Any]
+) -> Any:
     """A model of `model_class` (MILES) in eval mode from a folder that `save` wrote.
 
     `changes` are laid over its arguments. Raises ConfigError, FileNotFoundError.

@@ -14,7 +14,9 @@ import torch
 
 from model.similarity import CosineSimilarity, SimilarityMatrix, exact, tiles
 
-Rescore = Callable[[torch.Tensor, torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
+Rescore = Callable[
+    [torch.Tensor, torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]
+]
 
 
 class Counts(NamedTuple):
@@ -33,7 +35,9 @@ class Counts(NamedTuple):
         With one right candidate it is the mean of the tied ranks; with m right ones among k tied candidates it is the
         expected first of m among k, (k + 1) / (m + 1).
         """
-        return (self.greater + (self.equal + 1).double() / (self.tied_right + 1)).numpy()
+        return (
+            self.greater + (self.equal + 1).double() / (self.tied_right + 1)
+        ).numpy()
 
 
 def owners(
@@ -55,7 +59,9 @@ def owners(
         )
     low, high = int(owner_C.min()), int(owner_C.max())
     if low < 0 or high >= videos:
-        raise ValueError(f"owner names videos {low} to {high}; there are 0 to {videos - 1}")
+        raise ValueError(
+            f"owner names videos {low} to {high}; there are 0 to {videos - 1}"
+        )
     return owner_C.long()
 
 
@@ -87,12 +93,18 @@ def count(
         is_own_P = order_P < captions
         own_video = video_P[is_own_P].to(source.device)
         own_score = v2t_score_P[is_own_P.to(source.device)]
-        best_V = torch.full((videos,), -torch.inf, dtype=source.dtype, device=source.device)
+        best_V = torch.full(
+            (videos,), -torch.inf, dtype=source.dtype, device=source.device
+        )
         best_V.scatter_reduce_(0, own_video, own_score, "amax")
         is_best = (own_score == best_V[own_video]).long().cpu()
-        num_best_V = torch.zeros(videos, dtype=torch.long).index_add_(0, own_video.cpu(), is_best)
+        num_best_V = torch.zeros(videos, dtype=torch.long).index_add_(
+            0, own_video.cpu(), is_best
+        )
         comparison = passes.compare(t2v_score_P, best_V, repeated=extra_P2 is not None)
-    original_P = torch.empty_like(order_P).scatter_(0, order_P, torch.arange(len(order_P)))
+    original_P = torch.empty_like(order_P).scatter_(
+        0, order_P, torch.arange(len(order_P))
+    )
     t2v = Counts(
         comparison.above_P[original_P],
         comparison.equal_P[original_P],
@@ -148,7 +160,9 @@ class _Passes(NamedTuple):
         """The scores of the pairs as text-to-video and as video-to-text see them, each (P)."""
         _, width = self.source.block
         device = self.source.device
-        t2v_score_P = torch.empty(len(self.video_P), dtype=self.source.dtype, device=device)
+        t2v_score_P = torch.empty(
+            len(self.video_P), dtype=self.source.dtype, device=device
+        )
         v2t_score_P = torch.empty_like(t2v_score_P)
         for rows, columns, tile_RK in tiles(self.source, self.order_C, self.tiles_of):
             band = self.pairs_of(rows)
@@ -162,7 +176,9 @@ class _Passes(NamedTuple):
             v2t_score_P[pairs] = v2t_RK[row, column]
         return t2v_score_P, v2t_score_P
 
-    def compare(self, score_P: torch.Tensor, best_V: torch.Tensor, repeated: bool) -> _Comparison:
+    def compare(
+        self, score_P: torch.Tensor, best_V: torch.Tensor, repeated: bool
+    ) -> _Comparison:
         """Compare the pairs' scores with all videos, the videos' best scores with all captions.
 
         `repeated`: a caption may have several pairs.
@@ -180,8 +196,22 @@ class _Passes(NamedTuple):
             band = self.pairs_of(rows)
             if repeated:
                 t2v_RK = t2v_RK[(self.row_P[band] - rows.start).to(device)]
-            _tally(t2v_RK, score_P[band, None], 1, above_P[band], at_least_P[band], flags_RK)
-            _tally(v2t_RK, best_V[columns], 0, above_V[columns], at_least_V[columns], flags_RK)
+            _tally(
+                t2v_RK,
+                score_P[band, None],
+                1,
+                above_P[band],
+                at_least_P[band],
+                flags_RK,
+            )
+            _tally(
+                v2t_RK,
+                best_V[columns],
+                0,
+                above_V[columns],
+                at_least_V[columns],
+                flags_RK,
+            )
         return _Comparison(
             above_P.cpu().long(),
             (at_least_P - above_P).cpu().long(),

@@ -36,7 +36,9 @@ def restore(
             )
         return MILES.from_pretrained(path)
     checkpoint = read_checkpoint(path)
-    return from_checkpoint(checkpoint, str(path), arch, teacher, text_root=Path(path).parent)
+    return from_checkpoint(
+        checkpoint, str(path), arch, teacher, text_root=Path(path).parent
+    )
 
 
 def from_checkpoint(
@@ -72,10 +74,16 @@ def from_checkpoint(
     model = ARCHS.build({"type": arch_type, "args": args}, pretrained=False)
     temporal_fix = args.get("load_temporal_fix", "zeros")
     temporal_fix = args["video_params"].get("load_temporal_fix", temporal_fix)
-    load_weights(model, checkpoint, temporal_fix=temporal_fix, teacher=teacher, name=name)
+    load_weights(
+        model, checkpoint, temporal_fix=temporal_fix, teacher=teacher, name=name
+    )
     video_params = _dataset_video_params(config)
     model.update_preprocessing(
-        {key: video_params[key] for key in CLIP_KEYS if video_params.get(key) is not None}
+        {
+            key: video_params[key]
+            for key in CLIP_KEYS
+            if video_params.get(key) is not None
+        }
     )
     return model.eval()
 

@@ -56,7 +56,10 @@ class CosineSimilarity:
     """
 
     def __init__(
-        self, text_CE: torch.Tensor, video_VE: torch.Tensor, block: tuple[int, int] | None = None
+        self,
+        text_CE: torch.Tensor,
+        video_VE: torch.Tensor,
+        block: tuple[int, int] | None = None,
     ) -> None:
         for name, x in (("caption", text_CE), ("video", video_VE)):
             if x.ndim != 2 or not len(x) or x.shape[1] != text_CE.shape[1]:
@@ -64,7 +67,9 @@ class CosineSimilarity:
                     f"{name} embeddings of shape {tuple(x.shape)}: (count, width) is needed, equal widths"
                 )
             if not all(bool(rows.isfinite().all()) for rows in x.split(CHUNK)):
-                raise ValueError(f"the {name} embeddings contain NaN or infinity: there is no rank")
+                raise ValueError(
+                    f"the {name} embeddings contain NaN or infinity: there is no rank"
+                )
         self.text = text_CE.detach()
         self.video = video_VE.detach()
         self.shape = (len(text_CE), len(video_VE))
@@ -84,17 +89,23 @@ class CosineSimilarity:
         self.tile_RK = torch.empty(self.block, **factory)
 
     def _norms(self, x: torch.Tensor) -> torch.Tensor:
-        norms = [rows.to(self.dtype).norm(dim=1, keepdim=True) for rows in x.split(CHUNK)]
+        norms = [
+            rows.to(self.dtype).norm(dim=1, keepdim=True) for rows in x.split(CHUNK)
+        ]
         return torch.cat(norms).clamp_(min=1e-12)
 
     def band(self, rows_R: torch.Tensor) -> Callable[[slice], torch.Tensor]:
         """The tiles of these captions: a function of the videos' slice -> (R, K), valid until the next is made."""
         rows_R = rows_R.to(self.device)
-        torch.div(self.text[rows_R], self.norm_C[rows_R], out=self.rows_RE[: len(rows_R)])
+        torch.div(
+            self.text[rows_R], self.norm_C[rows_R], out=self.rows_RE[: len(rows_R)]
+        )
 
         def tile(columns: slice) -> torch.Tensor:
             width = columns.stop - columns.start
-            torch.div(self.video[columns], self.norm_V[columns], out=self.columns_KE[:width])
+            torch.div(
+                self.video[columns], self.norm_V[columns], out=self.columns_KE[:width]
+            )
             torch.mm(self.rows_RE, self.columns_KE.T, out=self.tile_RK)
             return self.tile_RK[: len(rows_R), :width]
 
@@ -131,7 +142,9 @@ def tiles(
     for start in range(0, captions, height):
         rows = slice(start, min(start + height, captions))
         tile = source.band(order_C[rows])
-        numbers = range(-(-videos // width)) if tiles_of_band is None else tiles_of_band(rows)
+        numbers = (
+            range(-(-videos // width)) if tiles_of_band is None else tiles_of_band(rows)
+        )
         for number in numbers:
             columns = slice(number * width, min((number + 1) * width, videos))
             yield rows, columns, tile(columns)
@@ -146,7 +159,9 @@ def log_sums(
         of each caption over the videos (C), of each video over the captions (V)
     """
     captions, videos = source.shape
-    sums_C = torch.full((captions,), -torch.inf, dtype=source.dtype, device=source.device)
+    sums_C = torch.full(
+        (captions,), -torch.inf, dtype=source.dtype, device=source.device
+    )
     sums_V = torch.full((videos,), -torch.inf, dtype=source.dtype, device=source.device)
     with exact(source.device):
         for rows, columns, tile_RK in tiles(source):
@@ -156,17 +171,23 @@ def log_sums(
     return sums_C, sums_V
 
 
-def topk(source: SimilarityMatrix | CosineSimilarity, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def topk(
+    source: SimilarityMatrix | CosineSimilarity, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The k (at most V) best videos of each caption, best first: similarities and indices, both (C, k)."""
     captions, videos = source.shape
     k = min(k, videos)
-    best_Ck = torch.full((captions, k), -torch.inf, dtype=source.dtype, device=source.device)
+    best_Ck = torch.full(
+        (captions, k), -torch.inf, dtype=source.dtype, device=source.device
+    )
     index_Ck = torch.zeros(best_Ck.shape, dtype=torch.long, device=source.device)
     with exact(source.device):
         for rows, columns, tile_RK in tiles(source):
             tile_best, tile_index = tile_RK.topk(min(k, tile_RK.shape[1]))
             candidates = torch.cat([best_Ck[rows], tile_best], 1)
-            candidate_indices = torch.cat([index_Ck[rows], tile_index + columns.start], 1)
+            candidate_indices = torch.cat(
+                [index_Ck[rows], tile_index + columns.start], 1
+            )
             best_Ck[rows], positions = candidates.topk(k)
             index_Ck[rows] = candidate_indices.gather(1, positions)
     return best_Ck, index_Ck

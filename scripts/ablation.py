@@ -40,7 +40,10 @@ Variants = dict[
 VARIANTS: Variants = {
     "contrastive": ("contrastive only", {"objective": CONTRASTIVE}),
     "miles": ("MILES", {}),
-    "frozen": ("MILES, frozen teacher", objective_args(teacher={"type": "Frozen", "args": {}})),
+    "frozen": (
+        "MILES, frozen teacher",
+        objective_args(teacher={"type": "Frozen", "args": {}}),
+    ),
     "scattered": (
         "MILES, scattered mask",
         objective_args(mask={"type": "Tube", "args": {"ratio": 0.5}}),
@@ -53,7 +56,10 @@ VARIANTS: Variants = {
 MORE_VARIANTS: Variants = {  # only when named: what else was tried
     "masked": ("contrastive on masked clips", objective_args(mvm_weight=0.0)),
     "weight4": ("MILES, weight 4", objective_args(mvm_weight=4.0)),
-    "clean_masked": ("clean view, no MVM", objective_args(contrast_view="full", mvm_weight=0.0)),
+    "clean_masked": (
+        "clean view, no MVM",
+        objective_args(contrast_view="full", mvm_weight=0.0),
+    ),
 }
 
 
@@ -99,7 +105,9 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
     known = {**VARIANTS, **MORE_VARIANTS}
     unknown = [name for name in arguments.variants if name not in known]
     if unknown:
-        raise ConfigError(f"--variants: {unknown[0]!r} is given; known: {', '.join(known)}")
+        raise ConfigError(
+            f"--variants: {unknown[0]!r} is given; known: {', '.join(known)}"
+        )
     base = load_config(arguments.config, arguments.overrides).to_dict()
     refuse_other_settings(arguments.out, base)
     runs = []
@@ -111,7 +119,9 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
     return runs
 
 
-def run_config(base: Mapping[str, Any], changes: Mapping[str, Any], seed: int) -> Config:
+def run_config(
+    base: Mapping[str, Any], changes: Mapping[str, Any], seed: int
+) -> Config:
     """The config of one run; the seed decides the weights at the start, the order, the frames and the masks."""
     seeded = {"name": f"seed{seed}", "trainer": {"seed": seed}}
     return Config(merge(merge(base, changes), seeded))
@@ -134,7 +144,13 @@ def make_data(config: Config) -> None:
     folder = config.blocks("data_loader")[0]["args"]["data_dir"]
     if not Path(folder).exists():
         subprocess.run(
-            [sys.executable, str(ROOT / "scripts/make_demo_data.py"), "--out", folder, *DATA],
+            [
+                sys.executable,
+                str(ROOT / "scripts/make_demo_data.py"),
+                "--out",
+                folder,
+                *DATA,
+            ],
             check=True,
         )
 
@@ -143,7 +159,9 @@ def perform(run: Run) -> bool:
     """Train and evaluate, with the output in the run's .log; returns whether both ended well."""
     run.folder.mkdir(parents=True, exist_ok=True)
     config_path = run.folder / "config.json"
-    config = merge(run.config.to_dict(), {"trainer": {"save_dir": str(run.folder.parent)}})
+    config = merge(
+        run.config.to_dict(), {"trainer": {"save_dir": str(run.folder.parent)}}
+    )
     config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     options = ["-c", str(config_path)]
     if run.device:
@@ -152,10 +170,13 @@ def perform(run: Run) -> bool:
         if not succeeds(log, "train.py", *options, "-r", "auto"):
             return False
         checkpoint = max(
-            run.folder.glob("*/checkpoint-latest.pth"), key=lambda path: path.stat().st_mtime
+            run.folder.glob("*/checkpoint-latest.pth"),
+            key=lambda path: path.stat().st_mtime,
         )
         unfinished = run.folder / "test.part"
-        if not succeeds(log, "test.py", *options, "-r", str(checkpoint), "-o", str(unfinished)):
+        if not succeeds(
+            log, "test.py", *options, "-r", str(checkpoint), "-o", str(unfinished)
+        ):
             return False
     unfinished.rename(run.folder / "test")
     print(f"{run.variant}, seed {run.seed}: done", flush=True)
@@ -165,8 +186,14 @@ def perform(run: Run) -> bool:
 def succeeds(log: Any, program: str, *arguments: str) -> bool:
     """Run one of our programs, with one thread unless the caller says otherwise; whether it ended well."""
     command = [sys.executable, str(ROOT / program), *arguments]
-    environment = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
-    done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        **os.environ,
+    }
+    done = subprocess.run(
+        command, stdout=log, stderr=subprocess.STDOUT, env=environment
+    )
     return done.returncode == 0
 
 
@@ -204,7 +231,9 @@ def cli(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("-d", "--device", default="", help="as for train.py")
-    parser.add_argument("--report", action="store_true", help="run nothing, report what is there")
+    parser.add_argument(
+        "--report", action="store_true", help="run nothing, report what is there"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     main(parser.parse_intermixed_args(argv))
 

@@ -54,7 +54,9 @@ def find_broken(dataset: TextVideoDataset, count: int) -> list[tuple[str, str]]:
     return broken
 
 
-def print_report(dataset: TextVideoDataset, broken: list[tuple[str, str]], decoded: int) -> None:
+def print_report(
+    dataset: TextVideoDataset, broken: list[tuple[str, str]], decoded: int
+) -> None:
     """Print counts and faults.
 
     broken: see `find_broken`. decoded: how many files were tried.
@@ -121,7 +123,9 @@ def draw_sheet(datasets: list[TextVideoDataset], path: Path) -> None:
 
     num_columns = max(len(sample["video"]) for _, sample in rows)
     figure = Figure(figsize=(2.2 * num_columns, 2.6 * len(rows)))
-    figure.subplots_adjust(left=0.02, right=0.98, top=0.97, bottom=0.04, wspace=0.04, hspace=0.25)
+    figure.subplots_adjust(
+        left=0.02, right=0.98, top=0.97, bottom=0.04, wspace=0.04, hspace=0.25
+    )
     axes = figure.subplots(len(rows), num_columns, squeeze=False)
 
     for axes_row, (dataset, sample) in zip(axes, rows, strict=True):
@@ -130,7 +134,9 @@ def draw_sheet(datasets: list[TextVideoDataset], path: Path) -> None:
     print(f"contact sheet: {path}")
 
 
-def draw_sample(axes_row: Any, dataset: TextVideoDataset, sample: dict[str, Any]) -> None:
+def draw_sample(
+    axes_row: Any, dataset: TextVideoDataset, sample: dict[str, Any]
+) -> None:
     """Draw the frames of a sample into a row of axes, with their indices above and the caption below."""
     mean = torch.tensor(dataset.video.norm_mean)[:, None, None]
     std = torch.tensor(dataset.video.norm_std)[:, None, None]
@@ -138,13 +144,19 @@ def draw_sample(axes_row: Any, dataset: TextVideoDataset, sample: dict[str, Any]
     for axis in axes_row:
         axis.axis("off")
 
-    for axis, frame_CHW, index in zip(axes_row, sample["video"], sample["meta"]["frames"]):
+    for axis, frame_CHW, index in zip(
+        axes_row, sample["video"], sample["meta"]["frames"]
+    ):
         pixels_CHW = (frame_CHW * std + mean).clamp(0, 1)
         axis.imshow(pixels_CHW.permute(1, 2, 0).numpy())
         axis.set_title(f"frame {index}", fontsize=7, color="0.4")
 
-    text = f"{dataset.name}, {sample['meta']['id']}: {sample['text']}"[: 36 * len(axes_row)]
-    axes_row[0].text(0, -0.06, text, transform=axes_row[0].transAxes, fontsize=8, va="top")
+    text = f"{dataset.name}, {sample['meta']['id']}: {sample['text']}"[
+        : 36 * len(axes_row)
+    ]
+    axes_row[0].text(
+        0, -0.06, text, transform=axes_row[0].transAxes, fontsize=8, va="top"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -123,7 +123,9 @@ def plain_default(value: Any) -> Any:
     return value
 
 
-def settings_of(constructor: Callable[..., Any], registry_kind: str = "") -> list[Setting]:
+def settings_of(
+    constructor: Callable[..., Any], registry_kind: str = ""
+) -> list[Setting]:
     """The arguments of a function, class or dataclass that JSON gives, with their descriptions.
 
     registry_kind: kind of the registry that it is an entry of, "" for none.
@@ -193,7 +195,12 @@ def sections() -> Iterator[tuple[str, str, Callable[..., Any], str]]:
             video_key, text_key = "arch.args.video_params", "arch.args.text_params"
             yield video_key, video_key, build_video_model, ""
             for name in VIDEO_ENCODERS.names():
-                yield video_key, f'{video_key}, "model": "{name}"', VIDEO_ENCODERS.get(name), ""
+                yield (
+                    video_key,
+                    f'{video_key}, "model": "{name}"',
+                    VIDEO_ENCODERS.get(name),
+                    "",
+                )
             yield text_key, text_key, build_text_model, ""
         if section == "data_loader":
             heading = "data_loader.args.video_params"
@@ -222,7 +229,9 @@ def names_by_constructor(registry: Registry) -> dict[Callable[..., Any], list[st
     return names
 
 
-def documented_settings(constructor: Callable[..., Any], registry_kind: str) -> list[Setting]:
+def documented_settings(
+    constructor: Callable[..., Any], registry_kind: str
+) -> list[Setting]:
     """The settings of an entry of `sections`; build_video_model takes its own from one object."""
     if constructor is build_video_model:
         described = argument_descriptions(constructor)
@@ -241,7 +250,10 @@ def documented_settings(constructor: Callable[..., Any], registry_kind: str) -> 
 
 def data_set_settings() -> Iterator[tuple[str, list[Setting]]]:
     """(name, arguments of its own) of each data set that has such arguments; they go into dataset_params."""
-    common = {setting.name for setting in settings_of(LOADERS.get("TextVideoDataLoader"), "loader")}
+    common = {
+        setting.name
+        for setting in settings_of(LOADERS.get("TextVideoDataLoader"), "loader")
+    }
     for name in DATASETS.names():
         settings = settings_of(DATASETS.get(name), "data set")
         specific = [setting for setting in settings if setting.name not in common]
@@ -262,9 +274,18 @@ def markdown() -> str:
             f"{summary(constructor)} Read in `{origin(constructor)}`.",
         ]
         lines += _table(key, settings)
-    lines += ["", "## data_loader.args.dataset_params", "", "Arguments of a data set's own."]
+    lines += [
+        "",
+        "## data_loader.args.dataset_params",
+        "",
+        "Arguments of a data set's own.",
+    ]
     for name, settings in data_set_settings():
-        lines += ["", f"`{name}`:", *_table("data_loader.args.dataset_params", settings)]
+        lines += [
+            "",
+            f"`{name}`:",
+            *_table("data_loader.args.dataset_params", settings),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -301,12 +322,24 @@ def schema() -> dict[str, Any]:
     row = {"anyOf": [{"enum": ROWS.names()}, reference_to(ROWS)]}
     evaluation["rows"] |= {"type": "array", "items": row}
     properties["data_loader"] = one_or_list(properties["data_loader"])
-    properties["valid_loader"] = {"anyOf": [properties["valid_loader"], {"type": "null"}]}
-    stage_properties = {key: value for key, value in properties.items() if key != "base"}
-    stage = {"type": "object", "properties": stage_properties, "additionalProperties": False}
+    properties["valid_loader"] = {
+        "anyOf": [properties["valid_loader"], {"type": "null"}]
+    }
+    stage_properties = {
+        key: value for key, value in properties.items() if key != "base"
+    }
+    stage = {
+        "type": "object",
+        "properties": stage_properties,
+        "additionalProperties": False,
+    }
     for name, text in SECTIONS.items():
         properties.setdefault(name, {})["description"] = text
-    properties["stages"] = {"type": "array", "items": stage, "description": SECTIONS["stages"]}
+    properties["stages"] = {
+        "type": "array",
+        "items": stage,
+        "description": SECTIONS["stages"],
+    }
     blocks = (*SECTION_REGISTRIES.values(), *BLOCK_ARGUMENTS.values(), ROWS)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -314,7 +347,9 @@ def schema() -> dict[str, Any]:
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
-        "$defs": {definition_name(registry): block_schema(registry) for registry in blocks},
+        "$defs": {
+            definition_name(registry): block_schema(registry) for registry in blocks
+        },
     }
 
 
@@ -429,7 +464,9 @@ def main(argv: list[str] | None = None) -> int:
             path.write_text(text, encoding="utf-8")
             print(f"written: {path.relative_to(ROOT)}")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-            print(f"not current: {path.relative_to(ROOT)}; run scripts/configuration_reference.py")
+            print(
+                f"not current: {path.relative_to(ROOT)}; run scripts/configuration_reference.py"
+            )
             status = 1
     return status
 

@@ -27,7 +27,11 @@ from trainer.files import sha256
 
 
 def main(
-    source: Path, out: Path, layout: str, teacher: bool, config: Mapping[str, Any] | None = None
+    source: Path,
+    out: Path,
+    layout: str,
+    teacher: bool,
+    config: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `out`; ConfigError if it is there, or if the checkpoint cannot be understood."""
     if out.exists():
@@ -59,7 +63,10 @@ def authors_checkpoint(model: MILES, checkpoint: Mapping[str, Any]) -> dict[str,
 
 
 def facts(
-    source: Path, checkpoint: Mapping[str, Any], config: Mapping[str, Any], teacher: bool
+    source: Path,
+    checkpoint: Mapping[str, Any],
+    config: Mapping[str, Any],
+    teacher: bool,
 ) -> dict[str, str]:
     """Headings and texts for the model card: origin, and the results that lie beside the checkpoint."""
     run = f"{config.get('name', 'unknown')}. {config.get('about', '')}".rstrip()
@@ -108,7 +115,9 @@ def cli(argv: list[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CKPT")
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument(
-        "-c", "--config", help="JSON whose arch describes the model, where the checkpoint does not"
+        "-c",
+        "--config",
+        help="JSON whose arch describes the model, where the checkpoint does not",
     )
     parser.add_argument("--layout", choices=("folder", "authors"), default="folder")
     parser.add_argument(
@@ -117,7 +126,9 @@ def cli(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = load_config(arguments.config) if arguments.config else None
-    main(arguments.checkpoint, arguments.out, arguments.layout, arguments.teacher, config)
+    main(
+        arguments.checkpoint, arguments.out, arguments.layout, arguments.teacher, config
+    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ class Text(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model.encode_text({"input_ids": input_ids, "attention_mask": attention_mask})
+        return self.model.encode_text(
+            {"input_ids": input_ids, "attention_mask": attention_mask}
+        )
 
 
 def main(source: Path, out: Path, frames: int | None = None) -> dict[str, float]:
@@ -59,10 +61,20 @@ def main(source: Path, out: Path, frames: int | None = None) -> dict[str, float]
     text_inputs = captions(model, 2, 9)
     return {
         "video": write_encoder(
-            "video", Video(model), out, video_inputs, clips(model, 3, frames), free_dims=(0,)
+            "video",
+            Video(model),
+            out,
+            video_inputs,
+            clips(model, 3, frames),
+            free_dims=(0,),
         ),
         "text": write_encoder(
-            "text", Text(model), out, text_inputs, captions(model, 5, 6), free_dims=(0, 1)
+            "text",
+            Text(model),
+            out,
+            text_inputs,
+            captions(model, 5, 6),
+            free_dims=(0, 1),
         ),
     }
 
@@ -92,12 +104,16 @@ def write_encoder(
         external_data=False,
         verbose=False,
     )
-    largest = max(difference(path, encoder, inputs), difference(path, encoder, test_inputs))
+    largest = max(
+        difference(path, encoder, inputs), difference(path, encoder, test_inputs)
+    )
     if not largest < TOLERANCE:
         raise ConfigError(
             f"{path}: onnxruntime differs from torch by {largest:.1e}, {TOLERANCE} allowed"
         )
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, differs from torch by {largest:.1e}")
+    print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, differs from torch by {largest:.1e}"
+    )
     return largest
 
 
@@ -106,7 +122,11 @@ def clips(model: MILES, rows: int, frames: int | None) -> dict[str, Tensor]:
     video_model: Any = model.video_model
     channels = video_model.patch_embed.proj.in_channels
     height, width = video_model.img_size
-    return {"video": torch.randn(rows, frames or video_model.num_frames, channels, height, width)}
+    return {
+        "video": torch.randn(
+            rows, frames or video_model.num_frames, channels, height, width
+        )
+    }
 
 
 def captions(model: MILES, rows: int, length: int) -> dict[str, Tensor]:
@@ -123,7 +143,9 @@ def difference(path: Path, encoder: nn.Module, inputs: Mapping[str, Tensor]) -> 
     """Largest difference between onnxruntime's and torch's embeddings, each scaled to length 1."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(path), providers=["CPUExecutionProvider"]
+    )
     arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
     (onnx_BE,) = session.run(None, arrays)
     torch_BE = F.normalize(encoder(**inputs))
@@ -139,7 +161,9 @@ def cli(argv: list[str] | None = None) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument(
-        "--frames", type=int, help="frames per clip (default: as many as the model takes)"
+        "--frames",
+        type=int,
+        help="frames per clip (default: as many as the model takes)",
     )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -27,7 +27,12 @@ from model import load_model
 from model.miles import MILES
 from parse_config import ConfigError, UserError, cli_entry, to_plain
 from scripts.retrieval import sources
-from scripts.retrieval.encode import joint_width, make_encoder, read_batches, write_features
+from scripts.retrieval.encode import (
+    joint_width,
+    make_encoder,
+    read_batches,
+    write_features,
+)
 from scripts.retrieval.feature_writer import FeatureWriter
 from scripts.retrieval.features import SHARD_FORMATS, Row, hash_checkpoint, hash_rows
 from trainer import distributed, lock
@@ -103,7 +108,9 @@ def begin_or_resume(
     run_on_main_or_exit(begin)
 
 
-def list_rows(datasets: Sequence[TextVideoDataset], args: argparse.Namespace) -> list[Row]:
+def list_rows(
+    datasets: Sequence[TextVideoDataset], args: argparse.Namespace
+) -> list[Row]:
     """The texts or videos of the source, before videos are divided into segments."""
     if args.texts:
         return sources.list_texts(args.source, datasets)
@@ -132,12 +139,16 @@ def describe_run(
         "split": args.split if datasets else None,
         "segments": args.segments,
         "precision": args.precision,
-        "video_params": to_plain([{**vars(video), "deadline": None} for video in video_settings]),
+        "video_params": to_plain(
+            [{**vars(video), "deadline": None} for video in video_settings]
+        ),
         "listed_sha256": hash_rows(rows),
     }
 
 
-def divide_on_all_processes(rows: list[Row], model: MILES, args: argparse.Namespace) -> list[Row]:
+def divide_on_all_processes(
+    rows: list[Row], model: MILES, args: argparse.Namespace
+) -> list[Row]:
     """Rows of videos -> rows of their segments, on every process; each process reads the durations of its share."""
     start = rank() * len(rows) // world_size()
     end = (rank() + 1) * len(rows) // world_size()
@@ -156,7 +167,11 @@ def print_summary(
 ) -> None:
     """Prints the last line. Raises UserError if no row could be read."""
     bad_list = " (bad_files.jsonl)" if num_bad else ""
-    resumed = f"; {num_resumed} of {writer.num_shards} shards were there" if num_resumed else ""
+    resumed = (
+        f"; {num_resumed} of {writer.num_shards} shards were there"
+        if num_resumed
+        else ""
+    )
     print(
         f"{writer.folder}: {num_rows} rows of {writer.width} in {writer.num_shards} shards, "
         f"{num_bad} could not be read{bad_list}; {seconds:.1f} s{resumed}"
@@ -189,15 +204,23 @@ def cli(argv: list[str] | None = None) -> None:
     parser.add_argument("source", type=Path, metavar="FOLDER_OR_CONFIG")
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument(
-        "-r", "--resume", required=True, metavar="CKPT", help="checkpoint or exported folder"
+        "-r",
+        "--resume",
+        required=True,
+        metavar="CKPT",
+        help="checkpoint or exported folder",
     )
     parser.add_argument(
         "-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
     )
     parser.add_argument(
-        "--texts", action="store_true", help="texts of a .txt or .jsonl, or captions of a config"
+        "--texts",
+        action="store_true",
+        help="texts of a .txt or .jsonl, or captions of a config",
     )
-    parser.add_argument("--split", default="test", help="of a config's data set (default: test)")
+    parser.add_argument(
+        "--split", default="test", help="of a config's data set (default: test)"
+    )
     parser.add_argument(
         "--segments",
         type=positive(float),
@@ -217,7 +240,9 @@ def cli(argv: list[str] | None = None) -> None:
         metavar="ROWS",
         help="per shard: what a kill costs at most (default: 500)",
     )
-    parser.add_argument("--batch", type=positive(int), default=32, help="clips per batch on a GPU")
+    parser.add_argument(
+        "--batch", type=positive(int), default=32, help="clips per batch on a GPU"
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -225,7 +250,9 @@ def cli(argv: list[str] | None = None) -> None:
         help="reading processes (default: one per core, 8 at most; 0: none)",
     )
     parser.add_argument(
-        "--deadline", type=float, help="seconds for reading one clip (default: the checkpoint's)"
+        "--deadline",
+        type=float,
+        help="seconds for reading one clip (default: the checkpoint's)",
     )
     parser.add_argument("--precision", choices=NAMES, default="fp32")
     args = parser.parse_args(argv)

@@ -19,7 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from data_loader.reader import READERS, BrokenVideo, count_frames, read_clip, read_frames
+from data_loader.reader import (
+    READERS,
+    BrokenVideo,
+    count_frames,
+    read_clip,
+    read_frames,
+)
 from data_loader.readers import Choose, Pictures
 from data_loader.readers.h264 import open_with_plan
 from scripts.synthetic import clips
@@ -92,7 +98,9 @@ def check_file(path: str, readers: list[str], generator: random.Random) -> Row:
         return Row("broken", 0, [*(["-"] * (len(readers) - 1)), error.reason])
     with open_with_plan(path) as (_, plan):
         method = "jumps" if plan else "from the start"
-    results = [check_reader(path, reader, expected_TCHW, generator) for reader in readers]
+    results = [
+        check_reader(path, reader, expected_TCHW, generator) for reader in readers
+    ]
     return Row(method, len(expected_TCHW), results)
 
 

@@ -69,7 +69,9 @@ def build(
     rows of the index. Raises UserError, FileNotFoundError.
     """
     if index_folder.exists():
-        raise UserError(f"{index_folder}: is there already; choose another name, or remove it")
+        raise UserError(
+            f"{index_folder}: is there already; choose another name, or remove it"
+        )
     start_time = time.monotonic()
     features = Features(features_folder)
     if not len(features):
@@ -105,7 +107,9 @@ def _open_queries(query_folder: Path, features: Features) -> Features:
         queries.manifest["checkpoint_sha256"] == features.manifest["checkpoint_sha256"]
     )
     if not same_checkpoint or queries.width != features.width:
-        raise UserError(f"{query_folder}: was made with another checkpoint than {features.folder}")
+        raise UserError(
+            f"{query_folder}: was made with another checkpoint than {features.folder}"
+        )
     return queries
 
 
@@ -154,7 +158,11 @@ def _with_real_path(row: Row) -> Row:
 
 
 def tune(
-    index: Any, kind: str, rows_NE: np.ndarray, texts_QE: np.ndarray | None, min_recall: float
+    index: Any,
+    kind: str,
+    rows_NE: np.ndarray,
+    texts_QE: np.ndarray | None,
+    min_recall: float,
 ) -> dict[str, Any]:
     """Doubles the effort of an approximate index until its recall reaches `min_recall` or it compares every row.
 
@@ -173,7 +181,9 @@ def tune(
     else:
         queries_QE = texts_QE[:MAX_RECALL_QUERIES]
 
-    _, exact_QK = to_gpus(build_index("flat", rows_NE)).search(queries_QE, num_neighbours)
+    _, exact_QK = to_gpus(build_index("flat", rows_NE)).search(
+        queries_QE, num_neighbours
+    )
     effort, max_effort = 16, len(rows_NE)
     if kind == "ivf":
         effort, max_effort = 1, index.nlist
@@ -188,11 +198,17 @@ def tune(
         if reached >= min_recall or effort >= max_effort:
             break
         effort = min(2 * effort, max_effort)
-    return {EFFORT_OPTION[kind]: effort, "recall@10": reached, "recall_queries": query_kind}
+    return {
+        EFFORT_OPTION[kind]: effort,
+        "recall@10": reached,
+        "recall_queries": query_kind,
+    }
 
 
 def recall(
-    exact_QK: np.ndarray, approximate_QK: np.ndarray, query_rows: np.ndarray | None = None
+    exact_QK: np.ndarray,
+    approximate_QK: np.ndarray,
+    query_rows: np.ndarray | None = None,
 ) -> float:
     """Mean over queries of the share of the 10 exact neighbours that are among the 10 approximate ones.
 
@@ -224,10 +240,14 @@ def cli(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="build")
-    build_parser = commands.add_parser("build", help="make an index of a folder of features")
+    build_parser = commands.add_parser(
+        "build", help="make an index of a folder of features"
+    )
     build_parser.add_argument("features", type=Path, metavar="FEATURES")
     build_parser.add_argument("index", type=Path, metavar="INDEX")
-    build_parser.add_argument("--kind", choices=KINDS, help="default: by the number of rows")
+    build_parser.add_argument(
+        "--kind", choices=KINDS, help="default: by the number of rows"
+    )
     build_parser.add_argument(
         "--recall",
         type=float,
@@ -235,7 +255,10 @@ def cli(argv: list[str] | None = None) -> None:
         help="that an approximate index is to reach (default: 0.95)",
     )
     build_parser.add_argument(
-        "--queries", type=Path, metavar="TEXT_FEATURES", help="texts to measure the recall with"
+        "--queries",
+        type=Path,
+        metavar="TEXT_FEATURES",
+        help="texts to measure the recall with",
     )
     args = parser.parse_args(argv)
     build(args.features, args.index, args.kind, args.recall, args.queries)

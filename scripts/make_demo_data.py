@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 VERSION = 3
 SPLITS = ("train", "val", "test")
 SPECIAL_TOKENS = {
-    f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")
+    f"{name}_token": f"[{name.upper()}]"
+    for name in ("pad", "unk", "cls", "sep", "mask")
 }
 FRAME_RATE = 12
 
@@ -52,7 +53,9 @@ class ClipJob(NamedTuple):
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="make the demo's data set")
-    parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to make")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/demo"), help="folder to make"
+    )
     parser.add_argument(
         "--objects",
         type=int,
@@ -62,9 +65,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--train", type=int, default=3000, help="training clips")
     parser.add_argument("--val", type=int, default=120, help="validation clips")
-    parser.add_argument("--test", type=int, default=240, help="clips of the test gallery")
     parser.add_argument(
-        "--side", type=int, default=64, help="side of a frame, pixels (decord 0.6 cannot read 48)"
+        "--test", type=int, default=240, help="clips of the test gallery"
+    )
+    parser.add_argument(
+        "--side",
+        type=int,
+        default=64,
+        help="side of a frame, pixels (decord 0.6 cannot read 48)",
     )
     parser.add_argument("--frames", type=int, default=12, help="frames a clip")
     parser.add_argument("--seed", type=int, default=0)
@@ -88,7 +96,9 @@ def write_clip(path: Path, clip_FSSC: np.ndarray) -> None:
         container.mux(stream.encode())
 
 
-def make_clip(job: ClipJob, arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
+def make_clip(
+    job: ClipJob, arguments: argparse.Namespace, root: Path
+) -> dict[str, Any]:
     """Draw, write and describe one clip; returns its row of the annotations."""
     split = SPLITS[job.split_index]
     rng = np.random.default_rng([arguments.seed, job.split_index, job.number])
@@ -107,7 +117,9 @@ def make_clip(job: ClipJob, arguments: argparse.Namespace, root: Path) -> dict[s
 def make_clips(arguments: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     """Write all clips, on all cores; returns the rows of the annotations in order."""
     counts = {split: getattr(arguments, split) for split in SPLITS}
-    draw_combinations = split_single_objects if arguments.objects == 1 else split_object_pairs
+    draw_combinations = (
+        split_single_objects if arguments.objects == 1 else split_object_pairs
+    )
     combinations = draw_combinations(counts, np.random.default_rng(arguments.seed))
     jobs = [
         ClipJob(split_index, number, objects)
@@ -133,7 +145,14 @@ def train_tokenizer(captions: list[str]) -> "tokenizers.Tokenizer":
     The trainer numbers its pieces, and breaks ties between them, differently from run to run. What it always finds are
     the letters and the whole words of the captions: these are kept, in alphabetical order.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        Tokenizer,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -195,7 +214,10 @@ def main(argv: list[str] | None = None) -> None:
     settings = {"version": VERSION, **options}
     settings_path = out / "settings.json"
     if out.exists():
-        if settings_path.is_file() and json.loads(settings_path.read_text()) == settings:
+        if (
+            settings_path.is_file()
+            and json.loads(settings_path.read_text()) == settings
+        ):
             print(f"{out}: already there")
             return
         sys.exit(
@@ -210,7 +232,10 @@ def main(argv: list[str] | None = None) -> None:
     lines = [json.dumps(row) + "\n" for row in rows]
     (temporary / "captions.jsonl").write_text("".join(lines))
     train_captions = [
-        caption for row in rows if row["split"] == "train" for caption in row["captions"]
+        caption
+        for row in rows
+        if row["split"] == "train"
+        for caption in row["captions"]
     ]
     make_text_model(train_captions, temporary / "text_model", arguments.seed)
     (temporary / settings_path.name).write_text(json.dumps(settings, indent=2) + "\n")

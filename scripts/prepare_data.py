@@ -90,16 +90,22 @@ def list_jobs(source: Path) -> Iterator[Job]:
     for folder, subfolders, files in os.walk(source):
         subfolders.sort()
         video_stems = [
-            Path(file).stem for file in files if Path(file).suffix.lower() in VIDEO_EXTENSIONS
+            Path(file).stem
+            for file in files
+            if Path(file).suffix.lower() in VIDEO_EXTENSIONS
         ]
         for file in sorted(files):
             path = Path(folder, file)
             target = path
             if file_type(path) == "video" and path.suffix.lower() != ".mp4":
                 is_unique = video_stems.count(path.stem) == 1
-                target = path.with_name(f"{path.stem}.mp4" if is_unique else f"{file}.mp4")
+                target = path.with_name(
+                    f"{path.stem}.mp4" if is_unique else f"{file}.mp4"
+                )
             yield Job(
-                str(path.relative_to(source)), str(target.relative_to(source)), file_type(path)
+                str(path.relative_to(source)),
+                str(target.relative_to(source)),
+                file_type(path),
             )
 
 
@@ -147,7 +153,9 @@ def write_video(source: Path, target: Path, settings: Settings) -> None:
         output.mux(encoder.encode())
 
 
-def _frames_until_damage(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+def _frames_until_damage(
+    container: InputContainer, stream: VideoStream
+) -> Iterator[av.VideoFrame]:
     """The frames up to the first damage; raises FFmpegError if there are none."""
     has_frames = False
     try:
@@ -225,8 +233,12 @@ def run_job(job: Job, source: Path, out: Path, settings: Settings) -> CopiedFile
         temporary.unlink(missing_ok=True)
         error_number = getattr(error, "errno", None)
         if error_number in DISK_FULL:
-            raise OSError(error_number, f"no room left while writing {target}") from None
-        return CopiedFile(job.source, job.target, failure=f"{type(error).__name__}: {error}")
+            raise OSError(
+                error_number, f"no room left while writing {target}"
+            ) from None
+        return CopiedFile(
+            job.source, job.target, failure=f"{type(error).__name__}: {error}"
+        )
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -236,19 +248,28 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--side", type=int, default=256, help="short side, pixels")
-    parser.add_argument("--keyframe", type=int, default=12, help="frames between keyframes")
+    parser.add_argument(
+        "--keyframe", type=int, default=12, help="frames between keyframes"
+    )
     parser.add_argument(
         "--crf", type=int, default=20, help="x264's quality, lower is better and larger"
     )
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument(
-        "--shards", type=int, metavar="VIDEOS", help="also pack into tar files of so many videos"
+        "--shards",
+        type=int,
+        metavar="VIDEOS",
+        help="also pack into tar files of so many videos",
     )
-    parser.add_argument("--dataset", help="with --shards: the data set's name, as in dataset_name")
+    parser.add_argument(
+        "--dataset", help="with --shards: the data set's name, as in dataset_name"
+    )
     parser.add_argument("--split", default="train", help="with --shards")
     arguments = parser.parse_args(argv)
     if arguments.shards and not arguments.dataset:
-        raise ConfigError(f"--shards: needs --dataset, one of {', '.join(DATASETS.names())}")
+        raise ConfigError(
+            f"--shards: needs --dataset, one of {', '.join(DATASETS.names())}"
+        )
     return arguments
 
 
@@ -296,7 +317,9 @@ def write_stamp(out: Path, stamp: dict[str, int]) -> None:
     write_json(path, stamp, indent=None)
 
 
-def pack_shards(out: Path, dataset_name: str, split: str, videos_per_shard: int) -> None:
+def pack_shards(
+    out: Path, dataset_name: str, split: str, videos_per_shard: int
+) -> None:
     """Write the readable videos of a split, with their captions, into tar files."""
     import webdataset
 
@@ -306,7 +329,9 @@ def pack_shards(out: Path, dataset_name: str, split: str, videos_per_shard: int)
         "split": split,
         "check_files": True,
     }
-    dataset = open_leniently(Config({"type": "TextVideoDataLoader", "args": loader_args}))
+    dataset = open_leniently(
+        Config({"type": "TextVideoDataLoader", "args": loader_args})
+    )
 
     folder = out / "shards" / split
     if any(dataset.segment(index) != (None, None) for index in range(len(dataset))):
@@ -321,7 +346,9 @@ def pack_shards(out: Path, dataset_name: str, split: str, videos_per_shard: int)
     temporary.mkdir(parents=True)
 
     pattern = str(temporary / "%05d.tar")
-    with webdataset.ShardWriter(pattern, maxcount=videos_per_shard, verbose=0) as writer:
+    with webdataset.ShardWriter(
+        pattern, maxcount=videos_per_shard, verbose=0
+    ) as writer:
         for index in tqdm(range(len(dataset)), unit="video"):
             path = Path(dataset.paths[index])
             captions = list(dataset.captions_of(index))
@@ -343,7 +370,9 @@ def write_manifest(
 ) -> None:
     """Write manifest.json and print a summary of it."""
     failures = [
-        {"path": file.source, "reason": file.failure} for file in copied_files if file.failure
+        {"path": file.source, "reason": file.failure}
+        for file in copied_files
+        if file.failure
     ]
     copy_hash = hashlib.sha256(json.dumps(stamp, sort_keys=True).encode())
     for file in sorted(copied_files):
@@ -355,7 +384,8 @@ def write_manifest(
         "hash": copy_hash.hexdigest(),
         "settings": stamp,
         "failures": failures,
-        "counts": {name: counts[name] for name in FILE_TYPES} | {"failed": len(failures)},
+        "counts": {name: counts[name] for name in FILE_TYPES}
+        | {"failed": len(failures)},
         "bytes": num_bytes,
     }
     write_json(out / "manifest.json", content)

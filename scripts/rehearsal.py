@@ -74,7 +74,9 @@ class Rehearsal:
         if status:
             lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
             end = "\n".join(lines[-15:])
-            raise checks.Failed(f"{name} ended with status {status}; the end of {log_path}:\n{end}")
+            raise checks.Failed(
+                f"{name} ended with status {status}; the end of {log_path}:\n{end}"
+            )
         print(f"   {check()}  ({time.monotonic() - begun:.1f} s)", flush=True)
 
     def recipe(
@@ -86,7 +88,8 @@ class Rehearsal:
     def environment(self, variables: Mapping[str, Path]) -> dict[str, str]:
         """This process's environment with where data and runs are, for one process on one machine."""
         data = {
-            f"{name}_DIR": str(self.folder / "data" / name) for name in ("CC3M", "WEBVID", "MSRVTT")
+            f"{name}_DIR": str(self.folder / "data" / name)
+            for name in ("CC3M", "WEBVID", "MSRVTT")
         }
         return {
             **os.environ,
@@ -148,7 +151,9 @@ def rehearse_training(rehearsal: Rehearsal) -> None:
     rehearsal.recipe(
         "zero-shot MSR-VTT",
         ["scripts/test_retrieval_MILES.sh"],
-        lambda: checks.evaluated(rehearsal.newest_run("MSRVTT") / "results.json", weights(STAGE2)),
+        lambda: checks.evaluated(
+            rehearsal.newest_run("MSRVTT") / "results.json", weights(STAGE2)
+        ),
         CHECKPOINT=weights(STAGE2),
     )
     rehearsal.recipe(
@@ -161,7 +166,9 @@ def rehearse_training(rehearsal: Rehearsal) -> None:
     rehearsal.recipe(
         "evaluation",
         ["scripts/test_retrieval.sh", FINETUNE_CONFIG, "--save-embeddings"],
-        lambda: checks.evaluated(rehearsal.newest_run(FINETUNED) / "results.json", finetuned),
+        lambda: checks.evaluated(
+            rehearsal.newest_run(FINETUNED) / "results.json", finetuned
+        ),
         CHECKPOINT=finetuned,
     )
 
@@ -199,7 +206,10 @@ def cli(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "exps" / "rehearsal", help="default: exps/rehearsal"
+        "--out",
+        type=Path,
+        default=ROOT / "exps" / "rehearsal",
+        help="default: exps/rehearsal",
     )
     arguments = parser.parse_args(argv)
     try:

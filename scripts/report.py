@@ -23,13 +23,17 @@ from trainer.files import atomic_write
 def main(folder: Path, out: Path, num_queries: int = 200, num_figures: int = 3) -> Path:
     """Writes the report of `folder` to `out`, and prints what is missing for a complete one."""
     if out.is_dir():
-        raise UserError(f"{out}: is a folder; give the file's name, as -o {out / 'report.html'}")
+        raise UserError(
+            f"{out}: is a folder; give the file's name, as -o {out / 'report.html'}"
+        )
     run = read_run(folder)
     page = render_page(run, num_queries, num_figures)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out, "wb") as file:
         file.write(page.encode("utf-8", "xmlcharrefreplace"))
-    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {len(run.evaluations)} evaluations")
+    print(
+        f"{out}: {out.stat().st_size / 2**20:.1f} MiB, {len(run.evaluations)} evaluations"
+    )
     for description, command in run.missing:
         print(f"missing: {description}\n  {command}")
     return out

@@ -44,7 +44,9 @@ def main(args: argparse.Namespace) -> None:
         return
     for number, hit in enumerate(hits, 1):
         line = f"{number:3d}  {hit['score']:7.4f}  {describe(hit)}"
-        print(line.encode(errors="replace").decode())  # names of files need not be valid UTF-8
+        print(
+            line.encode(errors="replace").decode()
+        )  # names of files need not be valid UTF-8
     print(
         f"model loaded in {loaded_time - start_time:.2f} s, "
         f"query encoded in {1e3 * (encoded_time - loaded_time):.1f} ms, "
@@ -62,21 +64,37 @@ def cli(argv: list[str] | None = None) -> None:
     parser.add_argument("text", nargs="?", help="what to look for")
     parser.add_argument("-k", type=int, default=10, help="answers (default: 10)")
     parser.add_argument(
-        "--video", type=Path, metavar="FILE", help="look for what is like this video or picture"
+        "--video",
+        type=Path,
+        metavar="FILE",
+        help="look for what is like this video or picture",
     )
     parser.add_argument(
-        "--best-of-each", action="store_true", help="of each video its best segment alone"
+        "--best-of-each",
+        action="store_true",
+        help="of each video its best segment alone",
     )
     parser.add_argument(
-        "-r", "--resume", metavar="CKPT", help="where the checkpoint is (default: as in the index)"
+        "-r",
+        "--resume",
+        metavar="CKPT",
+        help="where the checkpoint is (default: as in the index)",
     )
-    parser.add_argument("-d", "--device", default="cpu", help="of the model (default: cpu)")
+    parser.add_argument(
+        "-d", "--device", default="cpu", help="of the model (default: cpu)"
+    )
     parser.add_argument("--json", action="store_true", help="print the answers as JSON")
-    parser.add_argument("--serve", action="store_true", help="a page at http://127.0.0.1:PORT/")
-    parser.add_argument("--port", type=int, default=8000, help="of --serve (default: 8000; 0: any)")
+    parser.add_argument(
+        "--serve", action="store_true", help="a page at http://127.0.0.1:PORT/"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="of --serve (default: 8000; 0: any)"
+    )
     args = parser.parse_intermixed_args(argv)
     if sum((args.text is not None, args.video is not None, args.serve)) != 1:
-        raise ConfigError("one thing is needed: a text in quotes, --video FILE or --serve")
+        raise ConfigError(
+            "one thing is needed: a text in quotes, --video FILE or --serve"
+        )
     if args.text is not None and not args.text.strip():
         raise ConfigError("the text is empty; say what to look for")
     if args.k < 1:

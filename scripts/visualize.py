@@ -57,7 +57,13 @@ def draw_attention(args: argparse.Namespace) -> list[Path]:
             path = out.with_stem(f"{out.stem}_{i}_{Path(video).stem}")
         paths.append(
             attention_movie(
-                models, video, path, seconds=args.window, fps=args.fps, most=args.most, **options
+                models,
+                video,
+                path,
+                seconds=args.window,
+                fps=args.fps,
+                most=args.most,
+                **options,
             )
         )
     return paths
@@ -130,7 +136,9 @@ def build_parser() -> argparse.ArgumentParser:
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """Options of all figures."""
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="videos or images")
-    parser.add_argument("-r", "--resume", nargs="+", action="extend", required=True, metavar="CKPT")
+    parser.add_argument(
+        "-r", "--resume", nargs="+", action="extend", required=True, metavar="CKPT"
+    )
     parser.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="default: exps/figures/KIND.png"
     )
@@ -138,10 +146,17 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
         "-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
     )
     parser.add_argument(
-        "--names", nargs="+", metavar="NAME", help="one for each checkpoint, printed above it"
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="one for each checkpoint, printed above it",
     )
     parser.add_argument(
-        "--panel", type=int, default=PANEL, metavar="PIXELS", help=f"a picture's side ({PANEL})"
+        "--panel",
+        type=int,
+        default=PANEL,
+        metavar="PIXELS",
+        help=f"a picture's side ({PANEL})",
     )
     parser.add_argument("--title", default="", help="printed above all")
 
@@ -149,14 +164,24 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
 def add_attention_options(parser: argparse.ArgumentParser) -> None:
     """Options of the attention figure and its moving picture."""
     parser.add_argument(
-        "--block", type=int, default=-1, help="from 0, or from the end (default: -1, the last)"
+        "--block",
+        type=int,
+        default=-1,
+        help="from 0, or from the end (default: -1, the last)",
     )
-    parser.add_argument("--heads", default="mean", metavar="mean|each|N", help="default: mean")
     parser.add_argument(
-        "--over", choices=("space", "time"), default="space", help="which of a block's two layers"
+        "--heads", default="mean", metavar="mean|each|N", help="default: mean"
     )
     parser.add_argument(
-        "--animate", choices=("gif", "mp4"), help="the whole video, with a sliding window"
+        "--over",
+        choices=("space", "time"),
+        default="space",
+        help="which of a block's two layers",
+    )
+    parser.add_argument(
+        "--animate",
+        choices=("gif", "mp4"),
+        help="the whole video, with a sliding window",
     )
     parser.add_argument(
         "--window",
@@ -166,7 +191,10 @@ def add_attention_options(parser: argparse.ArgumentParser) -> None:
         help="of the window (0: the whole video)",
     )
     parser.add_argument(
-        "--fps", type=float, default=12, help="shown frames for each second of the video (12)"
+        "--fps",
+        type=float,
+        default=12,
+        help="shown frames for each second of the video (12)",
     )
     parser.add_argument(
         "--most", type=int, default=240, metavar="FRAMES", help="at most so many (240)"
@@ -189,7 +217,9 @@ def complete_arguments(args: argparse.Namespace) -> None:
         )
     for name, minimum in MINIMUM.items():
         if getattr(args, name, minimum) < minimum:
-            raise UserError(f"--{name} {getattr(args, name)}: {minimum} or more is needed")
+            raise UserError(
+                f"--{name} {getattr(args, name)}: {minimum} or more is needed"
+            )
     args.out = args.out or OUT_FOLDER / f"{args.figure}.png"
     args.device = str(device.choose_device(args.device))
 

@@ -14,6 +14,8 @@ __all__ = ["browser", "open_page"]
 def quiet_root():
     """A test that turns the console on in this process must not add lines to what the next one hears."""
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, _Console)]:
+    for handler in [
+        handler for handler in root.handlers if isinstance(handler, _Console)
+    ]:
         root.removeHandler(handler)
     root.setLevel(logging.WARNING)

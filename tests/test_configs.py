@@ -21,9 +21,20 @@ from trainer.optim import OPTIMIZERS, SCHEDULES
 from trainer.settings import trainer_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.json") if path.name != "schema.json")
+CONFIGS = sorted(
+    path for path in (ROOT / "configs").glob("*.json") if path.name != "schema.json"
+)
 IDS = [path.name for path in CONFIGS]
-SUPPLIED = ("model", "loss", "module", "tokenize", "rank", "world_size", "seed", "student")
+SUPPLIED = (
+    "model",
+    "loss",
+    "module",
+    "tokenize",
+    "rank",
+    "world_size",
+    "seed",
+    "student",
+)
 
 
 def check_block(registry, block):
@@ -61,7 +72,11 @@ def check_stage(config: Config) -> None:
         if section in config:
             check_block(registry, config[section])
     objective_args = config.get("objective", {}).get("args", {})
-    for argument, registry in (("mask", MASKS), ("teacher", TEACHERS), ("mvm_loss", LOSSES)):
+    for argument, registry in (
+        ("mask", MASKS),
+        ("teacher", TEACHERS),
+        ("mvm_loss", LOSSES),
+    ):
         if argument in objective_args:
             check_block(registry, objective_args[argument])
     assert set(config["metrics"]) <= set(METRICS.names())
@@ -80,14 +95,18 @@ def check_loaders(config: Config, max_frames: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in CONFIGS if "MILES" not in path.name], ids=attrgetter("name")
+    "path",
+    [path for path in CONFIGS if "MILES" not in path.name],
+    ids=attrgetter("name"),
 )
 def test_about_gives_a_command_that_exists(path):
     about = load_config(path)["about"]
     words = about.split("  -- ")[0].split()
     script = next(word for word in words if word.endswith((".sh", ".py")))
     assert (ROOT / script).is_file() and "  -- " in about or script == "scripts/demo.sh"
-    assert not [word for word in words if word.endswith(".json") and not (ROOT / word).is_file()]
+    assert not [
+        word for word in words if word.endswith(".json") and not (ROOT / word).is_file()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -101,12 +120,17 @@ def test_about_gives_a_command_that_exists(path):
         ("finetune.sh", "configs/finetune_didemo.json"),
     ],
 )
-def test_recipes_say_what_is_missing_from_any_folder(script, message, tmp_path, monkeypatch):
+def test_recipes_say_what_is_missing_from_any_folder(
+    script, message, tmp_path, monkeypatch
+):
     for name in ("CC3M_DIR", "WEBVID_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     monkeypatch.setenv("CHECKPOINT", str(tmp_path / "nothing.pth"))
     finished = subprocess.run(
-        ["bash", str(ROOT / "scripts" / script)], cwd=tmp_path, capture_output=True, text=True
+        ["bash", str(ROOT / "scripts" / script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert finished.returncode == 2
     assert "missing: " in finished.stderr

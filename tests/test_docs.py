@@ -24,7 +24,8 @@ from tests.test_configs import check_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
-    path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
+    path.name: path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").glob("*.md"))
 }
 WALKED = (
     "evaluate.md",
@@ -32,7 +33,10 @@ WALKED = (
     "own_data.md",
     "pretrain.md",
 )  # every command of these is run, but for:
-NOT_HERE = ("tensorboard", "scripts/rehearsal.py")  # a server; tests/scripts/test_rehearsal.py
+NOT_HERE = (
+    "tensorboard",
+    "scripts/rehearsal.py",
+)  # a server; tests/scripts/test_rehearsal.py
 SIZED = ("test.py", "train.py")  # take settings
 RECIPES = {
     "finetune.sh": "train.py",
@@ -60,7 +64,9 @@ class Command(NamedTuple):
 
 def commands(page: str) -> list[Command]:
     """The indented lines, and those of fenced shell blocks, that start a program."""
-    text = re.sub(r"```(?!bash|sh\b)\w*\n.*?```", "", PAGES[page], flags=re.S).replace("\\\n", " ")
+    text = re.sub(r"```(?!bash|sh\b)\w*\n.*?```", "", PAGES[page], flags=re.S).replace(
+        "\\\n", " "
+    )
     found = []
     for line in text.splitlines():
         starts = re.match(r"( {4,}|\w+=\S+ )*(bash|python|torchrun|sbatch) ", line)
@@ -69,9 +75,13 @@ def commands(page: str) -> list[Command]:
             word.split("=", 1) for word in words if re.fullmatch(r"[A-Z0-9_]+=.*", word)
         )
         words = words[len(variables) :]
-        place = next((i for i, word in enumerate(words) if re.search(r"\.(py|sh)$", word)), None)
+        place = next(
+            (i for i, word in enumerate(words) if re.search(r"\.(py|sh)$", word)), None
+        )
         if place is not None:
-            found.append(Command(page, line.strip(), variables, words[place], words[place + 1 :]))
+            found.append(
+                Command(page, line.strip(), variables, words[place], words[place + 1 :])
+            )
     return found
 
 
@@ -82,12 +92,18 @@ IDS = [f"{command.page}: {command.line[:90]}" for command in COMMANDS]
 def written(page: str) -> dict[str, str]:
     """Files that a page tells the reader to write: `name` at the end of a line, then a block."""
     return dict(
-        re.findall(r"`([\w./]+\.(?:py|json))`[^\n]*:\n\n```\w+\n(.*?)```", PAGES[page], re.S)
+        re.findall(
+            r"`([\w./]+\.(?:py|json))`[^\n]*:\n\n```\w+\n(.*?)```", PAGES[page], re.S
+        )
     )
 
 
 def test_the_pages_have_commands():
-    assert {command.page for command in COMMANDS} >= {*WALKED, "add_a_component.md", "scale_out.md"}
+    assert {command.page for command in COMMANDS} >= {
+        *WALKED,
+        "add_a_component.md",
+        "scale_out.md",
+    }
     assert set(written("own_data.md")) == {"data/make_mine.py", "data/mine/config.json"}
     assert len(written("add_a_component.md")) == 3
     assert sum(
@@ -100,7 +116,9 @@ def test_the_pages_have_commands():
 def help_of(program: str, kind: str = "") -> str:
     """What `program [kind] --help` prints."""
     words = [str(ROOT / program), *([kind] if kind else []), "--help"]
-    return subprocess.run([PYTHON[0], *words], cwd=ROOT, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [PYTHON[0], *words], cwd=ROOT, capture_output=True, text=True
+    ).stdout
 
 
 PYTHON = [sys.executable]
@@ -122,7 +140,11 @@ def test_programs_and_options_exist(command):
     assert (ROOT / command.program).is_file(), f"{command.program} does not exist"
     if "slurm.sbatch" in command.line:
         assert (ROOT / "scripts/slurm.sbatch").is_file()
-    kind = command.words[0] if command.words and re.fullmatch(r"[a-z]+", command.words[0]) else ""
+    kind = (
+        command.words[0]
+        if command.words and re.fullmatch(r"[a-z]+", command.words[0])
+        else ""
+    )
     told = help_of(program, kind) if program.endswith(".py") else ""
     for word in command.words:
         option = re.match(r"--?[A-Za-z][\w-]*", word)
@@ -251,9 +273,16 @@ def run(home: Path, python: str, command: Command) -> subprocess.CompletedProces
     }
     before = set(home.glob("exps/*/*"))
     done = subprocess.run(
-        ["bash", "-c", line], cwd=home, env=environment, capture_output=True, text=True, timeout=200
+        ["bash", "-c", line],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
-    for made in set(home.glob("exps/*/*")) - before:  # the page calls the first of each name STAMP
+    for made in (
+        set(home.glob("exps/*/*")) - before
+    ):  # the page calls the first of each name STAMP
         if not made.with_name("STAMP").exists():
             made.with_name("STAMP").symlink_to(made.name)
             if "pretrain_cc3m" in line:  # of twenty epochs one is trained
@@ -265,7 +294,10 @@ def run(home: Path, python: str, command: Command) -> subprocess.CompletedProces
 def test_a_page_is_gone_through(home, python, page):
     """Every command, in the page's order; files that it says to write are written before."""
     shutil.rmtree(home / "exps", ignore_errors=True)
-    for name in ("finetune_msrvtt/STAMP/checkpoint-latest.pth", "demo/STAMP/model_best.pth"):
+    for name in (
+        "finetune_msrvtt/STAMP/checkpoint-latest.pth",
+        "demo/STAMP/model_best.pth",
+    ):
         if page == "evaluate.md":  # which begins with models that others have made
             (home / "exps" / name).parent.mkdir(parents=True)
             shutil.copy(home / "MILES.pth", home / "exps" / name)
@@ -275,15 +307,22 @@ def test_a_page_is_gone_through(home, python, page):
         if any(word in command.line for word in NOT_HERE):
             continue
         if command.program == "test.py" and "--metrics-from" in command.words:
-            command = command._replace(line=command.line.replace("MSRVTT/STAMP", kept(home)))
+            command = command._replace(
+                line=command.line.replace("MSRVTT/STAMP", kept(home))
+            )
         done = run(home, python, command)
-        assert done.returncode == 0, f"{command.line}\n{done.stdout[-1500:]}{done.stderr[-3000:]}"
+        assert done.returncode == 0, (
+            f"{command.line}\n{done.stdout[-1500:]}{done.stderr[-3000:]}"
+        )
     if page == "own_data.md":
         code = re.findall(r"```python\n(from model.*?)```", PAGES[page], re.S)[0]
         miniatures.write_text(
-            home / "data/five.py", f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}"
+            home / "data/five.py",
+            f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}",
         )
-        said = run(home, python, Command(page, "python data/five.py", {}, "data/five.py", []))
+        said = run(
+            home, python, Command(page, "python data/five.py", {}, "data/five.py", [])
+        )
         assert said.returncode == 0 and said.stdout.count(".") == 2, said.stderr
         assert (home / "data/mine/sheet.png").stat().st_size > 10_000
         assert (home / "data/mine_256/manifest.json").is_file()
@@ -291,13 +330,17 @@ def test_a_page_is_gone_through(home, python, page):
 
 def kept(home: Path) -> str:
     """The run that kept its embeddings."""
-    return str(max(home.glob("exps/MSRVTT/*/embeddings")).parent.relative_to(home / "exps"))
+    return str(
+        max(home.glob("exps/MSRVTT/*/embeddings")).parent.relative_to(home / "exps")
+    )
 
 
 def test_a_component_is_one_file(tmp_path, home):
     """The page's three files put into a copy of the code: found, trained with, and met by the registries' tests."""
     for name in ("configs", "data_loader", "model", "trainer", "tests", "scripts"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name in ("parse_config.py", "train.py", "test.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     for name, content in written("add_a_component.md").items():
@@ -308,7 +351,9 @@ def test_a_component_is_one_file(tmp_path, home):
         miniatures.write_text(tmp_path / f"data/tab_list/{split}.txt", "\n".join(lines))
     for i in range(4):
         miniatures.write_media(tmp_path / "data/tab_list" / f"{i}.mp4", i)
-    words = [word for command in commands("add_a_component.md") for word in command.words]
+    words = [
+        word for command in commands("add_a_component.md") for word in command.words
+    ]
     both = [word for word in words if re.match(r"[a-z_.]+=", word)]
     environment = {
         **os.environ,
@@ -326,7 +371,10 @@ def test_a_component_is_one_file(tmp_path, home):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     config = json.loads(next(tmp_path.glob("exps/both/*/config.json")).read_text())
-    assert config["objective"]["args"]["mask"]["type"] == "Disc" and "layout: list" in done.stderr
+    assert (
+        config["objective"]["args"]["mask"]["type"] == "Disc"
+        and "layout: list" in done.stderr
+    )
     assert config["objective"]["args"]["mvm_loss"]["type"] == "AbsoluteRegression"
     (line,) = [
         command
@@ -359,7 +407,9 @@ def test_figures_of_scale_out_are_the_measured_ones():
     page = PAGES["scale_out.md"]
     bench = {
         kind: json.loads((ROOT / path).read_text())
-        for path, kind in re.findall(r"(results/bench/(step|eval|loader)_\d+_\d+\.json)", page)
+        for path, kind in re.findall(
+            r"(results/bench/(step|eval|loader)_\d+_\d+\.json)", page
+        )
     }
     rows = {(row["step"], row["way"]): row for row in bench["step"]["rows"]}
     for name, kind in (("contrastive", "Contrastive"), ("MILES", "MILESPretraining")):
@@ -377,8 +427,14 @@ def test_figures_of_scale_out_are_the_measured_ones():
             ) in page
     speeds = bench["loader"]["clips_per_s"]
     raw, copy = speeds["ours, av"], speeds["prepared: ours, av"]
-    assert f"{raw:.1f} clips a second and core" in page and f"{copy:.1f} from a copy" in page
-    assert f"wants {-(-500 // raw):.0f} cores, and {-(-500 // copy):.0f} with the copy" in page
+    assert (
+        f"{raw:.1f} clips a second and core" in page
+        and f"{copy:.1f} from a copy" in page
+    )
+    assert (
+        f"wants {-(-500 // raw):.0f} cores, and {-(-500 // copy):.0f} with the copy"
+        in page
+    )
 
 
 def test_published_numbers_are_those_of_the_program():
@@ -387,7 +443,12 @@ def test_published_numbers_are_those_of_the_program():
     columns = ("msrvtt-1k-A", "msvd", "lsmdc-1000", "didemo-paragraph")
     for name, numbers in ROWS.items():
         cells = [
-            " / ".join(f"{x:.1f}" if i < 3 else f"{x:g}" for i, x in enumerate(numbers[key]))
+            " / ".join(
+                f"{x:.1f}" if i < 3 else f"{x:g}" for i, x in enumerate(numbers[key])
+            )
             for key in columns
         ]
-        assert f"| {name.replace(' ', ', ')} | {' | '.join(cells)} |" in PAGES["evaluate.md"]
+        assert (
+            f"| {name.replace(' ', ', ')} | {' | '.join(cells)} |"
+            in PAGES["evaluate.md"]
+        )

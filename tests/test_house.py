@@ -7,26 +7,60 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("parse_config", "data_loader", "model", "trainer", "train", "test", "scripts", "tests")
+LAYERS = (
+    "parse_config",
+    "data_loader",
+    "model",
+    "trainer",
+    "train",
+    "test",
+    "scripts",
+    "tests",
+)
 MAY_IMPORT = {
     "parse_config": set(),
     "data_loader": {"parse_config", "data_loader"},
     "model": {"parse_config", "model"},
-    "model.load": {"parse_config", "data_loader", "model"},  # a model meets the reader of its clips
+    "model.load": {
+        "parse_config",
+        "data_loader",
+        "model",
+    },  # a model meets the reader of its clips
     "trainer": {"parse_config", "model", "trainer"},
     "train": {"parse_config", "data_loader", "model", "trainer"},
     "test": {"parse_config", "data_loader", "model", "trainer"},
-    "scripts": {"parse_config", "data_loader", "model", "trainer", "train", "test", "scripts"},
+    "scripts": {
+        "parse_config",
+        "data_loader",
+        "model",
+        "trainer",
+        "train",
+        "test",
+        "scripts",
+    },
     "tests": set(LAYERS),
 }
 COMMANDS = {"train.py", "test.py", "scripts"}  # where a person reads what is printed
-REQUIRED = {"parse_config.py", "train.py", "test.py", "README.md", "LICENSE", "requirements.txt"}
+REQUIRED = {
+    "parse_config.py",
+    "train.py",
+    "test.py",
+    "README.md",
+    "LICENSE",
+    "requirements.txt",
+}
 ALLOWED = REQUIRED | {
     ".ci", ".editorconfig", ".git-blame-ignore-revs", ".github", ".gitignore", ".pre-commit-config.yaml",
     "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "configs", "data_loader", "docs", "model", "pyproject.toml",
     "requirements.lock", "results", "scripts", "tests", "trainer",
 }  # fmt: skip
-PACKAGES = ("benchmarks", "figures", "html_report", "retrieval", "synthetic")  # of scripts/
+PACKAGES = (
+    "benchmarks",
+    "figures",
+    "html_report",
+    "retrieval",
+    "synthetic",
+)  # of scripts/
 TEST_FOLDERS = {"data_loader", "helpers", "model", "reference", "scripts", "trainer"}
 LONGEST_FUNCTION = 50
 LONGEST_LINE = 120
@@ -39,7 +73,9 @@ def project_files() -> list[str]:
         listing = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout
-        return sorted(path for path in listing.split("\0") if path and (ROOT / path).is_file())
+        return sorted(
+            path for path in listing.split("\0") if path and (ROOT / path).is_file()
+        )
     paths = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
     ignored = {"__pycache__", ".pytest_cache", ".hypothesis", "data", "exps"}
     return sorted(path.as_posix() for path in paths if not ignored & set(path.parts))
@@ -68,7 +104,9 @@ def imported_modules(path: str) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = (
+                ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            )
             module = ".".join(part for part in (base, node.module or "") if part)
             names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
     return names
@@ -87,7 +125,8 @@ def test_imports_point_down(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["data_loader.base", "model.miles", "trainer.trainer", "scripts.report", "train"]
+    "module",
+    ["data_loader.base", "model.miles", "trainer.trainer", "scripts.report", "train"],
 )
 def test_no_source_may_import_the_tests(module):
     assert layer_violations(module, {"tests.helpers.tiny_run"}) == {"tests"}
@@ -95,7 +134,9 @@ def test_no_source_may_import_the_tests(module):
 
 def test_only_the_loading_of_models_reaches_the_reader():
     assert layer_violations("model.load", {"data_loader.decode.clip_reader"}) == set()
-    assert layer_violations("model.miles", {"data_loader.decode.clip_reader"}) == {"data_loader"}
+    assert layer_violations("model.miles", {"data_loader.decode.clip_reader"}) == {
+        "data_loader"
+    }
 
 
 def test_no_cycles():
@@ -112,7 +153,9 @@ def test_no_cycles():
     chain: list[str] = []
 
     def visit(name):
-        assert name not in chain, f"cycle: {' -> '.join([*chain[chain.index(name) :], name])}"
+        assert name not in chain, (
+            f"cycle: {' -> '.join([*chain[chain.index(name) :], name])}"
+        )
         if name not in finished:
             chain.append(name)
             for other in sorted(graph[name]):
@@ -135,9 +178,13 @@ def test_short_functions_and_ascii(path):
             assert length <= LONGEST_FUNCTION, f"{node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCE if path.split("/")[0] not in COMMANDS])
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCE if path.split("/")[0] not in COMMANDS]
+)
 def test_print_only_in_commands(path):
-    calls = [node.func for node in ast.walk(syntax_tree(path)) if isinstance(node, ast.Call)]
+    calls = [
+        node.func for node in ast.walk(syntax_tree(path)) if isinstance(node, ast.Call)
+    ]
     assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}
 
 
@@ -149,7 +196,9 @@ def test_top_level_is_the_documented_one():
 
 def test_scripts_are_commands_on_top_of_packages():
     folders = {
-        path.split("/")[1] for path in PATHS if path.startswith("scripts/") and path.count("/") > 1
+        path.split("/")[1]
+        for path in PATHS
+        if path.startswith("scripts/") and path.count("/") > 1
     }
     assert folders == set(PACKAGES)
     for path in SOURCE:
@@ -162,7 +211,9 @@ def test_scripts_are_commands_on_top_of_packages():
 
 def test_tests_mirror_the_source():
     folders = {
-        path.split("/")[1] for path in PATHS if path.startswith("tests/") and path.count("/") > 1
+        path.split("/")[1]
+        for path in PATHS
+        if path.startswith("tests/") and path.count("/") > 1
     }
     assert folders <= TEST_FOLDERS
 
@@ -170,7 +221,9 @@ def test_tests_mirror_the_source():
 @pytest.mark.parametrize("path", SOURCE)
 def test_every_module_has_a_docstring(path):
     tree = syntax_tree(path)
-    assert ast.get_docstring(tree) or not tree.body, "a module begins with its docstring"
+    assert ast.get_docstring(tree) or not tree.body, (
+        "a module begins with its docstring"
+    )
 
 
 @pytest.mark.parametrize("path", PYTHON)

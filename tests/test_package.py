@@ -42,19 +42,26 @@ def test_dependencies_are_read_from_requirements_txt():
 
 @pytest.mark.parametrize(
     "requirement",
-    [*runtime_requirements(), *(Requirement(line) for line in EXTRAS["dev"] + EXTRAS["onnx"])],
+    [
+        *runtime_requirements(),
+        *(Requirement(line) for line in EXTRAS["dev"] + EXTRAS["onnx"]),
+    ],
     ids=str,
 )
 def test_the_lock_file_fits(requirement):
     if requirement.name == PROJECT["project"]["name"]:
         return
     versions = locked_versions().get(canonicalize_name(requirement.name), set())
-    assert versions, f"{requirement.name} is not in requirements.lock: make it anew, see its top"
+    assert versions, (
+        f"{requirement.name} is not in requirements.lock: make it anew, see its top"
+    )
     assert all(requirement.specifier.contains(version) for version in versions)
 
 
 def test_every_locked_package_has_a_hash():
-    blocks = re.split(r"^(?=[\w.-]+==)", (ROOT / "requirements.lock").read_text(), flags=re.M)[1:]
+    blocks = re.split(
+        r"^(?=[\w.-]+==)", (ROOT / "requirements.lock").read_text(), flags=re.M
+    )[1:]
     assert len(blocks) > 50
     assert all("--hash=sha256:" in block for block in blocks)
 
@@ -64,7 +71,10 @@ def test_one_version_of_ruff():
     version = pinned.removeprefix("ruff==")
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     installed = subprocess.run(
-        [sys.executable, "-m", "ruff", "--version"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "ruff", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert f"rev: v{version}\n" in hooks
     assert locked_versions()["ruff"] == {version}
@@ -87,9 +97,19 @@ def test_the_wheel_has_what_it_needs(tmp_path):
             target = tmp_path / "source" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
     done = subprocess.run(
-        [*command, "-w", str(tmp_path), str(tmp_path / "source")], capture_output=True, text=True
+        [*command, "-w", str(tmp_path), str(tmp_path / "source")],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
@@ -100,10 +120,15 @@ def test_the_wheel_has_what_it_needs(tmp_path):
         "model/miles.py",
         "trainer/objectives/contrastive.py",
     } <= {*names}
-    assert {"scripts/html_report/template.html", "scripts/retrieval/page.html"} <= {*names}
+    assert {"scripts/html_report/template.html", "scripts/retrieval/page.html"} <= {
+        *names
+    }
     assert not [name for name in names if name.startswith("tests/")]
     code = "import sys; sys.path.insert(0, sys.argv[1]); import model, trainer.trainer; print(model.__file__)"
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(wheel)], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-P", "-c", code, str(wheel)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0 and ".whl" in done.stdout, done.stderr

@@ -82,7 +82,9 @@ def test_a_config_is_merged_over_its_base_and_a_changed_type_replaces(tmp_path):
         "metrics": ["three"],
     }
     replaced = load_config(
-        write_config_file(tmp_path / "c.json", {"base": "base/a.json", "loss": {"type": "B"}})
+        write_config_file(
+            tmp_path / "c.json", {"base": "base/a.json", "loss": {"type": "B"}}
+        )
     )
     assert replaced["loss"].to_dict() == {"type": "B"}
     with pytest.raises(ConfigError, match="own base"):
@@ -113,7 +115,10 @@ def test_a_config_is_frozen_and_knows_its_json_path():
 def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
     path = write_config_file(
         tmp_path / "c.json",
-        {"data_loader": [{"args": {"batch_size": 1}}, {"args": {"batch_size": 2}}], "trainer": {}},
+        {
+            "data_loader": [{"args": {"batch_size": 1}}, {"args": {"batch_size": 2}}],
+            "trainer": {},
+        },
     )
     config = load_config(
         path,
@@ -126,7 +131,9 @@ def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
             "loss.args.deep.er=null",
         ],
     )
-    batch_sizes = [block["args"]["batch_size"] for block in config.blocks("data_loader")]
+    batch_sizes = [
+        block["args"]["batch_size"] for block in config.blocks("data_loader")
+    ]
     assert batch_sizes == [8, 8]
     assert config["data_loader"][1]["args"]["cut"] == "full"
     assert config["trainer"].to_dict() == {"clip": 1e-3, "flag": True}
@@ -156,7 +163,9 @@ def test_variables_expand_and_unset_ones_are_named(tmp_path, monkeypatch):
         "trainer": {"save_dir": "exps"},
         "about": "${NOT_SET} is free text",
     }
-    with pytest.raises(ConfigError, match="trainer.save_dir: the environment variable NOT_SET"):
+    with pytest.raises(
+        ConfigError, match="trainer.save_dir: the environment variable NOT_SET"
+    ):
         load_config(path, ["trainer.save_dir=${NOT_SET}"])
 
 
@@ -204,7 +213,8 @@ def test_blanked_comments_keep_lines_and_columns():
 def test_the_schema_of_editors_is_dropped(tmp_path):
     write_config_file(tmp_path / "base.json", {"$schema": "schema.json", "seed": 1})
     path = write_config_file(
-        tmp_path / "c.json", {"$schema": "../schema.json", "base": "base.json", "name": "x"}
+        tmp_path / "c.json",
+        {"$schema": "../schema.json", "base": "base.json", "name": "x"},
     )
     assert load_config(path).to_dict() == {"seed": 1, "name": "x"}
     with pytest.raises(ConfigError, match=r"\$schem: unknown key"):
@@ -214,7 +224,8 @@ def test_the_schema_of_editors_is_dropped(tmp_path):
 def test_absent_file_names_the_nearest(tmp_path):
     write_config_file(tmp_path / "pretrain.json", {})
     with pytest.raises(
-        ConfigError, match=r"pretrian.json: no such config file \(nearest: .*pretrain.json\)"
+        ConfigError,
+        match=r"pretrian.json: no such config file \(nearest: .*pretrain.json\)",
     ):
         load_config(tmp_path / "pretrian.json")
 
@@ -227,7 +238,12 @@ def test_legacy_keys_get_one_warning_each(tmp_path, caplog):
             "visualizer": {"type": ""},
             "trainer": {"neptune": False, "epochs": 1},
             "data_loader": [
-                {"args": {"question": "noun", "video_params": {"stride": 1, "num_frames": 4}}},
+                {
+                    "args": {
+                        "question": "noun",
+                        "video_params": {"stride": 1, "num_frames": 4},
+                    }
+                },
                 {"args": {"question": "verb", "text_params": {"input": "text"}}},
             ],
         },
@@ -248,7 +264,9 @@ def test_legacy_keys_get_one_warning_each(tmp_path, caplog):
 
 
 def test_build_checks_against_the_constructor():
-    circle = SHAPES.build({"type": "Circle", "args": {"radius": 2}}, model="m", unused="u")
+    circle = SHAPES.build(
+        {"type": "Circle", "args": {"radius": 2}}, model="m", unused="u"
+    )
     assert (circle.radius, circle.colour, circle.model) == (2, "red", "m")
     ring = SHAPES.build({"type": "Ring", "args": {"radius": 1.5, "width": 3}})
     assert (ring.radius, ring.width) == (1.5, 3)
@@ -270,14 +288,20 @@ def test_build_checks_against_the_constructor():
             {"type": "Circle", "args": {"radius": "big"}},
             "shape.args.radius: 'big' is given, float is needed",
         ),
-        ({"type": "Circle", "args": {"radius": 1, "model": 1}}, "shape.args.model: unknown key"),
+        (
+            {"type": "Circle", "args": {"radius": 1, "model": 1}},
+            "shape.args.model: unknown key",
+        ),
         ({"type": "Circle", "argz": {}}, "shape.argz: unknown key (nearest: args)"),
         ({"args": {}}, 'shape: write {"type": ...'),
         (
             {"type": "Ring", "args": {"radius": 1, "width": 1.5}},
             "shape.args.width: 1.5 is given, int is needed",
         ),
-        ({"type": "Ring", "args": {"radius": True}}, "shape.args.radius: True is given"),
+        (
+            {"type": "Ring", "args": {"radius": True}},
+            "shape.args.radius: True is given",
+        ),
     ],
 )
 def test_build_names_the_json_path(spec, message):
@@ -291,7 +315,9 @@ def test_optional_types_are_checked():
         return epochs, names
 
     check_args(section, {"epochs": None, "names": "x"}, "trainer")
-    with pytest.raises(ConfigError, match="trainer.epochs: 'x' is given, None or int is needed"):
+    with pytest.raises(
+        ConfigError, match="trainer.epochs: 'x' is given, None or int is needed"
+    ):
         check_args(section, {"epochs": "x"}, "trainer")
     with pytest.raises(ConfigError, match="trainer.names: 3 is given"):
         check_args(section, {"names": 3}, "trainer")
@@ -302,7 +328,17 @@ def test_command_line(tmp_path):
         tmp_path / "config.json",
         {"optimizer": {"args": {}}, "data_loader": {"args": {}}, "trainer": {}},
     )
-    argv = ["-c", str(path), "trainer.epochs=2", "--lr", "0.1", "--bs", "4", "-d", "cpu"]
+    argv = [
+        "-c",
+        str(path),
+        "trainer.epochs=2",
+        "--lr",
+        "0.1",
+        "--bs",
+        "4",
+        "-d",
+        "cpu",
+    ]
     arguments, config = command_line("x", argv)
     assert arguments.device == "cpu"
     assert config.to_dict() == {
@@ -310,7 +346,9 @@ def test_command_line(tmp_path):
         "data_loader": {"args": {"batch_size": 4}},
         "trainer": {"epochs": 2},
     }
-    _, config_of_checkpoint = command_line("x", ["-r", str(tmp_path / "checkpoint.pth")])
+    _, config_of_checkpoint = command_line(
+        "x", ["-r", str(tmp_path / "checkpoint.pth")]
+    )
     assert config_of_checkpoint["trainer"].to_dict() == {}
     with pytest.raises(ConfigError, match="-c CONFIG is missing"):
         command_line("x", [])
@@ -322,7 +360,13 @@ def test_list_needs_no_config_and_prints_names_with_their_summaries(capsys):
     assert end.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[lines.index("shape:") + 1].split() == ["Circle", "Round."]
-    assert lines[lines.index("shape:") + 2].split() == ["Ring", "Round,", "with", "a", "hole."]
+    assert lines[lines.index("shape:") + 2].split() == [
+        "Ring",
+        "Round,",
+        "with",
+        "a",
+        "hole.",
+    ]
 
 
 def test_list_knows_every_module_with_a_registry():

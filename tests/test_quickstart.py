@@ -18,7 +18,11 @@ from model import load_model
 from scripts.synthetic.miniatures import write_media, write_text
 from scripts.synthetic.tiny_models import WORDS, save_text_model
 
-COLOURS = ("red", "green", "blue")  # of pictures 0, 3 and 5: the generator goes through eight hues
+COLOURS = (
+    "red",
+    "green",
+    "blue",
+)  # of pictures 0, 3 and 5: the generator goes through eight hues
 HUES = (0, 3, 5)
 
 
@@ -34,7 +38,12 @@ def write_data_set(folder: Path) -> None:
 
 
 def write_config(folder: Path) -> Path:
-    video = {"model": "SpaceTimeTransformer", "img_size": 32, "patch_size": 8, "embed_dim": 48}
+    video = {
+        "model": "SpaceTimeTransformer",
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 48,
+    }
     config = {
         "name": "quickstart",
         "arch": {
@@ -85,7 +94,9 @@ def run_folder(tmp_path_factory) -> Path:
 
 
 def test_the_loss_falls(run_folder):
-    lines = [json.loads(line) for line in (run_folder / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (run_folder / "log.jsonl").read_text().splitlines()
+    ]
     epochs = [line for line in lines if line["kind"] == "epoch"]
     assert len(epochs) == 12
     assert epochs[0]["loss_vt"] > 1.5  # 2 ln 3 = 2.2 for a guess among three
@@ -94,8 +105,13 @@ def test_the_loss_falls(run_folder):
 
 
 def test_recall_is_far_above_chance(run_folder):
-    config, checkpoint = str(run_folder / "config.json"), str(run_folder / "model_best.pth")
-    evaluation.cli(["-c", config, "-r", checkpoint, "-d", "cpu", "-o", str(run_folder / "test")])
+    config, checkpoint = (
+        str(run_folder / "config.json"),
+        str(run_folder / "model_best.pth"),
+    )
+    evaluation.cli(
+        ["-c", config, "-r", checkpoint, "-d", "cpu", "-o", str(run_folder / "test")]
+    )
     results = json.loads((run_folder / "test/results.json").read_text())
     assert results["num_captions"] == results["num_videos"] == 3
     assert results["t2v"]["R1"] == 100  # chance: 33
@@ -105,6 +121,8 @@ def test_recall_is_far_above_chance(run_folder):
 def test_a_sentence_finds_its_picture(run_folder):
     model = load_model(run_folder)
     text = model.encode_text([f"the {colour} dog" for colour in COLOURS])
-    paths = [str(run_folder.parents[2] / f"data/test_{colour}_0.png") for colour in COLOURS]
+    paths = [
+        str(run_folder.parents[2] / f"data/test_{colour}_0.png") for colour in COLOURS
+    ]
     similarity_CV = model.similarity(text, model.embed_videos(paths))
     assert similarity_CV.argmax(1).tolist() == [0, 1, 2]

@@ -28,7 +28,9 @@ def test_the_five_lines(tmp_path):
     assert len(code.strip().splitlines()) == 5
     code = code.replace("exps/demo/STAMP", str(tmp_path / "model"))
     for i in range(2):
-        code = code.replace(f"data/demo/videos/test/0000{i}.mp4", str(tmp_path / f"{i}.mp4"))
+        code = code.replace(
+            f"data/demo/videos/test/0000{i}.mp4", str(tmp_path / f"{i}.mp4")
+        )
     said = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -44,17 +46,24 @@ def test_the_five_lines(tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_explain_themselves(script):
     said = subprocess.run(
-        [sys.executable, str(ROOT / script), "--help"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, str(ROOT / script), "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert (
-        said.returncode == 0 and "usage" in (said.stdout + said.stderr).lower() or "bench" in script
+        said.returncode == 0
+        and "usage" in (said.stdout + said.stderr).lower()
+        or "bench" in script
     ), said.stderr
 
 
 def test_the_readme_is_an_outline():
     assert len(README.splitlines()) <= 150
     for picture in re.findall(r"!\[[^\]]*\]\((docs/[^)]+)\)\n\n(.)", README):
-        assert (ROOT / picture[0]).is_file() and picture[1] == "*", f"{picture[0]} has no caption"
+        assert (ROOT / picture[0]).is_file() and picture[1] == "*", (
+            f"{picture[0]} has no caption"
+        )
     links = re.findall(r"\]\(((?!http)[^)#]+)\)", README)
     assert links and not [link for link in links if not (ROOT / link).is_file()]
 
@@ -63,7 +72,9 @@ def test_what_is_named_is_there():
     rooms = "scripts|configs|data_loader|model|trainer|tests"
     named = set(re.findall(rf"(?:{rooms})/[\w./]+\.(?:py|sh|json|sbatch)", README))
     missing = {
-        path for path in named if not (ROOT / path).is_file() and not path.endswith("/mine.py")
+        path
+        for path in named
+        if not (ROOT / path).is_file() and not path.endswith("/mine.py")
     }
     assert named and not missing
 
@@ -78,7 +89,9 @@ def installed_stamp() -> str:
 def test_the_demo_from_data_to_table(tmp_path):
     """scripts/demo.sh with this interpreter: an environment that is there and complete is used as it is."""
     (tmp_path / "venv/bin").mkdir(parents=True)
-    (tmp_path / "venv/bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "venv/bin/python").write_text(
+        f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+    )
     (tmp_path / "venv/bin/python").chmod(0o755)
     (tmp_path / "venv/.miles-requirements").write_text(installed_stamp())
     environment = {
@@ -94,16 +107,23 @@ def test_the_demo_from_data_to_table(tmp_path):
         "trainer.epochs=1",
         "trainer.max_samples_per_epoch=128",
     ]
-    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert said.returncode == 0, said.stdout[-2000:] + said.stderr[-2000:]
-    results = json.loads(next((tmp_path / "exps/demo").glob("*/test/results.json")).read_text())
+    results = json.loads(
+        next((tmp_path / "exps/demo").glob("*/test/results.json")).read_text()
+    )
     assert (
-        results["num_captions"] == results["num_videos"] == 240 and 0 < results["t2v"]["R10"] <= 100
+        results["num_captions"] == results["num_videos"] == 240
+        and 0 < results["t2v"]["R10"] <= 100
     )
     run = next((tmp_path / "exps/demo").iterdir())
     checkpoint = run / "model_best.pth"
     for name in ("attention.png", "masking.png"):
-        assert (run / name).read_bytes().startswith(b"\x89PNG") and f"/{name}" in said.stdout
+        assert (run / name).read_bytes().startswith(
+            b"\x89PNG"
+        ) and f"/{name}" in said.stdout
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "data:image/jpeg;base64" in page and "report.html" in said.stdout
     assert (

@@ -27,7 +27,8 @@ def captions(video):
     """One caption of an even video, two of an odd one; all different."""
     colours, nouns, verbs = WORDS
     sentences = [
-        f"the {colours[i % 3]} {nouns[i // 3 % 4]} {verbs[i // 5 % 4]}" for i in (video, video + 17)
+        f"the {colours[i % 3]} {nouns[i // 3 % 4]} {verbs[i // 5 % 4]}"
+        for i in (video, video + 17)
     ]
     return sentences[: 1 + video % 2]
 
@@ -40,7 +41,9 @@ def home(tmp_path_factory):
     for i in range(11):
         miniatures.write_media(folder / "data" / f"{i}.mp4", i)
     for split in ("train", "test"):
-        miniatures.write_text(folder / "data" / f"{split}.jsonl", "\n".join(map(json.dumps, rows)))
+        miniatures.write_text(
+            folder / "data" / f"{split}.jsonl", "\n".join(map(json.dumps, rows))
+        )
     arch = tiny_models.arch_config(tiny_models.save_text_model(folder / "text"))
     model = tiny_models.build_miles(str(folder / "text"))
     for parameter in model.parameters():
@@ -66,7 +69,12 @@ def home(tmp_path_factory):
     }
     miniatures.write_text(folder / "config.json", json.dumps(config))
     torch.save(
-        {"arch": "MILES", "epoch": 1, "state_dict": model.state_dict(), "config": config},
+        {
+            "arch": "MILES",
+            "epoch": 1,
+            "state_dict": model.state_dict(),
+            "config": config,
+        },
         folder / "model.pth",
     )
     return folder
@@ -74,22 +82,44 @@ def home(tmp_path_factory):
 
 def run(home, *arguments):
     """Folder and results.json of a run in this process."""
-    argv = ["-c", home / "config.json", "-r", home / "model.pth", "-d", "cpu", *arguments]
+    argv = [
+        "-c",
+        home / "config.json",
+        "-r",
+        home / "model.pth",
+        "-d",
+        "cpu",
+        *arguments,
+    ]
     program.cli([str(argument) for argument in argv])
-    newest = max((home / "exps").rglob("results.json"), key=lambda path: path.stat().st_mtime_ns)
+    newest = max(
+        (home / "exps").rglob("results.json"), key=lambda path: path.stat().st_mtime_ns
+    )
     return newest.parent, json.loads(newest.read_text())
 
 
 def numbers(results):
     """What must not depend on how it was computed."""
-    circumstances = {"date", "processes", "versions", "git_revision", "metrics_from", "config"}
+    circumstances = {
+        "date",
+        "processes",
+        "versions",
+        "git_revision",
+        "metrics_from",
+        "config",
+    }
     return {key: value for key, value in results.items() if key not in circumstances}
 
 
 @pytest.fixture(scope="module")
 def evaluated(home):
     return run(
-        home, "-s", 2, 'evaluation.rows=["dsl","qbnorm"]', "--save-embeddings", "--save-ranks"
+        home,
+        "-s",
+        2,
+        'evaluation.rows=["dsl","qbnorm"]',
+        "--save-embeddings",
+        "--save-ranks",
     )
 
 
@@ -98,11 +128,22 @@ def test_results_are_complete_and_documented(home, evaluated):
     documentation = (ROOT / "docs/results.md").read_text()
     missing = [key for key in results if f"`{key}`" not in documentation]
     assert not missing, f"docs/results.md says nothing of {missing}"
-    assert results["schema"] == 1 and set(results["rows"]) == {"raw", "tta", "dsl", "qbnorm"}
-    assert (results["num_captions"], results["num_videos"], results["protocol"]) == (16, 11, None)
+    assert results["schema"] == 1 and set(results["rows"]) == {
+        "raw",
+        "tta",
+        "dsl",
+        "qbnorm",
+    }
+    assert (results["num_captions"], results["num_videos"], results["protocol"]) == (
+        16,
+        11,
+        None,
+    )
     assert results["checkpoint"]["path"] == str(home / "model.pth")
     assert len(results["checkpoint"]["sha256"]) == 64
-    assert results["config"]["arch"]["args"]["load_checkpoint"] == str(home / "model.pth")
+    assert results["config"]["arch"]["args"]["load_checkpoint"] == str(
+        home / "model.pth"
+    )
     assert results["versions"]["packages"]["torch"]
     assert (results["device"], results["split"]) == ("cpu", "test")
     assert len((folder / "ranks.jsonl").read_text().splitlines()) == 16 + 11
@@ -121,7 +162,15 @@ def test_saved_embeddings_give_the_same_numbers(home, evaluated, capsys):
 
 def test_print_config_prints_what_would_be_evaluated(home, capsys):
     program.cli(
-        ["-c", str(home / "config.json"), "-r", "absent.pth", "-s", "3", "--print-config"]
+        [
+            "-c",
+            str(home / "config.json"),
+            "-r",
+            "absent.pth",
+            "-s",
+            "3",
+            "--print-config",
+        ]
         + ["trainer.seed=5"]
     )
     printed = json.loads(capsys.readouterr().out)
@@ -137,7 +186,14 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
         program.cli(["--list"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for name in ("MILES", "MSRVTT", "TextVideoDataLoader", "t2v_metrics", "qbnorm", "sequential"):
+    for name in (
+        "MILES",
+        "MSRVTT",
+        "TextVideoDataLoader",
+        "t2v_metrics",
+        "qbnorm",
+        "sequential",
+    ):
         assert f"  {name} " in text
 
 
@@ -146,7 +202,13 @@ def test_any_number_of_processes_gives_the_same(home, evaluated, processes):
     output = home / f"of_{processes}"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher.append(f"--nproc_per_node={processes}")
-    command = ["test.py", "-c", str(home / "config.json"), "-r", str(home / "model.pth")]
+    command = [
+        "test.py",
+        "-c",
+        str(home / "config.json"),
+        "-r",
+        str(home / "model.pth"),
+    ]
     command += ["-d", "cpu", "-s", "2", 'evaluation.rows=["dsl","qbnorm"]']
     command += ["-o", str(output), "--save-embeddings"]
     finished = subprocess.run(
@@ -192,11 +254,21 @@ def test_each_run_has_its_own_folder_and_none_is_written_over(home, evaluated):
 
 def test_every_data_set_is_evaluated(home):
     block = json.loads((home / "config.json").read_text())["data_loader"]
-    both = json.dumps([block, {**block, "args": {**block["args"], "dataset_name": "VideoFolder"}}])
+    both = json.dumps(
+        [block, {**block, "args": {**block["args"], "dataset_name": "VideoFolder"}}]
+    )
     for i in range(11):
         miniatures.write_text(home / "data" / f"{i}.txt", captions(i)[0])
-    run(home, "-o", home / "exps/evaluation/both", f'evaluation={{"data_loader": {both}}}')
-    assert {path.parent.name for path in (home / "exps/evaluation/both").rglob("results.json")} == {
+    run(
+        home,
+        "-o",
+        home / "exps/evaluation/both",
+        f'evaluation={{"data_loader": {both}}}',
+    )
+    assert {
+        path.parent.name
+        for path in (home / "exps/evaluation/both").rglob("results.json")
+    } == {
         "JsonlDataset_test",
         "VideoFolder_test",
     }
@@ -207,9 +279,14 @@ def test_recognition_of_ucf101(home, tmp_path, capsys):
     args["dataset_name"] = "UCF101"
     settings = [f"data_loader.args.{key}={value}" for key, value in args.items()]
     _, results = run(home, "-s", 4, 'evaluation.prompts=["a {}", "the {}"]', *settings)
-    assert results["recognition"]["classes"] == results["num_captions"] and "t2v" not in results
+    assert (
+        results["recognition"]["classes"] == results["num_captions"]
+        and "t2v" not in results
+    )
     assert results["recognition"]["top5"] >= results["recognition"]["top1"]
-    assert "top-1" in capsys.readouterr().out and results["protocol"].startswith("ucf101")
+    assert "top-1" in capsys.readouterr().out and results["protocol"].startswith(
+        "ucf101"
+    )
 
 
 def test_missing_files_are_stamped(home):
@@ -232,7 +309,10 @@ def stops(home, arguments, message, checkpoint=True):
     argv = ["-c", str(home / "config.json"), "-d", "cpu"]
     if checkpoint:
         argv += ["-r", str(home / "model.pth")]
-    with contextlib.redirect_stderr(io.StringIO()) as stderr, pytest.raises(SystemExit) as end:
+    with (
+        contextlib.redirect_stderr(io.StringIO()) as stderr,
+        pytest.raises(SystemExit) as end,
+    ):
         program.cli([*argv, *arguments])
     assert end.value.code == 2
     assert "Traceback" not in stderr.getvalue()
@@ -268,6 +348,14 @@ def test_metrics_from_a_folder_without_embeddings(home, capsys):
 def test_pretrained_only_evaluates_without_a_checkpoint(home):
     output = home / "pretrained_only"
     program.cli(
-        ["-c", str(home / "config.json"), "-d", "cpu", "--pretrained-only", "-o", str(output)]
+        [
+            "-c",
+            str(home / "config.json"),
+            "-d",
+            "cpu",
+            "--pretrained-only",
+            "-o",
+            str(output),
+        ]
     )
     assert json.loads((output / "results.json").read_text())["checkpoint"] is None

@@ -24,14 +24,22 @@ def home(tmp_path_factory):
 @pytest.fixture
 def content(home, tmp_path):
     config = tiny_run.config(
-        home, tiny_run.loader(home / "data", 4), {"epochs": 1, "save_dir": str(tmp_path / "exps")}
+        home,
+        tiny_run.loader(home / "data", 4),
+        {"epochs": 1, "save_dir": str(tmp_path / "exps")},
     )
     return {**config, "valid_loader": None}
 
 
 def run(tmp_path, content, *arguments):
     return train.cli(
-        ["-c", str(tiny_run.save(tmp_path / "config.json", content)), "-d", "cpu", *arguments]
+        [
+            "-c",
+            str(tiny_run.save(tmp_path / "config.json", content)),
+            "-d",
+            "cpu",
+            *arguments,
+        ]
     )
 
 
@@ -43,11 +51,17 @@ def error_line(capsys, tmp_path, content, *arguments):
     errors = [line for line in lines if line.startswith("error: ")]
     assert end.value.code == 2
     assert len(errors) == 1
-    assert not list(tmp_path.glob("exps/tiny/*")) or "-r" in arguments or "name" not in content
+    assert (
+        not list(tmp_path.glob("exps/tiny/*"))
+        or "-r" in arguments
+        or "name" not in content
+    )
     return errors[0]
 
 
-def test_print_config_prints_what_a_run_would_read_and_builds_nothing(tmp_path, content, capsys):
+def test_print_config_prints_what_a_run_would_read_and_builds_nothing(
+    tmp_path, content, capsys
+):
     base = tiny_run.save(tmp_path / "base.json", {**content, "$schema": "schema.json"})
     content = {"base": base.name, "trainer": {"save_dir": "${RUNS:-runs}"}}
     content["arch"] = {"args": {"load_checkpoint": "absent.pth"}}
@@ -69,10 +83,27 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
     assert end.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     kinds = {line.removesuffix(":") for line in lines if not line.startswith(" ")}
-    assert kinds >= {"arch", "video encoder", "loss", "mask", "teacher", "objective", "data set"}
+    assert kinds >= {
+        "arch",
+        "video encoder",
+        "loss",
+        "mask",
+        "teacher",
+        "objective",
+        "data set",
+    }
     assert kinds >= {"loader", "optimizer", "lr_scheduler", "metric", "reader"}
     names = {line.split()[0] for line in lines if line.startswith(" ")}
-    assert names >= {"MILES", "WebVid", "TubeBlock", "EMA", "AdamW", "Cosine", "auto", "dsl"}
+    assert names >= {
+        "MILES",
+        "WebVid",
+        "TubeBlock",
+        "EMA",
+        "AdamW",
+        "Cosine",
+        "auto",
+        "dsl",
+    }
     assert all(len(line.split()) > 1 for line in lines if line.startswith(" "))
 
 
@@ -84,7 +115,10 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
             ['objective.args.mask={"type": "TubeBlok"}'],
             "objective.args.mask.type: 'TubeBlok' is no mask",
         ),
-        (["optimizer.type=AdamX"], "optimizer.type: 'AdamX' is no optimizer (nearest: Adam"),
+        (
+            ["optimizer.type=AdamX"],
+            "optimizer.type: 'AdamX' is no optimizer (nearest: Adam",
+        ),
         (
             ['lr_scheduler={"type": "Cosine", "args": {"warmup": 3}}'],
             "lr_scheduler.args.warmup: unknown key",
@@ -94,7 +128,10 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
             ["trainer.monitor=max val_loss"],
             "'val_loss' is not measured without validation; known: loss",
         ),
-        (["trainer.accumulate=3"], "data_loader.0: 2 batches of 1 x 4 do not make one step of 3"),
+        (
+            ["trainer.accumulate=3"],
+            "data_loader.0: 2 batches of 1 x 4 do not make one step of 3",
+        ),
         (["data_loader.args.batch_size=100"], "lower"),
         (["data_loader.args.data_dir=/absent"], "/absent"),
         (["optimizer.args.lr=ten"], "optimizer.args.lr: 'ten' is given"),
@@ -111,10 +148,14 @@ def test_a_mistake_is_one_line(capsys, tmp_path, content, changes, message):
     assert message in error_line(capsys, tmp_path, content, *changes)
 
 
-def test_a_name_that_is_missing_and_a_checkpoint_of_another_model(capsys, tmp_path, content, home):
+def test_a_name_that_is_missing_and_a_checkpoint_of_another_model(
+    capsys, tmp_path, content, home
+):
     run(tmp_path, content)
     latest = next(tmp_path.glob("exps/tiny/*/checkpoint-latest.pth"))
-    error = error_line(capsys, tmp_path, content, "-r", str(latest), "arch.args.projection_dim=8")
+    error = error_line(
+        capsys, tmp_path, content, "-r", str(latest), "arch.args.projection_dim=8"
+    )
     assert f"{latest}: does not fit this config" in error
     assert "(16," in error and "(8," in error
     weights = tmp_path / "weights.pth"
@@ -143,7 +184,10 @@ def test_each_run_has_its_folder_and_what_made_it(tmp_path, content):
             "checkpoint-latest.pth",
             "checkpoint-epoch1.pth",
         }
-        assert json.loads((folder / "config.json").read_text())["trainer"]["log_every"] == 7
+        assert (
+            json.loads((folder / "config.json").read_text())["trainer"]["log_every"]
+            == 7
+        )
         versions = json.loads((folder / "versions.json").read_text())
         assert versions["packages"]["torch"]
         assert set(versions) == {"git", "python", "platform", "packages", "command"}
@@ -158,7 +202,8 @@ def test_a_run_resumes_in_its_folder_and_an_older_checkpoint_in_a_new_one(
     (folder,) = tmp_path.glob("exps/tiny/*")
     run(tmp_path, content, "-r", "auto", "trainer.epochs=2")
     assert (
-        len(tiny_run.lines(folder, "epoch")) == 2 and len(list(tmp_path.glob("exps/tiny/*"))) == 1
+        len(tiny_run.lines(folder, "epoch")) == 2
+        and len(list(tmp_path.glob("exps/tiny/*"))) == 1
     )
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     run(
@@ -191,7 +236,10 @@ def test_validation_split(tmp_path, content, caplog, home):
     run(tmp_path, content)
     assert "no validation: " in caplog.text
     tiny_run.write_data(data_dir, test=3)
-    run(tmp_path, {**content, "valid_loader": tiny_run.loader(data_dir, 2, split="test")})
+    run(
+        tmp_path,
+        {**content, "valid_loader": tiny_run.loader(data_dir, 2, split="test")},
+    )
     assert "validation is on the test split" in caplog.text
 
 
@@ -214,7 +262,10 @@ def curriculum(home, tmp_path):
     """A config of two stages: pictures, then clips of four frames."""
     clips = tiny_run.write_data(tmp_path / "clips", ".mp4", train=6)
     config = tiny_run.config(
-        home, None, {"save_dir": str(tmp_path / "exps"), "save_every": 1}, valid_loader=None
+        home,
+        None,
+        {"save_dir": str(tmp_path / "exps"), "save_every": 1},
+        valid_loader=None,
     )
     del config["data_loader"]
     frames = {"arch": {"args": {"video_params": {"num_frames": 1}}}}
@@ -232,11 +283,17 @@ def curriculum(home, tmp_path):
     return {**config, "stages": [first, second]}
 
 
-def test_stages_follow_each_other_and_are_resumed_in_the_right_one(home, tmp_path, caplog):
+def test_stages_follow_each_other_and_are_resumed_in_the_right_one(
+    home, tmp_path, caplog
+):
     content = curriculum(home, tmp_path)
     run(tmp_path, content)
     (folder,) = tmp_path.glob("exps/tiny/*")
-    assert {path.name for path in folder.iterdir()} == {".lock", "stage1_1f", "stage2_4f"}
+    assert {path.name for path in folder.iterdir()} == {
+        ".lock",
+        "stage1_1f",
+        "stage2_4f",
+    }
     first = torch.load(folder / "stage1_1f/checkpoint-latest.pth")
     second = torch.load(folder / "stage2_4f/checkpoint-latest.pth")
     time_embedding = "video_model.temporal_embed"
@@ -253,21 +310,37 @@ def test_stages_follow_each_other_and_are_resumed_in_the_right_one(home, tmp_pat
     assert "stage2_4f: all 2 epochs are done" in caplog.text
     assert len(list(tmp_path.glob("exps/tiny/*"))) == 1
     # cut off between the stages, and within the second: the end is the same
-    for name in ("checkpoint-latest.pth", "checkpoint-epoch1.pth", "checkpoint-epoch2.pth"):
+    for name in (
+        "checkpoint-latest.pth",
+        "checkpoint-epoch1.pth",
+        "checkpoint-epoch2.pth",
+    ):
         (folder / "stage2_4f" / name).unlink()
     run(tmp_path, content, "-r", "auto")
-    assert killing.digest(folder / "stage2_4f/checkpoint-latest.pth") == digest(tmp_path, second)
+    assert killing.digest(folder / "stage2_4f/checkpoint-latest.pth") == digest(
+        tmp_path, second
+    )
     (folder / "stage2_4f/checkpoint-latest.pth").unlink()
     (folder / "stage2_4f/checkpoint-epoch2.pth").unlink()
     run(tmp_path, content, "-r", "auto")
     assert "going on from" in caplog.text and "checkpoint-epoch1.pth" in caplog.text
-    assert killing.digest(folder / "stage2_4f/checkpoint-latest.pth") == digest(tmp_path, second)
+    assert killing.digest(folder / "stage2_4f/checkpoint-latest.pth") == digest(
+        tmp_path, second
+    )
 
     # resumed with the stage's config, which has no stages
     train.cli(
-        ["-r", str(folder / "stage2_4f/checkpoint-latest.pth"), "-d", "cpu", "trainer.epochs=3"]
+        [
+            "-r",
+            str(folder / "stage2_4f/checkpoint-latest.pth"),
+            "-d",
+            "cpu",
+            "trainer.epochs=3",
+        ]
     )
-    assert torch.load(folder / "stage2_4f/checkpoint-latest.pth")["trainer"]["epoch"] == 3
+    assert (
+        torch.load(folder / "stage2_4f/checkpoint-latest.pth")["trainer"]["epoch"] == 3
+    )
 
 
 def digest(tmp_path, state):
@@ -284,7 +357,9 @@ def test_a_stage_starts_from_the_last_ones_weights(home, tmp_path):
     for name, tensor in first["state_dict"].items():
         if name != "video_model.temporal_embed":
             assert torch.equal(tensor, second["state_dict"][name]), name
-    assert torch.equal(first["objective"]["mask_token_D"], second["objective"]["mask_token_D"])
+    assert torch.equal(
+        first["objective"]["mask_token_D"], second["objective"]["mask_token_D"]
+    )
 
 
 def test_stages_are_merged_over_the_whole_config(tmp_path):
@@ -322,7 +397,9 @@ def test_stages_are_merged_over_the_whole_config(tmp_path):
         ("tf32", ["trainer.clip_grad_norm=0.1"]),
     ],
 )
-def test_every_setting_of_the_step_trains_and_resumes_exactly(tmp_path, content, precision, extra):
+def test_every_setting_of_the_step_trains_and_resumes_exactly(
+    tmp_path, content, precision, extra
+):
     settings = [f"trainer.precision={precision}", "trainer.save_every=1", *extra]
     run(tmp_path, content, "trainer.epochs=2", *settings)
     (unbroken,) = tmp_path.glob("exps/tiny/*")
@@ -343,10 +420,16 @@ def test_compile_takes_every_tower_in_place(tmp_path, content, monkeypatch):
 
     monkeypatch.setattr(torch.nn.Module, "compile", record_name)
     run(tmp_path, content, "trainer.compile=true")
-    assert sorted(names) == ["DistilBertModel", "SpaceTimeTransformer", "SpaceTimeTransformer"]
+    assert sorted(names) == [
+        "DistilBertModel",
+        "SpaceTimeTransformer",
+        "SpaceTimeTransformer",
+    ]
 
 
-def test_shards_write_the_checkpoint_that_one_process_goes_on_from(tmp_path, content, home):
+def test_shards_write_the_checkpoint_that_one_process_goes_on_from(
+    tmp_path, content, home
+):
     """FSDP2 and validation on unequal shares: whole tensors by the released names."""
     content = {
         **content,
@@ -362,7 +445,9 @@ def test_shards_write_the_checkpoint_that_one_process_goes_on_from(tmp_path, con
     state = torch.load(folder / "checkpoint-latest.pth", weights_only=True)
     assert state["state_dict"]["vid_proj.0.weight"].shape == (16, 24)
     assert "mask_token_D" in state["objective"]
-    assert type(state["optimizer"]["model.vid_proj.0.weight"]["exp_avg"]) is torch.Tensor
+    assert (
+        type(state["optimizer"]["model.vid_proj.0.weight"]["exp_avg"]) is torch.Tensor
+    )
     assert killing.run(path, "-r", "auto", "trainer.epochs=2", processes=2) == [0, 0]
     assert killing.run(path, "-r", "auto", "trainer.epochs=3") == [0], (
         tmp_path / killing.OUTPUT
@@ -371,7 +456,9 @@ def test_shards_write_the_checkpoint_that_one_process_goes_on_from(tmp_path, con
 
 
 def test_torchrun_starts_it_too(tmp_path, content):
-    finished = tiny_run.train(tiny_run.save(tmp_path / "config.json", content), processes=2)
+    finished = tiny_run.train(
+        tiny_run.save(tmp_path / "config.json", content), processes=2
+    )
     assert finished.returncode == 0, finished.stdout
     assert "processes: 2 on cpu, ddp" in finished.stdout
     assert finished.stdout.count("run folder: ") == 1

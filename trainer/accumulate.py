@@ -76,7 +76,9 @@ def _forward_backward_cached(
     gradients = {}
     for name, output in outputs.items():
         assert output.grad is not None
-        gradients[name] = output.grad.split([len(cached[name]) for cached in cached_outputs])
+        gradients[name] = output.grad.split(
+            [len(cached[name]) for cached in cached_outputs]
+        )
     for i, batch in enumerate(batches):
         _set_random_state(random_states[i], precision.device)
         with without_sync(objective, i < len(batches) - 1):
@@ -84,7 +86,8 @@ def _forward_backward_cached(
                 outputs = objective(batch, encode_only=True)
             trained = [name for name, output in outputs.items() if output.requires_grad]
             torch.autograd.backward(
-                [outputs[name] for name in trained], [gradients[name][i] for name in trained]
+                [outputs[name] for name in trained],
+                [gradients[name][i] for name in trained],
             )
     return {name: loss.detach() for name, loss in losses.items()}
 
@@ -96,7 +99,9 @@ def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
     return torch.get_rng_state(), None
 
 
-def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+def _set_random_state(
+    state: tuple[Tensor, Tensor | None], device: torch.device
+) -> None:
     cpu_state, cuda_state = state
     torch.set_rng_state(cpu_state)
     if cuda_state is not None:

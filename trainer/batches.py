@@ -70,7 +70,9 @@ class RoundRobinLoader:
     def batches_taken(self, position: int) -> list[int]:
         """How many batches of each loader the first `position` steps of an epoch take."""
         count = len(self.loaders)
-        return [(position - i + count - 1) // count * self.accumulate for i in range(count)]
+        return [
+            (position - i + count - 1) // count * self.accumulate for i in range(count)
+        ]
 
     def epoch(
         self, epoch: int, position: int = 0
@@ -78,12 +80,20 @@ class RoundRobinLoader:
         """Yield (number of the loader, its micro-batches on the device) for each step from `position` on."""
         iterators = [
             loader.epoch(epoch, start)
-            for loader, start in zip(self.loaders, self.batches_taken(position), strict=True)
+            for loader, start in zip(
+                self.loaders, self.batches_taken(position), strict=True
+            )
         ]
         try:
             for step in range(position, self.steps_per_epoch):
                 number = step % len(iterators)
-                yield number, [self._next_batch(iterators[number]) for _ in range(self.accumulate)]
+                yield (
+                    number,
+                    [
+                        self._next_batch(iterators[number])
+                        for _ in range(self.accumulate)
+                    ],
+                )
         finally:
             for iterator in iterators:
                 if hasattr(iterator, "close"):
@@ -101,9 +111,15 @@ class RoundRobinLoader:
 
     def _to_device(self, batch: Batch) -> Batch:
         """The batch on the device; to a GPU it is copied while the GPU computes."""
-        copying = torch.cuda.stream(self._copy_stream) if self._copy_stream else nullcontext()
+        copying = (
+            torch.cuda.stream(self._copy_stream) if self._copy_stream else nullcontext()
+        )
         with copying:
-            moved = {key: move(value, self.device) for key, value in batch.items() if key != "meta"}
+            moved = {
+                key: move(value, self.device)
+                for key, value in batch.items()
+                if key != "meta"
+            }
         if self._copy_stream:
             compute_stream = torch.cuda.current_stream(self.device)
             compute_stream.wait_stream(self._copy_stream)

@@ -35,10 +35,21 @@ log = logging.getLogger(__name__)
 MODEL = "model."  # prefix of the model's tensors in an objective
 LATEST = "checkpoint-latest.pth"
 BEST = "model_best.pth"
-REQUIRED = ("state_dict", "objective", "optimizer", "scaler", "epoch", "step", "trainer", "config")
+REQUIRED = (
+    "state_dict",
+    "objective",
+    "optimizer",
+    "scaler",
+    "epoch",
+    "step",
+    "trainer",
+    "config",
+)
 
 
-def collect(objective: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any) -> dict[str, Any]:
+def collect(
+    objective: nn.Module, optimizer: torch.optim.Optimizer, scaler: Any
+) -> dict[str, Any]:
     """The tensors of a run on the CPU, unsharded.
 
     Every process must call it; on processes other than 0 the values are None.
@@ -105,7 +116,11 @@ def load_from_previous_stage(state: Mapping[str, Any], objective: nn.Module) -> 
     """
     for name, parameter in objective.named_parameters():
         saved = state["objective"].get(name)
-        if saved is None or not parameter.requires_grad or saved.shape != parameter.shape:
+        if (
+            saved is None
+            or not parameter.requires_grad
+            or saved.shape != parameter.shape
+        ):
             continue
         parameter.data.copy_(saved)
         log.info("%s is taken over from the stage before", name)
@@ -181,7 +196,9 @@ def _shard_like(value: Any, reference: Tensor) -> Any:
     )
 
 
-def _check_fit(saved: Mapping[str, Tensor], current: Mapping[str, Tensor], path: Path) -> None:
+def _check_fit(
+    saved: Mapping[str, Tensor], current: Mapping[str, Tensor], path: Path
+) -> None:
     problems = [f"{name} is missing" for name in current if name not in saved]
     problems += [f"{name} has no place" for name in saved if name not in current]
     problems += [

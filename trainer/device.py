@@ -21,7 +21,9 @@ def choose_device(
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name}: no such device; write cpu, cuda or cuda:N") from None
+        raise UserError(
+            f"--device {name}: no such device; write cpu, cuda or cuda:N"
+        ) from None
     if device.type != "cuda":
         return device
     index = device.index if local_rank is None else local_rank

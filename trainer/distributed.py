@@ -149,7 +149,9 @@ def wrap(module: nn.Module, parallel: str = "ddp") -> nn.Module:
             one unit per transformer block
     """
     if parallel not in WRAPPERS:
-        raise ConfigError(f"trainer.parallel: {parallel!r} is given; known: {', '.join(WRAPPERS)}")
+        raise ConfigError(
+            f"trainer.parallel: {parallel!r} is given; known: {', '.join(WRAPPERS)}"
+        )
     return WRAPPERS[parallel](module) if world_size() > 1 else module
 
 
@@ -208,23 +210,31 @@ class _Gather(torch.autograd.Function):
 def _all_reduce(number: int, operation: Any) -> int:
     if world_size() == 1:
         return number
-    reduced = torch.tensor(number)  # on the CPU, so that it does not wait for a GPU's queue
+    reduced = torch.tensor(
+        number
+    )  # on the CPU, so that it does not wait for a GPU's queue
     dist.all_reduce(reduced, operation)
     return int(reduced)
 
 
 def _wrap_ddp(module: nn.Module) -> nn.Module:
     # static_graph stays off: it and no_sync, which GradCache needs, exclude each other in the first step.
-    return DistributedDataParallel(module, gradient_as_bucket_view=True, **NO_BUFFER_BROADCAST)
+    return DistributedDataParallel(
+        module, gradient_as_bucket_view=True, **NO_BUFFER_BROADCAST
+    )
 
 
 def _shard_fsdp2(module: nn.Module) -> nn.Module:
-    from torch.distributed.fsdp import fully_shard  # takes a second to import and is rarely needed
+    from torch.distributed.fsdp import (
+        fully_shard,
+    )  # takes a second to import and is rarely needed
 
     # nothing writes in place into an encoder's output
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
     block_lists = [
-        submodule for submodule in module.modules() if isinstance(submodule, nn.ModuleList)
+        submodule
+        for submodule in module.modules()
+        if isinstance(submodule, nn.ModuleList)
     ]
     blocks = [block for block_list in block_lists for block in block_list]
     encoders = [encoder for child in module.children() for encoder in child.children()]

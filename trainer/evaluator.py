@@ -50,7 +50,11 @@ class EvaluationSettings:
             raise ConfigError(
                 f"evaluation.stride: {self.stride} is given, 1 or more is needed (test.py -s STRIDE)"
             )
-        if isinstance(self.rows, str) or isinstance(self.prompts, str) or not self.prompts:
+        if (
+            isinstance(self.rows, str)
+            or isinstance(self.prompts, str)
+            or not self.prompts
+        ):
             raise ConfigError(
                 "evaluation.rows and evaluation.prompts are lists; prompts has at least one entry"
             )
@@ -87,7 +91,9 @@ def evaluation_loaders(config: Config, split: str) -> list[Config]:
     if not blocks:
         raise ConfigError("data_loader: is missing; it says which data set is examined")
     changes = {"args": {"split": split, "shuffle": False}}
-    return [Config(merge(block.to_dict(), changes), block.json_path) for block in blocks]
+    return [
+        Config(merge(block.to_dict(), changes), block.json_path) for block in blocks
+    ]
 
 
 def evaluate(
@@ -118,5 +124,9 @@ def evaluate(
         progress=progress,
     )
     return score(
-        embeddings, device, rows=settings.all_rows, metrics=metrics, resamples=settings.resamples
+        embeddings,
+        device,
+        rows=settings.all_rows,
+        metrics=metrics,
+        resamples=settings.resamples,
     )

@@ -30,7 +30,9 @@ def masked_clips(objective: Any, video_BTCHW: Tensor) -> Tensor:
         hidden_BT1HW = _mask_to_pixels(mask_BTN, grid, clips_BTCHW)
         rows.insert(0, torch.where(hidden_BT1HW, GREY, clips_BTCHW))
     rows_BRTCHW = torch.stack(rows, 1)
-    picture_CHW = rows_BRTCHW.flatten(0, 1).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    picture_CHW = (
+        rows_BRTCHW.flatten(0, 1).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    )
     return (picture_CHW * 255).round().to(torch.uint8)
 
 
@@ -42,8 +44,12 @@ def _stretch_contrast(video_BTCHW: Tensor) -> Tensor:
     return (video_BTCHW - least) / (largest - least).clamp(min=1e-6)
 
 
-def _mask_to_pixels(mask_BTN: Tensor, grid: tuple[int, int, int], video_BTCHW: Tensor) -> Tensor:
+def _mask_to_pixels(
+    mask_BTN: Tensor, grid: tuple[int, int, int], video_BTCHW: Tensor
+) -> Tensor:
     """bool (B, T, 1, H, W): for each pixel of `video_BTCHW`, whether its patch is hidden."""
-    mask_BTRC = mask_BTN.unflatten(2, grid[1:]).float()  # R rows and C columns of patches
+    mask_BTRC = mask_BTN.unflatten(
+        2, grid[1:]
+    ).float()  # R rows and C columns of patches
     mask_BTHW = interpolate(mask_BTRC, video_BTCHW.shape[-2:], mode="nearest")
     return mask_BTHW[:, :, None] > 0.5

@@ -37,7 +37,9 @@ def console(level: int = logging.INFO) -> None:
     if not any(isinstance(handler, _Console) for handler in root.handlers):
         root.addHandler(_Console())
     process = f"[process {rank()}] " if rank() else ""
-    formatter = logging.Formatter(f"%(asctime)s {process}%(levelname).1s %(message)s", "%H:%M:%S")
+    formatter = logging.Formatter(
+        f"%(asctime)s {process}%(levelname).1s %(message)s", "%H:%M:%S"
+    )
     for handler in root.handlers:
         if isinstance(handler, _Console):
             handler.setFormatter(formatter)
@@ -88,7 +90,10 @@ class RunLog:
     @main_only
     def bad_files(self, failures: Iterable[tuple[str, str]], epoch: int) -> None:
         """Append one line to bad_files.jsonl for each (path, reason)."""
-        rows = [{"path": path, "reason": reason, "epoch": epoch} for path, reason in failures]
+        rows = [
+            {"path": path, "reason": reason, "epoch": epoch}
+            for path, reason in failures
+        ]
         _append_json_lines(self.folder / "bad_files.jsonl", rows)
 
     @main_only
@@ -165,7 +170,13 @@ def _start_wandb(folder: Path, config: Mapping[str, Any], settings: Any) -> Any:
             "trainer.wandb: wandb is not installed; pip install wandb, or set it to false"
         ) from None
     name = f"{folder.parent.name}-{folder.name}"
-    args = {"project": "miles", "name": name, "id": name, "resume": "allow", "dir": str(folder)}
+    args = {
+        "project": "miles",
+        "name": name,
+        "id": name,
+        "resume": "allow",
+        "dir": str(folder),
+    }
     if isinstance(settings, Mapping):
         args.update(to_plain(settings))
     return wandb.init(**args, config=to_plain(config))

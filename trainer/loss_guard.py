@@ -50,7 +50,9 @@ class LossGuard:
         if self._copied is not None:
             self._copied.synchronize()
         values = dict(zip(self.names, self._host_values_K.tolist()))
-        non_finite = [name for name, value in values.items() if not math.isfinite(value)]
+        non_finite = [
+            name for name, value in values.items() if not math.isfinite(value)
+        ]
         if non_finite:
             # the sum, "loss", says less than the part that spoilt it
             name = next((name for name in non_finite if name != "loss"), non_finite[0])

@@ -22,12 +22,17 @@ class Meter:
         self.sums_LK: Tensor | None = None
         self.weights = [0] * len(self.loader_names)
 
-    def add(self, loader: int, loss_names: Sequence[str], values_K: Tensor, weight: int) -> None:
+    def add(
+        self, loader: int, loss_names: Sequence[str], values_K: Tensor, weight: int
+    ) -> None:
         """Add the losses of one step of `loader` with `weight` samples."""
         if self.sums_LK is None:
             self.loss_names = list(loss_names)
             self.sums_LK = torch.zeros(
-                len(self.loader_names), len(loss_names), dtype=torch.float64, device=values_K.device
+                len(self.loader_names),
+                len(loss_names),
+                dtype=torch.float64,
+                device=values_K.device,
             )
         self.sums_LK[loader] += values_K * weight
         self.weights[loader] += weight
@@ -52,7 +57,9 @@ class Meter:
         self.weights = list(state["weights"])
         self.sums_LK = None
         if self.loss_names:
-            self.sums_LK = torch.tensor(state["sums"], dtype=torch.float64, device=device)
+            self.sums_LK = torch.tensor(
+                state["sums"], dtype=torch.float64, device=device
+            )
 
     def means(self) -> dict[str, float]:
         """Mean losses over all samples of all processes; every process must call it.
@@ -68,5 +75,7 @@ class Meter:
                 continue
             for i, loader_name in enumerate(self.loader_names):
                 if self.weights[i]:
-                    means[f"{loss_name}/{loader_name}"] = sums_of_loaders[i] / self.weights[i]
+                    means[f"{loss_name}/{loader_name}"] = (
+                        sums_of_loaders[i] / self.weights[i]
+                    )
         return means

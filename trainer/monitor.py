@@ -41,7 +41,9 @@ class Monitor:
                 f"{', '.join(known)}"
             )
         self.sign = 1 if words[0] == "max" else -1
-        self.name = words[1].removesuffix("_0")  # Frozen-in-Time codebases number the loaders
+        self.name = words[1].removesuffix(
+            "_0"
+        )  # Frozen-in-Time codebases number the loaders
         if self.name not in known:
             unvalidated = self.name in VALIDATION_VALUES and not validation
             reason = " without validation" if unvalidated else ""

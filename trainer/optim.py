@@ -26,7 +26,9 @@ def parameter_groups(module: nn.Module, decay: str = "all") -> list[dict[str, An
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     if decay not in ("all", "matrices"):
-        raise ConfigError(f"optimizer.args.decay: {decay!r} is given; known: all, matrices")
+        raise ConfigError(
+            f"optimizer.args.decay: {decay!r} is given; known: all, matrices"
+        )
     if decay == "all":
         return [{"params": trained}]
     matrices: list[nn.Parameter] = []
@@ -170,7 +172,9 @@ class MultiStep:
         self.warmup = Constant(warmup_steps)
 
     def __call__(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        passed = sum(step >= round(milestone * steps_per_epoch) for milestone in self.milestones)
+        passed = sum(
+            step >= round(milestone * steps_per_epoch) for milestone in self.milestones
+        )
         return self.warmup(step, steps, steps_per_epoch) * self.gamma**passed
 
 
@@ -207,7 +211,9 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
     return optimizer.param_groups[0]["lr"]
 
 
-def state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, dict[str, Any]]:
+def state(
+    optimizer: torch.optim.Optimizer, module: nn.Module
+) -> dict[str, dict[str, Any]]:
     """{parameter's name: its moments}, whatever the order and groups, whose settings come from the config alone."""
     names = {p: name for name, p in module.named_parameters()}
     return {
@@ -219,14 +225,18 @@ def state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, dict
 
 
 def load_state(
-    optimizer: torch.optim.Optimizer, module: nn.Module, saved: Mapping[str, Mapping[str, Any]]
+    optimizer: torch.optim.Optimizer,
+    module: nn.Module,
+    saved: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Load what `state` returned, tensors sharded as the parameters are.
 
     A parameter without saved moments starts without them.
     """
     names = {p: name for name, p in module.named_parameters()}
-    ordered_names = [names[p] for group in optimizer.param_groups for p in group["params"]]
+    ordered_names = [
+        names[p] for group in optimizer.param_groups for p in group["params"]
+    ]
     state_dict = optimizer.state_dict()
     state_dict["state"] = {
         i: dict(saved[name]) for i, name in enumerate(ordered_names) if name in saved

@@ -26,11 +26,17 @@ class Precision:
 
     def __init__(self, name: str = "fp32", device: torch.device | str = "cpu") -> None:
         if name not in NAMES:
-            raise ConfigError(f"trainer.precision: {name!r} is given; known: {', '.join(NAMES)}")
+            raise ConfigError(
+                f"trainer.precision: {name!r} is given; known: {', '.join(NAMES)}"
+            )
         self.name = name
         self.device = torch.device(device)
         cuda = self.device.type == "cuda"
-        if name == "bf16" and cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        if (
+            name == "bf16"
+            and cuda
+            and not torch.cuda.is_bf16_supported(including_emulation=False)
+        ):
             raise ConfigError("trainer.precision: this GPU has no bf16; take fp16")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=name == "fp16")
         if cuda:

@@ -17,11 +17,18 @@ from trainer.summary import memory_used
 
 log = logging.getLogger(__name__)
 
-SLOW_SHARE = 0.25  # of the time spent waiting for data, from which on a warning is logged
+SLOW_SHARE = (
+    0.25  # of the time spent waiting for data, from which on a warning is logged
+)
 SLOW_SECONDS = 10  # of waiting in an epoch, below which it is not
 BAR_FORMAT = "{desc} {n_fmt}/{total_fmt}|{bar}|{postfix}"
 LINE_SECONDS = 30.0  # between log lines where there is no terminal for a bar
-SUMMARY_VALUES = ("val_loss", "t2v.R1", "t2v.R5", "v2t.R1")  # of validation, in the console
+SUMMARY_VALUES = (
+    "val_loss",
+    "t2v.R1",
+    "t2v.R5",
+    "v2t.R1",
+)  # of validation, in the console
 
 
 class ProgressReport:
@@ -34,7 +41,9 @@ class ProgressReport:
         log_every: steps between reports; nothing is read from the device in between
     """
 
-    def __init__(self, run_log: RunLog, state: State, steps: int, log_every: int) -> None:
+    def __init__(
+        self, run_log: RunLog, state: State, steps: int, log_every: int
+    ) -> None:
         self.run_log = run_log
         self.state = state
         self.steps = steps
@@ -104,7 +113,9 @@ class ProgressReport:
             "memory_gib": memory_used(state.batches.device),
         }
         self._start_interval(now)
-        self.run_log.line("step", epoch=state.progress.epoch + 1, step=state.step, **values)
+        self.run_log.line(
+            "step", epoch=state.progress.epoch + 1, step=state.step, **values
+        )
         self._write_scalars("train", values)
         time_left = format_duration(self._seconds_left())
         self.bar.set_postfix_str(bar_text(means, values, time_left), refresh=False)
@@ -130,7 +141,9 @@ class ProgressReport:
         self._write_scalars("val", values)
         log.info(
             "before the first step: %s",
-            ", ".join(f"{name} {value:.4g}" for name, value in summary_values(values).items()),
+            ", ".join(
+                f"{name} {value:.4g}" for name, value in summary_values(values).items()
+            ),
         )
 
     def report_epoch(
@@ -138,7 +151,9 @@ class ProgressReport:
     ) -> None:
         """Report a finished epoch: mean losses, results of validation, speed; every process must call it."""
         state = self.state
-        waiting_share = max(gather_objects(state.batches.waiting_seconds / self.epoch_seconds))
+        waiting_share = max(
+            gather_objects(state.batches.waiting_seconds / self.epoch_seconds)
+        )
         epoch = state.progress.epoch + 1
         bad_files = state.progress.bad_files
         samples_per_second = self.epoch_samples / self.epoch_seconds
@@ -157,7 +172,11 @@ class ProgressReport:
         self._write_scalars("epoch", means)
         self._write_scalars("val", validation)
         self.run_log.flush()
-        speed = {"lr": lr, "samples_per_s": samples_per_second, "waiting": waiting_share}
+        speed = {
+            "lr": lr,
+            "samples_per_s": samples_per_second,
+            "waiting": waiting_share,
+        }
         text = line_text({**means, **summary_values(validation)}, speed)
         if bad_files:
             text += f"; {bad_files} unreadable files replaced, see bad_files.jsonl"
@@ -171,7 +190,9 @@ class ProgressReport:
 
     def _seconds_left(self) -> float:
         """Seconds to the end of the stage, by the epoch's mean speed."""
-        seconds_per_step = (time.perf_counter() - self.epoch_start) / max(1, self.epoch_steps)
+        seconds_per_step = (time.perf_counter() - self.epoch_start) / max(
+            1, self.epoch_steps
+        )
         return seconds_per_step * (self.steps - self.state.step)
 
 
@@ -188,7 +209,9 @@ def line_text(means: Mapping[str, float], speed: Mapping[str, float]) -> str:
     )
 
 
-def bar_text(means: Mapping[str, float], speed: Mapping[str, float], time_left: str) -> str:
+def bar_text(
+    means: Mapping[str, float], speed: Mapping[str, float], time_left: str
+) -> str:
     """The same as `line_text` in what fits beside a bar in 80 columns, with the time left."""
     losses = [
         f"{name.removeprefix('loss_')} {value:.3g}"
@@ -206,9 +229,7 @@ def bar_text(means: Mapping[str, float], speed: Mapping[str, float], time_left: 
 
 def slow_loader_text(share: float) -> str:
     """The warning about a loader that is too slow; `share` of the time is spent waiting."""
-    return (
-        f"{100 * share:.0f} % of the time waiting for data: raise num_workers or prepare the data"
-    )
+    return f"{100 * share:.0f} % of the time waiting for data: raise num_workers or prepare the data"
 
 
 def summary_values(validation: Mapping[str, float]) -> dict[str, float]:

@@ -12,7 +12,10 @@ def derive_seed(*numbers: int) -> int:
     stay repeatable.
     """
     text = "/".join(str(int(number)) for number in numbers)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+    return (
+        int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+        >> 1
+    )
 
 
 def seed(*numbers: int) -> None:

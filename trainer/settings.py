@@ -66,7 +66,9 @@ class TrainerSettings:
         for name, minimum in MINIMUM.items():
             value = getattr(self, name)
             if value is not None and value < minimum:
-                raise ConfigError(f"trainer.{name}: {value} is given, {minimum} or more is needed")
+                raise ConfigError(
+                    f"trainer.{name}: {value} is given, {minimum} or more is needed"
+                )
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             raise ConfigError(
                 f"trainer.clip_grad_norm: {self.clip_grad_norm} is given, a number above 0 is needed; "

@@ -11,7 +11,9 @@ import sys
 import threading
 from typing import Any
 
-PR_SET_PDEATHSIG = 1  # option of prctl: the signal that a process gets when its parent dies
+PR_SET_PDEATHSIG = (
+    1  # option of prctl: the signal that a process gets when its parent dies
+)
 EXIT = 75  # "temporary failure, try again" of sysexits.h: saved, and -r auto goes on
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 

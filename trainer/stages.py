@@ -57,7 +57,9 @@ class RunLocation(NamedTuple):
     start: Path | None
 
 
-def stages(config: Config, resume: str | None = None, sections: Sections = ()) -> list[Stage]:
+def stages(
+    config: Config, resume: str | None = None, sections: Sections = ()
+) -> list[Stage]:
     """The stages of a run that remain to be trained.
 
     Args:
@@ -71,7 +73,9 @@ def stages(config: Config, resume: str | None = None, sections: Sections = ()) -
     has_stages = bool(config.blocks("stages"))
     stage_configs = [config]
     if has_stages:
-        stage_configs = [_stage_config(config, i) for i in range(len(config.blocks("stages")))]
+        stage_configs = [
+            _stage_config(config, i) for i in range(len(config.blocks("stages")))
+        ]
     for stage_config in stage_configs:
         _check_sections(stage_config, sections)
 
@@ -81,7 +85,9 @@ def stages(config: Config, resume: str | None = None, sections: Sections = ()) -
     location = run_on_main(locate)
     if not has_stages:
         return [Stage(location.stage, config, location.folder, location.start)]
-    names = [_stage_name(stage_config, i) for i, stage_config in enumerate(stage_configs)]
+    names = [
+        _stage_name(stage_config, i) for i, stage_config in enumerate(stage_configs)
+    ]
     remaining = []
     for number in range(location.stage, len(stage_configs)):
         is_first = number == location.stage
@@ -128,20 +134,27 @@ def _check_sections(config: Config, sections: Sections) -> None:
         for block in config.blocks(name):
             constructor = registry.get(block.require("type"), f"{block.json_path}.type")
             check_args(
-                constructor, block.get("args") or {}, f"{block.json_path}.args", program_args
+                constructor,
+                block.get("args") or {},
+                f"{block.json_path}.args",
+                program_args,
             )
 
 
 def _with_weights(config: Config, path: Path) -> Config:
     """The config, its model starting from the weights of a checkpoint."""
-    return Config(merge(config.to_dict(), {"arch": {"args": {"load_checkpoint": str(path)}}}))
+    return Config(
+        merge(config.to_dict(), {"arch": {"args": {"load_checkpoint": str(path)}}})
+    )
 
 
 def _stage_name(config: Config, number: int) -> str:
     return f"stage{number + 1}_{config.get('name', '')}".rstrip("_")
 
 
-def _locate_run(config: Config, stage_configs: Sequence[Config], resume: str | None) -> RunLocation:
+def _locate_run(
+    config: Config, stage_configs: Sequence[Config], resume: str | None
+) -> RunLocation:
     """Find or create the run's folder, and lock it for process 0."""
     name_folder = Path(trainer_settings(config).save_dir) / config.require("name")
     has_stages = bool(config.blocks("stages"))
@@ -149,7 +162,9 @@ def _locate_run(config: Config, stage_configs: Sequence[Config], resume: str | N
         path = _checkpoint_to_resume(name_folder, resume)
         if path is None:
             if resume:
-                log.info("-r auto: no checkpoint under %s, a new run begins", name_folder)
+                log.info(
+                    "-r auto: no checkpoint under %s, a new run begins", name_folder
+                )
             folder = _create_folder(name_folder)
             return RunLocation(folder, folder, 0, None)
         modified = _modified(path) if path.is_file() else None
@@ -157,13 +172,17 @@ def _locate_run(config: Config, stage_configs: Sequence[Config], resume: str | N
         run_folder = path.parent.parent if has_stages else path.parent
         acquire(run_folder)
         # whoever held the lock until now may have saved once more
-        is_newest = resume != "auto" or _checkpoint_to_resume(name_folder, resume) == path
+        is_newest = (
+            resume != "auto" or _checkpoint_to_resume(name_folder, resume) == path
+        )
         if is_newest and _modified(path) == modified:
             break
 
     stage, start = _next_stage(path, state, stage_configs if has_stages else ())
     if start is None:
-        following = run_folder / _stage_name(stage_configs[stage], stage) / checkpoint.LATEST
+        following = (
+            run_folder / _stage_name(stage_configs[stage], stage) / checkpoint.LATEST
+        )
         is_superseded = checkpoint.is_complete(following)
     else:
         latest = path.with_name(checkpoint.LATEST)
@@ -171,7 +190,9 @@ def _locate_run(config: Config, stage_configs: Sequence[Config], resume: str | N
     if not is_superseded:
         return RunLocation(run_folder, run_folder, stage, start)
     folder = _create_folder(name_folder)
-    log.warning("%s is not the newest of its run: going on in a new folder, %s", path, folder)
+    log.warning(
+        "%s is not the newest of its run: going on in a new folder, %s", path, folder
+    )
     return RunLocation(folder, run_folder, stage, start)
 
 
@@ -208,7 +229,9 @@ def _create_folder(name_folder: Path) -> Path:
 def _newest_checkpoint(name_folder: Path) -> Path | None:
     """The newest complete checkpoint of the newest run that has one."""
     for run_folder in sorted(name_folder.glob("*/"), key=_last_saved, reverse=True):
-        for path in sorted(run_folder.rglob("checkpoint-*.pth"), key=_modified, reverse=True):
+        for path in sorted(
+            run_folder.rglob("checkpoint-*.pth"), key=_modified, reverse=True
+        ):
             if checkpoint.is_complete(path):
                 return path
             log.warning("%s is not whole, the one before is taken", path)

@@ -64,7 +64,9 @@ class State:
     @property
     def step(self) -> int:
         """Optimizer steps taken."""
-        return self.progress.epoch * self.batches.steps_per_epoch + self.progress.position
+        return (
+            self.progress.epoch * self.batches.steps_per_epoch + self.progress.position
+        )
 
     def end_epoch(self) -> None:
         """Count the epoch as finished and start the next one's counters and means."""
@@ -103,14 +105,18 @@ class State:
             "config": config,
         }
         folder = self.stage.folder
-        checkpoint.write(folder / checkpoint.LATEST, content, [folder / name for name in also])
+        checkpoint.write(
+            folder / checkpoint.LATEST, content, [folder / name for name in also]
+        )
 
     def load(self, path: Path) -> None:
         """Resume from a checkpoint; logs what will differ from a run without the interruption."""
         saved = checkpoint.read(path)
         checkpoint.restore(saved, self.objective, self.optimizer, self.scaler, path)
         trainer_state = saved["trainer"]
-        self.progress = Progress(**{name: trainer_state[name] for name in asdict(self.progress)})
+        self.progress = Progress(
+            **{name: trainer_state[name] for name in asdict(self.progress)}
+        )
         num_loaders = len(trainer_state["samples"])
         if num_loaders != len(self.loader_names):
             raise ConfigError(
@@ -119,7 +125,12 @@ class State:
             )
         self.progress.position = resume_position(trainer_state, self.batches)
         self.meter.load(trainer_state["meter"], self.batches.device)
-        log.info("going on from %s: epoch %d, step %d", path, self.progress.epoch + 1, self.step)
+        log.info(
+            "going on from %s: epoch %d, step %d",
+            path,
+            self.progress.epoch + 1,
+            self.step,
+        )
         if rank() == 0:
             changes = config_changes(saved["config"], self.stage.config.to_dict())
             changes += batch_changes(trainer_state, self.batches)
@@ -138,11 +149,15 @@ def resume_position(trainer_state: Mapping[str, Any], batches: RoundRobinLoader)
     if saved_samples == batches.samples_per_step:
         return min(position, batches.steps_per_epoch)
     num_loaders = len(batches.samples_per_step)
-    rounds = position // num_loaders * sum(saved_samples) // sum(batches.samples_per_step)
+    rounds = (
+        position // num_loaders * sum(saved_samples) // sum(batches.samples_per_step)
+    )
     return min(rounds, batches.rounds) * num_loaders
 
 
-def batch_changes(trainer_state: Mapping[str, Any], batches: RoundRobinLoader) -> list[str]:
+def batch_changes(
+    trainer_state: Mapping[str, Any], batches: RoundRobinLoader
+) -> list[str]:
     """What makes the rest of the run differ from one that was not interrupted, apart from the config."""
     changes = []
     saved_world_size = trainer_state["world"]

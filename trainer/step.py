@@ -50,11 +50,18 @@ class OptimizerStep:
             compile_encoders(objective)
         self.objective = objective.to(device)
         self.wrapped = wrap(self.objective, settings.parallel)
-        self.optimizer = OPTIMIZERS.build(config.require("optimizer"), module=self.objective)
+        self.optimizer = OPTIMIZERS.build(
+            config.require("optimizer"), module=self.objective
+        )
         self.rehearsed = self.wrapped is self.objective or world_size() < 3
 
     def take(
-        self, batches: Sequence[Batch], step: int, steps: int, steps_per_epoch: int, where: str
+        self,
+        batches: Sequence[Batch],
+        step: int,
+        steps: int,
+        steps_per_epoch: int,
+        where: str,
     ) -> tuple[float, Tensor]:
         """Take the next optimizer step when `step` of `steps` are done.
 
@@ -69,7 +76,10 @@ class OptimizerStep:
         self.seed_draws(step)
         lr = set_lr(self.optimizer, self.schedule(step, steps, steps_per_epoch))
         forward_backward(
-            self.wrapped, batches, self.precision, before_backward=self.loss_guard.record_losses
+            self.wrapped,
+            batches,
+            self.precision,
+            before_backward=self.loss_guard.record_losses,
         )
         self.loss_guard.check_losses(where)
         norm = self._update(where)
@@ -94,7 +104,9 @@ class OptimizerStep:
         """Clip the gradient, check its norm, update the parameters; returns the norm before clipping."""
         scaler = self.precision.scaler
         scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        parameters = [
+            p for group in self.optimizer.param_groups for p in group["params"]
+        ]
         parameters = [p for p in parameters if p.grad is not None]
         norm: Any = nn.utils.get_total_norm([p.grad for p in parameters])
         if self.clip_grad_norm:

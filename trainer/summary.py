@@ -22,9 +22,7 @@ def summary(
 ) -> list[str]:
     """Lines with the numbers of a run: batch, samples, steps, frames, parameters, precision, memory."""
     parallel = settings.parallel if world_size() > 1 else "alone"
-    run_line = (
-        f"processes: {world_size()} on {batches.device}, {parallel}; precision {settings.precision}"
-    )
+    run_line = f"processes: {world_size()} on {batches.device}, {parallel}; precision {settings.precision}"
     if settings.compile:
         run_line += ", compiled"
     if settings.gradient_checkpointing:
@@ -77,7 +75,9 @@ def loader_names(loaders: Sequence[Any]) -> list[str]:
 
 def count_parameters(module: nn.Module, requires_grad: bool) -> int:
     """Number of parameters with or without gradient."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad == requires_grad)
+    return sum(
+        p.numel() for p in module.parameters() if p.requires_grad == requires_grad
+    )
 
 
 def static_memory(module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -111,5 +111,7 @@ def memory_used(device: torch.device) -> float:
     """Peak memory so far in GiB: of the GPU, or of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    units_per_gib = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux KiB
+    units_per_gib = (
+        2**30 if sys.platform == "darwin" else 2**20
+    )  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units_per_gib

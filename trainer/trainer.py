@@ -25,7 +25,9 @@ from trainer.versions import describe
 
 log = logging.getLogger(__name__)
 
-StepBatches = tuple[int, list[Batch]]  # number of the loader, micro-batches of one optimizer step
+StepBatches = tuple[
+    int, list[Batch]
+]  # number of the loader, micro-batches of one optimizer step
 
 
 class Trainer:
@@ -55,16 +57,27 @@ class Trainer:
         self.settings = trainer_settings(stage.config)
         self.monitor = Monitor(self.settings.monitor, valid_loader is not None)
         self.batches = RoundRobinLoader(
-            loaders, device, self.settings.accumulate, self.settings.max_samples_per_epoch
+            loaders,
+            device,
+            self.settings.accumulate,
+            self.settings.max_samples_per_epoch,
         )
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
-        self.optimizer_step = OptimizerStep(objective, stage.config, device, stage.number)
-        self.state = State(stage, self.batches, self.optimizer_step, loader_names(loaders))
+        self.optimizer_step = OptimizerStep(
+            objective, stage.config, device, stage.number
+        )
+        self.state = State(
+            stage, self.batches, self.optimizer_step, loader_names(loaders)
+        )
         self.stop_signal = StopSignal()
         if stage.resume:
             self.state.load(stage.resume)
-        self.run_log = RunLog(stage.folder, self.state.step, stage.config, self.settings.wandb)
-        self.report = ProgressReport(self.run_log, self.state, self.steps, self.settings.log_every)
+        self.run_log = RunLog(
+            stage.folder, self.state.step, stage.config, self.settings.wandb
+        )
+        self.report = ProgressReport(
+            self.run_log, self.state, self.steps, self.settings.log_every
+        )
 
     def run(self) -> Values:
         """Train until the last epoch or an early stop and return the last epoch's values.
@@ -72,13 +85,23 @@ class Trainer:
         A signal ends it with SystemExit(75) after a checkpoint. Raises NonFiniteLoss before the update it would spoil.
         """
         if self._is_finished():
-            log.info("%s: all %d epochs are done", self.stage.folder, self.state.progress.epoch)
+            log.info(
+                "%s: all %d epochs are done",
+                self.stage.folder,
+                self.state.progress.epoch,
+            )
             return {}
         self._log_start()
         values: Values = {}
         with self.stop_signal, self.run_log:
-            self.run_log.line("start", step=self.state.step, resumed=str(self.stage.resume or ""))
-            if self.settings.init_val and self.valid_loader is not None and self.state.step == 0:
+            self.run_log.line(
+                "start", step=self.state.step, resumed=str(self.stage.resume or "")
+            )
+            if (
+                self.settings.init_val
+                and self.valid_loader is not None
+                and self.state.step == 0
+            ):
                 self.report.report_initial_validation(self._validate())
             while not self._is_finished():
                 self._train_epoch()
@@ -124,7 +147,9 @@ class Trainer:
         try:
             step_batches = next(iterator, None)
         except (RuntimeError, ValueError):
-            if not self.stop_signal.number:  # the signal may have ended the data workers too
+            if (
+                not self.stop_signal.number
+            ):  # the signal may have ended the data workers too
                 raise
         self.stop_signal.ignore_dead_workers()
         number = reduce_max(self.stop_signal.number)
@@ -174,7 +199,9 @@ class Trainer:
         return {"momentum": teacher.momentum_at(step, self.steps)}
 
     def _log_masked_clips(self, step: int, batch: Batch) -> None:
-        self.optimizer_step.seed_draws(step)  # so that the picture shows the step's own masks
+        self.optimizer_step.seed_draws(
+            step
+        )  # so that the picture shows the step's own masks
         picture_CHW = images.masked_clips(self.optimizer_step.objective, batch["video"])
         self.run_log.picture(step, "clips", picture_CHW)
 
@@ -191,7 +218,9 @@ class Trainer:
         lr = self.optimizer_step.optimizer.param_groups[0]["lr"]
         self.report.report_epoch(means, validation, lr)
 
-        is_better = bool(self.monitor.name) and self.monitor.is_better(values, progress.best)
+        is_better = bool(self.monitor.name) and self.monitor.is_better(
+            values, progress.best
+        )
         if is_better:
             progress.best = values[self.monitor.name]
         if is_better or not self.monitor.name:
@@ -210,7 +239,9 @@ class Trainer:
             checkpoint.prune(self.stage.folder, self.settings.keep_last)
         if self._is_finished() and progress.epoch < self.settings.epochs:
             log.info(
-                "%s has not become better for %d epochs: the end", self.monitor.name, progress.stale
+                "%s has not become better for %d epochs: the end",
+                self.monitor.name,
+                progress.stale,
             )
         return values
 

@@ -22,7 +22,11 @@ VALIDATION_STEP = -1
 
 
 def validate(
-    objective: Any, loader: Any, precision: Precision, seed: int, evaluation: EvaluationSettings
+    objective: Any,
+    loader: Any,
+    precision: Precision,
+    seed: int,
+    evaluation: EvaluationSettings,
 ) -> Values:
     """{"val_loss", its parts as "val_loss_vt", ..., "t2v.R1", ..., "v2t.R1", ...}; every process must call it.
 
@@ -50,7 +54,9 @@ def validate(
 
 
 @torch.no_grad()
-def validation_losses(objective: nn.Module, loader: Any, precision: Precision, seed: int) -> Values:
+def validation_losses(
+    objective: nn.Module, loader: Any, precision: Precision, seed: int
+) -> Values:
     """Mean losses over the loader's batches, {"val_loss": ..., "val_loss_vt": ...}.
 
     Losses compare the rows of all processes and need equally many of each. Of every batch, the first rows are used, as

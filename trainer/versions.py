@@ -31,7 +31,10 @@ PACKAGES = (
 def describe(folder: Path, config: Config) -> None:
     """Write config.json and versions.json into the run's folder; those of an earlier start are kept, numbered."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in (("config.json", config.to_dict()), ("versions.json", versions())):
+    for name, content in (
+        ("config.json", config.to_dict()),
+        ("versions.json", versions()),
+    ):
         text = json.dumps(content, indent=4) + "\n"
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") != text:
@@ -80,4 +83,6 @@ def _git_revision() -> str | None:
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
     root = str(Path(__file__).resolve().parent.parent)
     command = ["git", "-C", root, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=20, check=False
+    )

@@ -23,7 +23,9 @@ VIDEO_EXTENSIONS = (
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MEDIA_EXTENSIONS = VIDEO_EXTENSIONS + IMAGE_EXTENSIONS
 # in the order in which they are tried
-LOOKUP_ORDER = MEDIA_EXTENSIONS + tuple(extension.upper() for extension in MEDIA_EXTENSIONS)
+LOOKUP_ORDER = MEDIA_EXTENSIONS + tuple(
+    extension.upper() for extension in MEDIA_EXTENSIONS
+)
 
 
 def stem(name: str) -> str:
@@ -46,7 +48,9 @@ def candidates(name: str) -> Iterator[str]:
 def find_file(root: str, name: str) -> str | None:
     """The path of the file listed as `name` under `root`, or None. Costs one stat where the name is right."""
     listed_path = os.path.join(root, name)
-    return next((path for path in candidates(listed_path) if os.path.isfile(path)), None)
+    return next(
+        (path for path in candidates(listed_path) if os.path.isfile(path)), None
+    )
 
 
 def find_files(root: str, names: Iterable[str]) -> Iterator[str | None]:
@@ -84,7 +88,9 @@ class FolderListing:
     @cached_property
     def _names_by_stem(self) -> dict[str, str]:
         """{stem: the likeliest of the files that have it}"""
-        priority = {extension: position for position, extension in enumerate(LOOKUP_ORDER)}
+        priority = {
+            extension: position for position, extension in enumerate(LOOKUP_ORDER)
+        }
         media = [name for name in self.names if os.path.splitext(name)[1] in priority]
 
         def name_priority(name: str) -> int:

@@ -29,7 +29,10 @@ AS_TEXT: dict[str, Any] = {
 
 def search_folders(folders: Iterable[str | os.PathLike]) -> list[Path]:
     """`folders`, then every folder directly below them. FileNotFoundError if one of `folders` does not exist."""
-    roots = [Path(folder) for folder in dict.fromkeys(os.fspath(folder) for folder in folders)]
+    roots = [
+        Path(folder)
+        for folder in dict.fromkeys(os.fspath(folder) for folder in folders)
+    ]
     absent = [root for root in roots if not root.is_dir()]
     if absent:
         raise FileNotFoundError(
@@ -38,13 +41,17 @@ def search_folders(folders: Iterable[str | os.PathLike]) -> list[Path]:
     subfolders: list[Path] = []
     for root in roots:
         with os.scandir(root) as entries:
-            subfolders += sorted(Path(entry.path) for entry in entries if entry.is_dir())
+            subfolders += sorted(
+                Path(entry.path) for entry in entries if entry.is_dir()
+            )
 
     return roots + subfolders
 
 
 def find_layout(
-    dataset: str, folders: Iterable[str | os.PathLike], layouts: Mapping[str, Sequence[str]]
+    dataset: str,
+    folders: Iterable[str | os.PathLike],
+    layouts: Mapping[str, Sequence[str]],
 ) -> tuple[str, list[Path]]:
     """The first of `layouts` (its name -> its files) of which all files exist -> (name, paths of the files).
 
@@ -53,7 +60,9 @@ def find_layout(
     """
     searched = search_folders(folders)
     for name, files in layouts.items():
-        paths = [path for file in files if (path := _first_file(searched, file)) is not None]
+        paths = [
+            path for file in files if (path := _first_file(searched, file)) is not None
+        ]
         if len(paths) == len(files):
             return name, paths
 
@@ -69,10 +78,14 @@ def find_layout(
 
 
 def _first_file(folders: Iterable[Path], file: str) -> Path | None:
-    return next((folder / file for folder in folders if (folder / file).is_file()), None)
+    return next(
+        (folder / file for folder in folders if (folder / file).is_file()), None
+    )
 
 
-def media_folder(root: str | os.PathLike, folders: Sequence[str], names: Sequence[str]) -> str:
+def media_folder(
+    root: str | os.PathLike, folders: Sequence[str], names: Sequence[str]
+) -> str:
     """That of `folders` (under root) with most of the first 200 files `names`; the first folder if none has any."""
 
     def count_files(folder: str) -> int:
@@ -109,7 +122,9 @@ def read_json(path: Path) -> Any:
 
 class _PlainDataUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it names {module}.{name}, and only plain data is read")
+        raise pickle.UnpicklingError(
+            f"it names {module}.{name}, and only plain data is read"
+        )
 
 
 def read_pickle(path: Path) -> Any:
@@ -117,7 +132,13 @@ def read_pickle(path: Path) -> Any:
     try:
         with open(path, "rb") as file:
             return _PlainDataUnpickler(file, encoding="utf-8", errors="replace").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, LookupError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        LookupError,
+        AttributeError,
+    ) as error:
         raise UserError(
             f"{path}: is no pickle of plain data ({error}); fetch the file again"
         ) from None
@@ -136,7 +157,9 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
                 f"{path}: has no column {' and no '.join(map(repr, absent))}; its columns, with commas "
                 f"between them, are {', '.join(map(repr, header))}"
             )
-        with pd.read_csv(path, usecols=list(columns), chunksize=CHUNK, **AS_TEXT) as chunks:
+        with pd.read_csv(
+            path, usecols=list(columns), chunksize=CHUNK, **AS_TEXT
+        ) as chunks:
             yield from chunks
 
 

@@ -24,7 +24,9 @@ class PackedStrings(Sequence[str]):
     def from_strings(cls, strings: Iterable[str]) -> "PackedStrings":
         """Pack `strings`."""
         blob, lengths = pack(list(strings))
-        return cls(np.frombuffer(blob, np.uint8), np.concatenate([[0], np.cumsum(lengths)]))
+        return cls(
+            np.frombuffer(blob, np.uint8), np.concatenate([[0], np.cumsum(lengths)])
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

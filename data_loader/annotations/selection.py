@@ -90,7 +90,9 @@ class VideoSelection:
         Raises FileNotFoundError if all are missing, or, if `strict`, any.
         """
         exists = torch.ones(len(self), dtype=torch.bool)
-        paths = find_files(self.root, (self.table.path[row] for row in self._iterate_rows()))
+        paths = find_files(
+            self.root, (self.table.path[row] for row in self._iterate_rows())
+        )
 
         for index, (row, path) in enumerate(zip(self._iterate_rows(), paths)):
             listed = self.table.path[row]
@@ -118,10 +120,14 @@ class VideoSelection:
         if len(self.missing) == len(self):
             raise FileNotFoundError(message)
         if strict:
-            raise FileNotFoundError(message + '; video_params.loading "skip" goes on without them')
+            raise FileNotFoundError(
+                message + '; video_params.loading "skip" goes on without them'
+            )
         log.warning("%s", message)
 
-    def compare_with_protocol(self, protocol: str | None, strict: bool) -> dict[str, Any]:
+    def compare_with_protocol(
+        self, protocol: str | None, strict: bool
+    ) -> dict[str, Any]:
         """Numbers of videos and captions beside the expected ones, and the missing files.
 
         protocol: name in PROTOCOLS, whose numbers are expected; None: those of the annotations.
@@ -134,7 +140,9 @@ class VideoSelection:
 
         actual = self._size()
         if actual != expected:
-            gallery = self.name if protocol is None else f"{self.name}, protocol {protocol}"
+            gallery = (
+                self.name if protocol is None else f"{self.name}, protocol {protocol}"
+            )
             message = (
                 f"{gallery}: {actual.videos} of {expected.videos} videos, "
                 f"{actual.captions} of {expected.captions} captions"
@@ -214,7 +222,9 @@ class VideoSelection:
             return self.rows
 
         counts = self._caption_counts()
-        first_in_table = torch.from_numpy(np.array(self.table.caption_offsets[:-1]))[self.rows]
+        first_in_table = torch.from_numpy(np.array(self.table.caption_offsets[:-1]))[
+            self.rows
+        ]
         first_in_selection = torch.cumsum(counts, 0) - counts
         shift = first_in_table - first_in_selection
         return torch.arange(len(self.owner)) + shift[self.owner]
@@ -225,7 +235,9 @@ class VideoSelection:
 
     def _iterate_rows(self) -> Iterator[int]:
         # in pieces: a list of all rows would be a Python object per row
-        return itertools.chain.from_iterable(piece.tolist() for piece in self.rows.split(1 << 16))
+        return itertools.chain.from_iterable(
+            piece.tolist() for piece in self.rows.split(1 << 16)
+        )
 
     def _size(self) -> Size:
         if self.table.caption_offsets is None:

@@ -79,13 +79,19 @@ class Table:
 
     @classmethod
     def from_columns(
-        cls, id: Iterable[str], path: Iterable[str], caption: Iterable[str], **numbers: Any
+        cls,
+        id: Iterable[str],
+        path: Iterable[str],
+        caption: Iterable[str],
+        **numbers: Any,
     ) -> "Table":
         """In memory, from whole columns: strings id, path, caption; where needed also numbers count, start, end.
 
         Without `count` each row has one caption; with it, `caption` holds all captions in the order of the rows.
         """
-        return cls.from_chunks([{"id": id, "path": path, "caption": caption, **numbers}])
+        return cls.from_chunks(
+            [{"id": id, "path": path, "caption": caption, **numbers}]
+        )
 
     @classmethod
     def from_chunks(
@@ -103,7 +109,10 @@ class Table:
 
     @classmethod
     def write(
-        cls, folder: Path, chunks: Iterable[Chunk], notes: Callable[[], Mapping[str, Any]] = dict
+        cls,
+        folder: Path,
+        chunks: Iterable[Chunk],
+        notes: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """`from_chunks` to disk, chunk by chunk; `open` reads it.
 
@@ -122,7 +131,9 @@ class Table:
                 file.close()
 
         header = {"version": VERSION, "types": dtypes, "notes": dict(notes())}
-        (folder / "table.json").write_text(json.dumps(header, indent=1), encoding="utf-8")
+        (folder / "table.json").write_text(
+            json.dumps(header, indent=1), encoding="utf-8"
+        )
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "Table":

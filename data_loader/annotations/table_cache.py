@@ -55,8 +55,12 @@ def load_table(
 
 def cache_folder(cache_dir: str | None = None) -> Path:
     """`cache_dir`, or $MILES_CACHE, or ${XDG_CACHE_HOME:-~/.cache}/miles."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(cache_dir or os.environ.get("MILES_CACHE") or os.path.join(home, "miles"))
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(
+        os.path.expanduser("~"), ".cache"
+    )
+    return Path(
+        cache_dir or os.environ.get("MILES_CACHE") or os.path.join(home, "miles")
+    )
 
 
 def cached_table(
@@ -75,14 +79,18 @@ def cached_table(
     paths = [os.path.abspath(path) for path in sources]
     stats = [os.stat(path) for path in paths]
     prefix = f"{name}-{_hash(VERSION, settings, paths)}-"
-    folder = root / (prefix + _hash([(stat.st_size, stat.st_mtime_ns) for stat in stats]))
+    folder = root / (
+        prefix + _hash([(stat.st_size, stat.st_mtime_ns) for stat in stats])
+    )
     lock_path = root / f"{prefix}lock"
 
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not (folder / "table.json").is_file():
             with _lock(lock_path):
-                if not (folder / "table.json").is_file():  # another process may have written it
+                if not (
+                    folder / "table.json"
+                ).is_file():  # another process may have written it
                     _write(folder, parse, notes)
                     for outdated in set(root.glob(f"{prefix}*")) - {folder, lock_path}:
                         shutil.rmtree(outdated, ignore_errors=True)
@@ -97,11 +105,15 @@ def cached_table(
 
 
 def _write(
-    folder: Path, parse: Callable[[], Iterable[Chunk]], notes: Callable[[], dict[str, Any]]
+    folder: Path,
+    parse: Callable[[], Iterable[Chunk]],
+    notes: Callable[[], dict[str, Any]],
 ) -> None:
     """Write beside, then rename: `folder` is complete or absent, even after a crash."""
     log.info("reading the annotations into %s (once)", folder)
-    unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".part-", dir=folder.parent))
+    unfinished = Path(
+        tempfile.mkdtemp(prefix=folder.name + ".part-", dir=folder.parent)
+    )
     try:
         Table.write(unfinished, parse(), notes)
         unfinished.rename(folder)

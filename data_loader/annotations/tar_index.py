@@ -76,11 +76,17 @@ def index_shard(shard: str) -> tuple[list[Sample], list[str]]:
         )
 
         for group in groups:
-            media = [name for name in group if f".{name.rpartition('.')[2]}" in MEDIA_EXTENSIONS]
+            media = [
+                name
+                for name in group
+                if f".{name.rpartition('.')[2]}" in MEDIA_EXTENSIONS
+            ]
             if media:
                 first, size = group[media[0]]
                 captions = _captions(file, group, faults)
-                samples.append(Sample(group["__key__"], media[0], first, size, captions))
+                samples.append(
+                    Sample(group["__key__"], media[0], first, size, captions)
+                )
             else:
                 faults.append(f"{shard}: {group['__key__']} has no video or picture")
 

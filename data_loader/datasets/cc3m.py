@@ -9,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_loader.annotations.layouts import count_header_rows, find_layout, read_csv, read_tsv
+from data_loader.annotations.layouts import (
+    count_header_rows,
+    find_layout,
+    read_csv,
+    read_tsv,
+)
 from data_loader.annotations.table import Chunk
 from data_loader.base import Annotations, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -101,7 +106,9 @@ def _name_by_row(url_chunks: Iterable[UrlChunk], folder: str) -> Iterator[Chunk]
         first_row += len(urls)
 
 
-def _name_by_url(layout: str, table: Path, folder: str, remarks: list[str]) -> Iterator[Chunk]:
+def _name_by_url(
+    layout: str, table: Path, folder: str, remarks: list[str]
+) -> Iterator[Chunk]:
     """Files named <crc32 of the URL>, without those that several URLs share.
 
     The table is read twice. The number of rows that are left out is added to `remarks`.
@@ -111,7 +118,9 @@ def _name_by_url(layout: str, table: Path, folder: str, remarks: list[str]) -> I
 
     for urls, captions in _read_urls(layout, table):
         rows = [(_crc32(url), caption) for url, caption in zip(urls, captions)]
-        unique_rows = [(code, caption) for code, caption in rows if code not in colliding]
+        unique_rows = [
+            (code, caption) for code, caption in rows if code not in colliding
+        ]
         dropped += len(rows) - len(unique_rows)
 
         yield _chunk(

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.annotations.file_lookup import find_files
-from data_loader.annotations.layouts import find_layout, media_folder, read_json, read_lines
+from data_loader.annotations.layouts import (
+    find_layout,
+    media_folder,
+    read_json,
+    read_lines,
+)
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -60,7 +65,9 @@ class DiDeMo(TextVideoDataset):
         for stem, path in zip(stems, self._paths(stems, file_names)):
             captions = []
             if stem in descriptions:
-                captions = [" ".join(sentence.strip() for sentence in descriptions[stem])]
+                captions = [
+                    " ".join(sentence.strip() for sentence in descriptions[stem])
+                ]
             yield Item(stem, path, captions, 0.0, SECONDS)
 
     def _paths(self, stems: list[str], file_names: dict[str, list[str]]) -> list[str]:
@@ -70,7 +77,9 @@ class DiDeMo(TextVideoDataset):
             self.data_dir, ("videos", "", self.split, f"videos/{self.split}"), all_names
         )
         found_paths = find_files(f"{self.data_dir}/{folder}", all_names)
-        existing = {name for name, path in zip(all_names, found_paths) if path is not None}
+        existing = {
+            name for name, path in zip(all_names, found_paths) if path is not None
+        }
 
         paths = []
         for stem in stems:

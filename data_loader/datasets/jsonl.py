@@ -102,10 +102,14 @@ class JsonlDataset(TextVideoDataset):
                 f"{path}: no row of split {self.split!r}; splits in it: {', '.join(sorted(splits_in_file))}"
             )
         if splits_in_file == {""} and not path.stem.endswith(tuple(split_names)):
-            log.warning("%s: its rows name no split, all are taken for %r", path, self.split)
+            log.warning(
+                "%s: its rows name no split, all are taken for %r", path, self.split
+            )
 
         for segment, segment_captions in captions.items():
-            yield Item(ids[segment], segment.path, segment_captions, segment.start, segment.end)
+            yield Item(
+                ids[segment], segment.path, segment_captions, segment.start, segment.end
+            )
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -165,7 +169,9 @@ def _required_captions(row: Mapping[str, Any], location: str) -> list[str]:
     if isinstance(captions, str):
         return [captions]
 
-    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+    if not isinstance(captions, list) or not all(
+        isinstance(text, str) for text in captions
+    ):
         raise _missing_text(row, CAPTION_KEYS, location)
     return captions
 
@@ -174,7 +180,9 @@ def _first_value(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return next((row[key] for key in keys if row.get(key) is not None), None)
 
 
-def _missing_text(row: Mapping[str, Any], keys: Sequence[str], location: str) -> UserError:
+def _missing_text(
+    row: Mapping[str, Any], keys: Sequence[str], location: str
+) -> UserError:
     return UserError(
         f"{location}: no {' or '.join(keys)} that is text; its columns are {', '.join(map(repr, row))}"
     )

@@ -23,7 +23,9 @@ TABLES = {
     "test": "LSMDC16_challenge_1000_publictect.csv",
 }
 FROZEN_LISTS = "structured-symlinks/"
-BROKEN = {"1012_Unbreakable_00.05.16.065-00.05.21.941"}  # the file is damaged in every copy
+BROKEN = {
+    "1012_Unbreakable_00.05.16.065-00.05.21.941"
+}  # the file is damaged in every copy
 
 
 @DATASETS.register("LSMDC")
@@ -57,15 +59,21 @@ class LSMDC(TextVideoDataset):
             protocol=protocol_of_split("lsmdc-1000", self.split),
         )
 
-    def _items(self, captions: dict[str, list[str]], films: dict[str, str]) -> Iterator[Item]:
+    def _items(
+        self, captions: dict[str, list[str]], films: dict[str, str]
+    ) -> Iterator[Item]:
         """films: clip -> folder of its film, where it is not the beginning of the clip's name."""
         paths = {}
         for clip in captions:
             if clip not in BROKEN:
-                film = films.get(clip) or clip.split(".")[0][:-3]  # without the hour, "_00"
+                film = (
+                    films.get(clip) or clip.split(".")[0][:-3]
+                )  # without the hour, "_00"
                 paths[clip] = f"{film}/{clip}.avi"
 
-        folder = media_folder(self.data_dir, ("videos", "", "avi"), list(paths.values()))
+        folder = media_folder(
+            self.data_dir, ("videos", "", "avi"), list(paths.values())
+        )
         for clip, path in paths.items():
             yield Item(clip, f"{folder}/{path}".lstrip("/"), captions[clip])
 
@@ -91,7 +99,9 @@ def _official_captions(table: Path) -> dict[str, list[str]]:
 
 
 def _frozen_captions(names: Path, captions_path: Path) -> dict[str, list[str]]:
-    captions = look_up_listed(read_lines(names), read_pickle(captions_path), captions_path)
+    captions = look_up_listed(
+        read_lines(names), read_pickle(captions_path), captions_path
+    )
     return {
         clip: [caption_text(caption) for caption in clip_captions]
         for clip, clip_captions in captions.items()

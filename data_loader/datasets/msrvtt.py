@@ -28,7 +28,15 @@ PROTOCOL_OF_CUT = {
 }
 # cuts of Frozen-in-Time codebases that name a split as well
 CUTS_WITH_SPLIT = {"full-val": ("full", "val"), "full-test": ("full", "test")}
-VIDEO_FOLDERS = ("videos/all", "videos", "", "TrainValVideo", "TestVideo", "all", "MSRVTT_Videos")
+VIDEO_FOLDERS = (
+    "videos/all",
+    "videos",
+    "",
+    "TrainValVideo",
+    "TestVideo",
+    "all",
+    "MSRVTT_Videos",
+)
 FROZEN_LISTS = "structured-symlinks/"
 FROZEN_CAPTIONS = "MSR_VTT.json"
 
@@ -44,7 +52,10 @@ def _frozen(names: Path, annotations: Path, index: Path | None = None) -> Captio
     # in a tuple, because number 0 is not "no caption"
     numbers = {name: (number,) for name, number in read_pickle(index).items()}
     numbers = look_up_listed(captions, numbers, index)
-    return {name: [video_captions[numbers[name][0]]] for name, video_captions in captions.items()}
+    return {
+        name: [video_captions[numbers[name][0]]]
+        for name, video_captions in captions.items()
+    }
 
 
 def _frozen_first(names: Path, annotations: Path) -> Captions:
@@ -67,7 +78,9 @@ def _official_sentences(data: Path) -> Captions:
 
 
 def _clip4clip_list(names: Path, data: Path) -> Captions:
-    listed = [name for rows in read_csv(names, ["video_id"]) for name in rows["video_id"]]
+    listed = [
+        name for rows in read_csv(names, ["video_id"]) for name in rows["video_id"]
+    ]
     return look_up_listed(listed, _official_sentences(data), data)
 
 
@@ -103,7 +116,9 @@ def _frozen_layout(list_name: str) -> Layout:
 LAYOUTS = {
     ("jsfusion", "train"): {
         "Frozen": _frozen_layout("train_list_jsfusion.txt"),
-        "CLIP4Clip": Layout(_clip4clip_list, ["MSRVTT_train.9k.csv", "MSRVTT_data.json"]),
+        "CLIP4Clip": Layout(
+            _clip4clip_list, ["MSRVTT_train.9k.csv", "MSRVTT_data.json"]
+        ),
         "VindLU": Layout(_vindlu, ["msrvtt_ret_train9k.json"]),
     },
     ("jsfusion", "test"): {
@@ -119,23 +134,33 @@ LAYOUTS = {
         "VindLU": Layout(_vindlu, ["msrvtt_ret_test1k.json"]),
     },
     ("jsfusion-7k", "train"): {
-        "CLIP4Clip": Layout(_clip4clip_list, ["MSRVTT_train.7k.csv", "MSRVTT_data.json"])
+        "CLIP4Clip": Layout(
+            _clip4clip_list, ["MSRVTT_train.7k.csv", "MSRVTT_data.json"]
+        )
     },
     ("full", "train"): {
         "Frozen": _frozen_layout("train_list_full.txt"),
-        "official": Layout(partial(_official, split="train"), ["train_val_videodatainfo.json"]),
+        "official": Layout(
+            partial(_official, split="train"), ["train_val_videodatainfo.json"]
+        ),
     },
     ("full", "val"): {
         "Frozen": _frozen_layout("val_list_full.txt"),
-        "official": Layout(partial(_official, split="validate"), ["train_val_videodatainfo.json"]),
+        "official": Layout(
+            partial(_official, split="validate"), ["train_val_videodatainfo.json"]
+        ),
     },
     ("full", "test"): {
         "Frozen": _frozen_layout("test_list_full.txt"),
-        "official": Layout(partial(_official, split="test"), ["test_videodatainfo.json"]),
+        "official": Layout(
+            partial(_official, split="test"), ["test_videodatainfo.json"]
+        ),
     },
     ("miech", "train"): {"Frozen": _frozen_layout("train_list_miech.txt")},
     ("miech", "test"): {
-        "Frozen": Layout(_frozen_first, [f"{FROZEN_LISTS}test_list_miech.txt", FROZEN_CAPTIONS])
+        "Frozen": Layout(
+            _frozen_first, [f"{FROZEN_LISTS}test_list_miech.txt", FROZEN_CAPTIONS]
+        )
     },
 }
 
@@ -146,7 +171,9 @@ class MSRVTT(TextVideoDataset):
     (every sentence a query), or miech (1k-B, each video's first sentence at test). Only full has a split "val"."""
 
     def annotations(self) -> Annotations:
-        cut, split = CUTS_WITH_SPLIT.get(self.cut or "", (self.cut or "jsfusion", self.split))
+        cut, split = CUTS_WITH_SPLIT.get(
+            self.cut or "", (self.cut or "jsfusion", self.split)
+        )
         if cut not in PROTOCOL_OF_CUT:
             known = ", ".join([*PROTOCOL_OF_CUT, *CUTS_WITH_SPLIT])
             raise ConfigError(f"cut: {cut!r} is no cut of MSRVTT; known: {known}")
@@ -157,7 +184,9 @@ class MSRVTT(TextVideoDataset):
         if validates_on_test:
             split = "test"
 
-        layouts = LAYOUTS.get((cut, split)) or LAYOUTS.get((cut.removesuffix("-7k"), split), {})
+        layouts = LAYOUTS.get((cut, split)) or LAYOUTS.get(
+            (cut.removesuffix("-7k"), split), {}
+        )
         layout, paths = find_layout(
             f"MSRVTT, cut {cut}, split {split}",
             self.annotation_folders,
@@ -175,6 +204,8 @@ class MSRVTT(TextVideoDataset):
         )
 
     def _items(self, captions: Captions) -> Iterator[Item]:
-        folder = media_folder(self.data_dir, VIDEO_FOLDERS, [f"{name}.mp4" for name in captions])
+        folder = media_folder(
+            self.data_dir, VIDEO_FOLDERS, [f"{name}.mp4" for name in captions]
+        )
         for name, video_captions in captions.items():
             yield Item(name, f"{folder}/{name}.mp4".lstrip("/"), video_captions)

@@ -43,7 +43,9 @@ class MSVD(TextVideoDataset):
             all its captions joined (paragraph)
     """
 
-    def __init__(self, data_dir: str, protocol: str = "all_captions", **common: Any) -> None:
+    def __init__(
+        self, data_dir: str, protocol: str = "all_captions", **common: Any
+    ) -> None:
         if protocol not in PROTOCOLS:
             raise ConfigError(
                 f"protocol: {protocol!r} is no protocol of MSVD; known: {', '.join(PROTOCOLS)}"
@@ -63,7 +65,9 @@ class MSVD(TextVideoDataset):
         return Annotations(
             items=self._items(captions),
             layout=layout,
-            protocol=protocol_of_split(f"msvd-{self.query_protocol.replace('_', '-')}", self.split),
+            protocol=protocol_of_split(
+                f"msvd-{self.query_protocol.replace('_', '-')}", self.split
+            ),
         )
 
     def _items(self, captions: dict[str, Any]) -> Iterator[Item]:
@@ -71,8 +75,14 @@ class MSVD(TextVideoDataset):
         if self.train:
             protocol = "all_captions"
         folder = media_folder(
-            self.data_dir, ("YouTubeClips", "", "videos"), [f"{name}.avi" for name in captions]
+            self.data_dir,
+            ("YouTubeClips", "", "videos"),
+            [f"{name}.avi" for name in captions],
         )
         for name, video_captions in captions.items():
             texts = [caption_text(caption) for caption in video_captions]
-            yield Item(name, f"{folder}/{name}.avi".lstrip("/"), select_queries(texts, protocol))
+            yield Item(
+                name,
+                f"{folder}/{name}.avi".lstrip("/"),
+                select_queries(texts, protocol),
+            )

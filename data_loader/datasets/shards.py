@@ -18,7 +18,12 @@ from torch import Tensor
 
 from data_loader.annotations.file_lookup import IMAGE_EXTENSIONS
 from data_loader.annotations.table import Chunk
-from data_loader.annotations.tar_index import Sample, import_webdataset, index_shards, read_bytes
+from data_loader.annotations.tar_index import (
+    Sample,
+    import_webdataset,
+    index_shards,
+    read_bytes,
+)
 from data_loader.base import Annotations, TextVideoDataset
 from data_loader.datasets import DATASETS
 from data_loader.reader import BrokenVideo, read_clip
@@ -103,7 +108,9 @@ class TarShards(TextVideoDataset):
             yield {
                 "id": [f"{shard.stem}/{sample.key}" for sample in samples],
                 "path": [_member_path(shard_path, sample) for sample in samples],
-                "caption": [caption for sample in samples for caption in sample.captions],
+                "caption": [
+                    caption for sample in samples for caption in sample.captions
+                ],
                 "count": [len(sample.captions) for sample in samples],
             }
 
@@ -115,7 +122,9 @@ class TarShards(TextVideoDataset):
         if media_types:
             remarks.append(f" of {' and '.join(sorted(media_types))}")
         if faults:
-            remarks.append(f"; {len(faults)} faulty members left out, the first: {faults[0]}")
+            remarks.append(
+                f"; {len(faults)} faulty members left out, the first: {faults[0]}"
+            )
 
     def read_clip(
         self, index: int, choose: Callable[[int], Sequence[int]]
@@ -132,7 +141,10 @@ class TarShards(TextVideoDataset):
                     copy.write(read_bytes(file, int(first), int(size)))
                 copy.flush()
                 return read_clip(
-                    copy.name, choose, reader=self.video.reader, deadline=self.video.deadline
+                    copy.name,
+                    choose,
+                    reader=self.video.reader,
+                    deadline=self.video.deadline,
                 )
             except BrokenVideo as error:
                 raise BrokenVideo(path, error.reason.replace(copy.name, name)) from None

@@ -29,7 +29,9 @@ class VideoFolder(TextVideoDataset):
         # raises FileNotFoundError if there is no such folder
         search_folders([self.data_dir])
 
-        split_folders = [split for split in SPLITS if Path(self.data_dir, split).is_dir()]
+        split_folders = [
+            split for split in SPLITS if Path(self.data_dir, split).is_dir()
+        ]
         if not split_folders:
             return Annotations(items=self._items("."), layout="whole folder")
 
@@ -38,7 +40,9 @@ class VideoFolder(TextVideoDataset):
                 f"{self.data_dir}: has folders {', '.join(split_folders)} and none for split "
                 f"{self.split!r}"
             )
-        return Annotations(items=self._items(self.split), layout=f"subfolders ({self.split})")
+        return Annotations(
+            items=self._items(self.split), layout=f"subfolders ({self.split})"
+        )
 
     def _items(self, top: str) -> Iterator[Item]:
         """The files in and under data_dir/top, sorted."""

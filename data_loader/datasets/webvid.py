@@ -5,12 +5,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_loader.annotations.layouts import count_header_rows, find_layout, read_csv, read_tsv
+from data_loader.annotations.layouts import (
+    count_header_rows,
+    find_layout,
+    read_csv,
+    read_tsv,
+)
 from data_loader.annotations.table import Chunk
 from data_loader.base import Annotations, TextVideoDataset
 from data_loader.datasets import DATASETS
 
-LONGEST = 350  # characters of a caption, as Frozen in Time cuts them; a few are a page long
+LONGEST = (
+    350  # characters of a caption, as Frozen in Time cuts them; a few are a page long
+)
 MCQ_TABLES = {
     "train": "webvid_training_success_full_noun_verb.tsv",
     "val": "webvid_validation_success_full_noun_verb.tsv",
@@ -36,7 +43,10 @@ class WebVid(TextVideoDataset):
         else:
             chunks = _read_frozen(table, self._path_prefix("videos"), remarks)
         return Annotations(
-            chunks=chunks, layout=f"{layout} ({table.name})", sources=[table], remarks=remarks
+            chunks=chunks,
+            layout=f"{layout} ({table.name})",
+            sources=[table],
+            remarks=remarks,
         )
 
     def _path_prefix(self, folder: str) -> str:

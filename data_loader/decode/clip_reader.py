@@ -39,7 +39,10 @@ class ClipReader:
         return self.clip(video)
 
     def clip(
-        self, path: str | os.PathLike, start: float | None = None, end: float | None = None
+        self,
+        path: str | os.PathLike,
+        start: float | None = None,
+        end: float | None = None,
     ) -> torch.Tensor:
         """float32 video_TCHW of the frames that begin between `start` and `end` (seconds), or of all."""
         clip_TCHW, _ = read_clip(

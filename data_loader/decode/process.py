@@ -22,7 +22,9 @@ import numpy as np
 from data_loader.decode import worker
 from data_loader.readers import READERS, BrokenVideo, Pictures
 
-KILL_CHECKS = 200  # how often, every 5 ms, it is checked whether a killed child has ended
+KILL_CHECKS = (
+    200  # how often, every 5 ms, it is checked whether a killed child has ended
+)
 
 
 def call(
@@ -51,7 +53,9 @@ def call(
             error, result = child.outcome(answer, until)
         except TimeoutError:
             child.end()
-            raise BrokenVideo(path, f"the decoder did not return within {deadline:g} s") from None
+            raise BrokenVideo(
+                path, f"the decoder did not return within {deadline:g} s"
+            ) from None
         except (EOFError, ConnectionError):
             raise BrokenVideo(path, f"the decoder crashed ({child.end()})") from None
         except BaseException:
@@ -102,7 +106,9 @@ class _Child:
     def end(self) -> str:
         """Kill the process if it has not ended by itself; returns the name of the signal that ended it."""
         self.socket.close()
-        with contextlib.suppress(ChildProcessError):  # its end was already waited for elsewhere
+        with contextlib.suppress(
+            ChildProcessError
+        ):  # its end was already waited for elsewhere
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if not pid:
                 os.kill(self.pid, signal.SIGKILL)

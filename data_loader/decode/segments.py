@@ -14,7 +14,11 @@ from torch import Tensor
 from data_loader.decode import process
 from data_loader.frames import pick
 from data_loader.readers import BrokenVideo, Pictures
-from data_loader.readers.av_reader import NotAsPlanned, decode_positions, decode_sequentially
+from data_loader.readers.av_reader import (
+    NotAsPlanned,
+    decode_positions,
+    decode_sequentially,
+)
 from data_loader.readers.h264 import open_with_plan
 from data_loader.readers.source import Source, frame_range
 
@@ -49,9 +53,14 @@ def read_segments(
 def _read_segments(path: str, segments: list[Segment], num_frames: int) -> Pictures:
     """The frames of all segments one after the other, and their positions in the video."""
     end = segments[-1][1]
-    with suppress(NotAsPlanned, BrokenVideo), open_with_plan(path, end) as (source, plan):
+    with (
+        suppress(NotAsPlanned, BrokenVideo),
+        open_with_plan(path, end) as (source, plan),
+    ):
         if plan:
-            positions = _positions(path, source.seconds(plan.stamps), segments, num_frames)
+            positions = _positions(
+                path, source.seconds(plan.stamps), segments, num_frames
+            )
             pictures = decode_positions(source, plan, set(positions))
             return Pictures([pictures[position] for position in positions], positions)
     return _decode_segments(path, segments, num_frames)

@@ -64,7 +64,9 @@ def _reset_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _outcome(function: Callable[..., Any], args: tuple) -> tuple[str, Any, Sequence[np.ndarray]]:
+def _outcome(
+    function: Callable[..., Any], args: tuple
+) -> tuple[str, Any, Sequence[np.ndarray]]:
     """Call the function: type and content of the message for the parent, and the pictures that follow it."""
     try:
         result = function(*args)
@@ -76,7 +78,9 @@ def _outcome(function: Callable[..., Any], args: tuple) -> tuple[str, Any, Seque
         return "pictures", (shape, result.indices), pictures
     except Exception as error:  # noqa: BLE001 raised again by the parent
         if isinstance(error, UserError | OSError | IndexError):
-            with contextlib.suppress(Exception):  # an exception that does not survive pickling
+            with contextlib.suppress(
+                Exception
+            ):  # an exception that does not survive pickling
                 pickle.loads(pickle.dumps(error))
                 return "error", error, ()
         failed_call = f"{function.__name__}{args}"

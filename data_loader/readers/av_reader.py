@@ -7,7 +7,13 @@ from contextlib import suppress
 import av
 import numpy as np
 
-from data_loader.readers import READERS, BrokenVideo, Choose, Pictures, requested_indices
+from data_loader.readers import (
+    READERS,
+    BrokenVideo,
+    Choose,
+    Pictures,
+    requested_indices,
+)
 from data_loader.readers.h264 import SeekPlan, open_with_plan
 from data_loader.readers.source import Source, frame_range
 
@@ -22,7 +28,10 @@ def read(
     path: str, choose: Choose, start: float | None = None, end: float | None = None
 ) -> Pictures:
     """See `data_loader.readers`."""
-    with suppress(NotAsPlanned, BrokenVideo), open_with_plan(path, end) as (source, plan):
+    with (
+        suppress(NotAsPlanned, BrokenVideo),
+        open_with_plan(path, end) as (source, plan),
+    ):
         if plan:
             request = positions_in_plan(source, plan, choose, start, end)
             if request:
@@ -33,7 +42,11 @@ def read(
 
 
 def positions_in_plan(
-    source: Source, plan: SeekPlan, choose: Choose, start: float | None, end: float | None
+    source: Source,
+    plan: SeekPlan,
+    choose: Choose,
+    start: float | None,
+    end: float | None,
 ) -> tuple[list[int], list[int]] | None:
     """(positions in the video, indices in the clip) of the requested frames; None if the plan lacks one of them."""
     first, stop = frame_range(source.seconds(plan.stamps), start, end)
@@ -46,7 +59,9 @@ def positions_in_plan(
     return [first + index for index in indices], indices
 
 
-def decode_positions(source: Source, plan: SeekPlan, positions: set[int]) -> dict[int, np.ndarray]:
+def decode_positions(
+    source: Source, plan: SeekPlan, positions: set[int]
+) -> dict[int, np.ndarray]:
     """{position: picture}: decodes, from the IDR picture before each position on, only what it can refer to.
 
     Raises NotAsPlanned.
@@ -83,7 +98,9 @@ def decode_positions(source: Source, plan: SeekPlan, positions: set[int]) -> dic
 def _needed_packets(plan: SeekPlan, positions: set[int]) -> tuple[set[int], set[int]]:
     """Numbers of the packets to decode, and of those after which the decoder is flushed."""
     requested = {plan.order[position] for position in positions}
-    last_after: dict[int, int] = {}  # IDR packet -> the last requested packet that refers to it
+    last_after: dict[
+        int, int
+    ] = {}  # IDR packet -> the last requested packet that refers to it
     for number in sorted(requested):
         last_after[plan.starts[bisect_right(plan.starts, number) - 1]] = number
 
@@ -96,7 +113,9 @@ def _needed_packets(plan: SeekPlan, positions: set[int]) -> tuple[set[int], set[
     return needed, set(last_after.values())
 
 
-def _decode_planned(source: Source, packet: av.Packet, flush: bool) -> Iterator[av.VideoFrame]:
+def _decode_planned(
+    source: Source, packet: av.Packet, flush: bool
+) -> Iterator[av.VideoFrame]:
     try:
         yield from source.decoder.decode(packet)
         if flush:
@@ -118,7 +137,9 @@ def read_sequentially(
     if start is None and end is None and not callable(choose):
         indices = requested_indices(choose, 0)
         with Source(path) as source:
-            pictures, seconds = decode_sequentially(source, set(indices), stop_early=True)
+            pictures, seconds = decode_sequentially(
+                source, set(indices), stop_early=True
+            )
             return _pictures_at(source, indices, 0, pictures, seconds)
 
     with Source(path, end) as source:
@@ -132,7 +153,9 @@ def read_sequentially(
             indices, pictures, seconds = _decode_clip(source, choose, clip)
 
     if seconds and not indices:
-        raise BrokenVideo(path, f"has no frame between {start or 0:g} and {end or seconds[-1]:g} s")
+        raise BrokenVideo(
+            path, f"has no frame between {start or 0:g} and {end or seconds[-1]:g} s"
+        )
     return _pictures_at(source, indices, clip[0], pictures, seconds)
 
 
@@ -142,7 +165,9 @@ def _decode_clip(
     """(indices that `choose` requests, {position: picture}, seconds of all frames); `clip`: a frame range."""
     first, stop = clip
     indices = requested_indices(choose, stop - first) if stop > first else []
-    pictures, seconds = decode_sequentially(source, {first + index for index in indices})
+    pictures, seconds = decode_sequentially(
+        source, {first + index for index in indices}
+    )
     return indices, pictures, seconds
 
 
@@ -171,10 +196,13 @@ def _pictures_at(
     """The requested pictures of a clip that begins at position `first`. Raises BrokenVideo, IndexError."""
     if not seconds:
         raise BrokenVideo(
-            source.path, f"holds no frame that can be decoded ({source.damage or 'no packets'})"
+            source.path,
+            f"holds no frame that can be decoded ({source.damage or 'no packets'})",
         )
 
     missing = [index for index in indices if first + index not in pictures]
     if missing:
-        raise IndexError(f"{source.path}: frame {missing[0]} is asked of {len(seconds) - first}")
+        raise IndexError(
+            f"{source.path}: frame {missing[0]} is asked of {len(seconds) - first}"
+        )
     return Pictures([pictures[first + index] for index in indices], indices)

@@ -46,10 +46,15 @@ def can_seek(plan: SeekPlan) -> bool:
     times = [time for time in plan.times if time is not None]
     if len(times) < len(plan.times):
         return False
-    return all(times[start] > plan.stamps[previous] for previous, start in pairwise(plan.starts))
+    return all(
+        times[start] > plan.stamps[previous]
+        for previous, start in pairwise(plan.starts)
+    )
 
 
-def _seek(decord: ModuleType, path: str, length: int, positions: list[int]) -> list[np.ndarray]:
+def _seek(
+    decord: ModuleType, path: str, length: int, positions: list[int]
+) -> list[np.ndarray]:
     video = decord.VideoReader(path, num_threads=1)
     if len(video) != length:
         raise IndexError

@@ -84,7 +84,9 @@ def _parse_picture(
 
 
 @contextmanager
-def open_with_plan(path: str, end: float | None = None) -> Iterator[tuple[Source, SeekPlan | None]]:
+def open_with_plan(
+    path: str, end: float | None = None
+) -> Iterator[tuple[Source, SeekPlan | None]]:
     """The open file, and its plan if it has one. Raises BrokenVideo.
 
     The plan needs a decoder that holds back enough frames. Of an mp4 its depth is known at once, elsewhere after a
@@ -119,7 +121,11 @@ def seek_plan(source: Source) -> SeekPlan | None:
 
     for packet in source.packets():
         picture = _parse_picture(memoryview(packet), length_size, known_sets)
-        is_flagged = packet.is_corrupt or packet.is_discard or packet.has_sidedata("new_extradata")
+        is_flagged = (
+            packet.is_corrupt
+            or packet.is_discard
+            or packet.has_sidedata("new_extradata")
+        )
         if picture is None or packet.pts is None or is_flagged:
             return None
 
@@ -139,7 +145,9 @@ def seek_plan(source: Source) -> SeekPlan | None:
     if not _starts_separate(order, starts):
         return None
     sorted_stamps = [stamps[number] for number in order]
-    return SeekPlan(order, sorted_stamps, starts, skips, times, keyed, _depth(stamps, starts))
+    return SeekPlan(
+        order, sorted_stamps, starts, skips, times, keyed, _depth(stamps, starts)
+    )
 
 
 def _starts_separate(order: list[int], starts: list[int]) -> bool:

@@ -65,7 +65,9 @@ def parameter_sets(extradata: bytes) -> tuple[int, set[bytes]]:
         return 0, set()
     try:
         sets, end = _split_record(extradata)
-        sequence_sets = [data for data in sets if data[0] & 31 == SEQUENCE_PARAMETER_SET]
+        sequence_sets = [
+            data for data in sets if data[0] & 31 == SEQUENCE_PARAMETER_SET
+        ]
         is_complete = end <= len(extradata) and len(sequence_sets) == 1
         if not is_complete or not _is_plain(sequence_sets[0]):
             return 0, set()

@@ -4,7 +4,13 @@ import warnings
 
 import numpy as np
 
-from data_loader.readers import READERS, BrokenVideo, Choose, Pictures, requested_indices
+from data_loader.readers import (
+    READERS,
+    BrokenVideo,
+    Choose,
+    Pictures,
+    requested_indices,
+)
 
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -33,7 +39,13 @@ def read(
             with Image.open(path) as image:
                 upright = ImageOps.exif_transpose(image)
                 picture_HWC = np.asarray(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        Image.DecompressionBombError,
+    ) as error:
         raise BrokenVideo(path, f"is no image that can be decoded ({error})") from None
 
     indices = requested_indices(choose, 1)

@@ -13,7 +13,9 @@ from av.video.stream import VideoStream
 
 from data_loader.readers import BrokenVideo
 
-HOLD = 256 << 20  # bytes of packets that stay in memory; a larger file is read from disk again
+HOLD = (
+    256 << 20
+)  # bytes of packets that stay in memory; a larger file is read from disk again
 SLACK = 2.0  # seconds between the stamp at which reading ends and the last frame that is requested
 # Open without decoding any frame: 0.2 ms, not 5.
 QUICK = {"skip_frame": "all", "probesize": "32", "fpsprobesize": "0"}
@@ -28,7 +30,9 @@ class Source:
     `end`: packets that are decoded later than that many seconds after the first are not read.
     """
 
-    def __init__(self, path: str, end: float | None = None, quick: bool = False) -> None:
+    def __init__(
+        self, path: str, end: float | None = None, quick: bool = False
+    ) -> None:
         self.path = path
         self.end = end
         self.quick = quick
@@ -39,7 +43,9 @@ class Source:
         self._unread = True
 
         self.stream = self._open()
-        assert self.stream.time_base is not None  # ffmpeg gives every stream of a file one
+        assert (
+            self.stream.time_base is not None
+        )  # ffmpeg gives every stream of a file one
         self.time_base = self.stream.time_base
         self.decoder = self.stream.codec_context
         self.decoder.thread_count = 1
@@ -65,12 +71,17 @@ class Source:
             raise BrokenVideo(self.path, reason) from None
 
         stream = container.streams.best("video")
-        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+        if (
+            not isinstance(stream, VideoStream)
+            or stream.disposition & Disposition.attached_pic
+        ):
             container.close()
             raise BrokenVideo(self.path, "has no video stream")
         if stream.codec_context is None:
             container.close()
-            raise BrokenVideo(self.path, "is in a format that this ffmpeg does not decode")
+            raise BrokenVideo(
+                self.path, "is in a format that this ffmpeg does not decode"
+            )
 
         self._containers.append(container)
         return stream
@@ -103,7 +114,9 @@ class Source:
     def _demux(self, stream: VideoStream) -> Iterator[av.Packet]:
         limit = None  # time stamp of decoding after which nothing is read
         packets = cast("Generator[av.Packet]", self._containers[-1].demux(stream))
-        with closing(packets):  # PyAV leaks if the generator is dropped half way and not closed
+        with closing(
+            packets
+        ):  # PyAV leaks if the generator is dropped half way and not closed
             try:
                 for packet in packets:
                     if self.end is not None and packet.dts is not None:
@@ -175,7 +188,9 @@ class Source:
         return [(stamp - known[0]) * unit for stamp in known]
 
 
-def frame_range(seconds: list[float], start: float | None, end: float | None) -> tuple[int, int]:
+def frame_range(
+    seconds: list[float], start: float | None, end: float | None
+) -> tuple[int, int]:
     """(first, one past the last) of the frames that begin in start <= t < end.
 
     If none begins there, the frame that is then shown; (0, 0) if none is. `seconds`: when each frame begins.
@@ -185,7 +200,9 @@ def frame_range(seconds: list[float], start: float | None, end: float | None) ->
     start = start or 0.0
     end = float("inf") if end is None else end
 
-    inside = [i for i, t in enumerate(seconds) if start - TOLERANCE <= t < end - TOLERANCE]
+    inside = [
+        i for i, t in enumerate(seconds) if start - TOLERANCE <= t < end - TOLERANCE
+    ]
     if inside:
         return inside[0], inside[-1] + 1
 

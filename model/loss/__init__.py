@@ -25,11 +25,15 @@ class ReconstructionLoss(nn.Module):
     """
 
 
-def require_loss(loss: nn.Module, loss_class: type[nn.Module], json_path: str) -> nn.Module:
+def require_loss(
+    loss: nn.Module, loss_class: type[nn.Module], json_path: str
+) -> nn.Module:
     """`loss`, or a ConfigError that names the setting's `json_path` if it is not of this class."""
     if not isinstance(loss, loss_class):
         entries: dict[str, Any] = {name: LOSSES.get(name) for name in LOSSES.names()}
-        known = [name for name, entry in entries.items() if issubclass(entry, loss_class)]
+        known = [
+            name for name, entry in entries.items() if issubclass(entry, loss_class)
+        ]
         raise ConfigError(
             f"{json_path}: {type(loss).__name__} is no {loss_class.__name__}; known: {', '.join(known)}"
         )

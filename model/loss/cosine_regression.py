@@ -14,7 +14,11 @@ class CosineRegression(ReconstructionLoss):
     """Squared distance of the L2-normalised features, that is 2 - 2 cos: from 0 to 4."""
 
     @full_precision
-    def forward(self, pred_BTNE: Tensor, target_BTNE: Tensor, mask_BTN: Tensor) -> Tensor:
+    def forward(
+        self, pred_BTNE: Tensor, target_BTNE: Tensor, mask_BTN: Tensor
+    ) -> Tensor:
         """Features -> sums_12, see `ReconstructionLoss`."""
-        difference_BTNE = F.normalize(pred_BTNE, dim=-1) - F.normalize(target_BTNE.detach(), dim=-1)
+        difference_BTNE = F.normalize(pred_BTNE, dim=-1) - F.normalize(
+            target_BTNE.detach(), dim=-1
+        )
         return masked_sum_and_count(difference_BTNE.square().sum(-1), mask_BTN)

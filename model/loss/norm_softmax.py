@@ -28,7 +28,10 @@ class NormSoftmaxLoss(ContrastiveLoss):
     @full_precision
     def forward(self, v_BE: Tensor, t_BE: Tensor) -> Tensor:
         """Row i of both belongs together -> scalar."""
-        sims_BB = F.normalize(t_BE, dim=-1) @ F.normalize(v_BE, dim=-1).T / self.temperature
+        sims_BB = (
+            F.normalize(t_BE, dim=-1) @ F.normalize(v_BE, dim=-1).T / self.temperature
+        )
         return -(
-            sims_BB.log_softmax(1).diagonal().mean() + sims_BB.log_softmax(0).diagonal().mean()
+            sims_BB.log_softmax(1).diagonal().mean()
+            + sims_BB.log_softmax(0).diagonal().mean()
         )

@@ -21,11 +21,15 @@ class SmoothL1Regression(ReconstructionLoss):
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()
         if beta < 0:
-            raise ConfigError(f"mvm_loss.args.beta: {beta} is given, 0 or more is needed")
+            raise ConfigError(
+                f"mvm_loss.args.beta: {beta} is given, 0 or more is needed"
+            )
         self.beta = beta
 
     @full_precision
-    def forward(self, pred_BTNE: Tensor, target_BTNE: Tensor, mask_BTN: Tensor) -> Tensor:
+    def forward(
+        self, pred_BTNE: Tensor, target_BTNE: Tensor, mask_BTN: Tensor
+    ) -> Tensor:
         """Features -> sums_12, see `ReconstructionLoss`."""
         distance_BTNE = F.smooth_l1_loss(
             pred_BTNE, target_BTNE.detach(), reduction="none", beta=self.beta

@@ -24,7 +24,9 @@ class Mask:
 
     def __init__(self, ratio: float = 0.5) -> None:
         if not 0 <= ratio <= 1:
-            raise ConfigError(f"mask.args.ratio: {ratio} is given, a share from 0 to 1 is needed")
+            raise ConfigError(
+                f"mask.args.ratio: {ratio} is given, a share from 0 to 1 is needed"
+            )
         self.ratio = ratio
 
     def __call__(

@@ -25,7 +25,9 @@ class TubeBlock(Mask):
         max_aspect: greatest ratio of a block's height and width, either way
     """
 
-    def __init__(self, ratio: float = 0.5, min_block: float = 0.1, max_aspect: float = 3.0) -> None:
+    def __init__(
+        self, ratio: float = 0.5, min_block: float = 0.1, max_aspect: float = 3.0
+    ) -> None:
         super().__init__(ratio)
         if not 0 <= min_block <= 1 or max_aspect < 1:
             raise ConfigError(
@@ -45,14 +47,18 @@ class TubeBlock(Mask):
             rank_from_top_BN = new_BN.cumsum(1)
             rank_from_bottom_BN = rank_from_top_BN[:, -1:] - rank_from_top_BN + 1
             fill_from_top_B1 = torch.rand(batch, 1) < 0.5
-            rank_BN = torch.where(fill_from_top_B1, rank_from_top_BN, rank_from_bottom_BN)
+            rank_BN = torch.where(
+                fill_from_top_B1, rank_from_top_BN, rank_from_bottom_BN
+            )
             mask_BN |= new_BN & (rank_BN <= remaining_B1)
             remaining_B1 = count - mask_BN.sum(1, keepdim=True)
         return mask_BN[:, None]
 
     def _rectangles(self, remaining_B1: Tensor, rows: int, columns: int) -> Tensor:
         """bool (B, N): one random rectangle per clip."""
-        size_B1, stretch_B1, middle_y_B1, middle_x_B1 = torch.rand(4, len(remaining_B1), 1)
+        size_B1, stretch_B1, middle_y_B1, middle_x_B1 = torch.rand(
+            4, len(remaining_B1), 1
+        )
         min_area = max(1.0, self.min_block * rows * columns)
         area_B1 = min_area + size_B1 * (remaining_B1 - min_area).clamp(min=0)
         aspect_B1 = torch.exp((2 * stretch_B1 - 1) * math.log(self.max_aspect))

@@ -97,8 +97,13 @@ def _local_pairs(
 ) -> list[tuple[Tensor, Tensor]]:
     """(teacher's tensor, student's tensor) of each name, both as they lie on this process."""
     different_names = teacher_tensors.keys() ^ student_tensors.keys()
-    assert not different_names, f"teacher and student differ in {sorted(different_names)}"
-    return [_local(tensor, student_tensors[name]) for name, tensor in teacher_tensors.items()]
+    assert not different_names, (
+        f"teacher and student differ in {sorted(different_names)}"
+    )
+    return [
+        _local(tensor, student_tensors[name])
+        for name, tensor in teacher_tensors.items()
+    ]
 
 
 def _local(teacher_tensor: Any, student_tensor: Any) -> tuple[Tensor, Tensor]:

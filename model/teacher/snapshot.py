@@ -17,7 +17,9 @@ class Snapshot(Teacher):
     def __init__(self, student: nn.Module, every: int = 1000) -> None:
         super().__init__(student)
         if every < 1:
-            raise ConfigError(f"teacher.args.every: {every} is given, 1 or more steps are needed")
+            raise ConfigError(
+                f"teacher.args.every: {every} is given, 1 or more steps are needed"
+            )
         self.every = every
 
     def momentum_at(self, step: int, steps: int) -> float:

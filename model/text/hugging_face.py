@@ -74,12 +74,15 @@ def build_text_model(
 def _load_pretrained(model: str) -> PreTrainedModel:
     text_model, info = _load(AutoModel.from_pretrained, model, output_loading_info=True)
     report = Report(
-        f"{model} (text)", remedy=f"{JSON_PATH} must be a model whose encoder AutoModel loads whole"
+        f"{model} (text)",
+        remedy=f"{JSON_PATH} must be a model whose encoder AutoModel loads whole",
     )
     poolers = {name for name in info["missing_keys"] if name.startswith("pooler.")}
     report.absent = dict.fromkeys(sorted(set(info["missing_keys"]) - poolers), "")
     report.misshapen = {str(entry[0]): "" for entry in sorted(info["mismatched_keys"])}
-    report.left_out = dict.fromkeys(sorted(info["unexpected_keys"]), "not of the encoder")
+    report.left_out = dict.fromkeys(
+        sorted(info["unexpected_keys"]), "not of the encoder"
+    )
     report.missing = dict.fromkeys(sorted(poolers), "dropped: nothing uses it")
     report.loaded = {
         f"text_model.{name}": ""
@@ -132,9 +135,13 @@ def _load(function: Callable, model: str, **options: Any) -> Any:
     """`function(model)` from a folder, else from the hub or its cache."""
     is_folder = Path(model).is_dir()
     try:
-        return function(model, local_files_only=is_folder or not hub.reachable(), **options)
+        return function(
+            model, local_files_only=is_folder or not hub.reachable(), **options
+        )
     except (OSError, ValueError, ImportError) as error:
         if is_folder:
             raise ConfigError(f"{JSON_PATH}: {model}: {error}") from None
         log.debug("%s", error)
-        raise hub.absent(JSON_PATH, model, model, f"set {JSON_PATH} to its path") from None
+        raise hub.absent(
+            JSON_PATH, model, model, f"set {JSON_PATH} to its path"
+        ) from None

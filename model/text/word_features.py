@@ -34,7 +34,9 @@ def encode_words(model: MILES, caption: str) -> tuple[list[str], Tensor]:
     token_LE = model.text_proj(hidden_LD)
     features = []
     for word in range(len(words)):
-        positions = [position for position, owner in enumerate(word_of_L) if owner == word]
+        positions = [
+            position for position, owner in enumerate(word_of_L) if owner == word
+        ]
         features.append(token_LE[positions].mean(0))
     return words, torch.stack(features)
 
@@ -48,9 +50,13 @@ def owners(
             f"{type(tokenizer).__name__} does not say where its tokens stand in the text; use a model "
             "with a tokenizer of the tokenizers library"
         )
-    encoding = tokenizer(caption, return_offsets_mapping=True, truncation=True, max_length=length)
+    encoding = tokenizer(
+        caption, return_offsets_mapping=True, truncation=True, max_length=length
+    )
     word_spans = [match.span() for match in WORD.finditer(caption)]
-    owner_L = [_word_at(word_spans, *token_span) for token_span in encoding["offset_mapping"]]
+    owner_L = [
+        _word_at(word_spans, *token_span) for token_span in encoding["offset_mapping"]
+    ]
     # Words beyond the longest text have no token: they are left out, and the others are numbered anew.
     kept_words = sorted(set(owner_L) - {NO_WORD})
     words = [caption[slice(*word_spans[word])] for word in kept_words]

@@ -31,7 +31,12 @@ class DividedAttention(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, over: str, qkv_bias: bool = True, drop: float = 0.0
+        self,
+        dim: int,
+        num_heads: int,
+        over: str,
+        qkv_bias: bool = True,
+        drop: float = 0.0,
     ) -> None:
         super().__init__()
         assert over in ("space", "time"), over
@@ -51,7 +56,9 @@ class DividedAttention(nn.Module):
         attend = fused if self.record is None else explicit
         cls_BH1K, cls_weights = attend(q[:, :, :1], k, v)
         # Groups go where the kernels expect heads: there may be more of B * G than a CUDA grid has room for.
-        out, weights = attend(query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2))
+        out, weights = attend(
+            query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2)
+        )
         groups_heads = query.shape[1:3]
         if self.record is not None:
             assert cls_weights is not None and weights is not None

@@ -22,7 +22,9 @@ ACTIVATIONS = {"gelu": nn.GELU, "quick_gelu": QuickGELU}
 class Mlp(nn.Module):
     """Linear, activation, Linear."""
 
-    def __init__(self, dim: int, hidden: int, drop: float = 0.0, act: str = "gelu") -> None:
+    def __init__(
+        self, dim: int, hidden: int, drop: float = 0.0, act: str = "gelu"
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.act = ACTIVATIONS[act]()
@@ -69,7 +71,9 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(
+            in_chans, embed_dim, kernel_size=patch_size, stride=patch_size
+        )
 
     def forward(self, video_BTCHW: Tensor) -> Tensor:
         patch_XDN = self.proj(video_BTCHW.flatten(0, 1)).flatten(2)  # X = B * T
@@ -80,6 +84,8 @@ def make_drop_path(rate: float) -> nn.Module:
     """Stochastic depth: a residual branch is left out for a clip with this probability."""
     if rate == 0:
         return nn.Identity()
-    from timm.layers import DropPath  # timm takes a second to import and is rarely needed here
+    from timm.layers import (
+        DropPath,
+    )  # timm takes a second to import and is rarely needed here
 
     return DropPath(rate)

@@ -14,7 +14,9 @@ BUILD_KEYS = ("model", "arch_config", "pretrained", "load_temporal_fix")
 OLDER_NAMES = {"place_std": "pos_embed_std"}  # still accepted in JSON
 
 
-def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) -> VideoEncoder:
+def build_video_model(
+    video_params: Mapping[str, Any], pretrained: bool = True
+) -> VideoEncoder:
     """The video encoder that `video_params` describe; any argument of the encoder may stand beside these.
 
     Weights are loaded only if the argument `pretrained` is true too. Raises ConfigError.
@@ -44,8 +46,12 @@ def build_video_model(video_params: Mapping[str, Any], pretrained: bool = True) 
     if not (pretrained and video_params.get("pretrained", False)):
         return encoder(**args)
     weights_json_path = f"{json_path}.pretrained"
-    with torch.device("meta"):  # weights that are absent are missed before a large network is made
-        weights_path = locate(encoder(**args), video_params["pretrained"], weights_json_path)
+    with torch.device(
+        "meta"
+    ):  # weights that are absent are missed before a large network is made
+        weights_path = locate(
+            encoder(**args), video_params["pretrained"], weights_json_path
+        )
     video_model = encoder(**args)
     init_from_image(video_model, weights_path, weights_json_path)
     return video_model

@@ -60,7 +60,11 @@ class SpaceTimeTransformer(VideoEncoder):
         "base_patch16_224_temporal": {"embed_dim": 768, "num_heads": 12},
         "tiny_patch16_224_temporal": {"embed_dim": 192, "num_heads": 3},
         "small_patch16_224_temporal": {"embed_dim": 384, "num_heads": 6},
-        "base_patch32_224_temporal": {"embed_dim": 768, "num_heads": 12, "patch_size": 32},
+        "base_patch32_224_temporal": {
+            "embed_dim": 768,
+            "num_heads": 12,
+            "patch_size": 32,
+        },
         "large_patch16_224_temporal": {"embed_dim": 1024, "num_heads": 16, "depth": 24},
         # Frozen's and MCQ's name of base_patch16_224_temporal.
         "base_patch16_224": {"embed_dim": 768, "num_heads": 12},
@@ -98,7 +102,9 @@ class SpaceTimeTransformer(VideoEncoder):
     ) -> None:
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        _check_arguments(height, width, patch_size, embed_dim, num_heads, act, time_init)
+        _check_arguments(
+            height, width, patch_size, embed_dim, num_heads, act, time_init
+        )
         self.img_size = (height, width)
         self.patch_size = patch_size
         self.patch_grid = (height // patch_size, width // patch_size)
@@ -107,7 +113,9 @@ class SpaceTimeTransformer(VideoEncoder):
         self.time_init = time_init
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(self.patch_grid), embed_dim))
+        self.pos_embed = nn.Parameter(
+            torch.zeros(1, 1 + math.prod(self.patch_grid), embed_dim)
+        )
         self.temporal_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
         self.pos_drop = nn.Dropout(drop_rate)
         if pre_norm:
@@ -150,7 +158,9 @@ class SpaceTimeTransformer(VideoEncoder):
             patch_BTND = torch.where(mask_BTN[..., None], mask_token_D, patch_BTND)
         patch_BTND = patch_BTND + self.pos_embed[:, None, 1:]
         patch_BTND = patch_BTND + self.temporal_embed[:, :frames, None]
-        cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(patch_BTND.shape[0], -1, -1)
+        cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(
+            patch_BTND.shape[0], -1, -1
+        )
         cls_B1D = cls_B1D.to(patch_BTND.dtype)
         x_BSD = self.pos_drop(torch.cat((cls_B1D, patch_BTND.flatten(1, 2)), dim=1))
         if hasattr(self, "norm_pre"):
@@ -172,13 +182,17 @@ class SpaceTimeTransformer(VideoEncoder):
     def image_weights(self) -> str | None:
         """The timm ViT of this size, or None."""
         pre_norm = hasattr(self, "norm_pre")
-        return IMAGE_WEIGHTS.get((self.embed_dim, len(self.blocks), self.patch_size, pre_norm))
+        return IMAGE_WEIGHTS.get(
+            (self.embed_dim, len(self.blocks), self.patch_size, pre_norm)
+        )
 
     def set_gradient_checkpointing(self, on: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
         self.checkpointing = on
 
-    def _initialise(self, weight_std: float, pos_embed_std: float, frame_std: float) -> None:
+    def _initialise(
+        self, weight_std: float, pos_embed_std: float, frame_std: float
+    ) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=weight_std)
@@ -212,7 +226,9 @@ def _check_arguments(
     """ConfigError for arguments that do not go together, or names that are not known."""
     mistake = ""
     if height % patch_size or width % patch_size:
-        mistake = f"img_size {height} x {width} is no multiple of patch_size {patch_size}"
+        mistake = (
+            f"img_size {height} x {width} is no multiple of patch_size {patch_size}"
+        )
     elif embed_dim % num_heads:
         mistake = f"embed_dim {embed_dim} is no multiple of num_heads {num_heads}"
     elif act not in ACTIVATIONS:

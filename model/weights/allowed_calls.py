@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.weights.safe_unpickler import Inert, Named, Rebuilt, UnsafeCheckpoint, describe, inert
+from model.weights.safe_unpickler import (
+    Inert,
+    Named,
+    Rebuilt,
+    UnsafeCheckpoint,
+    describe,
+    inert,
+)
 
 STORAGES = {
     "Float": torch.float32,
@@ -26,7 +33,11 @@ STORAGES = {
     "ComplexDouble": torch.complex128,
     "Untyped": torch.uint8,
 }
-DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+DTYPES = {
+    str(value): value
+    for value in vars(torch).values()
+    if isinstance(value, torch.dtype)
+}
 NUMPY_CORES = ("core.multiarray", "_core.multiarray", "core.numeric", "_core.numeric")
 PATH_CLASSES = (
     "Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath",
@@ -46,7 +57,9 @@ class NumpyType(Rebuilt):
     """numpy.dtype of numbers or text."""
 
     def __init__(self, spec: str, *_: Any) -> None:
-        if not isinstance(spec, str) or not re.fullmatch(r"[<>=|]?[biufcSUV?][0-9]*", spec):
+        if not isinstance(spec, str) or not re.fullmatch(
+            r"[<>=|]?[biufcSUV?][0-9]*", spec
+        ):
             raise UnsafeCheckpoint(f"make a numpy value of type {spec!r}")
         self.type = np.dtype(spec)
 
@@ -66,7 +79,9 @@ class NumpyArray(Rebuilt):
     def build(self, state: tuple) -> None:
         _, shape, numpy_type, is_fortran, raw = state
         order: Literal["F", "C"] = "F" if is_fortran else "C"
-        self.array = np.frombuffer(_raw(raw), numpy_type.type).reshape(shape, order=order)
+        self.array = np.frombuffer(_raw(raw), numpy_type.type).reshape(
+            shape, order=order
+        )
 
     def to_plain(self) -> Tensor | list:
         """A tensor, or a list of what torch has no type for."""
@@ -100,7 +115,9 @@ def _tensor_of_type(
 ) -> Tensor:
     if not isinstance(dtype, Named) or dtype.name not in DTYPES:
         raise UnsafeCheckpoint(f"make a tensor of type {describe(dtype)}")
-    return flat.view(torch.uint8).view(DTYPES[dtype.name]).as_strided(size, stride, offset)
+    return (
+        flat.view(torch.uint8).view(DTYPES[dtype.name]).as_strided(size, stride, offset)
+    )
 
 
 def _parameter(data: Tensor, *_: Any) -> Tensor:
@@ -117,7 +134,9 @@ def _scalar(numpy_type: NumpyType, raw: bytes | str = b"") -> Any:
     return np.frombuffer(_raw(raw), numpy_type.type)[0].item()
 
 
-def _from_buffer(raw: bytes, numpy_type: NumpyType, shape: tuple, order: str) -> NumpyArray:
+def _from_buffer(
+    raw: bytes, numpy_type: NumpyType, shape: tuple, order: str
+) -> NumpyArray:
     array = NumpyArray()
     array.build((1, shape, numpy_type, order == "F", raw))
     return array

@@ -18,9 +18,7 @@ from parse_config import ConfigError
 # Starts of names that nothing here uses.
 CLASSIFIER = ("head.", "head_dist.", "fc_norm.", "fc.", "pre_logits.")
 FILE_SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-REMEDY = (
-    "It must hold a plain ViT, as timm saves it, of the size that arch.args.video_params describes"
-)
+REMEDY = "It must hold a plain ViT, as timm saves it, of the size that arch.args.video_params describes"
 JSON_PATH = "arch.args.video_params.pretrained"
 
 
@@ -61,7 +59,9 @@ def init_from_image(
     return report
 
 
-def locate(encoder: nn.Module, pretrained: bool | str | Path, json_path: str = JSON_PATH) -> Path:
+def locate(
+    encoder: nn.Module, pretrained: bool | str | Path, json_path: str = JSON_PATH
+) -> Path:
     """The file of an image ViT's weights. Names come from the hub or its cache.
 
     Args:
@@ -122,7 +122,11 @@ def _add_missing(state: dict[str, Tensor], encoder: nn.Module, report: Report) -
         if name == "temporal_embed":
             state[name] = own_tensor
             report.missing[name] = "temporal: zeros"
-        elif ".timeattn." in name and encoder.time_init == "copy" and spatial_name in state:
+        elif (
+            ".timeattn." in name
+            and encoder.time_init == "copy"
+            and spatial_name in state
+        ):
             state[name] = state[spatial_name].clone()
             report.missing[name] = f"temporal: copied from {spatial_name.split('.')[2]}"
         elif ".timeattn." in name:

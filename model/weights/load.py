@@ -17,7 +17,9 @@ from parse_config import ConfigError
 log = logging.getLogger(__name__)
 
 # What wrappers put before a name, at its start or inside.
-WRAPPERS = r"^(module\.)+|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\."
+WRAPPERS = (
+    r"^(module\.)+|_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\."
+)
 RENAMED = (
     (r"^txt_proj\.", "text_proj.", "Frozen in Time's name"),
     (r"^video_model\.norm1\.", "video_model.norm.", "MCQ's name"),
@@ -74,7 +76,9 @@ def load_weights(
     return report
 
 
-def fit(model: nn.Module, state: dict[str, Tensor], report: Report, strict: bool) -> None:
+def fit(
+    model: nn.Module, state: dict[str, Tensor], report: Report, strict: bool
+) -> None:
     """Compare `state` with `model`, log the report, raise or load.
 
     Args:
@@ -115,7 +119,9 @@ def with_teacher(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     state = clean(checkpoint["state_dict"])
     teacher_state = {}
     for name, tensor in checkpoint.get("objective", {}).items():
-        match = re.fullmatch(r"(?:.*\.)?teacher\..*?((?:video_model|vid_proj)\..+)", name)
+        match = re.fullmatch(
+            r"(?:.*\.)?teacher\..*?((?:video_model|vid_proj)\..+)", name
+        )
         if match:
             teacher_state[match[1]] = tensor
     if not teacher_state or not set(teacher_state) <= set(state):
@@ -125,7 +131,9 @@ def with_teacher(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return {**state, **teacher_state}
 
 
-def _rename(state: dict[str, Tensor], model: nn.Module, report: Report) -> dict[str, Tensor]:
+def _rename(
+    state: dict[str, Tensor], model: nn.Module, report: Report
+) -> dict[str, Tensor]:
     """`state` by our names, without what nothing here uses."""
     own_names = set(model.state_dict())
     renamed = {}
@@ -171,7 +179,9 @@ def _fill_time(state: dict[str, Tensor], model: nn.Module, report: Report) -> No
             report.missing[name] = "copied from norm1"
 
 
-def _stretch_time(state: dict[str, Tensor], model: nn.Module, report: Report, fix: str) -> None:
+def _stretch_time(
+    state: dict[str, Tensor], model: nn.Module, report: Report, fix: str
+) -> None:
     """Bring the temporal embedding of another number of frames to the model's."""
     name = f"{VIDEO}temporal_embed"
     own_embed = model.state_dict().get(name)
@@ -194,7 +204,9 @@ def _resize_positions(
     old_grid = _grid(checkpoint)
     if is_grid(state[name], old_grid):
         rows, columns = model.video_model.patch_grid
-        report.changed[name] = f"{state[name].shape[1] - 1} places -> {rows} x {columns} (bicubic)"
+        report.changed[name] = (
+            f"{state[name].shape[1] - 1} places -> {rows} x {columns} (bicubic)"
+        )
         state[name] = resize_pos_embed(state[name], (rows, columns), old_grid)
 
 

@@ -23,9 +23,17 @@ from model.weights.allowed_calls import CALLS, storage_type
 from model.weights.safe_unpickler import Named, SafeUnpickler, UnsafeCheckpoint, plain
 from parse_config import ConfigError
 
-LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # magic number and version of torch.save before 1.6
+LEGACY = (
+    0x1950A86A20F9469CFC6C,
+    1001,
+)  # magic number and version of torch.save before 1.6
 # What a folder's weights are called; the first wins.
-FOLDER = ("model.safetensors", "pytorch_model.bin", "model.pth", "open_clip_model.safetensors")
+FOLDER = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.pth",
+    "open_clip_model.safetensors",
+)
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -82,7 +90,9 @@ def find(path: str | Path) -> Path:
                 return path / name
         raise FileNotFoundError(f"{path}: is a folder without {', '.join(FOLDER)}")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint (looked for {path.absolute()})")
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint (looked for {path.absolute()})"
+        )
     return path
 
 
@@ -109,7 +119,9 @@ def _read_zip(file: BinaryIO) -> Any:
     with zipfile.ZipFile(file) as archive:
         names = set(archive.namelist())
         roots = [
-            name.removesuffix("data.pkl") for name in names if name.split("/")[-1] == "data.pkl"
+            name.removesuffix("data.pkl")
+            for name in names
+            if name.split("/")[-1] == "data.pkl"
         ]
         if len(roots) != 1 or f"{roots[0]}constants.pkl" in names:
             raise ConfigError(
@@ -117,7 +129,10 @@ def _read_zip(file: BinaryIO) -> Any:
                 "refused)"
             )
         root = roots[0]
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+        if (
+            f"{root}byteorder" in names
+            and archive.read(f"{root}byteorder") != b"little"
+        ):
             raise ConfigError(
                 "was written on a big-endian machine; save it again on a little-endian one"
             )
@@ -206,7 +221,11 @@ def _with_state_dict(content: Any, path: Path) -> dict[str, Any]:
     for key in ("state_dict", "model"):
         state_dict = content.get(key)
         if _is_state_dict(state_dict):
-            rest = {name: value for name, value in content.items() if value is not state_dict}
+            rest = {
+                name: value
+                for name, value in content.items()
+                if value is not state_dict
+            }
             return {**rest, "state_dict": state_dict}
     raise ConfigError(
         f"{path}: holds no state_dict (a dict of tensors), but {', '.join(map(str, content))}"

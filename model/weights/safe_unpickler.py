@@ -100,7 +100,10 @@ class SafeUnpickler(pickle._Unpickler):
     readline: Callable[[], bytes]
 
     def __init__(
-        self, file: IO[bytes], calls: Mapping[str, Callable], load_storage: Callable[[Any], Any]
+        self,
+        file: IO[bytes],
+        calls: Mapping[str, Callable],
+        load_storage: Callable[[Any], Any],
     ) -> None:
         super().__init__(file, encoding="latin1")
         self.calls = calls
@@ -145,7 +148,9 @@ class SafeUnpickler(pickle._Unpickler):
             target.state = state[0] if is_pair and state[0] else state
         elif isinstance(target, Rebuilt):
             target.build(state)
-        elif not isinstance(target, dict):  # attributes of an OrderedDict: nothing needs them
+        elif not isinstance(
+            target, dict
+        ):  # attributes of an OrderedDict: nothing needs them
             raise UnsafeCheckpoint(f"set the state of {describe(target)}")
 
     def load_extension(self) -> None:
@@ -236,4 +241,8 @@ def _plain(value: Any, converted: dict[int, tuple[Any, Any]]) -> Any:
 def _key(key: Any) -> Any:
     if isinstance(key, tuple):
         return tuple(_key(item) for item in key)
-    return key if isinstance(key, str | int | float | bool | bytes | None) else describe(key)
+    return (
+        key
+        if isinstance(key, str | int | float | bool | bytes | None)
+        else describe(key)
+    )

@@ -12,7 +12,9 @@ COLUMNS = (("t2v", "R1"), ("t2v", "R5"), ("t2v", "MedR"), ("v2t", "R1"))
 DIRECTIONS = {"t2v": "text-to-video", "v2t": "video-to-text"}
 
 
-def write(out: Path, paths: Mapping[tuple[str, int], Path], titles: Mapping[str, str]) -> str:
+def write(
+    out: Path, paths: Mapping[tuple[str, int], Path], titles: Mapping[str, str]
+) -> str:
     """Write the three files from the results.json that exist; returns the table, in Markdown.
 
     Args:
@@ -26,10 +28,13 @@ def write(out: Path, paths: Mapping[tuple[str, int], Path], titles: Mapping[str,
     }
     planned_runs = Counter(variant for variant, _ in paths)
     rows = {
-        variant: summarise_variant(variant, results, runs) for variant, runs in planned_runs.items()
+        variant: summarise_variant(variant, results, runs)
+        for variant, runs in planned_runs.items()
     }
     text = table(rows, titles)
-    (out / "ablation.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    (out / "ablation.json").write_text(
+        json.dumps(rows, indent=2) + "\n", encoding="utf-8"
+    )
     (out / "ablation.md").write_text(text + "\n", encoding="utf-8")
     if results:
         draw(rows, titles, out / "ablation.png")
@@ -37,7 +42,9 @@ def write(out: Path, paths: Mapping[tuple[str, int], Path], titles: Mapping[str,
 
 
 def summarise_variant(
-    variant: str, results: Mapping[tuple[str, int], Mapping[str, Any]], planned_runs: int
+    variant: str,
+    results: Mapping[tuple[str, int], Mapping[str, Any]],
+    planned_runs: int,
 ) -> dict[str, Any]:
     """Of each metric the values by seed, their mean and sample standard deviation (null for one seed), and the same of
     the difference from the baseline with the same seed."""
@@ -76,7 +83,9 @@ def table(rows: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -> s
     ]
     lines = [["variant", "seeds", *headings, f"R@1 less that of {titles[BASELINE]}"]]
     for variant, summary in rows.items():
-        cells = [as_text(summary[f"{direction}.{metric}"]) for direction, metric in COLUMNS]
+        cells = [
+            as_text(summary[f"{direction}.{metric}"]) for direction, metric in COLUMNS
+        ]
         difference = ""
         if variant != BASELINE:
             difference = as_text(summary["t2v.R1"]["difference"], "+")
@@ -98,14 +107,18 @@ def as_text(statistics_of_runs: Mapping[str, Any], sign: str = "") -> str:
     return f"{mean:{sign}.1f} +- {deviation:.1f}"
 
 
-def draw(rows: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], path: Path) -> None:
+def draw(
+    rows: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], path: Path
+) -> None:
     """Draw each run as a dot, each variant's mean as a bar with its standard deviation; readable without colour."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    finished = {variant: summary for variant, summary in rows.items() if summary["seeds"]}
+    finished = {
+        variant: summary for variant, summary in rows.items() if summary["seeds"]
+    }
     figure, axes = pyplot.subplots(
         1, 2, figsize=(9, 0.9 + 0.38 * len(finished)), sharey=True, layout="constrained"
     )
@@ -117,7 +130,9 @@ def draw(rows: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], path:
     pyplot.close(figure)
 
 
-def draw_metric(axis: Any, rows: Mapping[str, Mapping[str, Any]], metric: str, label: str) -> None:
+def draw_metric(
+    axis: Any, rows: Mapping[str, Mapping[str, Any]], metric: str, label: str
+) -> None:
     """Draw one metric of all variants, from top to bottom; a dashed line at the baseline's mean."""
     for position, summary in enumerate(rows.values()):
         runs = summary[metric]
@@ -141,7 +156,11 @@ def draw_metric(axis: Any, rows: Mapping[str, Mapping[str, Any]], metric: str, l
         )
     if BASELINE in rows:
         axis.axvline(
-            rows[BASELINE][metric]["mean"], color="0.6", linewidth=1, linestyle="--", zorder=0
+            rows[BASELINE][metric]["mean"],
+            color="0.6",
+            linewidth=1,
+            linestyle="--",
+            zorder=0,
         )
     axis.set_xlabel(label)
     axis.grid(axis="x", alpha=0.3)

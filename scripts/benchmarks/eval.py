@@ -25,7 +25,9 @@ from scripts.benchmarks.record import RESULTS, device_name, write_record
 HIGH_WATER_MARK = Path("/proc/self/clear_refs")
 
 
-def sorted_ranks(text_CE: torch.Tensor, video_VE: torch.Tensor, direction: str) -> np.ndarray:
+def sorted_ranks(
+    text_CE: torch.Tensor, video_VE: torch.Tensor, direction: str
+) -> np.ndarray:
     """Ranks as Frozen-in-Time codebases take them: the whole matrix, sorted; the time includes the product.
 
     For equal counts of captions and videos, row i of both belonging together. direction: "t2v" or "v2t".
@@ -95,14 +97,18 @@ def process_memory(key: str) -> int:
     return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
-def measure(videos: int, arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+def measure(
+    videos: int, arguments: argparse.Namespace, device: torch.device
+) -> dict[str, Any]:
     """One line of the table."""
     captions = min(videos, arguments.queries)
     generator = torch.Generator(device).manual_seed(0)
     video_VE = torch.randn(videos, arguments.width, generator=generator, device=device)
     owner_C = torch.arange(captions) * (videos // captions)
     text_CE = video_VE[owner_C.to(device)]
-    text_CE += 3 * torch.randn(captions, arguments.width, generator=generator, device=device)
+    text_CE += 3 * torch.randn(
+        captions, arguments.width, generator=generator, device=device
+    )
 
     matrix_gib = 4 * captions * videos / 2**30
     fits = matrix_gib <= arguments.matrix_gib
@@ -116,7 +122,9 @@ def measure(videos: int, arguments: argparse.Namespace, device: torch.device) ->
         "ours_s": fastest(rank, repeat, device),
     }
     out_CV = torch.zeros(captions, videos, device=device) if fits else None
-    row["bare_s"] = fastest(partial(bare_product, text_CE, video_VE, out_CV), repeat, device)
+    row["bare_s"] = fastest(
+        partial(bare_product, text_CE, video_VE, out_CV), repeat, device
+    )
     del out_CV
 
     row["family_s"] = None
@@ -128,11 +136,17 @@ def measure(videos: int, arguments: argparse.Namespace, device: torch.device) ->
 
 
 def measure_sort(
-    text_CE: torch.Tensor, video_VE: torch.Tensor, ours: tuple[Counts, Counts], repeat: int
+    text_CE: torch.Tensor,
+    video_VE: torch.Tensor,
+    ours: tuple[Counts, Counts],
+    repeat: int,
 ) -> dict[str, float]:
     """Time and memory of the full-matrix sort, and the largest difference of its ranks from ours."""
     cpu = torch.device("cpu")
-    ways = [partial(sorted_ranks, text_CE, video_VE, direction) for direction in ("t2v", "v2t")]
+    ways = [
+        partial(sorted_ranks, text_CE, video_VE, direction)
+        for direction in ("t2v", "v2t")
+    ]
     differences = [
         float(np.abs(counts.ranks() - sort()).max())
         for counts, sort in zip(ours, ways, strict=True)
@@ -154,15 +168,25 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000], help="videos"
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[1000, 10_000, 100_000, 1_000_000],
+        help="videos",
     )
     parser.add_argument(
-        "--queries", type=int, default=1_000_000 if cuda else 10_000, help="captions, at most"
+        "--queries",
+        type=int,
+        default=1_000_000 if cuda else 10_000,
+        help="captions, at most",
     )
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument(
-        "--matrix-gib", type=float, default=60 if cuda else 4, help="largest matrix that is made"
+        "--matrix-gib",
+        type=float,
+        default=60 if cuda else 4,
+        help="largest matrix that is made",
     )
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args(argv)

@@ -49,11 +49,15 @@ def write_set(
     return paths
 
 
-def moving_pictures(seed: int, size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
+def moving_pictures(
+    seed: int, size: tuple[int, int], frames: int
+) -> Iterator[np.ndarray]:
     """uint8 (H, W, 3): a window that drifts over a texture, noise, and a box of changing grey that moves right."""
     width, height = size
     rng = np.random.default_rng(seed)
-    ground = np.kron(rng.integers(0, 255, (24, 42, 3)), np.ones((32, 32, 1))).astype(np.uint8)
+    ground = np.kron(rng.integers(0, 255, (24, 42, 3)), np.ones((32, 32, 1))).astype(
+        np.uint8
+    )
     noise = rng.integers(-12, 12, ground.shape).astype(np.int16)
     for i in range(frames):
         top = (i * (1 + seed % 3)) % 300
@@ -135,13 +139,18 @@ def main(argv: list[str]) -> None:
             "prepared: ours, av": (partial(ours, reader="av"), prepared),
             "prepared: bare decode": (bare_decode, prepared),
         }
-        rates = {name: rate(read, paths, arguments.rounds) for name, (read, paths) in ways.items()}
+        rates = {
+            name: rate(read, paths, arguments.rounds)
+            for name, (read, paths) in ways.items()
+        }
     show(rates, arguments)
 
 
 def videos_in(folder: Path) -> list[Path]:
     """Every video in and under a folder, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS)
+    return sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS
+    )
 
 
 def prepare(paths: list[Path], folder: Path) -> list[Path]:

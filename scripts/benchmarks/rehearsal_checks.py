@@ -44,28 +44,40 @@ def make_data(folder: Path) -> str:
                 captions += clip_captions
     words = sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(captions).lower())))
     special_tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tiny_models.save_text_model(folder / "text", words=[*special_tokens, *words], std=0.3)
+    tiny_models.save_text_model(
+        folder / "text", words=[*special_tokens, *words], std=0.3
+    )
     return f"{', '.join(names.values())}: 4 videos per split; a text model of {len(words)} words"
 
 
 def trained(checkpoint: Path, frames: int, start: Path | None = None) -> str:
     """A run of two steps: finite losses, validation, a checkpoint whose weights were those of `start` two steps ago."""
-    rows = [json.loads(line) for line in checkpoint.with_name("log.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in checkpoint.with_name("log.jsonl").read_text().splitlines()
+    ]
     losses = [row["loss"] for row in rows if row["kind"] == "step"]
     epochs = [row for row in rows if row["kind"] == "epoch"]
     need(
         len(losses) == 2 and all(map(math.isfinite, losses)),
         f"{checkpoint}: losses {losses} of two steps",
     )
-    need(len(epochs) == 1 and "t2v.R1" in epochs[0], f"{checkpoint}: the epoch was not evaluated")
+    need(
+        len(epochs) == 1 and "t2v.R1" in epochs[0],
+        f"{checkpoint}: the epoch was not evaluated",
+    )
     state = read_checkpoint(checkpoint)
     weights = state["state_dict"]
     need(
-        state["step"] == 2 and all(tensor.isfinite().all() for tensor in weights.values()),
+        state["step"] == 2
+        and all(tensor.isfinite().all() for tensor in weights.values()),
         f"{checkpoint}: is broken",
     )
     model_frames = weights["video_model.temporal_embed"].shape[1]
-    need(model_frames == frames, f"{checkpoint}: is of {model_frames} frames, not {frames}")
+    need(
+        model_frames == frames,
+        f"{checkpoint}: is of {model_frames} frames, not {frames}",
+    )
     line = f"2 steps, loss {losses[0]:.3f} -> {losses[1]:.3f}, evaluated; the checkpoint opens"
     if start is None:
         return line
@@ -151,11 +163,19 @@ def embed(path: Path, captions: list[str], clips: list[Path]) -> tuple[Tensor, T
 def same_onnx(exported: Path, folder: Path) -> str:
     """onnxruntime gives what torch gives; scripts/export_onnx.py has compared them too."""
     model = restore(exported)
-    inputs = {"video": export_onnx.clips(model, 3, None), "text": export_onnx.captions(model, 3, 7)}
+    inputs = {
+        "video": export_onnx.clips(model, 3, None),
+        "text": export_onnx.captions(model, 3, 7),
+    }
     encoders = {"video": export_onnx.Video(model), "text": export_onnx.Text(model)}
     difference = max(
-        export_onnx.difference(folder / f"{name}.onnx", encoders[name].eval(), inputs[name])
+        export_onnx.difference(
+            folder / f"{name}.onnx", encoders[name].eval(), inputs[name]
+        )
         for name in encoders
     )
-    need(difference < export_onnx.TOLERANCE, f"{folder}: {difference:.1e} away from torch")
+    need(
+        difference < export_onnx.TOLERANCE,
+        f"{folder}: {difference:.1e} away from torch",
+    )
     return f"video.onnx and text.onnx: {difference:.0e} away from torch"

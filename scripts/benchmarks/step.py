@@ -33,7 +33,9 @@ SIZES = {
 }
 
 
-def unfused_attention(self: DividedAttention, x_BSD: torch.Tensor, frames: int) -> torch.Tensor:
+def unfused_attention(
+    self: DividedAttention, x_BSD: torch.Tensor, frames: int
+) -> torch.Tensor:
     """The baseline's attention: softmax(q k) v by batched products over groups that were copied into the batch.
 
     B clips, S = 1 + frames * patches tokens, CLS first, D width. Replaces `DividedAttention.forward`.
@@ -86,9 +88,13 @@ def build_objective(
         "num_frames": frames,
         "time_init": "rand",
     }
-    model = MILES(video_params, {"model": str(text_model_folder(size)), "pretrained": True})
+    model = MILES(
+        video_params, {"model": str(text_model_folder(size)), "pretrained": True}
+    )
     loss = LOSSES.build({"type": "NormSoftmaxLoss"})
-    objective: Any = OBJECTIVES.build({"type": kind, "args": {}}, model=model, loss=loss)
+    objective: Any = OBJECTIVES.build(
+        {"type": kind, "args": {}}, model=model, loss=loss
+    )
     objective.to(device).train()
     if not ours:
         for module in objective.modules():
@@ -204,7 +210,9 @@ def main(argv: list[str]) -> None:
     """Measure, print the table, write results/bench/step_DATE.json."""
     arguments = parse_arguments(argv)
     device = torch.device(arguments.device)
-    batch = batch_of(arguments.batch, arguments.frames, SIZES[arguments.size][3], device)
+    batch = batch_of(
+        arguments.batch, arguments.frames, SIZES[arguments.size][3], device
+    )
     half_precision = arguments.precision in ("bf16", "fp16")
     rate = matrix_rate(device, torch.bfloat16 if half_precision else torch.float32)
     rows = []
@@ -218,12 +226,18 @@ def main(argv: list[str]) -> None:
 
 
 def measure_row(
-    kind: str, ours: bool, arguments: argparse.Namespace, batch: dict[str, Any], rate: float
+    kind: str,
+    ours: bool,
+    arguments: argparse.Namespace,
+    batch: dict[str, Any],
+    rate: float,
 ) -> dict[str, Any]:
     """One line of the table: an objective's step, ours or the baseline's."""
     device = torch.device(arguments.device)
     compiled = not arguments.no_compile and device.type == "cuda"
-    objective = build_objective(arguments.size, arguments.frames, kind, ours, device, compiled)
+    objective = build_objective(
+        arguments.size, arguments.frames, kind, ours, device, compiled
+    )
     precision = Precision(arguments.precision if ours else "fp32", device)
     measured = measure(objective, batch, precision, ours, arguments.steps)
     return {
@@ -236,7 +250,10 @@ def measure_row(
 
 
 def show(
-    rows: list[dict[str, Any]], rate: float, arguments: argparse.Namespace, device: torch.device
+    rows: list[dict[str, Any]],
+    rate: float,
+    arguments: argparse.Namespace,
+    device: torch.device,
 ) -> None:
     """Print the table and write the JSON."""
     name = device_name(device)

@@ -23,7 +23,9 @@ RELATIVE = "cosine - mean over words"
 
 
 @torch.no_grad()
-def word_similarity(model: MILES, video_BTCHW: Tensor, text: str) -> tuple[list[str], Tensor]:
+def word_similarity(
+    model: MILES, video_BTCHW: Tensor, text: str
+) -> tuple[list[str], Tensor]:
     """-> (the words of `text`, cosine_WTYX of each with every patch of the first clip, both in the joint space)."""
     words, w_WE = encode_words(model, text)
     _, patch_BTNE = model.encode_video(video_BTCHW.to(model.device))
@@ -33,7 +35,9 @@ def word_similarity(model: MILES, video_BTCHW: Tensor, text: str) -> tuple[list[
     return words, cosine_WTN.unflatten(2, model.grid(video_BTCHW)[1:]).float().cpu()
 
 
-def word_indices(words: Sequence[str], selection: str | Sequence[str] | None) -> list[int]:
+def word_indices(
+    words: Sequence[str], selection: str | Sequence[str] | None
+) -> list[int]:
     """Indices of the selected words, in any case; of all words if none is selected.
 
     Raises UserError that lists the words for one that is not among them.
@@ -73,7 +77,8 @@ def alignment_figure(
     models = open_models(model, device)
     clips_per_model = [read_clips(opened_model, clip, panel) for opened_model in models]
     blocks = [
-        alignment_block(models, views, text, word, relative) for views in zip(*clips_per_model)
+        alignment_block(models, views, text, word, relative)
+        for views in zip(*clips_per_model)
     ]
     if title is None:
         title = f'"{text}"'
@@ -125,5 +130,6 @@ def word_pictures(
 ) -> list[tuple[np.ndarray, str]]:
     """The frames with the heat of a word over them, and the word as their title."""
     return [
-        (overlay(picture, heat, scale), word) for picture, heat in zip(view.picture_TPPC, heat_TYX)
+        (overlay(picture, heat, scale), word)
+        for picture, heat in zip(view.picture_TPPC, heat_TYX)
     ]

@@ -70,7 +70,9 @@ def attention_maps(
     if heads == "each":
         return {f"head {i}": heat_HTYX[i] for i in range(num_heads)}
     if not (str(heads).isdigit() and int(heads) < num_heads):
-        raise UserError(f"head {heads} is asked of {num_heads}: 0 to {num_heads - 1}, mean or each")
+        raise UserError(
+            f"head {heads} is asked of {num_heads}: 0 to {num_heads - 1}, mean or each"
+        )
     return {f"head {int(heads)}": heat_HTYX[int(heads)]}
 
 
@@ -124,5 +126,7 @@ def attention_block(
 
 def attention_scale(maps_per_model: Sequence[dict[str, np.ndarray]]) -> Scale:
     """From 0 to the highest attention of all models and heads."""
-    highest = max(float(heat.max()) for maps in maps_per_model for heat in maps.values())
+    highest = max(
+        float(heat.max()) for maps in maps_per_model for heat in maps.values()
+    )
     return Scale(0, highest, LABEL)

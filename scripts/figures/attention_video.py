@@ -19,7 +19,9 @@ from scripts.figures.video_writer import write_movie
 MAX_FPS = 50  # browsers slow down a GIF whose frames are shown for less than 2/100 s
 
 
-def window_at(index: int, length: int, width: int, frames: int) -> tuple[list[int], int]:
+def window_at(
+    index: int, length: int, width: int, frames: int
+) -> tuple[list[int], int]:
     """The `frames` ascending indices that the model sees when frame `index` of `length` is shown, and its position.
 
     The window's `width` frames lie around `index`, pushed inside the video, and are cut into equal segments; of each
@@ -54,7 +56,9 @@ def sliding_attention(
     for index in range(length):
         window_indices, position = window_at(index, length, width, frames)
         window = clip._replace(video_BTCHW=clip.video_BTCHW[:, window_indices])
-        for label, heat_TYX in attention_maps(model, window, block, heads, over).items():
+        for label, heat_TYX in attention_maps(
+            model, window, block, heads, over
+        ).items():
             heats.setdefault(label, []).append(heat_TYX[position])
     return {label: np.stack(heats_YX) for label, heats_YX in heats.items()}
 
@@ -81,7 +85,9 @@ def attention_movie(
     each second of the video.
     """
     models = open_models(model, device)
-    views = [whole_clip(opened_model, video, fps, most, panel) for opened_model in models]
+    views = [
+        whole_clip(opened_model, video, fps, most, panel) for opened_model in models
+    ]
     clip, times = views[0]
     width = window_width(times, seconds)
     maps_per_model = [
@@ -121,6 +127,9 @@ def movie_page(
     groups = [[(picture, clip.titles[index])]]
     for maps in maps_per_model:
         groups.append(
-            [(overlay(picture, heat_FYX[index], scale), label) for label, heat_FYX in maps.items()]
+            [
+                (overlay(picture, heat_FYX[index], scale), label)
+                for label, heat_FYX in maps.items()
+            ]
         )
     return draw([Block(clip.name, [Row("", groups)], scale)], headings, title)

@@ -47,12 +47,17 @@ class Clip(NamedTuple):
         return list(zip(self.picture_TPPC, self.titles))
 
 
-def open_models(models: MILES | File | Sequence[MILES | File], device: str = "cpu") -> list[MILES]:
+def open_models(
+    models: MILES | File | Sequence[MILES | File], device: str = "cpu"
+) -> list[MILES]:
     """One or several models, or what `load_model` opens -> models in eval mode that can read files."""
     if isinstance(models, MILES | str | os.PathLike):
         models = [models]
 
-    return [model if isinstance(model, MILES) else load_model(model, device) for model in models]
+    return [
+        model if isinstance(model, MILES) else load_model(model, device)
+        for model in models
+    ]
 
 
 def read_clips(
@@ -114,7 +119,9 @@ def whole_clip(
     chunks = []
     for start in range(0, len(indices), chunk_size):
         chunk_indices = indices[start : start + chunk_size]
-        frame_TCHW = read_frames(path, chunk_indices, reader.video.reader, reader.video.deadline)
+        frame_TCHW = read_frames(
+            path, chunk_indices, reader.video.reader, reader.video.deadline
+        )
         titles = frame_titles(path, chunk_indices, seconds)
         chunks.append(_clip_of_frames(reader, path, frame_TCHW, titles, panel))
 
@@ -145,7 +152,9 @@ def frame_second(seconds: Sequence[float], index: int) -> float:
     return seconds[min(index, len(seconds) - 1)]
 
 
-def frame_titles(path: File, indices: Sequence[int], seconds: Sequence[float]) -> list[str]:
+def frame_titles(
+    path: File, indices: Sequence[int], seconds: Sequence[float]
+) -> list[str]:
     """When each frame begins, or "image"."""
     if is_image(os.fspath(path)):
         return ["image"] * len(indices)

@@ -16,7 +16,10 @@ import torch.nn.functional as F
 from parse_config import UserError
 
 PANEL = 128  # pixels, height and width of a picture
-FAINT, FULL = 0.55, 0.85  # how much of the picture the heat covers where it is lowest and highest
+FAINT, FULL = (
+    0.55,
+    0.85,
+)  # how much of the picture the heat covers where it is lowest and highest
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -50,7 +53,9 @@ def overlay(
 
     grey_HW1 = (picture_HWC @ LUMA)[..., None]
     blend_HWC = (1 - opacity_HW1) * grey_HW1 + opacity_HW1 * colourise(value_HW, scale)
-    blend_HWC = np.where(np.isnan(value_HW)[..., None], (1 - FAINT) * grey_HW1, blend_HWC)
+    blend_HWC = np.where(
+        np.isnan(value_HW)[..., None], (1 - FAINT) * grey_HW1, blend_HWC
+    )
     return np.clip(np.round(blend_HWC), 0, 255).astype(np.uint8)
 
 
@@ -59,7 +64,9 @@ def fraction(value: np.ndarray, scale: Scale) -> np.ndarray:
     return np.clip((value - scale.low) / max(scale.high - scale.low, 1e-12), 0, 1)
 
 
-def enlarge(heat_YX: np.ndarray, size: tuple[int, int], smooth: bool = True) -> np.ndarray:
+def enlarge(
+    heat_YX: np.ndarray, size: tuple[int, int], smooth: bool = True
+) -> np.ndarray:
     """Enlarges float32 (Y, X) to (H, W): bicubic, kept within the range of the values; or each patch as a block."""
     heat = torch.from_numpy(np.ascontiguousarray(heat_YX, dtype=np.float32))[None, None]
     if not smooth:

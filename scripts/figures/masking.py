@@ -94,7 +94,9 @@ def objective_args(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def masking_error(masking: Masking, video_BTCHW: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+def masking_error(
+    masking: Masking, video_BTCHW: Tensor, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """-> (mask_TYX, error_TYX): what is hidden of the first clip, and the objective's distance at each patch.
 
     The distance is the loss of that patch alone; the mean over the hidden ones is the objective's loss_mvm. Visible
@@ -113,7 +115,9 @@ def masking_error(masking: Masking, video_BTCHW: Tensor, seed: int = 0) -> tuple
 
     hidden_111 = mask_BTN.new_ones(1, 1, 1)
     errors = []
-    for predicted_D, target_D in zip(predicted_BTND.flatten(0, 2), target_BTND.flatten(0, 2)):
+    for predicted_D, target_D in zip(
+        predicted_BTND.flatten(0, 2), target_BTND.flatten(0, 2)
+    ):
         sum_and_count_12 = objective.reconstruct(
             predicted_D[None, None, None], target_D[None, None, None], hidden_111
         )
@@ -140,7 +144,9 @@ def masking_figure(
     """
     sources = [model] if isinstance(model, MILES | str | os.PathLike) else model
     maskings = [load_masking(source, device) for source in sources]
-    clips_per_model = [read_clips(masking.objective.model, clip, panel) for masking in maskings]
+    clips_per_model = [
+        read_clips(masking.objective.model, clip, panel) for masking in maskings
+    ]
 
     blocks = []
     for views in zip(*clips_per_model):
@@ -174,7 +180,9 @@ def masking_block(
     error_groups = []
     for view, (mask_TYX, error_TYX) in zip(views, errors):
         masked_groups.append(masked_pictures(view, mask_TYX.numpy()))
-        error_groups.append(error_pictures(view, mask_TYX.numpy(), error_TYX.numpy(), scale))
+        error_groups.append(
+            error_pictures(view, mask_TYX.numpy(), error_TYX.numpy(), scale)
+        )
 
     rows = [
         Row("frame", frame_groups, heat=False),

@@ -65,7 +65,9 @@ class Block:
     scale: Scale
 
 
-def draw(blocks: Sequence[Block], headings: Sequence[str] = (), title: str = "") -> np.ndarray:
+def draw(
+    blocks: Sequence[Block], headings: Sequence[str] = (), title: str = ""
+) -> np.ndarray:
     """Draws a sheet -> uint8 (H, W, 3).
 
     Args:
@@ -100,7 +102,9 @@ def sheet_size(
     blocks: Sequence[Block], headings: Sequence[str] = (), title: str = ""
 ) -> tuple[int, int]:
     """(width, height) of the sheet in pixels."""
-    longest_title = max(len(text) for text in (title, *(block.title for block in blocks)))
+    longest_title = max(
+        len(text) for text in (title, *(block.title for block in blocks))
+    )
     _, right = _widest_spans(blocks)[-1]
     width = max(right + BAR, LETTER * longest_title + 2 * LEFT)
 
@@ -145,7 +149,9 @@ def _draw_block(page: "_Page", block: Block, y: int) -> int:
 def _draw_row(page: "_Page", row: Row, y: int) -> None:
     picture_top = y + row.title_height
     picture_bottom = y + row.height - GAP
-    page.text(LEFT / 2, (picture_top + picture_bottom) / 2, row.label, size=8, rotation=90)
+    page.text(
+        LEFT / 2, (picture_top + picture_bottom) / 2, row.label, size=8, rotation=90
+    )
 
     for (x, _), group in zip(row.group_spans(), row.groups):
         for picture, title in group:
@@ -170,7 +176,9 @@ class _Page:
 
     def picture(self, x: int, y: int, picture_HWC: np.ndarray) -> None:
         """Puts a picture with its top left corner at (x, y)."""
-        self.figure.figimage(picture_HWC, x, self.height - y - picture_HWC.shape[0], origin="upper")
+        self.figure.figimage(
+            picture_HWC, x, self.height - y - picture_HWC.shape[0], origin="upper"
+        )
 
     def bar(self, x: int, top: int, bottom: int, scale: Scale) -> None:
         """Draws a colour bar from `top` to `bottom` with its numbers and label at the right."""

@@ -63,5 +63,7 @@ def _write_mp4(frame_FHWC: Sequence[np.ndarray], out: Path, fps: float) -> None:
         stream.pix_fmt = "yuv420p"
         for frame_HWC in frame_FHWC:
             padded_HWC = np.pad(frame_HWC, padding, constant_values=255)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(padded_HWC, format="rgb24")))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(padded_HWC, format="rgb24"))
+            )
         container.mux(stream.encode())

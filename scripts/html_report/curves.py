@@ -31,7 +31,9 @@ def charts(log: Log) -> list[str]:
     epoch_rows = [*log.rows.get("epoch", []), *log.rows.get("validation", [])]
     epoch_rows.sort(key=_step)
 
-    names = list(dict.fromkeys(name for row in step_rows for name in row if name not in COUNTERS))
+    names = list(
+        dict.fromkeys(name for row in step_rows for name in row if name not in COUNTERS)
+    )
     loss_names = [name for name in names if name.startswith("loss") and "/" not in name]
     other_names = [name for name in names if not name.startswith("loss")]
 
@@ -45,7 +47,9 @@ def charts(log: Log) -> list[str]:
     return [figure for figure in figures if figure]
 
 
-def loss_chart(loss_name: str, names: Sequence[str], step_rows: Rows, epoch_rows: Rows) -> str:
+def loss_chart(
+    loss_name: str, names: Sequence[str], step_rows: Rows, epoch_rows: Rows
+) -> str:
     """A loss in training, per loader where there are several, and in validation.
 
     Args:
@@ -66,13 +70,18 @@ def loss_chart(loss_name: str, names: Sequence[str], step_rows: Rows, epoch_rows
 
 def step_chart(name: str, step_rows: Rows) -> str:
     """A quantity that is logged with the steps."""
-    return chart(TITLES.get(name, name), {name: curve(step_rows, name)}, linear=name == "lr")
+    return chart(
+        TITLES.get(name, name), {name: curve(step_rows, name)}, linear=name == "lr"
+    )
 
 
 def recall_charts(epoch_rows: Rows) -> Iterator[str]:
     """R@K in percent by epoch's end, a chart per direction."""
     for direction, title in DIRECTIONS.items():
-        curves = {name: curve(epoch_rows, f"{direction}.{key}") for key, name in RECALLS.items()}
+        curves = {
+            name: curve(epoch_rows, f"{direction}.{key}")
+            for key, name in RECALLS.items()
+        }
         yield chart(title, curves, bounds=(0, 100))
 
 

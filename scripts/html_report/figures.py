@@ -41,7 +41,9 @@ class CaptionedClip(NamedTuple):
     caption: str
 
 
-def draw_figures(run: Run, clips: Sequence[Clips], count: int, device: str = "cpu") -> str:
+def draw_figures(
+    run: Run, clips: Sequence[Clips], count: int, device: str = "cpu"
+) -> str:
     """<figure>s of a few clips of the first evaluation that has clips, or the reason why there are none.
 
     Args:
@@ -61,7 +63,9 @@ def draw_figures(run: Run, clips: Sequence[Clips], count: int, device: str = "cp
         if captioned_clips:
             break
     if not captioned_clips:
-        return note("No clips to draw were found: they are taken from those of an evaluation.")
+        return note(
+            "No clips to draw were found: they are taken from those of an evaluation."
+        )
 
     try:
         model = load_model(run.checkpoint, device)
@@ -72,14 +76,18 @@ def draw_figures(run: Run, clips: Sequence[Clips], count: int, device: str = "cp
     return f'{note(f"By {run.checkpoint}.")}<div class="figures">{figures}</div>'
 
 
-def choose_clips(evaluation: Evaluation, clips: Clips, count: int) -> list[CaptionedClip]:
+def choose_clips(
+    evaluation: Evaluation, clips: Clips, count: int
+) -> list[CaptionedClip]:
     """Clips whose files exist, evenly over the list: those whose caption found them, if there are enough of these."""
     rows = [row for row in evaluation.ranks or [] if row["direction"] == "t2v"]
     pairs = [(row["right"], row["query"]) for row in rows if row["rank"] <= 1]
     if len(pairs) < count:
         pairs = [(row["right"], row["query"]) for row in rows] or captions_by_id(clips)
 
-    first_captions = dict(reversed(pairs))  # a video with several captions is shown with its first
+    first_captions = dict(
+        reversed(pairs)
+    )  # a video with several captions is shown with its first
     captioned_clips = []
     for video_id, caption in reversed(first_captions.items()):
         path = clips.path(video_id)
@@ -102,20 +110,29 @@ def captions_by_id(clips: Clips) -> list[tuple[str, str]]:
 
 
 def model_figures(
-    model: MILES, checkpoint: Path, captioned_clips: Sequence[CaptionedClip], device: str
+    model: MILES,
+    checkpoint: Path,
+    captioned_clips: Sequence[CaptionedClip],
+    device: str,
 ) -> Iterator[str]:
     """<figure>s: attention and masking of all clips, alignment of each."""
     paths = [clip.path for clip in captioned_clips]
     file_names = ", ".join(Path(path).name for path in paths)
-    yield figure("attention", file_names, partial(attention_figure, model, paths, device=device))
-    yield figure("masking", file_names, partial(masking_figure, checkpoint, paths, device=device))
+    yield figure(
+        "attention", file_names, partial(attention_figure, model, paths, device=device)
+    )
+    yield figure(
+        "masking", file_names, partial(masking_figure, checkpoint, paths, device=device)
+    )
 
     for clip in captioned_clips:
         subject = f'{Path(clip.path).name}, "{clip.caption}"'
         yield figure("alignment", subject, partial(draw_alignment, model, clip, device))
 
 
-def draw_alignment(model: MILES, clip: CaptionedClip, device: str, out_png: Path) -> Path:
+def draw_alignment(
+    model: MILES, clip: CaptionedClip, device: str, out_png: Path
+) -> Path:
     """Writes the alignment of a clip with the most telling words of its caption."""
     return alignment_figure(
         model,
@@ -132,7 +149,9 @@ def telling_words(model: MILES, caption: str) -> list[str]:
     """The NUM_WORDS longest words of a caption, without stop words unless there are no others."""
     words = list(dict.fromkeys(encode_words(model, caption)[0]))
     stop_words = STOP_WORDS.split()
-    content_words = [word for word in words if word.lower() not in stop_words and word.isalnum()]
+    content_words = [
+        word for word in words if word.lower() not in stop_words and word.isalnum()
+    ]
     return sorted(content_words or words, key=len, reverse=True)[:NUM_WORDS]
 
 

@@ -50,7 +50,9 @@ def gallery_data(evaluation: Evaluation, limit: int, clips: Clips) -> dict[str, 
     videos = ItemNumbers(items)
     if of_videos:
         classes = ItemNumbers(items)
-        queries = [query_data(ranks[index], index, classes, videos) for index in indices]
+        queries = [
+            query_data(ranks[index], index, classes, videos) for index in indices
+        ]
     else:
         queries = [query_data(ranks[index], index, videos) for index in indices]
 

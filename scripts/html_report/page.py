@@ -39,11 +39,13 @@ def render_page(run: Run, num_queries: int = 200, num_figures: int = 3) -> str:
         "title": escape(run.config.get("name") or run.folder.resolve().name),
         "folder": escape(run.folder),
         "missing": missing_section(run),
-        "results": "".join(map(results_section, run.evaluations)) or note("No evaluation."),
+        "results": "".join(map(results_section, run.evaluations))
+        or note("No evaluation."),
         "curves": "".join(map(curves_section, run.logs)) or note("No log.jsonl."),
         "figures": draw_figures(run, clips, num_figures),
         "galleries": galleries or note("No ranks.jsonl."),
-        "throughput": "".join(map(throughput_section, run.logs)) or note("No log.jsonl."),
+        "throughput": "".join(map(throughput_section, run.logs))
+        or note("No log.jsonl."),
         "settings": tables.settings(run),
         "versions": tables.versions(run),
     }
@@ -73,7 +75,9 @@ def missing_section(run: Run) -> str:
         f"<li>{escape(description)}: <code>{escape(command)}</code></li>"
         for description, command in run.missing
     )
-    return f'<section class="missing"><h2>What is missing</h2><ul>{items}</ul></section>'
+    return (
+        f'<section class="missing"><h2>What is missing</h2><ul>{items}</ul></section>'
+    )
 
 
 def results_section(evaluation: Evaluation) -> str:
@@ -102,7 +106,9 @@ def throughput_section(log: Log) -> str:
     return heading(log.stage) + tables.throughput(log)
 
 
-def gallery_section(evaluation: Evaluation, clips: Clips, number: int, num_queries: int) -> str:
+def gallery_section(
+    evaluation: Evaluation, clips: Clips, number: int, num_queries: int
+) -> str:
     """The notes above a gallery and its data, which the page's script draws."""
     data = gallery_data(evaluation, num_queries, clips)
     notes = "".join(note(line) for line in gallery_notes(data, clips))

@@ -13,7 +13,10 @@ from typing import Any
 
 from parse_config import UserError
 
-CHECKPOINT_NAMES = ("model_best.pth", "checkpoint-latest.pth")  # the first one that exists is shown
+CHECKPOINT_NAMES = (
+    "model_best.pth",
+    "checkpoint-latest.pth",
+)  # the first one that exists is shown
 SAVE_OPTIONS = "--save-ranks --save-embeddings"
 
 
@@ -118,7 +121,9 @@ def read_run(folder: Path) -> Run:
 
 def find_log_folders(folder: Path) -> list[Path]:
     """The folders with a log.jsonl: the run's own, then its stages in their order."""
-    stage_folders = sorted(path for path in folder.glob("stage*") if (path / "log.jsonl").is_file())
+    stage_folders = sorted(
+        path for path in folder.glob("stage*") if (path / "log.jsonl").is_file()
+    )
     if (folder / "log.jsonl").is_file():
         return [folder, *stage_folders]
     return stage_folders
@@ -135,7 +140,9 @@ def find_results(folder: Path) -> list[Path]:
         for path in folder.glob("*/log.jsonl")
         if not path.parent.name.startswith("stage")
     }
-    return [path for path in paths if not other_runs & {path.parent, path.parent.parent}]
+    return [
+        path for path in paths if not other_runs & {path.parent, path.parent.parent}
+    ]
 
 
 def read_log(path: Path, stage: str = "") -> Log:
@@ -145,7 +152,9 @@ def read_log(path: Path, stage: str = "") -> Log:
     """
     rows_by_kind: dict[str, dict[Any, dict[str, Any]]] = {}
     torn = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8", errors="replace").split("\n")
+    ):
         try:
             row = json.loads(line)
             row_kind = row["kind"]
@@ -159,7 +168,8 @@ def read_log(path: Path, stage: str = "") -> Log:
         rows_by_kind.setdefault(row_kind, {})[step] = row
 
     sorted_rows = {
-        row_kind: [rows[step] for step in sorted(rows)] for row_kind, rows in rows_by_kind.items()
+        row_kind: [rows[step] for step in sorted(rows)]
+        for row_kind, rows in rows_by_kind.items()
     }
     return Log(stage, sorted_rows, torn)
 
@@ -190,7 +200,10 @@ def read_ranks(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)
-                yield {key: row[key] for key in ("direction", "query", "right", "rank", "top")}
+                yield {
+                    key: row[key]
+                    for key in ("direction", "query", "right", "rank", "top")
+                }
             except (json.JSONDecodeError, TypeError, KeyError):
                 raise UserError(
                     f"{path}, line {number}: is no line of test.py --save-ranks; write it again"

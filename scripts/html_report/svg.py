@@ -89,7 +89,8 @@ def chart(
         y_ticks = [ys[0]]
 
     lines = "".join(
-        draw_curve(curve, plot, color) for color, curve in enumerate(drawn_curves.values())
+        draw_curve(curve, plot, color)
+        for color, curve in enumerate(drawn_curves.values())
     )
     caption = html.escape(title)
     if plot.y_axis.log:
@@ -104,7 +105,9 @@ def chart(
     )
 
 
-def y_axis(ys: Sequence[float], bounds: tuple[float, float] | None, linear: bool) -> Axis:
+def y_axis(
+    ys: Sequence[float], bounds: tuple[float, float] | None, linear: bool
+) -> Axis:
     """The axis for finite values `ys`; see `chart`."""
     if bounds:
         low, high = bounds
@@ -178,12 +181,18 @@ def axes(x_ticks: Sequence[float], y_ticks: Sequence[float], plot: Plot) -> str:
     elements = []
     for y in y_ticks:
         _, top = plot.to_pixels(plot.x_axis.low, y)
-        elements.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{top}" y2="{top}"/>')
-        elements.append(f'<text class="y" x="{LEFT - 6}" y="{top + 4}">{format_number(y)}</text>')
+        elements.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{top}" y2="{top}"/>'
+        )
+        elements.append(
+            f'<text class="y" x="{LEFT - 6}" y="{top + 4}">{format_number(y)}</text>'
+        )
 
     for x in x_ticks:
         left, _ = plot.to_pixels(x, plot.y_axis.low)
-        elements.append(f'<text class="x" x="{left}" y="{HEIGHT - 8}">{format_number(x)}</text>')
+        elements.append(
+            f'<text class="x" x="{left}" y="{HEIGHT - 8}">{format_number(x)}</text>'
+        )
     return f'<g class="axes">{"".join(elements)}</g>'
 
 
@@ -246,7 +255,9 @@ def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[
         factors = (1, 2, 5, 10)
 
     unit = 10 ** math.floor(math.log10(min_step))
-    step = next(unit * factor for factor in factors if unit * factor >= min_step * 0.999)
+    step = next(
+        unit * factor for factor in factors if unit * factor >= min_step * 0.999
+    )
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [float(f"{step * k:.10g}") for k in range(first, last + 1)]

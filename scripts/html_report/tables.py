@@ -32,7 +32,9 @@ EPOCH_COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 )
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], css_class: str = "") -> str:
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], css_class: str = ""
+) -> str:
     """A <table>.
 
     Args:
@@ -65,7 +67,13 @@ def metrics(evaluation: Evaluation) -> str:
 
     published_rows, published_note = published(results.get("protocol"))
     for name, numbers in published_rows:
-        rows.append([f"{escape(name)} (published)", DIRECTIONS["t2v"], *metric_cells(numbers, {})])
+        rows.append(
+            [
+                f"{escape(name)} (published)",
+                DIRECTIONS["t2v"],
+                *metric_cells(numbers, {}),
+            ]
+        )
 
     content = ""
     if rows:
@@ -77,7 +85,11 @@ def metrics(evaluation: Evaluation) -> str:
             f"of {accuracy['classes']} classes</p>"
         )
 
-    notes = [f"{name}: {row['about']}" for name, row in results["rows"].items() if name != "raw"]
+    notes = [
+        f"{name}: {row['about']}"
+        for name, row in results["rows"].items()
+        if name != "raw"
+    ]
     if "t2v" in results:
         notes.append("Small: 95 % bootstrap interval over the queries, and its ends.")
     if published_rows:
@@ -166,9 +178,7 @@ def throughput(log: Log) -> str:
 
     rows = [epoch_cells(row) for row in epochs]
     epoch_table = table([head for _, head, _ in EPOCH_COLUMNS], rows)
-    return (
-        f"<p>{escape(summary)}.</p><details><summary>Every epoch</summary>{epoch_table}</details>"
-    )
+    return f"<p>{escape(summary)}.</p><details><summary>Every epoch</summary>{epoch_table}</details>"
 
 
 def epoch_cells(row: Mapping[str, Any]) -> list[str]:
@@ -186,9 +196,7 @@ def settings(run: Run) -> str:
         return ""
 
     config_json = json.dumps(run.config, indent=2, ensure_ascii=False)
-    return (
-        f"<details><summary>The resolved config</summary><pre>{escape(config_json)}</pre></details>"
-    )
+    return f"<details><summary>The resolved config</summary><pre>{escape(config_json)}</pre></details>"
 
 
 def versions(run: Run) -> str:
@@ -202,7 +210,9 @@ def versions(run: Run) -> str:
     values.update(packages)
 
     rows = [
-        [escape(name), f"<code>{escape(value)}</code>"] for name, value in values.items() if value
+        [escape(name), f"<code>{escape(value)}</code>"]
+        for name, value in values.items()
+        if value
     ]
     if not rows:
         return note("not recorded")
@@ -229,7 +239,9 @@ def provenance(evaluation: Evaluation) -> str:
         for name, value in values.items()
         if value is not None
     ]
-    return f"<details><summary>By what</summary>{table(['', ''], rows, 'plain')}</details>"
+    return (
+        f"<details><summary>By what</summary>{table(['', ''], rows, 'plain')}</details>"
+    )
 
 
 def note(text: str) -> str:

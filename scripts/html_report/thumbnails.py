@@ -15,7 +15,10 @@ from data_loader.reader import BrokenVideo, read_clip
 from parse_config import Config, UserError
 from scripts.html_report.run_folder import Evaluation
 
-MAX_SIZE = (128, 96)  # pixels that a frame is fitted into; smaller ones stay as they are
+MAX_SIZE = (
+    128,
+    96,
+)  # pixels that a frame is fitted into; smaller ones stay as they are
 NUM_FRAMES = 4
 QUALITY = 68
 
@@ -80,7 +83,9 @@ class Clips:
         """NUM_FRAMES frames evenly over the clip, fitted into MAX_SIZE; fewer of a shorter clip."""
         path = self.path(video_id)
         if self.dataset is None or path is None:
-            raise BrokenVideo(video_id, self.open_error or "is not among the files of the data set")
+            raise BrokenVideo(
+                video_id, self.open_error or "is not among the files of the data set"
+            )
 
         def choose_frames(length: int) -> list[int]:
             return sorted(set(pick(length, NUM_FRAMES)))
@@ -95,7 +100,8 @@ class Clips:
             deadline=self.dataset.video.deadline,
         )
         frames = [
-            Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in clip_TCHW
+            Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
+            for frame in clip_TCHW
         ]
 
         for frame in frames:

@@ -19,7 +19,9 @@ from data_loader.workers import iterate_batches, worker_options
 from parse_config import UserError
 from scripts.retrieval.features import Row
 
-MAX_SEGMENTS_PER_READ = 8  # the frames of all of them are in memory at once, in their full size
+MAX_SEGMENTS_PER_READ = (
+    8  # the frames of all of them are in memory at once, in their full size
+)
 
 
 class Batch(NamedTuple):
@@ -62,7 +64,9 @@ class Clips(Dataset):
         for _, group in groupby(numbers, self._path):
             numbers_of_file = list(group)
             for start in range(0, len(numbers_of_file), MAX_SEGMENTS_PER_READ):
-                clips |= self._read_together(numbers_of_file[start : start + MAX_SEGMENTS_PER_READ])
+                clips |= self._read_together(
+                    numbers_of_file[start : start + MAX_SEGMENTS_PER_READ]
+                )
         try:
             return [self._sample(number, clips.get(number)) for number in numbers]
         except UserError as error:
@@ -80,8 +84,12 @@ class Clips(Dataset):
         if any(None in (row["start"], row["end"]) or "reason" in row for row in rows):
             return {}
         spans = [(row["start"], row["end"]) for row in rows]
-        with suppress(BrokenVideo, OSError):  # then each by itself, to find out which of them it is
-            clips = read_segments(rows[0]["path"], spans, video.num_frames, video.deadline)
+        with suppress(
+            BrokenVideo, OSError
+        ):  # then each by itself, to find out which of them it is
+            clips = read_segments(
+                rows[0]["path"], spans, video.num_frames, video.deadline
+            )
             return {
                 number: self.clip_reader.transform(clip_TCHW, None)
                 for number, clip_TCHW in zip(numbers, clips)
@@ -147,12 +155,16 @@ def read_clips(
             shard=planned[position][0] // shard_rows,
             numbers=[meta["index"] for meta in batch["meta"]],
             inputs=batch["video"],
-            bad=[(meta["index"], meta["failures"][-1][1]) for meta in batch["unreadable"]],
+            bad=[
+                (meta["index"], meta["failures"][-1][1]) for meta in batch["unreadable"]
+            ],
             ends_shard=_ends_shard(planned, position, shard_rows),
         )
 
 
-def read_texts(rows: list[Row], planned: list[list[int]], shard_rows: int) -> Iterator[Batch]:
+def read_texts(
+    rows: list[Row], planned: list[list[int]], shard_rows: int
+) -> Iterator[Batch]:
     """Yields the texts of the planned batches, in order."""
     for position, numbers in enumerate(planned):
         yield Batch(

@@ -12,7 +12,13 @@ from data_loader.base import TextVideoDataset
 from data_loader.decode.clip_reader import ClipReader
 from model.miles import MILES
 from parse_config import UserError
-from scripts.retrieval.clip_dataset import Batch, Clips, plan_batches, read_clips, read_texts
+from scripts.retrieval.clip_dataset import (
+    Batch,
+    Clips,
+    plan_batches,
+    read_clips,
+    read_texts,
+)
 from scripts.retrieval.feature_writer import FeatureWriter
 from trainer.batches import move
 from trainer.distributed import rank
@@ -33,7 +39,9 @@ def read_batches(
     if args.texts:
         return read_texts(writer.rows, planned, writer.shard_rows)
     assert isinstance(model.clip_reader, ClipReader), "load_model sets it"
-    clips = Clips(writer.rows, model.clip_reader, datasets, segmented=bool(args.segments))
+    clips = Clips(
+        writer.rows, model.clip_reader, datasets, segmented=bool(args.segments)
+    )
     return read_clips(clips, planned, writer.shard_rows, args.workers)
 
 

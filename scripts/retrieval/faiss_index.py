@@ -56,7 +56,9 @@ def _trained_ivf(rows_NE: np.ndarray) -> Any:
     """An empty IVF index with about 4 sqrt(N) cells, trained on evenly spaced rows."""
     faiss = import_faiss()
     num_rows, width = rows_NE.shape
-    num_cells = max(1, min(round(4 * math.sqrt(num_rows)), num_rows // IVF_MIN_ROWS_PER_CELL))
+    num_cells = max(
+        1, min(round(4 * math.sqrt(num_rows)), num_rows // IVF_MIN_ROWS_PER_CELL)
+    )
     index = faiss.IndexIVFFlat(
         faiss.IndexFlatIP(width), width, num_cells, faiss.METRIC_INNER_PRODUCT
     )

@@ -23,7 +23,11 @@ from trainer import lock
 from trainer.files import write_json
 
 FILE_NAMES = {"manifest.json", "rows.jsonl", "shards", "ids.jsonl", "bad_files.jsonl"}
-INTERNAL_KEYS = ("set", "index", "reason")  # of a row: how it is read; left out of ids.jsonl
+INTERNAL_KEYS = (
+    "set",
+    "index",
+    "reason",
+)  # of a row: how it is read; left out of ids.jsonl
 
 
 class FeatureWriter:
@@ -32,7 +36,9 @@ class FeatureWriter:
     `rows` is empty until `read_pending`.
     """
 
-    def __init__(self, folder: Path, shard_format: str, shard_rows: int, width: int) -> None:
+    def __init__(
+        self, folder: Path, shard_format: str, shard_rows: int, width: int
+    ) -> None:
         self.folder = folder
         self.shard_format = shard_format
         self.shard_rows = shard_rows
@@ -89,9 +95,13 @@ class FeatureWriter:
     def read_pending(self) -> list[int]:
         """Reads the rows -> the numbers of the shards that are still to be written."""
         self.rows = read_lines(self.folder / "rows.jsonl")
-        return [shard for shard in range(self.num_shards) if not self.path(shard).is_file()]
+        return [
+            shard for shard in range(self.num_shards) if not self.path(shard).is_file()
+        ]
 
-    def write_shard(self, shard: int, features: dict[int, np.ndarray], bad: dict[int, str]) -> None:
+    def write_shard(
+        self, shard: int, features: dict[int, np.ndarray], bad: dict[int, str]
+    ) -> None:
         """Writes one shard: by row number, its features (E,) or why it could not be read."""
         numbers = self.row_numbers(shard)
         assert sorted([*features, *bad]) == list(numbers), (
@@ -138,7 +148,9 @@ class FeatureWriter:
         """Raises UserError if the folder was begun with other fields than `expected`."""
         manifest = json.loads(self.manifest_path.read_text(encoding="utf-8"))
         for key, value in expected.items():
-            if key == "checkpoint":  # the same weights may have moved; their hash is compared
+            if (
+                key == "checkpoint"
+            ):  # the same weights may have moved; their hash is compared
                 continue
             if manifest.get(key) != value:
                 raise UserError(

@@ -42,7 +42,9 @@ class Features:
             raise FileNotFoundError(
                 f"{folder}: holds no manifest.json; give a folder that scripts/extract.py wrote"
             )
-        self.manifest: dict[str, Any] = json.loads(manifest_path.read_text(encoding="utf-8"))
+        self.manifest: dict[str, Any] = json.loads(
+            manifest_path.read_text(encoding="utf-8")
+        )
         if not self.manifest.get("complete"):
             raise UserError(
                 f"{folder}: is not complete; run the same scripts/extract.py again, it goes on"
@@ -56,7 +58,9 @@ class Features:
     def shards(self) -> Iterator[np.ndarray]:
         """Yields float32 (n, E) of each shard; together as many rows as `rows`. Raises UserError."""
         num_rows = 0
-        for path in sorted((self.folder / "shards").glob(f"*.{self.manifest['files']}")):
+        for path in sorted(
+            (self.folder / "shards").glob(f"*.{self.manifest['files']}")
+        ):
             shard_nE = load_shard(path)
             num_rows += len(shard_nE)
             yield shard_nE

@@ -20,7 +20,11 @@ class QueryEncoder:
     def encode_text(self, text: str) -> np.ndarray:
         """Embeds a text -> (E,)."""
         with self._lock:
-            return self._model.encode_text([text.strip()[:MAX_CHARACTERS]])[0].cpu().numpy()
+            return (
+                self._model.encode_text([text.strip()[:MAX_CHARACTERS]])[0]
+                .cpu()
+                .numpy()
+            )
 
     def encode_video(self, path: Path) -> np.ndarray:
         """Embeds a video or picture, all of it -> (E,). Raises BrokenVideo, FileNotFoundError."""

@@ -66,7 +66,8 @@ class SearchIndex:
             hits = [
                 {**self.rows[number], "row": int(number), "score": float(score)}
                 for score, number in zip(scores_1K[0], row_numbers_1K[0])
-                if number >= 0  # an approximate index may find fewer than it is asked for
+                if number
+                >= 0  # an approximate index may find fewer than it is asked for
             ]
             exhausted = num_candidates == len(self) or len(hits) < num_candidates
             if best_of_each:

@@ -56,7 +56,9 @@ class SearchServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, index: SearchIndex, query_encoder: QueryEncoder, port: int) -> None:
+    def __init__(
+        self, index: SearchIndex, query_encoder: QueryEncoder, port: int
+    ) -> None:
         self.index = index
         self.query_encoder = query_encoder
         self.files = MediaFiles(index.rows)
@@ -86,7 +88,9 @@ class SearchServer(ThreadingHTTPServer):
         encoded_time = time.perf_counter()
         with self.faiss_lock:
             k = min(MAX_HITS, max(1, parse_number(parameters.get("k", "10"))))
-            hits = self.index.search(query_E, k, best_of_each=parameters.get("best") == "1")
+            hits = self.index.search(
+                query_E, k, best_of_each=parameters.get("best") == "1"
+            )
         searched_time = time.perf_counter()
         public_hits = [
             {
@@ -135,7 +139,9 @@ class RequestHandler(BaseHTTPRequestHandler):
             raise RequestError(403, "open it by its own address")
         address = parse_address(self.path)
         route, _, rest = address.path.removeprefix("/").partition("/")
-        parameters = {name: values[0] for name, values in parse_qs(address.query).items()}
+        parameters = {
+            name: values[0] for name, values in parse_qs(address.query).items()
+        }
         if route == "":
             self._send_page(rest)
         elif route == "api":
@@ -215,7 +221,11 @@ class RequestHandler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(content).encode(), "application/json")
 
     def _send(
-        self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        body: bytes,
+        content_type: str,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """Sends a complete answer; for HEAD without its body."""
         self._send_headers(status, len(body), content_type, headers or {})

@@ -23,7 +23,11 @@ from parse_config import UserError, load_config
 from scripts.retrieval.features import Row
 from trainer.evaluator import evaluation_loaders
 
-TEXT_KEYS = ("text", "caption", "captions")  # of a row of a .jsonl, the first that it has
+TEXT_KEYS = (
+    "text",
+    "caption",
+    "captions",
+)  # of a row of a .jsonl, the first that it has
 
 
 def open_data_sets(source: Path, split: str) -> list[TextVideoDataset]:
@@ -60,7 +64,9 @@ def list_videos(datasets: Sequence[TextVideoDataset]) -> list[Row]:
     """Rows of the videos of data sets, with the segments that their annotations give."""
     rows = []
     for number, dataset in enumerate(datasets):
-        for index, (video_id, listed_path) in enumerate(zip(dataset.ids, dataset.paths)):
+        for index, (video_id, listed_path) in enumerate(
+            zip(dataset.ids, dataset.paths)
+        ):
             start, end = dataset.segment(index)
             path = Path(dataset.video_path(index) or listed_path)
             row = _video_row(video_id, path, start, end)
@@ -147,7 +153,9 @@ class VideoSegments(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, number: int) -> Sequence[tuple[float | None, float | None]] | str:
+    def __getitem__(
+        self, number: int
+    ) -> Sequence[tuple[float | None, float | None]] | str:
         row = self.rows[number]
         try:
             if is_image(row["path"]):

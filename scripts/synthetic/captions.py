@@ -28,7 +28,9 @@ MOTION_WORDS = {
 }
 SENTENCE_FORMS = ("{}", "{}", "in this clip {}", "we see how {}", "{} in the dark")
 LINKS = ("{} while {}", "{} and {}", "{} as {}")
-UNSEEN_SHARE = 1 / 3  # of the validation and test combinations, where a clip shows one object
+UNSEEN_SHARE = (
+    1 / 3
+)  # of the validation and test combinations, where a clip shows one object
 ATTRIBUTES = ("colour", "shape", "motion")
 
 Combination = tuple[SceneObject, ...]
@@ -83,7 +85,9 @@ def split_single_objects(
     return combinations
 
 
-def swap_attribute(first: SceneObject, second: SceneObject, attribute: str) -> Combination:
+def swap_attribute(
+    first: SceneObject, second: SceneObject, attribute: str
+) -> Combination:
     """The hard negative: the two objects with their colours, shapes or motions exchanged."""
     first_value = getattr(first, attribute)
     second_value = getattr(second, attribute)
@@ -99,7 +103,8 @@ def has_visible_swaps(objects: Combination) -> bool:
     if any(getattr(first, name) == getattr(second, name) for name in ATTRIBUTES):
         return False
     return not any(
-        scene_object.motion == "turn" and scene_object.shape in ROUND for scene_object in objects
+        scene_object.motion == "turn" and scene_object.shape in ROUND
+        for scene_object in objects
     )
 
 
@@ -116,12 +121,17 @@ def split_object_pairs(
     for split in ("test", "val", "train"):
         combinations[split] = []
         while len(combinations[split]) < counts[split]:
-            first, second = (objects[i] for i in rng.choice(len(objects), 2, replace=False))
+            first, second = (
+                objects[i] for i in rng.choice(len(objects), 2, replace=False)
+            )
             group: list[Combination] = [(first, second)]
             if split != "train":
                 attribute = ATTRIBUTES[int(rng.integers(len(ATTRIBUTES)))]
                 group.append(swap_attribute(first, second, attribute))
-            if all(has_visible_swaps(pair) and frozenset(pair) not in used for pair in group):
+            if all(
+                has_visible_swaps(pair) and frozenset(pair) not in used
+                for pair in group
+            ):
                 combinations[split] += group
                 used.update(frozenset(pair) for pair in group)
         combinations[split] = combinations[split][: counts[split]]

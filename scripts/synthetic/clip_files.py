@@ -44,7 +44,9 @@ def write_clip(
     `times_ms`: of the frames (variable rate); `key_frames`: those that begin a group; `hidden_frames`: so many lie
     before time zero (an edit list hides them); `add_stream` adds a second stream and returns what writes to it.
     """
-    with av.open(str(path), "w", container_options=container_options or {}) as container:
+    with av.open(
+        str(path), "w", container_options=container_options or {}
+    ) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         assert isinstance(stream, VideoStream)
         stream.width, stream.height = size
@@ -57,7 +59,9 @@ def write_clip(
 
         write_frame = add_stream(container) if add_stream else None
         for number in range(length):
-            frame = av.VideoFrame.from_ndarray(draw_number(number, *size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                draw_number(number, *size), format="rgb24"
+            )
             frame.pict_type = KEY_FRAME if number in key_frames else 0
 
             if times_ms:
@@ -72,7 +76,9 @@ def write_clip(
             write_frame(None)
 
 
-def _mux(container: OutputContainer, packets: Iterable[av.Packet], hidden_frames: int = 0) -> None:
+def _mux(
+    container: OutputContainer, packets: Iterable[av.Packet], hidden_frames: int = 0
+) -> None:
     for packet in packets:
         if hidden_frames and packet.pts is not None and packet.dts is not None:
             packet.pts -= hidden_frames
@@ -123,7 +129,9 @@ def audio(container: OutputContainer) -> FrameWriter:
     return write_frame
 
 
-def write_excerpt(path: Path, start: float = 0, end: float = 1, **clip_options: Any) -> None:
+def write_excerpt(
+    path: Path, start: float = 0, end: float = 1, **clip_options: Any
+) -> None:
     """The bytes of a clip between two fractions of its file."""
     write_clip(path, **clip_options)
     data = path.read_bytes()

@@ -18,7 +18,15 @@ from scripts.synthetic.clip_files import (
 )
 from scripts.synthetic.drawing import draw_number, read_number
 
-__all__ = ["BROKEN", "VIDEOS", "draw_number", "make", "read_number", "write_clip", "x264"]
+__all__ = [
+    "BROKEN",
+    "VIDEOS",
+    "draw_number",
+    "make",
+    "read_number",
+    "write_clip",
+    "x264",
+]
 FAST = {"movflags": "faststart"}
 BF2 = {"bf": "2", "g": "12"}
 REALTIME = {"cpu-used": "8", "deadline": "realtime"}
@@ -38,7 +46,9 @@ H264: dict[str, dict[str, Any]] = {
         "key_frames": {7, 20, 21, 22, 24, 25, 31, 37, 38},
     },
     "h264-intra.mp4": {"options": x264(keyint=1, min_keyint=1)},
-    "h264-pyramid.mp4": {"options": x264(bframes=7, ref=4, keyint=24, b_pyramid="strict")},
+    "h264-pyramid.mp4": {
+        "options": x264(bframes=7, ref=4, keyint=24, b_pyramid="strict")
+    },
     "h264-open-gop.mp4": {"options": x264(open_gop=1)},
     "h264-slices.mp4": {"options": x264(slices=3)},
     "h264-baseline.mp4": {"options": {"profile": "baseline", "g": "12"}},
@@ -50,7 +60,9 @@ H264: dict[str, dict[str, Any]] = {
     "h264-vfr.mp4": {"times_ms": UNEVEN_MS},
     "h264-audio.mp4": {"add_stream": audio},
     "h264-two-streams.mp4": {"add_stream": second_video},
-    "h264-fragments.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "h264-fragments.mp4": {
+        "container_options": {"movflags": "frag_keyframe+empty_moov"}
+    },
     "h264-edit-list.mp4": {
         "hidden_frames": 7,
         "container_options": {"avoid_negative_ts": "disabled"},
@@ -62,7 +74,10 @@ H264: dict[str, dict[str, Any]] = {
 }
 OTHER_CODECS: dict[str, dict[str, Any]] = {
     "hevc.mp4": {"codec": "libx265", "options": {"x265-params": X265.format(0)}},
-    "hevc-open-gop.mp4": {"codec": "libx265", "options": {"x265-params": X265.format(1)}},
+    "hevc-open-gop.mp4": {
+        "codec": "libx265",
+        "options": {"x265-params": X265.format(1)},
+    },
     "mpeg4.avi": {"codec": "mpeg4", "options": BF2},
     "mpeg4.mp4": {"codec": "mpeg4", "options": BF2},
     "mpeg4-odd.avi": {"codec": "mpeg4", "size": (95, 63)},
@@ -82,7 +97,10 @@ OTHER_CODECS: dict[str, dict[str, Any]] = {
         "options": REALTIME,
     },
     "vp9-vfr.webm": {"codec": "libvpx-vp9", "times_ms": UNEVEN_MS, "options": REALTIME},
-    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "10", "g": "12", "crf": "8"}},
+    "av1.mp4": {
+        "codec": "libsvtav1",
+        "options": {"preset": "10", "g": "12", "crf": "8"},
+    },
     "mpeg2.ts": {"codec": "mpeg2video", "options": BF2},
     "mpeg1.mpg": {"codec": "mpeg1video", "options": BF2},
     "gif.gif": {"codec": "gif", "pix_fmt": "rgb8", "rate": 10},
@@ -92,8 +110,13 @@ VIDEOS: dict[str, Callable[[Path], object]] = {
         name: partial(write_clip, **{"options": x264(), **clip_options})
         for name, clip_options in H264.items()
     },
-    **{name: partial(write_clip, **clip_options) for name, clip_options in OTHER_CODECS.items()},
-    "h264-truncated.mp4": partial(write_excerpt, end=0.7, options=x264(), container_options=FAST),
+    **{
+        name: partial(write_clip, **clip_options)
+        for name, clip_options in OTHER_CODECS.items()
+    },
+    "h264-truncated.mp4": partial(
+        write_excerpt, end=0.7, options=x264(), container_options=FAST
+    ),
     "h264-cut.ts": partial(write_excerpt, start=0.4, options=x264()),
     "h264-hole.mp4": partial(write_with_hole, options=x264(), container_options=FAST),
     "mpeg4-truncated.avi": partial(write_excerpt, end=0.8, codec="mpeg4", options=BF2),
@@ -102,7 +125,9 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "empty.mp4": partial(write_text, text=""),
     "sound.mp4": write_sound,
     "sound.m4a": write_sound,
-    "page.mp4": partial(write_text, text="<!DOCTYPE html><html><body>404</body></html>"),
+    "page.mp4": partial(
+        write_text, text="<!DOCTYPE html><html><body>404</body></html>"
+    ),
     "noise.avi": write_noise,
     "no-index.mp4": partial(write_excerpt, end=0.7, options=x264()),
     "text.webm": partial(write_text, text="a\n" * 99),

@@ -28,7 +28,8 @@ def read_number(picture_HWC: np.ndarray) -> int:
         rows = slice(int((row + 0.3) * height / 4), int((row + 0.7) * height / 4))
         for column in range(COLUMNS):
             columns = slice(
-                int((column + 0.3) * width / COLUMNS), int((column + 0.7) * width / COLUMNS)
+                int((column + 0.3) * width / COLUMNS),
+                int((column + 0.7) * width / COLUMNS),
             )
             blocks[row, column] = grey[rows, columns].mean()
 

@@ -70,7 +70,9 @@ def polygon_distance(point_P2: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 def box(width: float, height: float) -> np.ndarray:
     """Corners (4, 2) of a rectangle; half its width and height are given."""
-    return np.array([(-width, -height), (width, -height), (width, height), (-width, height)])
+    return np.array(
+        [(-width, -height), (width, -height), (width, height), (-width, height)]
+    )
 
 
 def ring_distance(point_P2: np.ndarray) -> np.ndarray:
@@ -126,7 +128,9 @@ def draw_trajectory(
     return Trajectory(centre_F2, radius_F, angle_F, opacity_F)
 
 
-def _draw_radius(motion: str, frames: int, rng: np.random.Generator, scale: float) -> np.ndarray:
+def _draw_radius(
+    motion: str, frames: int, rng: np.random.Generator, scale: float
+) -> np.ndarray:
     """(F,): constant, or changing with the motions "grow" and "shrink"."""
     if motion in DIRECTIONS:
         radius = scale * rng.uniform(0.18, 0.22)
@@ -141,7 +145,10 @@ def _draw_radius(motion: str, frames: int, rng: np.random.Generator, scale: floa
 
 
 def draw_trajectories(
-    objects: tuple[SceneObject, ...], frames: int, rng: np.random.Generator, tries: int = 60
+    objects: tuple[SceneObject, ...],
+    frames: int,
+    rng: np.random.Generator,
+    tries: int = 60,
 ) -> list[Trajectory]:
     """Trajectories of objects that do not cover each other: of `tries` draws the one with the largest gap."""
     if len(objects) == 1:
@@ -149,8 +156,12 @@ def draw_trajectories(
     best_trajectories: list[Trajectory] = []
     largest_gap = -np.inf
     for _ in range(tries):
-        trajectories = [draw_trajectory(item.motion, frames, rng, 0.65) for item in objects]
-        gap = min(_gap(later, earlier) for earlier, later in combinations(trajectories, 2))
+        trajectories = [
+            draw_trajectory(item.motion, frames, rng, 0.65) for item in objects
+        ]
+        gap = min(
+            _gap(later, earlier) for earlier, later in combinations(trajectories, 2)
+        )
         if gap > largest_gap:
             best_trajectories = trajectories
             largest_gap = gap
@@ -180,7 +191,9 @@ def draw(
 
     trajectories = draw_trajectories(objects, frames, rng)
     for scene_object, trajectory in zip(objects, trajectories, strict=True):
-        colour = np.clip(np.array(COLOURS[scene_object.colour]) * rng.uniform(0.9, 1.05), 0, 255)
+        colour = np.clip(
+            np.array(COLOURS[scene_object.colour]) * rng.uniform(0.9, 1.05), 0, 255
+        )
         signed_distance = SHAPES[scene_object.shape]
         for frame in range(frames):
             radius = trajectory.radius[frame]
@@ -191,4 +204,6 @@ def draw(
             distance = signed_distance(local_P2[near]) * radius * side  # in pixels
             alpha = trajectory.opacity[frame] * np.clip(0.5 - distance, 0, 1)[:, None]
             clip[frame, near] = clip[frame, near] * (1 - alpha) + colour * alpha
-    return np.clip(np.round(clip), 0, 255).astype(np.uint8).reshape(frames, side, side, 3)
+    return (
+        np.clip(np.round(clip), 0, 255).astype(np.uint8).reshape(frames, side, side, 3)
+    )

@@ -92,7 +92,9 @@ def arch_config(text_folder: str, **video_params: Any) -> dict[str, Any]:
     }
 
 
-def command_line_overrides(text_folder: str | Path, stage_prefix: str = "") -> list[str]:
+def command_line_overrides(
+    text_folder: str | Path, stage_prefix: str = ""
+) -> list[str]:
     """`key=value` arguments that make the model of any recipe tiny and its run two steps of two clips.
 
     `text_folder` is that of `save_text_model`; `stage_prefix` is "stages." for a config whose stages hold the loaders.
@@ -105,10 +107,16 @@ def command_line_overrides(text_folder: str | Path, stage_prefix: str = "") -> l
         "video_params.deadline": 0,
     }
     return [
-        *(f"arch.args.video_params.{key}={value}" for key, value in video_params.items()),
+        *(
+            f"arch.args.video_params.{key}={value}"
+            for key, value in video_params.items()
+        ),
         f"arch.args.text_params.model={text_folder}",
         f"arch.args.projection_dim={JOINT_WIDTH}",
-        *(f"{stage_prefix}data_loader.args.{key}={value}" for key, value in loader_args.items()),
+        *(
+            f"{stage_prefix}data_loader.args.{key}={value}"
+            for key, value in loader_args.items()
+        ),
         f"{stage_prefix}trainer.epochs=1",
         f"{stage_prefix}trainer.max_samples_per_epoch=4",
         "trainer.log_every=1",
@@ -128,11 +136,16 @@ def random_batch(
 ) -> dict[str, Any]:
     """{"video": random clips (rows, frames, 3, 32, 32), "text": random tokens of different lengths}."""
     generator = torch.Generator().manual_seed(seed)
-    token_ids = torch.randint(NUM_SPECIAL, len(WORDS), (rows, TEXT_LENGTH), generator=generator)
+    token_ids = torch.randint(
+        NUM_SPECIAL, len(WORDS), (rows, TEXT_LENGTH), generator=generator
+    )
     token_ids[:, 0] = CLS
     lengths = torch.randint(3, TEXT_LENGTH + 1, (rows, 1), generator=generator)
     attention_mask = (torch.arange(TEXT_LENGTH)[None] < lengths).long()
     return {
         "video": torch.randn(rows, frames, 3, 32, 32, generator=generator).to(dtype),
-        "text": {"input_ids": token_ids * attention_mask, "attention_mask": attention_mask},
+        "text": {
+            "input_ids": token_ids * attention_mask,
+            "attention_mask": attention_mask,
+        },
     }

@@ -31,7 +31,10 @@ class Clips(TextVideoDataset):
     gallery_protocol = None
 
     def annotations(self):
-        items = [Item(f"v{i}", f"v{i}.mp4", (f"first of {i}", f"second of {i}")) for i in range(6)]
+        items = [
+            Item(f"v{i}", f"v{i}.mp4", (f"first of {i}", f"second of {i}"))
+            for i in range(6)
+        ]
         return Annotations(items, layout="six", protocol=self.gallery_protocol)
 
 
@@ -75,9 +78,13 @@ def test_a_file_is_found_under_its_usual_names(tmp_path, listed, on_disk):
     (tmp_path / on_disk).parent.mkdir(exist_ok=True)
     (tmp_path / on_disk).touch()
     (tmp_path / "folder.mp4").mkdir()
-    expected = None if "missing" in on_disk or listed == "a.txt" else str(tmp_path / on_disk)
+    expected = (
+        None if "missing" in on_disk or listed == "a.txt" else str(tmp_path / on_disk)
+    )
     assert find_file(str(tmp_path), listed) == expected
-    assert list(find_files(str(tmp_path), [listed, "folder", str(tmp_path / listed)])) == [
+    assert list(
+        find_files(str(tmp_path), [listed, "folder", str(tmp_path / listed)])
+    ) == [
         expected,
         None,
         expected,
@@ -117,9 +124,9 @@ def test_a_share_of_the_videos_keeps_its_captions(captions):
         assert list(selection.captions) == [
             f"{i}.{j}" for i in selection.ids for j in range(captions)
         ]
-        assert [selection.captions[k].split(".")[0] for k in range(len(selection.captions))] == [
-            selection.ids[i] for i in selection.owner.tolist()
-        ]
+        assert [
+            selection.captions[k].split(".")[0] for k in range(len(selection.captions))
+        ] == [selection.ids[i] for i in selection.owner.tolist()]
     assert rows[0] < rows[1] < rows[2] == rows[3]
     for wrong in (0, -0.5, 1.5):
         with pytest.raises(ConfigError, match="share above 0"):
@@ -140,7 +147,10 @@ def test_videos_without_a_caption_are_no_training_samples(caplog):
 
 def test_hash_spreads_and_depends_on_every_number():
     hashes = {
-        seeding.hash_numbers(a, b, c) for a in range(10) for b in range(10) for c in range(10)
+        seeding.hash_numbers(a, b, c)
+        for a in range(10)
+        for b in range(10)
+        for c in range(10)
     }
     assert len(hashes) == 1000 and all(0 <= value < 2**63 for value in hashes)
     assert abs(sum(value % 2 for value in hashes) - 500) < 60
@@ -148,13 +158,16 @@ def test_hash_spreads_and_depends_on_every_number():
 
 
 def test_random_crop_covers_its_share_and_reaches_every_place():
-    crops = [random_crop(60, 100, (0.5, 1.0), seeding.generator(0, i)) for i in range(500)]
+    crops = [
+        random_crop(60, 100, (0.5, 1.0), seeding.generator(0, i)) for i in range(500)
+    ]
     assert all(
         0 <= top <= 60 - high and 0 <= left <= 100 - wide and high > 0 and wide > 0
         for top, left, high, wide in crops
     )
     assert all(
-        0.48 < high * wide / 6000 <= 1 and 0.73 < wide / high < 1.36 for _, _, high, wide in crops
+        0.48 < high * wide / 6000 <= 1 and 0.73 < wide / high < 1.36
+        for _, _, high, wide in crops
     )
     assert (
         min(left for _, left, _, _ in crops) == 0
@@ -164,7 +177,9 @@ def test_random_crop_covers_its_share_and_reaches_every_place():
 
 
 def test_test_transform_is_that_of_frozen_in_time():
-    clip = torch.randint(0, 256, (2, 3, 90, 160), dtype=torch.uint8, generator=seeding.generator(1))
+    clip = torch.randint(
+        0, 256, (2, 3, 90, 160), dtype=torch.uint8, generator=seeding.generator(1)
+    )
     reference = v2.Compose(
         [
             v2.Resize(256, antialias=True),
@@ -174,32 +189,50 @@ def test_test_transform_is_that_of_frozen_in_time():
             v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    torch.testing.assert_close(build_transform(False)(clip), reference(clip), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        build_transform(False)(clip), reference(clip), rtol=0, atol=1e-5
+    )
     assert build_transform(False, 112)(clip).shape == (2, 3, 112, 112)
     channels_last = clip.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    assert torch.equal(build_transform(False)(channels_last), build_transform(False)(clip))
+    assert torch.equal(
+        build_transform(False)(channels_last), build_transform(False)(clip)
+    )
 
 
 def test_training_transform_treats_all_frames_of_a_clip_alike():
-    frame = torch.randint(0, 256, (1, 3, 40, 60), dtype=torch.uint8, generator=seeding.generator(1))
+    frame = torch.randint(
+        0, 256, (1, 3, 40, 60), dtype=torch.uint8, generator=seeding.generator(1)
+    )
     transform = build_transform(True, 32)
     sums = set()
     for i in range(20):
         out = transform(frame.expand(4, -1, -1, -1), seeding.generator(i))
-        assert out.shape == (4, 3, 32, 32) and out.dtype == torch.float32 and (out == out[:1]).all()
-        assert torch.equal(out, transform(frame.expand(4, -1, -1, -1), seeding.generator(i)))
+        assert (
+            out.shape == (4, 3, 32, 32)
+            and out.dtype == torch.float32
+            and (out == out[:1]).all()
+        )
+        assert torch.equal(
+            out, transform(frame.expand(4, -1, -1, -1), seeding.generator(i))
+        )
         sums.add(float(out.sum()))
     assert len(sums) == 20
 
 
 def test_flip_can_be_switched_off():
-    ramp = torch.arange(0, 240, 4, dtype=torch.uint8).view(1, 1, 1, 60).expand(1, 3, 60, 60)
+    ramp = (
+        torch.arange(0, 240, 4, dtype=torch.uint8)
+        .view(1, 1, 1, 60)
+        .expand(1, 3, 60, 60)
+    )
     rises = {
         hflip: {
             bool(
-                (out := build_transform(True, 16, hflip=hflip)(ramp, seeding.generator(i)))[
-                    ..., -1
-                ].mean()
+                (
+                    out := build_transform(True, 16, hflip=hflip)(
+                        ramp, seeding.generator(i)
+                    )
+                )[..., -1].mean()
                 > out[..., 0].mean()
             )
             for i in range(30)
@@ -211,9 +244,9 @@ def test_flip_can_be_switched_off():
 
 def test_normalise_is_the_formula():
     clip = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
-    expected = (clip / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor(
-        [0.5, 0.6, 0.7]
-    ).view(3, 1, 1)
+    expected = (
+        clip / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)
+    ) / torch.tensor([0.5, 0.6, 0.7]).view(3, 1, 1)
     torch.testing.assert_close(
         normalise(clip, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)), expected, rtol=0, atol=1e-6
     )
@@ -273,9 +306,14 @@ def test_draws_depend_on_seed_epoch_and_index_only(shared_folder):
     torch.manual_seed(1)
     for key, sample in reversed(list(zip(order, first))):
         same = again[key]
-        assert torch.equal(sample["video"], same["video"]) and sample["meta"] == same["meta"]
+        assert (
+            torch.equal(sample["video"], same["video"])
+            and sample["meta"] == same["meta"]
+        )
     metas = [(sample["text"], sample["meta"]["frames"]) for sample in first]
-    assert metas != [(other[key]["text"], other[key]["meta"]["frames"]) for key in order]
+    assert metas != [
+        (other[key]["text"], other[key]["meta"]["frames"]) for key in order
+    ]
     assert {sample["meta"]["caption"] for sample in first} == {0, 1}
     assert len({str(sample["meta"]["frames"]) for sample in first}) > 5
     assert all(sample["text"].endswith(sample["meta"]["id"][1:]) for sample in first)
@@ -293,11 +331,15 @@ def test_broken_in_training_gives_way_to_another_with_its_own_caption(folder):
             meta["failures"][0][0] in (str(folder / "v1.mp4"), str(folder / "v4.mp4"))
             and meta["failures"][0][1]
         )
-        assert meta["id"] not in ("v1", "v4") and sample["text"].endswith(f"of {meta['id'][1:]}")
+        assert meta["id"] not in ("v1", "v4") and sample["text"].endswith(
+            f"of {meta['id'][1:]}"
+        )
         assert meta["index"] == int(meta["id"][1:]) and meta["path"] == str(
             folder / f"{meta['id']}.mp4"
         )
-    assert len({sample["meta"]["id"] for sample in replaced}) > 2, "not always the same one"
+    assert len({sample["meta"]["id"] for sample in replaced}) > 2, (
+        "not always the same one"
+    )
     again = data[1, 3]
     assert again["meta"] == replaced[3]["meta"] and torch.equal(
         again["video"], replaced[3]["video"]
@@ -321,7 +363,9 @@ def test_broken_in_a_skipping_gallery_has_no_clip(folder):
     (folder / "v1.mp4").write_bytes(b"")
     sample = make(folder, "test", {"loading": "skip"})[1]
     assert (
-        sample["video"] is None and sample["text"] == "first of 1" and sample["meta"]["index"] == 1
+        sample["video"] is None
+        and sample["text"] == "first of 1"
+        and sample["meta"]["index"] == 1
     )
     assert [path for path, _ in sample["meta"]["failures"]] == [str(folder / "v1.mp4")]
 
@@ -339,7 +383,9 @@ def test_where_nothing_can_be_read_there_is_an_end(folder, monkeypatch):
 def test_a_file_that_goes_away_or_may_not_be_read_is_a_broken_one(folder):
     data = make(folder)
     (folder / "v1.mp4").unlink()
-    assert data[1]["meta"]["failures"] == [(str(folder / "v1.mp4"), "No such file or directory")]
+    assert data[1]["meta"]["failures"] == [
+        (str(folder / "v1.mp4"), "No such file or directory")
+    ]
 
 
 def test_missing_files_of_a_gallery_stop_at_start_or_leave_it(folder, caplog):
@@ -375,7 +421,9 @@ def test_large_training_sets_are_looked_at_when_they_are_read(folder, monkeypatc
     (folder / "v1.mp4").unlink()
     (folder / "v2.mp4").rename(folder / "v2.mkv")
     data = make(folder)
-    assert len(data) == 6 and data[1]["meta"]["failures"][0][1].startswith("no such file")
+    assert len(data) == 6 and data[1]["meta"]["failures"][0][1].startswith(
+        "no such file"
+    )
     assert data[2]["meta"]["failures"] == [] and data[2]["video"] is not None
     assert len(make(folder, check_files=True)) == 5
 
@@ -384,7 +432,9 @@ def test_protocol_counts_are_stamped_or_refused(folder, monkeypatch, caplog):
     monkeypatch.setattr(Clips, "gallery_protocol", "toy")
     monkeypatch.setitem(selection.PROTOCOLS, "toy", Protocol("toy", 6, 12))
     assert make(folder, "test", strict_protocol=True).counts["expected_videos"] == 6
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not [
+        record for record in caplog.records if record.levelno >= logging.WARNING
+    ]
     monkeypatch.setitem(selection.PROTOCOLS, "toy", Protocol("toy", 7, 13))
     assert make(folder, "test").counts["expected_videos"] == 7
     assert "Clips test, protocol toy: 6 of 7 videos, 12 of 13 captions" in caplog.text
@@ -408,7 +458,8 @@ def test_settings_say_what_is_wrong(caplog):
         and video_settings({}, "val").loading == "strict"
     )
     with pytest.raises(
-        ConfigError, match=r"a.video_params.num_frame: unknown key \(nearest: num_frames\)"
+        ConfigError,
+        match=r"a.video_params.num_frame: unknown key \(nearest: num_frames\)",
     ):
         video_settings(Config({"num_frame": 1}, "a.video_params"), "train")
     with pytest.raises(

@@ -16,11 +16,24 @@ from data_loader.annotations.protocols import PROTOCOLS
 from data_loader.datasets import DATASETS
 from data_loader.reader import BrokenVideo
 from parse_config import ConfigError, UserError
-from scripts.synthetic.miniatures import MINIATURES, sentence, sentences, write_media, write_text
-from scripts.synthetic.miniatures.retrieval import LSMDC_FILES, lsmdc_clip, paragraph, write_pickle
+from scripts.synthetic.miniatures import (
+    MINIATURES,
+    sentence,
+    sentences,
+    write_media,
+    write_text,
+)
+from scripts.synthetic.miniatures.retrieval import (
+    LSMDC_FILES,
+    lsmdc_clip,
+    paragraph,
+    write_pickle,
+)
 
 VIDEO = {"num_frames": 2, "input_res": 16, "deadline": 0}
-NAMES = [f"{m.dataset}-{m.layout}-{m.args.get('cut', '')}".strip("-") for m in MINIATURES]
+NAMES = [
+    f"{m.dataset}-{m.layout}-{m.args.get('cut', '')}".strip("-") for m in MINIATURES
+]
 LISTED = sorted(
     {*DATASETS.names()} - {"TarShards", "VideoFolder"}
 )  # those whose annotations list files
@@ -49,7 +62,9 @@ def copied(trees, tmp_path):
         mini = next(
             m
             for m in MINIATURES
-            if m.dataset == name and layout in m.layout and cut in (None, m.args.get("cut"))
+            if m.dataset == name
+            and layout in m.layout
+            and cut in (None, m.args.get("cut"))
         )
         folder, expected = trees(mini)
         return shutil.copytree(folder, tmp_path / "tree"), dict(mini.args), expected
@@ -89,7 +104,9 @@ def test_what_is_written_is_read(trees, mini, caplog):
         with caplog.at_level(logging.INFO):
             dataset = load(mini.dataset, folder, split, **mini.args)
         assert content(dataset) == videos
-        assert mini.layout in dataset.layout and f"layout: {dataset.layout}" in caplog.text
+        assert (
+            mini.layout in dataset.layout and f"layout: {dataset.layout}" in caplog.text
+        )
         assert dataset.protocol is None or dataset.protocol in PROTOCOLS
         assert (
             dataset.counts["num_videos"] == len(videos) == len(dataset)
@@ -98,9 +115,13 @@ def test_what_is_written_is_read(trees, mini, caplog):
         for index in (0, len(videos) - 1):
             sample = dataset[index]
             assert (
-                sample["video"].shape == (2, 3, 16, 16) and sample["video"].dtype == torch.float32
+                sample["video"].shape == (2, 3, 16, 16)
+                and sample["video"].dtype == torch.float32
             )
-            assert sample["text"] in videos[sample["meta"]["id"]] and not sample["meta"]["failures"]
+            assert (
+                sample["text"] in videos[sample["meta"]["id"]]
+                and not sample["meta"]["failures"]
+            )
 
 
 @pytest.mark.parametrize("mini", MINIATURES, ids=NAMES)
@@ -153,7 +174,9 @@ def test_annotations_may_lie_elsewhere(copied, tmp_path):
     shutil.move(folder / "annotation", tmp_path / "words/annotation")
     shutil.move(folder / "high-quality", tmp_path / "words/high-quality")
     assert (
-        content(load("MSRVTT", folder, "test", metadata_dir=str(tmp_path / "words"), **args))
+        content(
+            load("MSRVTT", folder, "test", metadata_dir=str(tmp_path / "words"), **args)
+        )
         == expected["test"]
     )
 
@@ -162,7 +185,8 @@ def test_annotations_may_lie_elsewhere(copied, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "written", [b"a\n-b\nc", b"a\n-b\nc\n", b"a\r\n-b\r\nc\r\n", b"\xef\xbb\xbfa\n\n -b \nc"]
+    "written",
+    [b"a\n-b\nc", b"a\n-b\nc\n", b"a\r\n-b\r\nc\r\n", b"\xef\xbb\xbfa\n\n -b \nc"],
 )
 def test_lists(tmp_path, written):
     (tmp_path / "list.txt").write_bytes(written)
@@ -175,7 +199,8 @@ class Evil:
 
 
 @pytest.mark.parametrize(
-    "spoilt", [pickle.dumps({"a": Evil()}), b"", b"<html>", pickle.dumps({"a": [1]})[:-4]]
+    "spoilt",
+    [pickle.dumps({"a": Evil()}), b"", b"<html>", pickle.dumps({"a": [1]})[:-4]],
 )
 def test_pickles_hold_plain_data_only(tmp_path, spoilt, capsys):
     (tmp_path / "index.pkl").write_bytes(spoilt)
@@ -206,7 +231,8 @@ def test_the_copy_with_semicolons(copied):
         "\r\n",
     )
     with pytest.raises(
-        UserError, match="no column 'video_id' and no 'sentence'.*'key;vid_key;video_id;sentence'"
+        UserError,
+        match="no column 'video_id' and no 'sentence'.*'key;vid_key;video_id;sentence'",
     ):
         load("MSRVTT", folder, "test", **args)
 
@@ -214,23 +240,48 @@ def test_the_copy_with_semicolons(copied):
 # Protocols
 
 PROTOCOL_OF = [
-    ("MSRVTT", "Frozen", {"cut": "jsfusion"}, {"train": "msrvtt-1k-A-train", "val": "msrvtt-1k-A"}),
+    (
+        "MSRVTT",
+        "Frozen",
+        {"cut": "jsfusion"},
+        {"train": "msrvtt-1k-A-train", "val": "msrvtt-1k-A"},
+    ),
     (
         "MSRVTT",
         "CLIP4Clip",
         {"cut": "jsfusion"},
         {"train": "msrvtt-1k-A-train", "test": "msrvtt-1k-A"},
     ),
-    ("MSRVTT", "Frozen", {"cut": "miech"}, {"train": "msrvtt-1k-B-train", "test": "msrvtt-1k-B"}),
-    ("MSRVTT", "official", {"cut": "full"}, {"val": "msrvtt-full-val", "test": "msrvtt-full"}),
+    (
+        "MSRVTT",
+        "Frozen",
+        {"cut": "miech"},
+        {"train": "msrvtt-1k-B-train", "test": "msrvtt-1k-B"},
+    ),
+    (
+        "MSRVTT",
+        "official",
+        {"cut": "full"},
+        {"val": "msrvtt-full-val", "test": "msrvtt-full"},
+    ),
     ("MSVD", "raw", {}, {"val": "msvd-all-captions-val", "test": "msvd-all-captions"}),
     ("MSVD", "json", {"protocol": "one_caption"}, {"test": "msvd-one-caption"}),
     ("MSVD", "json", {"protocol": "paragraph"}, {"test": "msvd-paragraph"}),
     ("LSMDC", "LSMDC16", {}, {"val": None, "test": "lsmdc-1000"}),
-    ("DiDeMo", "official", {}, {"val": "didemo-paragraph-val", "test": "didemo-paragraph"}),
+    (
+        "DiDeMo",
+        "official",
+        {},
+        {"val": "didemo-paragraph-val", "test": "didemo-paragraph"},
+    ),
     ("UCF101", "split 1", {}, {"val": "ucf101-split1", "test": "ucf101-split1"}),
     ("UCF101", "class", {}, {"test": None}),
-    ("HMDB51", "split 1", {}, {"train": "hmdb51-split1-train", "test": "hmdb51-split1"}),
+    (
+        "HMDB51",
+        "split 1",
+        {},
+        {"train": "hmdb51-split1-train", "test": "hmdb51-split1"},
+    ),
 ]
 
 
@@ -240,8 +291,13 @@ def test_protocols_have_names_and_counts(copied, name, layout, args, protocols, 
     for split, protocol in protocols.items():
         dataset = load(name, folder, split, **tree_args | args)
         assert dataset.protocol == protocol
-        expected = PROTOCOLS[protocol][1:] if protocol else (4, dataset.counts["num_captions"])
-        assert (dataset.counts["expected_videos"], dataset.counts["expected_captions"]) == expected
+        expected = (
+            PROTOCOLS[protocol][1:] if protocol else (4, dataset.counts["num_captions"])
+        )
+        assert (
+            dataset.counts["expected_videos"],
+            dataset.counts["expected_captions"],
+        ) == expected
         if protocol:
             assert f"protocol {protocol}: 4 of {expected[0]} videos" in caplog.text
             with pytest.raises(ConfigError, match=f"4 of {expected[0]} videos"):
@@ -249,13 +305,15 @@ def test_protocols_have_names_and_counts(copied, name, layout, args, protocols, 
 
 
 def test_published_counts():
-    assert PROTOCOLS["msrvtt-1k-A"][1:] == (1000, 1000) and PROTOCOLS["msrvtt-full"][1:] == (
+    assert PROTOCOLS["msrvtt-1k-A"][1:] == (1000, 1000) and PROTOCOLS["msrvtt-full"][
+        1:
+    ] == (
         2990,
         59_800,
     )
-    assert PROTOCOLS["msvd-all-captions"][1:] == (670, 27_763) and PROTOCOLS["didemo-paragraph"][
-        1:
-    ] == (1004, 1004)
+    assert PROTOCOLS["msvd-all-captions"][1:] == (670, 27_763) and PROTOCOLS[
+        "didemo-paragraph"
+    ][1:] == (1004, 1004)
     assert all(PROTOCOLS[name].name == name for name in PROTOCOLS)
 
 
@@ -273,8 +331,12 @@ def test_msrvtt_validates_on_test_and_says_so(copied, layout, caplog):
 
 def test_msrvtt_index_over_the_order_of_the_captions(copied):
     folder, args, _ = copied("MSRVTT", "Frozen")
-    rows = [{"image_id": "video5", "caption": f"caption {i}", "id": i} for i in range(20)]
-    rows += [{"image_id": "video6", "caption": f"other {i}", "id": 20 + i} for i in range(20)]
+    rows = [
+        {"image_id": "video5", "caption": f"caption {i}", "id": i} for i in range(20)
+    ]
+    rows += [
+        {"image_id": "video6", "caption": f"other {i}", "id": 20 + i} for i in range(20)
+    ]
     write_text(
         folder / "annotation/MSR_VTT.json",
         json.dumps({"annotations": rows[20:30] + rows[:20] + rows[30:]}),
@@ -307,14 +369,21 @@ def test_msrvtt_smaller_training_list(copied):
     folder, _, expected = copied("MSRVTT", "CLIP4Clip")
     write_text(folder / "MSRVTT_train.7k.csv", "video_id\nvideo0\n", "\r\n")
     dataset = load("MSRVTT", folder, cut="jsfusion-7k")
-    assert content(dataset) == {"video0": expected["train"]["video0"]} and dataset.protocol is None
-    assert content(load("MSRVTT", folder, "test", cut="jsfusion-7k")) == expected["test"]
+    assert (
+        content(dataset) == {"video0": expected["train"]["video0"]}
+        and dataset.protocol is None
+    )
+    assert (
+        content(load("MSRVTT", folder, "test", cut="jsfusion-7k")) == expected["test"]
+    )
 
 
 def test_msrvtt_sentence_without_its_video_in_the_json(copied):
     folder, args, _ = copied("MSRVTT", "CLIP4Clip")
     write_text(folder / "MSRVTT_train.9k.csv", "video_id\nvideo0\nvideo77\n")
-    with pytest.raises(UserError, match="no captions for 1 of 2 listed videos, 'video77' first"):
+    with pytest.raises(
+        UserError, match="no captions for 1 of 2 listed videos, 'video77' first"
+    ):
         load("MSRVTT", folder, **args)
 
 
@@ -329,9 +398,16 @@ def test_msvd_protocols(copied, layout):
     first = content(load("MSVD", folder, "test", protocol="one_caption"))
     assert first == {name: captions[:1] for name, captions in expected["test"].items()}
     joined = content(load("MSVD", folder, "test", protocol="paragraph"))
-    assert joined == {name: (" ".join(captions),) for name, captions in expected["test"].items()}
-    assert content(load("MSVD", folder, "train", protocol="one_caption")) == expected["train"]
-    with pytest.raises(ConfigError, match="known: all_captions, one_caption, paragraph"):
+    assert joined == {
+        name: (" ".join(captions),) for name, captions in expected["test"].items()
+    }
+    assert (
+        content(load("MSVD", folder, "train", protocol="one_caption"))
+        == expected["train"]
+    )
+    with pytest.raises(
+        ConfigError, match="known: all_captions, one_caption, paragraph"
+    ):
         load("MSVD", folder, protocol="all")
 
 
@@ -366,7 +442,9 @@ def test_lsmdc_rows(copied, caplog):
     }
     assert "2 videos without a caption are left out" in caplog.text
     write_text(folder / LSMDC_FILES["val"], "one\ttwo")
-    with pytest.raises(UserError, match="line 1 has 2 fields with tabs between them, 6 are needed"):
+    with pytest.raises(
+        UserError, match="line 1 has 2 fields with tabs between them, 6 are needed"
+    ):
         load("LSMDC", folder, "val")
 
 
@@ -405,7 +483,10 @@ def test_didemo_two_names_of_one_video(copied):
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mp4.mp4", ".mov.mp4", ".MOV"])
 def test_didemo_file_of_either_name(tmp_path, suffix):
     on_disk = f"1@N0_2_a{suffix}"
-    rows = [{"video": f"1@N0_2_a.{suffix}", "description": suffix} for suffix in ("mov", "mp4")]
+    rows = [
+        {"video": f"1@N0_2_a.{suffix}", "description": suffix}
+        for suffix in ("mov", "mp4")
+    ]
     write_text(tmp_path / "test_data.json", json.dumps(rows))
     write_media(tmp_path / on_disk, suffix=".mp4")
     dataset = load("DiDeMo", tmp_path, "test")
@@ -416,7 +497,9 @@ def test_didemo_file_of_either_name(tmp_path, suffix):
 
 
 def test_didemo_shows_the_first_half_minute(copied):
-    folder, _, _ = copied("DiDeMo", "official")  # its clips have 36 frames, one per second
+    folder, _, _ = copied(
+        "DiDeMo", "official"
+    )  # its clips have 36 frames, one per second
     dataset = load("DiDeMo", folder, "test", {"num_frames": 30})
     assert dataset[0]["meta"]["frames"] == list(range(30))
 
@@ -436,7 +519,9 @@ def test_webvid_captions(copied):
     )
     table = folder / "metadata/results_2M_train.csv"
     with open(table, "a", newline="") as file:
-        csv.writer(file).writerow(["1000", "x" * 400, "1", "000000_000050", "PT", "url"])
+        csv.writer(file).writerow(
+            ["1000", "x" * 400, "1", "000000_000050", "PT", "url"]
+        )
     assert load("WebVid", folder, **args).captions[-1] == "x" * 350
 
 
@@ -444,7 +529,8 @@ def test_webvid_cut_is_part_of_the_name(copied):
     folder, _, _ = copied("WebVid", "Frozen", "10M")
     assert "results_10M_train.csv" in load("WebVid", folder, cut="10M").layout
     with pytest.raises(
-        FileNotFoundError, match="results_2M_train.csv.*webvid_training_success_full_noun_verb.tsv"
+        FileNotFoundError,
+        match="results_2M_train.csv.*webvid_training_success_full_noun_verb.tsv",
     ):
         load("WebVid", folder)
 
@@ -452,9 +538,12 @@ def test_webvid_cut_is_part_of_the_name(copied):
 def test_webvid_without_its_column(copied):
     folder, args, _ = copied("WebVid", "Frozen", "2M")
     write_text(
-        folder / "metadata/results_2M_val.csv", "videoid,title,page_dir\n1,x,000001_000050\n"
+        folder / "metadata/results_2M_val.csv",
+        "videoid,title,page_dir\n1,x,000001_000050\n",
     )
-    with pytest.raises(UserError, match="has no column 'name'.*'videoid', 'title', 'page_dir'"):
+    with pytest.raises(
+        UserError, match="has no column 'name'.*'videoid', 'title', 'page_dir'"
+    ):
         load("WebVid", folder, "val", **args)
 
 
@@ -530,7 +619,9 @@ def test_actions_without_lists_have_no_training_split(copied, name):
 def test_a_folder_without_the_split(copied):
     folder, _, _ = copied("VideoFolder", "subfolders")
     shutil.rmtree(folder / "val")
-    with pytest.raises(FileNotFoundError, match="has folders train, test and none for split 'val'"):
+    with pytest.raises(
+        FileNotFoundError, match="has folders train, test and none for split 'val'"
+    ):
         load("VideoFolder", folder, "val")
 
 
@@ -538,5 +629,8 @@ def test_videos_without_captions_are_a_gallery(tmp_path):
     write_media(tmp_path / "one.mp4")
     write_text(tmp_path / "notes.txt", "not a caption of anything")
     write_text(write_media(tmp_path / "two.webm", 1).with_suffix(".txt"), sentence(1))
-    assert content(load("VideoFolder", tmp_path, "test")) == {"one": (), "two": sentences(1, 1)}
+    assert content(load("VideoFolder", tmp_path, "test")) == {
+        "one": (),
+        "two": sentences(1, 1),
+    }
     assert content(load("VideoFolder", tmp_path, "train")) == {"two": sentences(1, 1)}

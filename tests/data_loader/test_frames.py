@@ -20,7 +20,9 @@ def test_uniform_is_the_middle_of_equal_segments_as_in_frozen(num_frames):
         assert 0 <= picked[0] <= picked[-1] < length
         if length >= num_frames:
             edges = (np.linspace(0, length, num_frames + 1) + 1e-9).astype(int)
-            assert picked == [(low + high - 1) // 2 for low, high in zip(edges, edges[1:])]
+            assert picked == [
+                (low + high - 1) // 2 for low, high in zip(edges, edges[1:])
+            ]
         else:
             assert set(picked) == set(range(length))
 
@@ -33,7 +35,9 @@ def test_random_reaches_every_frame_of_its_segment_and_no_other(length, num_fram
     generator = torch.Generator().manual_seed(0)
     drawn = [pick(length, num_frames, "random", generator) for _ in range(600)]
     assert {index for picked in drawn for index in picked} == set(range(length))
-    assert all(len(picked) == num_frames and picked == sorted(picked) for picked in drawn)
+    assert all(
+        len(picked) == num_frames and picked == sorted(picked) for picked in drawn
+    )
     for i in range(num_frames):
         low, high = i * length / num_frames, (i + 1) * length / num_frames
         assert all(int(low) <= picked[i] < max(high, int(low) + 1) for picked in drawn)
@@ -57,7 +61,8 @@ def test_random_is_even_and_a_function_of_the_generator():
 
 
 @pytest.mark.parametrize(
-    ("length", "num_frames", "how"), [(0, 4, "uniform"), (5, 0, "random"), (5, 4, "middle")]
+    ("length", "num_frames", "how"),
+    [(0, 4, "uniform"), (5, 0, "random"), (5, 4, "middle")],
 )
 def test_impossible_requests_say_so(length, num_frames, how):
     with pytest.raises(ValueError, match="frames"):

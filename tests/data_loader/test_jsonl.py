@@ -35,7 +35,12 @@ def build(folder, split="train", **more):
     return DATASETS.build(
         {
             "type": "JsonlDataset",
-            "args": {"data_dir": str(folder), "split": split, "video_params": VIDEO, **more},
+            "args": {
+                "data_dir": str(folder),
+                "split": split,
+                "video_params": VIDEO,
+                **more,
+            },
         }
     )
 
@@ -47,11 +52,18 @@ def lines(rows):
 def test_contract_of_an_item(folder):
     write_text(folder / "captions.jsonl", lines(ROWS))
     sample = build(folder)[0]
-    assert set(sample) == {"video", "text", "meta"} and sample["video"].shape == (2, 3, 16, 16)
+    assert set(sample) == {"video", "text", "meta"} and sample["video"].shape == (
+        2,
+        3,
+        16,
+        16,
+    )
     assert sample["text"] in ("a dog", "the dog", "again, a dog")
 
 
-@pytest.mark.parametrize("newline, start, end", [("\n", "", ""), ("\r\n", "\ufeff", "\n\n")])
+@pytest.mark.parametrize(
+    "newline, start, end", [("\n", "", ""), ("\r\n", "\ufeff", "\n\n")]
+)
 def test_json_lines_of_all_splits(folder, newline, start, end):
     write_text(folder / "captions.jsonl", start + lines(ROWS) + end, newline)
     train, val, test = (build(folder, split) for split in ("train", "val", "test"))
@@ -61,7 +73,9 @@ def test_json_lines_of_all_splits(folder, newline, start, end):
         "again, a dog",
     ] and train.owner.tolist() == [0, 0, 0]
     assert list(val.captions) == ["NA"] and list(val.ids) == ["clips/b.mp4"]
-    assert list(test.captions) == ["a cat, \u00e9"] and list(test.ids) == ["clips/c.mp4#0.25-0.75"]
+    assert list(test.captions) == ["a cat, \u00e9"] and list(test.ids) == [
+        "clips/c.mp4#0.25-0.75"
+    ]
     assert "JSONL" in train.layout
     assert test[0]["meta"]["frames"] == pick(4, 2), "half a second at 8 frames/s"
     assert build(folder, "val")[0]["meta"]["frames"] == pick(8, 2)
@@ -77,7 +91,9 @@ def test_a_table_with_a_header(folder, name, separator):
         ["clips/a", "more", "", ""],
         ["clips/a", "late", "0.5", ""],
     ]
-    write_text(folder / name, "\ufeff" + "\n".join(separator.join(row) for row in rows), "\r\n")
+    write_text(
+        folder / name, "\ufeff" + "\n".join(separator.join(row) for row in rows), "\r\n"
+    )
     data = build(folder)
     assert list(data.ids) == ["clips/a", "clips/b.avi#0-1", "clips/a#0.5-"]
     assert [caption.replace("\r", "") for caption in data.captions] == [
@@ -87,15 +103,25 @@ def test_a_table_with_a_header(folder, name, separator):
         "late",
     ]
     assert data.paths[1] == str(folder / "clips/b.mp4")
-    assert all(data[i]["video"] is not None and not data[i]["meta"]["failures"] for i in range(3))
+    assert all(
+        data[i]["video"] is not None and not data[i]["meta"]["failures"]
+        for i in range(3)
+    )
 
 
 def test_vindlu_lists_in_a_folder_of_their_own(folder):
-    listed = [{"video": "a.mp4", "caption": ["x", "y"]}, {"image": "b.mp4", "caption": "z"}]
+    listed = [
+        {"video": "a.mp4", "caption": ["x", "y"]},
+        {"image": "b.mp4", "caption": "z"},
+    ]
     write_text(folder / "anno/my_ret_test1k.json", json.dumps(listed))
-    data = build(folder / "clips", "test", cut="my_ret_test1k", metadata_dir=str(folder / "anno"))
+    data = build(
+        folder / "clips", "test", cut="my_ret_test1k", metadata_dir=str(folder / "anno")
+    )
     assert list(data.captions) == ["x", "y", "z"] and data.owner.tolist() == [0, 0, 1]
-    data = build(folder / "clips", "test", metadata_dir=str(folder / "anno/my_ret_test1k.json"))
+    data = build(
+        folder / "clips", "test", metadata_dir=str(folder / "anno/my_ret_test1k.json")
+    )
     assert len(data) == 2
 
 
@@ -119,7 +145,9 @@ def test_own_ids_and_foreign_keys(folder):
 
 
 def test_rows_without_a_split_are_taken_with_a_warning(folder, caplog):
-    write_text(folder / "captions.jsonl", lines([{"path": "clips/a.mp4", "caption": "x"}]))
+    write_text(
+        folder / "captions.jsonl", lines([{"path": "clips/a.mp4", "caption": "x"}])
+    )
     assert len(build(folder, "test")) == 1 and "name no split" in caplog.text
     caplog.clear()
     write_text(folder / "val.jsonl", lines([{"path": "clips/a.mp4", "caption": "x"}]))
@@ -140,7 +168,11 @@ def test_rows_without_a_split_are_taken_with_a_warning(folder, caplog):
             '{"path": "a", "captoin": "x"}',
             "line 1: no caption or captions that is text; .*'captoin'",
         ),
-        ("train.jsonl", '{"path": "a", "captions": ["x", 3]}', "line 1: no caption or captions"),
+        (
+            "train.jsonl",
+            '{"path": "a", "captions": ["x", 3]}',
+            "line 1: no caption or captions",
+        ),
         ("train.jsonl", '{"caption": "x"}', "line 1: no path or video or image"),
         (
             "train.jsonl",
@@ -164,7 +196,9 @@ def test_rows_without_a_split_are_taken_with_a_warning(folder, caplog):
 )
 def test_errors_name_their_location(folder, name, content, message):
     write_text(folder / name, content)
-    with pytest.raises(UserError if name != "train.json" else ValueError, match=message):
+    with pytest.raises(
+        UserError if name != "train.json" else ValueError, match=message
+    ):
         build(folder)
 
 

@@ -26,7 +26,9 @@ COUNT = 11
 def tokenize(captions):
     ids = [[len(word) for word in caption.split()] for caption in captions]
     longest = max(map(len, ids))
-    return {"input_ids": torch.tensor([row + [0] * (longest - len(row)) for row in ids])}
+    return {
+        "input_ids": torch.tensor([row + [0] * (longest - len(row)) for row in ids])
+    }
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +55,16 @@ def folder(shared_folder, tmp_path):
 
 
 def make(folder, split="train", loading=None, tokenize=tokenize, **more):
-    process = {key: more.pop(key) for key in ("rank", "world_size", "seed") if key in more}
-    video = {"num_frames": 2, "input_res": 16, "loading": loading, "reader": "av", "deadline": 0}
+    process = {
+        key: more.pop(key) for key in ("rank", "world_size", "seed") if key in more
+    }
+    video = {
+        "num_frames": 2,
+        "input_res": 16,
+        "loading": loading,
+        "reader": "av",
+        "deadline": 0,
+    }
     args = {
         "dataset_name": "JsonlDataset",
         "data_dir": str(folder),
@@ -113,7 +123,10 @@ def test_batches_do_not_depend_on_the_number_of_workers(shared_folder):
 def test_each_epoch_has_an_order_of_its_own_that_belongs_to_the_seed(shared_folder):
     loader = make(shared_folder, tokenize=None)
     orders = [sum(ids(loader.epoch(epoch)), []) for epoch in range(3)]
-    assert all(len(set(order)) == 10 for order in orders) and len(set(map(tuple, orders))) == 3
+    assert (
+        all(len(set(order)) == 10 for order in orders)
+        and len(set(map(tuple, orders))) == 3
+    )
     assert (
         sum(ids(make(shared_folder).epoch(1)), [])
         == orders[1]
@@ -136,7 +149,9 @@ def test_an_epoch_goes_on_where_it_was_left(shared_folder, workers, monkeypatch)
     assert_same(list(loader.epoch(3, start=2)), every[2:])
     assert list(loader.epoch(3, start=len(loader))) == []
     read = []
-    monkeypatch.setattr(type(loader.dataset), "__getitem__", lambda self, key: read.append(key))
+    monkeypatch.setattr(
+        type(loader.dataset), "__getitem__", lambda self, key: read.append(key)
+    )
     if not workers:
         with pytest.raises(TypeError):
             next(loader.epoch(3, start=4))
@@ -144,7 +159,10 @@ def test_an_epoch_goes_on_where_it_was_left(shared_folder, workers, monkeypatch)
 
 
 def test_loaders_can_be_read_alternately(shared_folder):
-    one, two = make(shared_folder, num_workers=1), make(shared_folder, num_workers=1, seed=5)
+    one, two = (
+        make(shared_folder, num_workers=1),
+        make(shared_folder, num_workers=1, seed=5),
+    )
     both = list(itertools.chain.from_iterable(zip(one.epoch(0), two.epoch(0))))
     assert_same(both[0::2], list(make(shared_folder).epoch(0)))
     assert_same(both[1::2], list(make(shared_folder, seed=5).epoch(0)))
@@ -153,7 +171,9 @@ def test_loaders_can_be_read_alternately(shared_folder):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_processes_share_an_epoch(shared_folder, world_size):
     batches = [
-        ids(make(shared_folder, rank=rank, world_size=world_size, batch_size=1).epoch(2))
+        ids(
+            make(shared_folder, rank=rank, world_size=world_size, batch_size=1).epoch(2)
+        )
         for rank in range(world_size)
     ]
     flat = sum(sum(batches, []), [])
@@ -162,11 +182,15 @@ def test_processes_share_an_epoch(shared_folder, world_size):
         and len(flat) == len(set(flat)) == COUNT // world_size * world_size
     )
     evaluation = [
-        sum(ids(make(shared_folder, "test", rank=rank, world_size=world_size).epoch()), [])
+        sum(
+            ids(make(shared_folder, "test", rank=rank, world_size=world_size).epoch()),
+            [],
+        )
         for rank in range(world_size)
     ]
     assert evaluation == [
-        [f"test{i}.mp4" for i in range(rank, COUNT, world_size)] for rank in range(world_size)
+        [f"test{i}.mp4" for i in range(rank, COUNT, world_size)]
+        for rank in range(world_size)
     ]
 
 
@@ -178,7 +202,9 @@ def test_a_global_batch_is_the_same_on_any_number_of_processes(count, size, worl
         list(DistributedBatchSampler(count, size, rank, world_size, True, True, 0))
         for rank in range(world_size)
     ]
-    single_process = list(DistributedBatchSampler(count, size * world_size, 0, 1, True, True, 0))
+    single_process = list(
+        DistributedBatchSampler(count, size * world_size, 0, 1, True, True, 0)
+    )
     assert [sum(batches, []) for batches in zip(*per_process)] == single_process
 
 
@@ -189,7 +215,8 @@ def test_more_processes_than_videos_in_an_evaluation(shared_folder):
 
 def test_too_few_videos_for_a_batch(shared_folder):
     with pytest.raises(
-        ConfigError, match="batch_size: .* has 11 videos, fewer than one batch of 4 x 3; lower it"
+        ConfigError,
+        match="batch_size: .* has 11 videos, fewer than one batch of 4 x 3; lower it",
     ):
         make(shared_folder, batch_size=3, world_size=4)
     with pytest.raises(ConfigError, match="batch_size 0"):
@@ -197,11 +224,17 @@ def test_too_few_videos_for_a_batch(shared_folder):
 
 
 def test_names_are_checked(shared_folder):
-    with pytest.raises(ConfigError, match="data_loader.args.dataset_name: 'Jsonl' is no data set"):
+    with pytest.raises(
+        ConfigError, match="data_loader.args.dataset_name: 'Jsonl' is no data set"
+    ):
         make(shared_folder, dataset_name="Jsonl")
-    with pytest.raises(ConfigError, match=r"bach_size: unknown key \(nearest: batch_size\)"):
+    with pytest.raises(
+        ConfigError, match=r"bach_size: unknown key \(nearest: batch_size\)"
+    ):
         make(shared_folder, bach_size=3)
-    with pytest.raises(ConfigError, match="data set JsonlDataset: args.other: unknown key"):
+    with pytest.raises(
+        ConfigError, match="data set JsonlDataset: args.other: unknown key"
+    ):
         make(shared_folder, dataset_params={"other": 3})
     args = Config(
         {
@@ -214,7 +247,9 @@ def test_names_are_checked(shared_folder):
         },
         "data_loader.0",
     )
-    with pytest.raises(ConfigError, match="data_loader.0.args.video_params.num_frame: unknown key"):
+    with pytest.raises(
+        ConfigError, match="data_loader.0.args.video_params.num_frame: unknown key"
+    ):
         LOADERS.build(args)
 
 
@@ -233,7 +268,9 @@ def test_skip_replaces_in_training_and_leaves_out_in_an_evaluation(folder, worke
     train = list(make(folder, num_workers=workers).epoch(0))
     assert_same(train, list(make(folder, num_workers=2 - workers).epoch(0)))
     metas = [meta for batch in train for meta in batch["meta"]]
-    assert len(metas) == 10 and not {"train2.mp4", "train7.mp4"} & {meta["id"] for meta in metas}
+    assert len(metas) == 10 and not {"train2.mp4", "train7.mp4"} & {
+        meta["id"] for meta in metas
+    }
     assert {Path(path).name for meta in metas for path, _ in meta["failures"]} <= {
         "train2.mp4",
         "train7.mp4",
@@ -243,8 +280,12 @@ def test_skip_replaces_in_training_and_leaves_out_in_an_evaluation(folder, worke
         "test4.mp4",
         "test5.mp4",
     ]
-    assert sum(ids(batches), []) == [f"test{i}.mp4" for i in range(COUNT) if i not in (4, 5)]
-    assert batches[2]["video"].shape == (0, 2, 3, 16, 16) or len(batches[2]["video"]) == 1
+    assert sum(ids(batches), []) == [
+        f"test{i}.mp4" for i in range(COUNT) if i not in (4, 5)
+    ]
+    assert (
+        batches[2]["video"].shape == (0, 2, 3, 16, 16) or len(batches[2]["video"]) == 1
+    )
     assert all(
         len(batch["video"]) == len(batch["meta"]) == len(batch["text"]["input_ids"])
         for batch in batches
@@ -252,8 +293,13 @@ def test_skip_replaces_in_training_and_leaves_out_in_an_evaluation(folder, worke
 
 
 def test_a_batch_of_which_nothing_can_be_read_is_empty():
-    batch = Collate(tokenize, (2, 3, 16, 16))([{"video": None, "text": "a", "meta": {"index": 3}}])
-    assert batch["video"].shape == (0, 2, 3, 16, 16) and batch["text"]["input_ids"].shape[0] == 0
+    batch = Collate(tokenize, (2, 3, 16, 16))(
+        [{"video": None, "text": "a", "meta": {"index": 3}}]
+    )
+    assert (
+        batch["video"].shape == (0, 2, 3, 16, 16)
+        and batch["text"]["input_ids"].shape[0] == 0
+    )
     assert batch["meta"] == [] and batch["unreadable"] == [{"index": 3}]
 
 
@@ -262,17 +308,21 @@ def test_windows_of_a_gallery(folder):
     loader = make(folder, "test", "skip", rank=1, world_size=2, num_workers=1)
     views = list(loader.windows(2))
     assert [view["meta"]["index"] for view in views] == [1, 3, 5, 7, 9]
-    assert torch.equal(views[0]["video"], loader.dataset.windows(1, 2)) and views[0]["video"].shape[
-        :2
-    ] == (2, 2)
-    assert views[1]["video"] is None and views[1]["meta"]["failures"][0][0].endswith("test3.mp4")
+    assert torch.equal(views[0]["video"], loader.dataset.windows(1, 2)) and views[0][
+        "video"
+    ].shape[:2] == (2, 2)
+    assert views[1]["video"] is None and views[1]["meta"]["failures"][0][0].endswith(
+        "test3.mp4"
+    )
 
 
 def test_a_killed_worker_is_named_as_such(shared_folder):
     def die(captions):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(UserError, match="a data worker died .*num_workers or batch_size"):
+    with pytest.raises(
+        UserError, match="a data worker died .*num_workers or batch_size"
+    ):
         list(make(shared_folder, tokenize=die, num_workers=1).epoch())
 
 
@@ -321,7 +371,9 @@ def test_workers_end_with_their_program(shared_folder):
 
 @pytest.mark.parametrize("name", LOADERS.names())
 def test_every_loader_keeps_the_contract(name, tmp_path):
-    assert name in CASES, f"a loader named {name} needs an entry in tests/helpers/loader_cases.py"
+    assert name in CASES, (
+        f"a loader named {name} needs an entry in tests/helpers/loader_cases.py"
+    )
     args = CASES[name](tmp_path)
 
     def build(rank=0, world_size=1, workers=0, split="train"):
@@ -336,9 +388,9 @@ def test_every_loader_keeps_the_contract(name, tmp_path):
     loader = build()
     epochs = [list(loader.epoch(epoch)) for epoch in range(2)]
     assert len(epochs[0]) == len(epochs[1]) == len(loader) > 1
-    assert ids(epochs[0]) != ids(epochs[1]) and len(set(sum(ids(epochs[0]), []))) == len(
-        sum(ids(epochs[0]), [])
-    )
+    assert ids(epochs[0]) != ids(epochs[1]) and len(
+        set(sum(ids(epochs[0]), []))
+    ) == len(sum(ids(epochs[0]), []))
     for batch in epochs[0]:
         assert batch["video"].dtype == torch.float32 and batch["video"].ndim == 5
         assert (
@@ -347,9 +399,13 @@ def test_every_loader_keeps_the_contract(name, tmp_path):
             == len(batch["text"]["input_ids"])
             == loader.batch_size
         )
-        assert all({"id", "path", "frames", "failures"} <= set(meta) for meta in batch["meta"])
+        assert all(
+            {"id", "path", "frames", "failures"} <= set(meta) for meta in batch["meta"]
+        )
     assert_same(list(build().epoch(1)), epochs[1])
     assert_same(list(build(workers=2).epoch(1)), epochs[1])
     assert_same(list(build().epoch(1, start=1)), epochs[1][1:])
     both = [ids(build(rank, 2).epoch(0)) for rank in range(2)]
-    assert len(both[0]) == len(both[1]) and not set(sum(both[0], [])) & set(sum(both[1], []))
+    assert len(both[0]) == len(both[1]) and not set(sum(both[0], [])) & set(
+        sum(both[1], [])
+    )

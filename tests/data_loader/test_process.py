@@ -16,7 +16,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data_loader.decode import process, worker
-from data_loader.reader import READERS, BrokenVideo, count_frames, read_clip, read_frames
+from data_loader.reader import (
+    READERS,
+    BrokenVideo,
+    count_frames,
+    read_clip,
+    read_frames,
+)
 from scripts.synthetic import clips
 from tests.data_loader.test_reader import NAMES
 
@@ -57,21 +63,35 @@ def test_a_decoder_that_never_returns_costs_the_deadline(paths, name):
     with pytest.raises(
         BrokenVideo, match=f"{name}.mp4: the decoder did not return within 0.3 s"
     ) as caught:
-        read_clip(paths / f"{name}.mp4", lambda length: [0], "test-faulty", deadline=0.3)
-    assert 0.3 <= time.monotonic() - began < 3 and caught.value.path == str(paths / f"{name}.mp4")
-    frames_TCHW, _ = read_clip(paths / "h264.mp4", lambda length: [7], "test-faulty", deadline=20)
+        read_clip(
+            paths / f"{name}.mp4", lambda length: [0], "test-faulty", deadline=0.3
+        )
+    assert 0.3 <= time.monotonic() - began < 3 and caught.value.path == str(
+        paths / f"{name}.mp4"
+    )
+    frames_TCHW, _ = read_clip(
+        paths / "h264.mp4", lambda length: [7], "test-faulty", deadline=20
+    )
     assert clips.read_number(frames_TCHW[0].permute(1, 2, 0).numpy()) == 7
 
 
 def test_a_decoder_that_crashes(paths):
-    with pytest.raises(BrokenVideo, match=r"crash.mp4: the decoder crashed \(SIGSEGV\)"):
+    with pytest.raises(
+        BrokenVideo, match=r"crash.mp4: the decoder crashed \(SIGSEGV\)"
+    ):
         read_frames(paths / "crash.mp4", [0], "test-faulty")
-    assert read_frames(paths / "h264.mp4", [0, 1], "test-faulty").shape == (2, 3, 64, 96)
+    assert read_frames(paths / "h264.mp4", [0, 1], "test-faulty").shape == (
+        2,
+        3,
+        64,
+        96,
+    )
 
 
 def test_mistakes_are_not_taken_for_broken_files(paths):
     with pytest.raises(
-        RuntimeError, match=r"(?s)test-faulty.*fail.mp4.*ZeroDivisionError: a mistake in the reader"
+        RuntimeError,
+        match=r"(?s)test-faulty.*fail.mp4.*ZeroDivisionError: a mistake in the reader",
     ):
         read_frames(paths / "fail.mp4", [0], "test-faulty")
 
@@ -119,7 +139,9 @@ def test_threads_take_turns(paths):
 
     def work(index):
         frames_TCHW = read_frames(paths / "h264.mp4", [index] * 3)
-        results.append((index, clips.read_number(frames_TCHW[2].permute(1, 2, 0).numpy())))
+        results.append(
+            (index, clips.read_number(frames_TCHW[2].permute(1, 2, 0).numpy()))
+        )
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(12)]
     for thread in threads:
@@ -145,7 +167,10 @@ class Clips(Dataset):
     def __getitem__(self, index):
         try:
             frames_TCHW, _ = read_clip(
-                self.paths[index], lambda length: [index], "test-faulty", deadline=self.deadline
+                self.paths[index],
+                lambda length: [index],
+                "test-faulty",
+                deadline=self.deadline,
             )
             return frames_TCHW.sum().item()
         except BrokenVideo as error:
@@ -158,7 +183,9 @@ def test_loading_goes_on_on_two_workers(paths, workers):
         paths / "h264.mp4", [0]
     )  # the parent has a child of its own that workers must not touch
     began = time.monotonic()
-    loader = DataLoader(Clips(paths, 0.5), batch_size=1, num_workers=workers, collate_fn=list)
+    loader = DataLoader(
+        Clips(paths, 0.5), batch_size=1, num_workers=workers, collate_fn=list
+    )
     items = [item for epoch in range(2) for batch in loader for item in batch]
     assert time.monotonic() - began < 25
     assert "did not return" in items[2]
@@ -188,7 +215,9 @@ def test_a_hung_child_ends_itself_when_nobody_is_left_to_end_it(paths, monkeypat
     monkeypatch.setattr(worker, "GRACE", 0.2)
 
     def work(answer):
-        request = partial(read_clip, paths / "hang.mp4", list, "test-faulty", deadline=0.5)
+        request = partial(
+            read_clip, paths / "hang.mp4", list, "test-faulty", deadline=0.5
+        )
         threading.Thread(target=request).start()
         children = []
         while not children:
@@ -242,7 +271,9 @@ def test_reading_leaks_nothing(tmp_path, reader):
     for number in range(300):
         try:
             read_clip(
-                files[number % len(files)], lambda length: [0, length // 2, length - 1], reader
+                files[number % len(files)],
+                lambda length: [0, length // 2, length - 1],
+                reader,
             )
             read_frames(files[number % len(files)], [0, 1], reader)  # stops half way
         except BrokenVideo:

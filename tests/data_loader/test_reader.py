@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from data_loader.reader import READERS, BrokenVideo, count_frames, read_clip, read_frames
+from data_loader.reader import (
+    READERS,
+    BrokenVideo,
+    count_frames,
+    read_clip,
+    read_frames,
+)
 from data_loader.readers import av_reader, decord_reader, source
 from data_loader.readers.h264 import open_with_plan
 from parse_config import ConfigError
@@ -27,7 +33,14 @@ DAMAGED = {
 JUMPS = {
     name
     for name in clips.H264
-    if name not in {"h264.ts", "h264.avi", "h264.h264", "h264-interlaced.mp4", "h264-edit-list.mp4"}
+    if name
+    not in {
+        "h264.ts",
+        "h264.avi",
+        "h264.h264",
+        "h264-interlaced.mp4",
+        "h264-edit-list.mp4",
+    }
 }
 
 
@@ -69,21 +82,31 @@ def test_frames_are_those_of_a_sequential_decode(folder, name):
     assert count_frames(path) == length
     ahead = 7 if name == "h264-edit-list.mp4" else 0
     upright = [np.rot90(picture, -TURNS.get(name, 0)) for picture in expected]
-    assert [clips.read_number(picture) for picture in upright] == list(range(ahead, length + ahead))
+    assert [clips.read_number(picture) for picture in upright] == list(
+        range(ahead, length + ahead)
+    )
     assert length + ahead == 40 or f"-{length}." in name
     mixed = [length - 1, 0, length // 2, length // 3, length // 2]
     for reader in NAMES:
         for indices in (
             mixed,
-            *([i] for i in {0, 1, length // 4, length * 2 // 3, length - 1} if i < length),
+            *(
+                [i]
+                for i in {0, 1, length // 4, length * 2 // 3, length - 1}
+                if i < length
+            ),
         ):
             frames_TCHW = read_frames(path, indices, reader)
             assert frames_TCHW.dtype == torch.uint8
             for index, picture in zip(indices, pictures(frames_TCHW)):
-                np.testing.assert_array_equal(picture, expected[index], err_msg=f"{reader} {index}")
+                np.testing.assert_array_equal(
+                    picture, expected[index], err_msg=f"{reader} {index}"
+                )
         frames_TCHW, indices = read_clip(path, lambda count: list(range(count)), reader)
         assert indices == list(range(length))
-        assert all(np.array_equal(*pair) for pair in zip(pictures(frames_TCHW), expected))
+        assert all(
+            np.array_equal(*pair) for pair in zip(pictures(frames_TCHW), expected)
+        )
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -114,7 +137,10 @@ def test_jumps_happen_where_they_are_proven_and_only_there(folder):
         with open_with_plan(str(folder / name)) as (_, plan):
             if decord_reader.can_seek(plan):
                 seekable.add(name)
-    assert seekable < JUMPS and not seekable & {"h264-open-gop.mp4", "h264-short-gops.mp4"}
+    assert seekable < JUMPS and not seekable & {
+        "h264-open-gop.mp4",
+        "h264-short-gops.mp4",
+    }
 
 
 class Counting:
@@ -151,11 +177,18 @@ def test_damage_that_only_the_decoder_sees(folder, tmp_path):
     data[packet.pos + 6 : packet.pos + packet.size] = b"\xff" * (packet.size - 6)
     path = tmp_path / "nonsense.mp4"
     path.write_bytes(data)
-    with open_with_plan(str(path)) as (clip, plan), pytest.raises(av_reader.NotAsPlanned):
+    with (
+        open_with_plan(str(path)) as (clip, plan),
+        pytest.raises(av_reader.NotAsPlanned),
+    ):
         av_reader.decode_positions(clip, plan, {20})
     length = count_frames(path)
     whole = [drawn(picture) for picture in pictures(read_frames(path, range(length)))]
-    assert length < 40 and whole[:12] == list(range(12)) and whole[-16:] == list(range(24, 40))
+    assert (
+        length < 40
+        and whole[:12] == list(range(12))
+        and whole[-16:] == list(range(24, 40))
+    )
     assert drawn(pictures(read_frames(path, [5]))[0]) == 5
 
 
@@ -176,12 +209,22 @@ def test_what_lies_far_behind_the_end_is_not_read(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["h264.mp4", "h264-vfr.mp4", "mpeg4.avi", "h264.ts", "gif.gif", "h264-edit-list.mp4"]
+    "name",
+    [
+        "h264.mp4",
+        "h264-vfr.mp4",
+        "mpeg4.avi",
+        "h264.ts",
+        "gif.gif",
+        "h264-edit-list.mp4",
+    ],
 )
 @pytest.mark.parametrize("reader", NAMES)
 def test_cut_by_seconds(folder, name, reader):
     with av.open(str(folder / name)) as container:
-        times = [frame.time for frame in container.decode(container.streams.best("video"))]
+        times = [
+            frame.time for frame in container.decode(container.streams.best("video"))
+        ]
     times = (
         [i / 25 for i in range(len(times))]
         if None in times
@@ -189,11 +232,17 @@ def test_cut_by_seconds(folder, name, reader):
     )
     whole = [clips.read_number(picture) for picture in truth(folder / name)]
     for start, end in ((0.4, 0.8), (None, 0.2), (1.2, None), (0.0, 0.04)):
-        inside = [n for n, t in zip(whole, times) if (start or 0) - 1e-6 <= t < (end or 99) - 1e-6]
+        inside = [
+            n
+            for n, t in zip(whole, times)
+            if (start or 0) - 1e-6 <= t < (end or 99) - 1e-6
+        ]
         frames_TCHW, indices = read_clip(
             folder / name, lambda count: range(count), reader, start, end
         )
-        assert [clips.read_number(picture) for picture in pictures(frames_TCHW)] == inside
+        assert [
+            clips.read_number(picture) for picture in pictures(frames_TCHW)
+        ] == inside
         assert indices == list(range(len(inside)))
     frames_TCHW, indices = read_clip(
         folder / name, lambda count: [count - 1], reader, 0.41, 0.415
@@ -267,7 +316,9 @@ def test_pictures_that_change_size_come_in_the_size_of_the_first(tmp_path):
     length = count_frames(tmp_path / "ab.ts")
     frames_TCHW = read_frames(tmp_path / "ab.ts", range(length))
     assert length > 10 and frames_TCHW.shape == (length, 3, 64, 96)
-    assert [clips.read_number(picture) for picture in pictures(frames_TCHW)][:9] == list(range(9))
+    assert [clips.read_number(picture) for picture in pictures(frames_TCHW)][
+        :9
+    ] == list(range(9))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ""])
@@ -281,7 +332,9 @@ def test_images_are_clips_of_one_frame(tmp_path, suffix):
         **({"quality": 95} if suffix in (".jpg", "") else {}),
     )
     for reader in NAMES:
-        frames_TCHW, indices = read_clip(path, lambda length: [0] * (length + 3), reader)
+        frames_TCHW, indices = read_clip(
+            path, lambda length: [0] * (length + 3), reader
+        )
         assert (
             frames_TCHW.shape == (4, 3, 64, 96)
             and indices == [0, 0, 0, 0]
@@ -330,7 +383,12 @@ def test_names_that_ffmpeg_would_take_for_something_else(tmp_path):
 
 def test_without_decord(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
-    assert read_frames(folder / "h264.mp4", [3], "auto", deadline=None).shape == (1, 3, 64, 96)
+    assert read_frames(folder / "h264.mp4", [3], "auto", deadline=None).shape == (
+        1,
+        3,
+        64,
+        96,
+    )
     with pytest.raises(ConfigError, match="decord is not installed"):
         read_frames(folder / "h264.mp4", [3], "decord", deadline=None)
 
@@ -340,9 +398,15 @@ def test_the_readers_are_known():
 
 
 def test_the_matrix_script_finds_no_wrong_frame(folder, capsys):
-    files = [str(folder / name) for name in ("h264-open-gop.mp4", "mpeg4.avi", "page.mp4")]
+    files = [
+        str(folder / name) for name in ("h264-open-gop.mp4", "mpeg4.avi", "page.mp4")
+    ]
     assert frame_matrix.main(files) == 0
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert "jumps" in rows["h264-open-gop.mp4"] and "from the start" in rows["mpeg4.avi"]
+    assert (
+        "jumps" in rows["h264-open-gop.mp4"] and "from the start" in rows["mpeg4.avi"]
+    )
     assert "web page" in rows["page.mp4"]
-    assert all("ok" in rows[name].split() for name in ("h264-open-gop.mp4", "mpeg4.avi"))
+    assert all(
+        "ok" in rows[name].split() for name in ("h264-open-gop.mp4", "mpeg4.avi")
+    )

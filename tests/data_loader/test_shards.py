@@ -33,7 +33,9 @@ def members(number, suffix="mp4", **more):
 def folder(tmp_path_factory):
     """13 videos in 4 shards of 5, 5, 2 and 1, under train/."""
     top = tmp_path_factory.mktemp("shards") / "odd [a] {b,c} ::"
-    for shard_number, numbers in enumerate((range(5), range(5, 10), range(10, 12), range(12, 13))):
+    for shard_number, numbers in enumerate(
+        (range(5), range(5, 10), range(10, 12), range(12, 13))
+    ):
         write_tar(
             top / f"train/{shard_number:05d}.tar",
             [member for number in numbers for member in members(number)],
@@ -72,7 +74,9 @@ def test_the_samples_are_webdatasets(tmp_path):
     """The library's own writer and reader: the same keys, captions and bytes in the same order."""
     import webdataset
 
-    with webdataset.ShardWriter(str(tmp_path / "%05d.tar"), maxcount=3, verbose=0) as writer:
+    with webdataset.ShardWriter(
+        str(tmp_path / "%05d.tar"), maxcount=3, verbose=0
+    ) as writer:
         for number in range(7):
             writer.write(
                 {
@@ -83,7 +87,9 @@ def test_the_samples_are_webdatasets(tmp_path):
                 }
             )
     dataset = load(tmp_path)
-    stream = list(webdataset.WebDataset(str(tmp_path / "{00000..00002}.tar"), shardshuffle=False))
+    stream = list(
+        webdataset.WebDataset(str(tmp_path / "{00000..00002}.tar"), shardshuffle=False)
+    )
     assert [sample["__key__"] for sample in stream] == [
         name.partition("/")[2] for name in dataset.ids
     ]
@@ -101,7 +107,9 @@ def test_each_sample_at_most_once_and_equal_steps(folder, world_size):
     for epoch in (0, 1):
         batches = [ids(process.epoch(epoch)) for process in loaders]
         assert (
-            {len(process) for process in batches} == {len(loaders[0])} == {13 // (2 * world_size)}
+            {len(process) for process in batches}
+            == {len(loaders[0])}
+            == {13 // (2 * world_size)}
         )
         names = [name for process in batches for batch in process for name in batch]
         assert len(set(names)) == len(names) == 13 // (2 * world_size) * 2 * world_size
@@ -121,7 +129,8 @@ def test_any_number_of_workers_gives_the_same(folder, workers):
         loader(folder).epoch(2), loader(folder, workers=workers).epoch(2), strict=True
     ):
         assert (
-            torch.equal(single["video"], parallel["video"]) and single["text"] == parallel["text"]
+            torch.equal(single["video"], parallel["video"])
+            and single["text"] == parallel["text"]
         )
 
 
@@ -130,7 +139,10 @@ def test_an_epoch_goes_on_in_its_middle(folder):
     resumed = list(loader(folder).epoch(3, start=4))
     assert len(batches) == 6 and len(resumed) == 2
     for batch, again in zip(batches[4:], resumed):
-        assert torch.equal(batch["video"], again["video"]) and batch["meta"] == again["meta"]
+        assert (
+            torch.equal(batch["video"], again["video"])
+            and batch["meta"] == again["meta"]
+        )
 
 
 def test_too_few_are_an_error_at_start(folder, tmp_path):
@@ -161,7 +173,9 @@ def test_pictures_in_an_evaluation(tmp_path):
         4,
     ]
     assert list(dataset.captions) == [sentence(number) for number in range(5)]
-    assert dataset[4]["video"].shape == (2, 3, 16, 16) and dataset.windows(0, 1).shape == (
+    assert dataset[4]["video"].shape == (2, 3, 16, 16) and dataset.windows(
+        0, 1
+    ).shape == (
         1,
         2,
         3,
@@ -181,7 +195,8 @@ def test_captions_of_the_json(tmp_path):
         "{broken",
     ]
     samples = [
-        [(f"{i}.mp4", clip), (f"{i}.json", content.encode())] for i, content in enumerate(metadata)
+        [(f"{i}.mp4", clip), (f"{i}.json", content.encode())]
+        for i, content in enumerate(metadata)
     ]
     write_tar(
         tmp_path / "00000.tar",
@@ -193,7 +208,10 @@ def test_captions_of_the_json(tmp_path):
         "two",
         "\ufffd from the text",
     ] and dataset.owner.tolist() == [0, 0, 1]
-    assert "1 faulty members left out, the first" in dataset.layout and "3.json" in dataset.layout
+    assert (
+        "1 faulty members left out, the first" in dataset.layout
+        and "3.json" in dataset.layout
+    )
     assert len(load(tmp_path, "val", {"loading": "skip"})) == 5
 
 
@@ -207,8 +225,12 @@ FAULTS = {
     "cut short": cut_short,
     "no tar": lambda path: write_text(path, "<html>" * 200),
     "empty": lambda path: path.write_bytes(b""),
-    "no media": lambda path: write_tar(path, [("000099.json", b"{}"), ("000099.txt", b"lost")]),
-    "a name twice": lambda path: write_tar(path, members(20) + [("000020.mp4", b"again")]),
+    "no media": lambda path: write_tar(
+        path, [("000099.json", b"{}"), ("000099.txt", b"lost")]
+    ),
+    "a name twice": lambda path: write_tar(
+        path, members(20) + [("000020.mp4", b"again")]
+    ),
 }
 
 
@@ -217,13 +239,17 @@ def test_faulty_shards_are_counted(tmp_path, fault, caplog):
     write_tar(tmp_path / "00000.tar", members(0) + members(1))
     FAULTS[fault](
         write_tar(
-            tmp_path / "00001.tar", members(2) + [("000003.mp4", encode_media(".mp4", 3, 8, 8))]
+            tmp_path / "00001.tar",
+            members(2) + [("000003.mp4", encode_media(".mp4", 3, 8, 8))],
         )
     )
     with caplog.at_level(logging.INFO):
         dataset = load(tmp_path)
     assert len(dataset) == {"cut short": 3, "a name twice": 3}.get(fault, 2)
-    assert "1 faulty members left out, the first: " in caplog.text and "00001.tar" in caplog.text
+    assert (
+        "1 faulty members left out, the first: " in caplog.text
+        and "00001.tar" in caplog.text
+    )
     assert all(dataset[index]["video"] is not None for index in range(len(dataset)))
     with pytest.raises(UserError, match="00001.tar.*1 faults"):
         load(tmp_path, "val")
@@ -237,7 +263,9 @@ def test_a_member_that_does_not_decode(tmp_path):
     dataset = load(tmp_path)
     sample = dataset[1]
     ((path, reason),) = sample["meta"]["failures"]
-    assert path.endswith("]/000001.mp4") and "00000.tar[" in path and "/tmp" not in reason
+    assert (
+        path.endswith("]/000001.mp4") and "00000.tar[" in path and "/tmp" not in reason
+    )
     assert sample["text"] == sentence(0) and sample["meta"]["id"] == "00000/000000"
     with pytest.raises(BrokenVideo, match="000001.mp4"):
         load(tmp_path, "val")[1]
@@ -255,7 +283,9 @@ def test_readers_and_deadline(folder, reader):
 def test_shards_by_pattern(folder):
     assert len(load(folder, shards="train/{00000..00001}.tar")) == 10
     assert len(load(folder, shards="train/0000[23].tar")) == 3
-    with pytest.raises(FileNotFoundError, match="00004.tar: no such tar shard.*misses 3 of 6"):
+    with pytest.raises(
+        FileNotFoundError, match="00004.tar: no such tar shard.*misses 3 of 6"
+    ):
         load(folder, shards="train/{00001..00006}.tar")
 
 

@@ -42,7 +42,11 @@ def content(table):
 @given(st.lists(st.text()))
 def test_strings_are_the_list_they_were_made_of(values):
     packed = PackedStrings.from_strings(iter(values))
-    assert list(packed) == values and packed[1:] == values[1:] and packed[::-2] == values[::-2]
+    assert (
+        list(packed) == values
+        and packed[1:] == values[1:]
+        and packed[::-2] == values[::-2]
+    )
     assert len(packed) == len(values) and (not values or packed[-1] == values[-1])
     with pytest.raises(IndexError):
         packed[len(values)]
@@ -51,7 +55,12 @@ def test_strings_are_the_list_they_were_made_of(values):
 def test_lazy_makes_what_is_asked_for():
     calls = []
     lazy = LazyStrings(5, lambda i: calls.append(i) or str(i))
-    assert lazy[-1] == "4" and lazy[1:3] == ["1", "2"] and calls == [4, 1, 2] and len(lazy) == 5
+    assert (
+        lazy[-1] == "4"
+        and lazy[1:3] == ["1", "2"]
+        and calls == [4, 1, 2]
+        and len(lazy) == 5
+    )
     with pytest.raises(IndexError):
         lazy[5]
 
@@ -62,7 +71,9 @@ def test_memory_and_disk_hold_the_items_whatever_the_chunks(tmp_path, size):
     Table.write(tmp_path, to_chunks(ITEMS, size), lambda: {"layout": "x"})
     there = Table.open(tmp_path)
     assert content(here) == content(there) == ITEMS
-    assert here.notes == there.notes == {"layout": "x"} and here.caption_counts().tolist() == [
+    assert here.notes == there.notes == {
+        "layout": "x"
+    } and here.caption_counts().tolist() == [
         3,
         0,
         1,
@@ -83,7 +94,9 @@ def test_one_caption_each_needs_no_counts():
 
 
 def test_lone_surrogates_stay_in_names_and_leave_captions():
-    table = Table.from_columns(id=["\udc80"], path=["\udc80.mp4"], caption=["a \ud83d b"])
+    table = Table.from_columns(
+        id=["\udc80"], path=["\udc80.mp4"], caption=["a \ud83d b"]
+    )
     assert table.path[0] == "\udc80.mp4" and table.caption[0] == "a ? b"
 
 
@@ -96,7 +109,8 @@ def test_an_empty_table_is_a_table(tmp_path):
 
 def test_a_mapped_table_travels_as_its_folder(tmp_path):
     Table.write(
-        tmp_path, [{"id": ["x"] * 5000, "path": ["y"] * 5000, "caption": ["z" * 100] * 5000}]
+        tmp_path,
+        [{"id": ["x"] * 5000, "path": ["y"] * 5000, "caption": ["z" * 100] * 5000}],
     )
     assert len(pickle.dumps(Table.open(tmp_path))) < 1000
 
@@ -111,7 +125,12 @@ def keep(root, source, log, settings=("v1",), pause=0.0):
         )
 
     return cached_table(
-        Path(root), "Set", [Path(source)], list(settings), parse, lambda: {"protocol": None}
+        Path(root),
+        "Set",
+        [Path(source)],
+        list(settings),
+        parse,
+        lambda: {"protocol": None},
     )
 
 
@@ -123,7 +142,9 @@ def test_kept_until_source_or_settings_change(tmp_path):
     root, source, log = tmp_path / "cache", tmp_path / "list.txt", tmp_path / "log"
     source.write_text("a b")
     assert (
-        list(keep(root, source, log).id) == list(keep(root, source, log).id) == ["a", "b"]
+        list(keep(root, source, log).id)
+        == list(keep(root, source, log).id)
+        == ["a", "b"]
         and parsed(log) == 1
     )
     old = keep(root, source, log)
@@ -143,7 +164,9 @@ def test_many_processes_make_it_once(tmp_path):
     source.write_text("a b")
     context = multiprocessing.get_context("fork")
     asking = [
-        context.Process(target=keep, args=(tmp_path / "cache", source, log), kwargs={"pause": 0.3})
+        context.Process(
+            target=keep, args=(tmp_path / "cache", source, log), kwargs={"pause": 0.3}
+        )
         for _ in range(4)
     ]
     [process.start() for process in asking]
@@ -175,7 +198,9 @@ def test_a_cache_that_cannot_be_written_says_where_else(tmp_path):
 def test_where_it_is_kept(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     monkeypatch.delenv("MILES_CACHE", raising=False)
-    assert cache_folder() == Path("/x/miles") and cache_folder("/given") == Path("/given")
+    assert cache_folder() == Path("/x/miles") and cache_folder("/given") == Path(
+        "/given"
+    )
     monkeypatch.setenv("MILES_CACHE", "/y")
     assert cache_folder() == Path("/y")
 
@@ -202,7 +227,9 @@ def test_large_annotations_are_kept_with_what_was_found_in_them(tmp_path, monkey
     log = []
 
     def load():
-        return load_table(listed(file, log), "Listed", ".", "test", None, str(tmp_path / "cache"))
+        return load_table(
+            listed(file, log), "Listed", ".", "test", None, str(tmp_path / "cache")
+        )
 
     assert load().folder is None, "small ones stay in memory"
     monkeypatch.setattr(table_cache, "SMALL", 2)

@@ -30,7 +30,11 @@ NAMES = (
 )
 REMEDY = "bash scripts/install_chromium.sh, or set CHROMIUM to where it is"
 TIMEOUT_MS = 60_000  # for anything in the page; machines of tests are slow
-FLAGS = ("--disable-background-networking", "--force-color-profile=srgb", "--hide-scrollbars")
+FLAGS = (
+    "--disable-background-networking",
+    "--force-color-profile=srgb",
+    "--hide-scrollbars",
+)
 
 
 def chromium() -> str | None:
@@ -52,7 +56,9 @@ def skip_or_fail(reason: str) -> NoReturn:
 def open_files() -> set[int]:
     """Numbers of this process's open files, without that of the listing itself."""
     return {
-        number for number in map(int, os.listdir("/dev/fd")) if os.path.exists(f"/dev/fd/{number}")
+        number
+        for number in map(int, os.listdir("/dev/fd"))
+        if os.path.exists(f"/dev/fd/{number}")
     }
 
 
@@ -97,7 +103,9 @@ def open_page(browser) -> Iterator[Callable[..., Any]]:
     def open_target(
         target: str | Path, dark: bool = False, width: int = 1280, height: int = 900
     ) -> Any:
-        address = Path(target).resolve().as_uri() if isinstance(target, Path) else target
+        address = (
+            Path(target).resolve().as_uri() if isinstance(target, Path) else target
+        )
         page = browser.new_page(
             color_scheme="dark" if dark else "light",
             viewport={"width": width, "height": height},

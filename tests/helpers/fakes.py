@@ -28,13 +28,16 @@ class FakeLoader:
             if (epoch, number) in self.hooks:
                 failures = self.hooks[epoch, number]()
             self.batches_read.append((epoch, number))
-            value = torch.full((self.batch_size, 1), float(self.offset + 100 * epoch + number))
+            value = torch.full(
+                (self.batch_size, 1), float(self.offset + 100 * epoch + number)
+            )
             yield {
                 "video": value,
                 "text": {"ids": value.long()},
                 "unreadable": [],
                 "meta": [
-                    {"failures": failures if row == 0 else []} for row in range(self.batch_size)
+                    {"failures": failures if row == 0 else []}
+                    for row in range(self.batch_size)
                 ],
             }
 
@@ -78,7 +81,9 @@ def stage(folder, resume=None, number=0, **trainer):
     return Stage(number, Config(config), folder, resume)
 
 
-def trainer(folder, loaders=None, objective=None, valid_loader=None, resume=None, **settings):
+def trainer(
+    folder, loaders=None, objective=None, valid_loader=None, resume=None, **settings
+):
     return Trainer(
         objective or FakeObjective(),
         loaders or [FakeLoader()],

@@ -99,10 +99,12 @@ def write_media(path: Path, number: int):
 
     frames = []
     for time in range(8):
-        frame = np.random.default_rng(number).integers(0, 60, (48, 64, 3), dtype=np.uint8)
-        frame[10:30, 3 * time : 3 * time + 20] = np.random.default_rng(100 + number).integers(
-            100, 255, 3
+        frame = np.random.default_rng(number).integers(
+            0, 60, (48, 64, 3), dtype=np.uint8
         )
+        frame[10:30, 3 * time : 3 * time + 20] = np.random.default_rng(
+            100 + number
+        ).integers(100, 255, 3)
         frames.append(frame)
     if path.suffix == ".png":
         Image.fromarray(frames[0]).save(path)
@@ -113,7 +115,9 @@ def write_media(path: Path, number: int):
         )  # x264 is not deterministic
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24"))
+            )
         container.mux(stream.encode())
 
 
@@ -121,7 +125,9 @@ def write_text_model(folder: Path):
     from transformers import BertTokenizerFast, DistilBertConfig, DistilBertModel
 
     folder.mkdir()
-    BertTokenizerFast(vocab={word: i for i, word in enumerate(VOCABULARY)}).save_pretrained(folder)
+    BertTokenizerFast(
+        vocab={word: i for i, word in enumerate(VOCABULARY)}
+    ).save_pretrained(folder)
     torch.manual_seed(0)
     sizes = {
         "vocab_size": len(VOCABULARY),
@@ -130,7 +136,9 @@ def write_text_model(folder: Path):
         "n_layers": 2,
         "n_heads": 2,
     }
-    DistilBertModel(DistilBertConfig(max_position_embeddings=32, **sizes)).save_pretrained(folder)
+    DistilBertModel(
+        DistilBertConfig(max_position_embeddings=32, **sizes)
+    ).save_pretrained(folder)
 
 
 def config() -> dict[str, Any]:
@@ -194,7 +202,9 @@ def record(folder: Path) -> dict[str, Any]:
     command("train.py", "-c", "train.json", "-d", "cpu")
     run = next(Path("exps/golden").iterdir())
     run = run.rename(run.with_name("0101_000000"))
-    command("train.py", "-c", "train.json", "-d", "cpu", "-r", "auto", "trainer.epochs=3")
+    command(
+        "train.py", "-c", "train.json", "-d", "cpu", "-r", "auto", "trainer.epochs=3"
+    )
     best = str(run / "model_best.pth")
     command(
         "test.py",
@@ -226,13 +236,18 @@ def record(folder: Path) -> dict[str, Any]:
     command("scripts/index.py", "build", "features", "index")
     answers = command("scripts/search.py", "index", "a red square", "--json")
     return {
-        "checkpoints": {path.name: checkpoint_bits(path) for path in sorted(run.glob("*.pth"))},
+        "checkpoints": {
+            path.name: checkpoint_bits(path) for path in sorted(run.glob("*.pth"))
+        },
         "log": [
-            plain_numbers(json.loads(line)) for line in (run / "log.jsonl").read_text().splitlines()
+            plain_numbers(json.loads(line))
+            for line in (run / "log.jsonl").read_text().splitlines()
         ],
         "results": plain_numbers(json.loads(Path("test/results.json").read_text())),
         "config_keys": key_paths(json.loads((run / "config.json").read_text())),
-        "files": {name: file_bits(name) for name in ("test", "exported", "features", "index")},
+        "files": {
+            name: file_bits(name) for name in ("test", "exported", "features", "index")
+        },
         "search": plain_numbers(json.loads(answers.replace(os.getcwd(), ""))),
         "mistakes": {" ".join(words): error_line(words) for words in MISTAKES},
     }
@@ -241,7 +256,11 @@ def record(folder: Path) -> dict[str, Any]:
 def checkpoint_bits(path: Path) -> dict[str, Any]:
     content = torch.load(path, weights_only=True)
     tensors = flatten(
-        {key: value for key, value in content.items() if key not in ("config", "trainer")}
+        {
+            key: value
+            for key, value in content.items()
+            if key not in ("config", "trainer")
+        }
     )
     return {
         "tensors": {name: bits(value) for name, value in tensors.items()},
@@ -269,7 +288,11 @@ def bits(value: Any) -> str:
 def plain_numbers(value: Any) -> Any:
     """Without the fields that differ from run to run."""
     if isinstance(value, dict):
-        return {key: plain_numbers(item) for key, item in value.items() if key not in NOT_COMPARED}
+        return {
+            key: plain_numbers(item)
+            for key, item in value.items()
+            if key not in NOT_COMPARED
+        }
     return [plain_numbers(item) for item in value] if isinstance(value, list) else value
 
 
@@ -313,8 +336,14 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = zip(old, new, strict=True)
-        return [line for i, (a, b) in enumerate(pairs) for line in differences(a, b, f"{path}/{i}")]
-    return [] if old == new or old != old else [f"{path}:\n  was {old!r}\n  is  {new!r}"]
+        return [
+            line
+            for i, (a, b) in enumerate(pairs)
+            for line in differences(a, b, f"{path}/{i}")
+        ]
+    return (
+        [] if old == new or old != old else [f"{path}:\n  was {old!r}\n  is  {new!r}"]
+    )
 
 
 def main():

@@ -61,7 +61,12 @@ def start(config: Path, *arguments: str, processes: int = 1) -> list:
             }
         process = CONTEXT.Process(
             target=_child,
-            args=(str(config), list(arguments), environment, str(config.parent / OUTPUT)),
+            args=(
+                str(config),
+                list(arguments),
+                environment,
+                str(config.parent / OUTPUT),
+            ),
         )
         process.start()
         started.append(process)
@@ -82,7 +87,8 @@ def run(config: Path, *arguments: str, processes: int = 1) -> list[int]:
 def steps(home: Path) -> int:
     """Step lines in all logs of all runs so far."""
     return sum(
-        path.read_bytes().count(b'"kind": "step"') for path in home.glob("exps/tiny/**/log.jsonl")
+        path.read_bytes().count(b'"kind": "step"')
+        for path in home.glob("exps/tiny/**/log.jsonl")
     )
 
 
@@ -179,7 +185,9 @@ def make(home: Path, processes: int, workers: int) -> Path:
     return tiny_run.save(home / "config.json", content)
 
 
-def case(home: Path, processes: int, workers: int, kills: int, seed: int) -> tuple[str, str, int]:
+def case(
+    home: Path, processes: int, workers: int, kills: int, seed: int
+) -> tuple[str, str, int]:
     """(hash of the unbroken run, hash of the killed one, how often it was killed)."""
     home.mkdir(parents=True)
     unbroken_home = home / "unbroken"
@@ -187,7 +195,9 @@ def case(home: Path, processes: int, workers: int, kills: int, seed: int) -> tup
     unbroken = make(unbroken_home, processes, workers)
     killed = make(killed_home, processes, workers)
     success = [0] * processes
-    assert run(unbroken, processes=processes) == success, (unbroken_home / OUTPUT).read_text()
+    assert run(unbroken, processes=processes) == success, (
+        unbroken_home / OUTPUT
+    ).read_text()
     generator = random.Random(seed)
     num_killed = 0
     while num_killed < kills:
@@ -213,7 +223,9 @@ def main() -> None:
             for processes in args.processes:
                 for workers in args.workers:
                     home = Path(folder, f"{seed}_{processes}_{workers}")
-                    unbroken, killed, kills = case(home, processes, workers, args.kills, seed)
+                    unbroken, killed, kills = case(
+                        home, processes, workers, args.kills, seed
+                    )
                     num_different += unbroken != killed
                     sys.stdout.write(
                         f"{processes} processes, {workers} workers, seed {seed}: unbroken {unbroken[:16]}, "

@@ -20,7 +20,9 @@ PRELOADED = [
 ]
 
 
-def run(work: Callable[..., Any], world: int, folder: Path, args: Sequence[Any] = ()) -> list[Any]:
+def run(
+    work: Callable[..., Any], world: int, folder: Path, args: Sequence[Any] = ()
+) -> list[Any]:
     """The results of `work(*args)` on each of `world` processes that have joined by `trainer.distributed.start`.
 
     `work` is a function of a module; its results go through files in `folder`. Raises what a process raised.
@@ -31,13 +33,24 @@ def run(work: Callable[..., Any], world: int, folder: Path, args: Sequence[Any] 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.start_processes(
-        _enter, (world, port, str(folder), work, args), nprocs=world, start_method="forkserver"
+        _enter,
+        (world, port, str(folder), work, args),
+        nprocs=world,
+        start_method="forkserver",
     )
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world)]
+    return [
+        torch.load(folder / f"rank{rank}.pt", weights_only=False)
+        for rank in range(world)
+    ]
 
 
 def _enter(
-    rank: int, world: int, port: int, folder: str, work: Callable[..., Any], args: Sequence[Any]
+    rank: int,
+    world: int,
+    port: int,
+    folder: str,
+    work: Callable[..., Any],
+    args: Sequence[Any],
 ) -> None:
     os.environ.update(
         RANK=str(rank),

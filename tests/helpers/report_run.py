@@ -27,11 +27,15 @@ def make(home: Path) -> Path:
         rows.append(
             {
                 "path": name,
-                "caption": HOSTILE[number] if number < 4 else tiny_run.sentence(7 * number),
+                "caption": HOSTILE[number]
+                if number < 4
+                else tiny_run.sentence(7 * number),
             }
         )
     write_text(home / "data" / "test.jsonl", "\n".join(map(json.dumps, rows)))
-    config = tiny_run.config(home, tiny_run.loader(home / "data", frames=2), about=HOSTILE[0])
+    config = tiny_run.config(
+        home, tiny_run.loader(home / "data", frames=2), about=HOSTILE[0]
+    )
     path = tiny_run.save(home / "config.json", config)
     train.cli(["-c", str(path), "-d", "cpu"])
     run = next((home / "exps" / "tiny").iterdir())

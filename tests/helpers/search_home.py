@@ -21,7 +21,9 @@ from trainer.files import write_json
 
 def checkpoint(home: Path) -> Path:
     """ckpt.pth of a tiny model."""
-    model = tiny_models.build_miles(tiny_models.save_text_model(home / "text"), time_init="rand")
+    model = tiny_models.build_miles(
+        tiny_models.save_text_model(home / "text"), time_init="rand"
+    )
     video = {"num_frames": 4, "input_res": 32, "deadline": 20}
     torch.save(
         {
@@ -42,9 +44,16 @@ def features(folder: Path, rows_NE: np.ndarray, per_shard: int = 700) -> Path:
     rows_NE = np.asarray(rows_NE, np.float32)
     (folder / "shards").mkdir(parents=True)
     for shard, start in enumerate(range(0, len(rows_NE), per_shard)):
-        np.save(folder / "shards" / f"{shard:05d}.npy", rows_NE[start : start + per_shard])
+        np.save(
+            folder / "shards" / f"{shard:05d}.npy", rows_NE[start : start + per_shard]
+        )
     rows = [
-        {"id": str(i), "path": f"/nowhere/{i // 3}.mp4", "start": i % 3, "end": i % 3 + 1}
+        {
+            "id": str(i),
+            "path": f"/nowhere/{i // 3}.mp4",
+            "start": i % 3,
+            "end": i % 3 + 1,
+        }
         for i in range(len(rows_NE))
     ]
     write_lines(folder / "ids.jsonl", rows)

@@ -59,7 +59,9 @@ def config(
     """A config whose runs go to home/exps/tiny; the text tower is made in home/text if it is not there."""
     folder = home / "text"
     model = tiny_models.arch_config(
-        str(folder) if folder.is_dir() else tiny_models.save_text_model(folder, dropout=0.1),
+        str(folder)
+        if folder.is_dir()
+        else tiny_models.save_text_model(folder, dropout=0.1),
         depth=1,
     )
     return {
@@ -72,18 +74,32 @@ def config(
         },
         "loss": {"type": "NormSoftmaxLoss", "args": {}},
         "optimizer": {"type": "AdamW", "args": {"lr": 0.01}},
-        "trainer": {"epochs": 2, "save_dir": str(home / "exps"), "log_every": 1, **(trainer or {})},
+        "trainer": {
+            "epochs": 2,
+            "save_dir": str(home / "exps"),
+            "log_every": 1,
+            **(trainer or {}),
+        },
         **sections,
     }
 
 
 def train(
-    path: Path, *arguments: str, processes: int = 1, wait: bool = True, **environment: str
+    path: Path,
+    *arguments: str,
+    processes: int = 1,
+    wait: bool = True,
+    **environment: str,
 ) -> Any:
     """`train.py -c path arguments` under python or torchrun; CompletedProcess, or Popen without `wait`."""
     launcher = []
     if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        launcher = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+        ]
     command = [
         sys.executable,
         *launcher,
@@ -94,7 +110,12 @@ def train(
         "cpu",
         *arguments,
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        **environment,
+    }
     options: dict[str, Any] = {
         "env": environment,
         "stdout": subprocess.PIPE,

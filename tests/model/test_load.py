@@ -65,7 +65,9 @@ def same_weights(first: MILES, second: MILES) -> bool:
     return all(torch.equal(a, b) for a, b in states)
 
 
-def test_every_form_of_path_from_another_working_directory(project, elsewhere, monkeypatch):
+def test_every_form_of_path_from_another_working_directory(
+    project, elsewhere, monkeypatch
+):
     run = project / "exps/tiny/0101_000000"
     model = load_model(run / "model_best.pth", "cpu")
     model.save_pretrained(elsewhere / "exported")
@@ -82,7 +84,9 @@ def test_every_form_of_path_from_another_working_directory(project, elsewhere, m
         assert torch.equal(loaded.embed_videos(clips(project)), v_VE), path
 
 
-def test_the_working_directory_may_change_after_loading(project, elsewhere, monkeypatch):
+def test_the_working_directory_may_change_after_loading(
+    project, elsewhere, monkeypatch
+):
     monkeypatch.chdir(project)
     model = load_model("exps/tiny/0101_000000", "cpu")
     monkeypatch.chdir(elsewhere)
@@ -130,7 +134,14 @@ def test_the_last_stage_that_has_a_checkpoint(tmp_path):
 
 def test_what_is_a_hub_id(elsewhere):
     assert is_hub_id("someone/miles") and is_hub_id("someone/MILES-base_4f.v2")
-    for path in ("model.pth", "runs/model.pth", "exps/demo/0101_000000", "/a/b", "./b", "demo"):
+    for path in (
+        "model.pth",
+        "runs/model.pth",
+        "exps/demo/0101_000000",
+        "/a/b",
+        "./b",
+        "demo",
+    ):
         assert not is_hub_id(path), path
     Path("someone/miles").mkdir(parents=True)
     assert not is_hub_id("someone/miles")
@@ -148,7 +159,12 @@ def test_mistakes_are_one_line(project, elsewhere, monkeypatch):
         ("exps/demo/STAMP", None, FileNotFoundError, "no such checkpoint"),
         ("empty", None, FileNotFoundError, "empty: is a folder without a model"),
         ("text.pth", None, ConfigError, "text.pth: is damaged or no checkpoint"),
-        ("nobody/nothing", None, ConfigError, "'nobody/nothing' is no local path and the hub"),
+        (
+            "nobody/nothing",
+            None,
+            ConfigError,
+            "'nobody/nothing' is no local path and the hub",
+        ),
         (lost, None, ConfigError, "'data/text' is no local path"),
         (run, {"deadlines": 5}, ConfigError, "deadline"),
         (run, {"deadline": -1}, ConfigError, "video_params.deadline: -1 is given"),
@@ -165,7 +181,11 @@ def test_the_lazy_name_is_the_only_one():
 
 def test_reading_settings(project, model):
     settings = model.clip_reader.video
-    assert settings.num_frames == 4 and settings.input_res == 32 and settings.deadline == 60
+    assert (
+        settings.num_frames == 4
+        and settings.input_res == 32
+        and settings.deadline == 60
+    )
     assert list(settings.norm_mean) == NORM["norm_mean"]
     run = project / "exps/tiny/0101_000000"
     changed = load_model(run, "cpu", video_params={"deadline": 5, "num_frames": 2})
@@ -183,7 +203,9 @@ def test_frames_are_embedded_as_their_files(project, model, make):
     from_files = model.embed_videos(clips(project))
     assert torch.equal(model.embed_videos(frames), from_files)
     assert torch.equal(model.embed_videos([frames[0], clips(project)[1]]), from_files)
-    assert torch.equal(model.embed_videos(frames[1]), from_files[1:]), "one video by itself"
+    assert torch.equal(model.embed_videos(frames[1]), from_files[1:]), (
+        "one video by itself"
+    )
     short = model.embed_videos([frames[0][:1]])
     assert short.shape == (1, 16) and short.isfinite().all()
     for wrong in (
@@ -197,7 +219,9 @@ def test_frames_are_embedded_as_their_files(project, model, make):
 def test_lengths_arrays_and_batches(project, model):
     v_VE = model.embed_videos(clips(project))
     assert v_VE.shape == (2, 16) and not v_VE.requires_grad
-    assert torch.equal(model.embed_videos(clips(project), normalize=True), F.normalize(v_VE))
+    assert torch.equal(
+        model.embed_videos(clips(project), normalize=True), F.normalize(v_VE)
+    )
     as_array = model.embed_videos(clips(project), numpy=True)
     assert isinstance(as_array, np.ndarray) and np.array_equal(as_array, v_VE.numpy())
     torch.testing.assert_close(model.embed_videos(clips(project), batch_size=2), v_VE)
@@ -218,17 +242,23 @@ def test_progress_is_shown_if_asked_for(project, model, capsys):
     model.encode_text(CAPTIONS, progress=True)
     model.embed_videos(clips(project), progress=True)
     shown = capsys.readouterr().err
-    assert "captions" in shown and "3/3" in shown and "videos" in shown and "2/2" in shown
+    assert (
+        "captions" in shown and "3/3" in shown and "videos" in shown and "2/2" in shown
+    )
 
 
 def test_similarity(project, model):
     t_CE, v_VE = model.encode_text(CAPTIONS), model.embed_videos(clips(project))
     sims_CV = model.similarity(t_CE, v_VE)
-    torch.testing.assert_close(sims_CV, F.cosine_similarity(t_CE[:, None], v_VE[None], dim=-1))
+    torch.testing.assert_close(
+        sims_CV, F.cosine_similarity(t_CE[:, None], v_VE[None], dim=-1)
+    )
     for text in (t_CE, t_CE.numpy(), F.normalize(t_CE), CAPTIONS):
         for video in (v_VE, v_VE.numpy(), clips(project)):
             torch.testing.assert_close(model.similarity(text, video), sims_CV)
-    torch.testing.assert_close(model.similarity("a red dog", clips(project)[1]), sims_CV[:1, 1:])
+    torch.testing.assert_close(
+        model.similarity("a red dog", clips(project)[1]), sims_CV[:1, 1:]
+    )
 
 
 def test_encode_video_points_paths_to_embed_videos(project, model):

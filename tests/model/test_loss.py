@@ -30,7 +30,9 @@ def patches(seed=0):
 
 def cos(a, b):
     dot = sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
-    return dot / math.sqrt(sum(x * x for x in a.tolist()) * sum(y * y for y in b.tolist()))
+    return dot / math.sqrt(
+        sum(x * x for x in a.tolist()) * sum(y * y for y in b.tolist())
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
@@ -41,9 +43,9 @@ def test_norm_softmax_is_the_sum_of_both_directions_means(temperature):
         for rows, columns in ((v, t), (t, v)):
             scores = [cos(rows[i], column) / temperature for column in columns]
             both -= (scores[i] - math.log(sum(math.exp(s) for s in scores))) / len(v)
-    assert float(build("NormSoftmaxLoss", temperature=temperature)(v, t)) == pytest.approx(
-        both, abs=1e-12
-    )
+    assert float(
+        build("NormSoftmaxLoss", temperature=temperature)(v, t)
+    ) == pytest.approx(both, abs=1e-12)
 
 
 @pytest.mark.parametrize("fix_norm", [True, False])
@@ -64,12 +66,17 @@ def test_cosine_regression_against_its_loop():
     distances = []
     for b, t, n in mask.nonzero().tolist():
         a, c = (x[b, t, n] / x[b, t, n].norm() for x in (pred, target))
-        distances.append(sum((x - y) ** 2 for x, y in zip(a.tolist(), c.tolist(), strict=True)))
+        distances.append(
+            sum((x - y) ** 2 for x, y in zip(a.tolist(), c.tolist(), strict=True))
+        )
     assert build("CosineRegression")(pred, target, mask).tolist() == [
         pytest.approx([sum(distances), len(distances)])
     ]
     assert sum(distances) == pytest.approx(
-        sum(2 - 2 * cos(pred[b, t, n], target[b, t, n]) for b, t, n in mask.nonzero().tolist())
+        sum(
+            2 - 2 * cos(pred[b, t, n], target[b, t, n])
+            for b, t, n in mask.nonzero().tolist()
+        )
     )
 
 
@@ -80,7 +87,8 @@ def test_smooth_l1_regression_against_its_loop(beta):
     for b, t, n in mask.nonzero().tolist():
         apart = (pred[b, t, n] - target[b, t, n]).abs().tolist()
         distances.append(
-            sum(d * d / (2 * beta) if d < beta else d - beta / 2 for d in apart) / len(apart)
+            sum(d * d / (2 * beta) if d < beta else d - beta / 2 for d in apart)
+            / len(apart)
         )
     sums = build("SmoothL1Regression", beta=beta)(pred, target, mask)
     assert sums.tolist() == [pytest.approx([sum(distances), len(distances)])]
@@ -95,9 +103,13 @@ def test_every_contrastive_loss(name):
     assert loss(v, t).shape == () and loss(v, t).dtype == torch.float64
     order = torch.randperm(len(v))
     torch.testing.assert_close(loss(v[order], t[order]), loss(v, t))
-    torch.testing.assert_close(loss(3 * v, t / 5), loss(v, t), msg="cosine: lengths do not matter")
+    torch.testing.assert_close(
+        loss(3 * v, t / 5), loss(v, t), msg="cosine: lengths do not matter"
+    )
     assert loss(v, v) < loss(v, t), "pairs that agree cost less"
-    assert torch.autograd.gradcheck(loss, (v.clone().requires_grad_(), t.clone().requires_grad_()))
+    assert torch.autograd.gradcheck(
+        loss, (v.clone().requires_grad_(), t.clone().requires_grad_())
+    )
     for rows in (1, 2):
         one = v[:rows].clone().requires_grad_()
         loss(one, t[:rows]).backward()
@@ -116,7 +128,9 @@ def test_every_reconstruction_loss(name):
     assert (pred.grad[~mask] == 0).all() and (pred.grad[mask] != 0).any(-1).all(), (
         "hidden places, all of them, only"
     )
-    halves = torch.cat([loss(pred[:1], target[:1], mask[:1]), loss(pred[1:], target[1:], mask[1:])])
+    halves = torch.cat(
+        [loss(pred[:1], target[:1], mask[:1]), loss(pred[1:], target[1:], mask[1:])]
+    )
     torch.testing.assert_close(halves.sum(0, keepdim=True), sums)
     assert loss(pred, target, torch.zeros_like(mask)).tolist() == [[0, 0]]
     assert loss(target, target, mask)[0, 0].item() == pytest.approx(0, abs=1e-12)
@@ -126,7 +140,8 @@ def test_every_reconstruction_loss(name):
 def test_half_precision_reaches_no_loss(name):
     loss = build(name)
     tensors = [
-        x.float() if x.is_floating_point() else x for x in (pairs() if KINDS[name] else patches())
+        x.float() if x.is_floating_point() else x
+        for x in (pairs() if KINDS[name] else patches())
     ]
     halved = [x.bfloat16() if x.is_floating_point() else x for x in tensors]
     plain = loss(*tensors)
@@ -136,7 +151,8 @@ def test_half_precision_reaches_no_loss(name):
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(loss(*tensors), plain)
             assert torch.equal(
-                loss(*halved), loss(*[x.float() if x.is_floating_point() else x for x in halved])
+                loss(*halved),
+                loss(*[x.float() if x.is_floating_point() else x for x in halved]),
             )
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
@@ -145,11 +161,16 @@ def test_half_precision_reaches_no_loss(name):
 
 def test_a_loss_of_the_wrong_kind_is_refused():
     with pytest.raises(
-        ConfigError, match="loss.type: CosineRegression is no ContrastiveLoss; known: .*MaxMargin"
+        ConfigError,
+        match="loss.type: CosineRegression is no ContrastiveLoss; known: .*MaxMargin",
     ):
         require_loss(build("CosineRegression"), ContrastiveLoss, "loss.type")
-    with pytest.raises(ConfigError, match="known: .*CosineRegression.*SmoothL1Regression"):
-        require_loss(build("NormSoftmaxLoss"), ReconstructionLoss, "objective.args.mvm_loss.type")
+    with pytest.raises(
+        ConfigError, match="known: .*CosineRegression.*SmoothL1Regression"
+    ):
+        require_loss(
+            build("NormSoftmaxLoss"), ReconstructionLoss, "objective.args.mvm_loss.type"
+        )
     with pytest.raises(ConfigError, match="temperature"):
         build("NormSoftmaxLoss", temperature=0)
     with pytest.raises(ConfigError, match="beta"):

@@ -27,7 +27,9 @@ def test_every_mask_is_replayed_by_the_global_seed_and_no_other(name):
     assert torch.equal(draw(name), draw(name))
     assert not torch.equal(draw(name), draw(name, seed=1))
     mask = draw(name, batch=8)
-    assert len({tuple(clip.flatten().tolist()) for clip in mask}) == 8, "each clip has its own"
+    assert len({tuple(clip.flatten().tolist()) for clip in mask}) == 8, (
+        "each clip has its own"
+    )
 
 
 @pytest.mark.parametrize("name", ["Tube", "TubeBlock"])
@@ -58,13 +60,18 @@ def islands(mask_HW):
 
 def test_blocks_are_contiguous_and_scattered_places_are_not():
     pieces = {
-        name: [len(islands(clip)) for clip in draw(name, 200, (1, 14, 14))[:, 0].view(-1, 14, 14)]
+        name: [
+            len(islands(clip))
+            for clip in draw(name, 200, (1, 14, 14))[:, 0].view(-1, 14, 14)
+        ]
         for name in ("TubeBlock", "Tube")
     }
     mean = {name: sum(counts) / len(counts) for name, counts in pieces.items()}
     assert mean["TubeBlock"] < 3 and mean["Tube"] > 8, mean
     assert min(pieces["TubeBlock"]) == 1
-    largest = draw("TubeBlock", 200, (1, 14, 14), ratio=0.2, min_block=0.2)[:, 0].view(-1, 14, 14)
+    largest = draw("TubeBlock", 200, (1, 14, 14), ratio=0.2, min_block=0.2)[:, 0].view(
+        -1, 14, 14
+    )
     whole = [clip for clip in largest if len(islands(clip)) == 1]
     assert len(whole) > 50, "one block at once is not rare"
 
@@ -75,7 +82,9 @@ def test_blocks_have_many_shapes_and_reach_every_place():
     assert often.min() > 0.15 and often.max() < 0.75, (often.min(), often.max())
     torch.testing.assert_close(often, often.flip(0), rtol=0, atol=0.08)
     torch.testing.assert_close(often, often.T, rtol=0, atol=0.08)
-    blocks = draw("TubeBlock", 200, (1, 14, 14), ratio=0.2, min_block=0.2)[:, 0].view(-1, 14, 14)
+    blocks = draw("TubeBlock", 200, (1, 14, 14), ratio=0.2, min_block=0.2)[:, 0].view(
+        -1, 14, 14
+    )
     for lines in (blocks.any(2), blocks.any(1)):
         assert len(lines.sum(1).unique()) >= 6, "flat and upright ones"
 

@@ -48,9 +48,15 @@ def test_reference_values_exactly(matrices, name, way):
 def worlds(draw, captions=7, videos=4):
     shape = draw(st.integers(1, captions)), draw(st.integers(1, videos))
     sims = draw(
-        st.lists(st.integers(-2, 2), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1])
+        st.lists(
+            st.integers(-2, 2),
+            min_size=shape[0] * shape[1],
+            max_size=shape[0] * shape[1],
+        )
     )
-    owner = draw(st.lists(st.integers(0, shape[1] - 1), min_size=shape[0], max_size=shape[0]))
+    owner = draw(
+        st.lists(st.integers(0, shape[1] - 1), min_size=shape[0], max_size=shape[0])
+    )
     return np.array(sims, np.float64).reshape(shape) / 2, np.array(owner)
 
 
@@ -77,8 +83,12 @@ def brute_precision(scores, mine):
 def test_ranks_are_the_brute_force_ones(world):
     sims, owner = world
     there, back = count(SimilarityMatrix(sims), owners(owner, *sims.shape))
-    assert there.ranks() == pytest.approx([brute_rank(row, [j]) for row, j in zip(sims, owner)])
-    expected = [brute_rank(sims[:, j], np.flatnonzero(owner == j)) for j in np.unique(owner)]
+    assert there.ranks() == pytest.approx(
+        [brute_rank(row, [j]) for row, j in zip(sims, owner)]
+    )
+    expected = [
+        brute_rank(sims[:, j], np.flatnonzero(owner == j)) for j in np.unique(owner)
+    ]
     assert back.ranks() == pytest.approx(expected)
 
 
@@ -89,7 +99,10 @@ def test_map_is_the_brute_force_one(world, random):
     relevant = np.array([[random.random() < 0.4 for _ in row] for row in sims])
     relevant[np.arange(len(owner)), owner] = True
     expected = np.mean(
-        [brute_precision(row, np.flatnonzero(right)) for row, right in zip(sims, relevant)]
+        [
+            brute_precision(row, np.flatnonzero(right))
+            for row, right in zip(sims, relevant)
+        ]
     )
     found = t2v_metrics(sims, owner, relevant)
     assert found["mAP"] == pytest.approx(100 * expected)
@@ -140,16 +153,16 @@ def random_embeddings(captions, videos, width=24, seed=0, distinct=None):
     return pool[pick[:captions]], pool[pick[captions:]], owner
 
 
-@pytest.mark.parametrize("captions, videos", [(1, 1), (7, 3), (65, 130), (500, 301), (1001, 67)])
+@pytest.mark.parametrize(
+    "captions, videos", [(1, 1), (7, 3), (65, 130), (500, 301), (1001, 67)]
+)
 @pytest.mark.parametrize("distinct", [None, 5])
 @pytest.mark.parametrize("block", [None, (64, 128), (128, 64), (192, 320)])
 def test_from_embeddings_as_from_the_matrix(captions, videos, distinct, block):
     text, video, owner = random_embeddings(captions, videos, distinct=distinct)
     norm = torch.nn.functional.normalize
     sims = norm(text.double()) @ norm(video.double()).T
-    if (
-        distinct
-    ):  # in exact arithmetic equal embeddings tie; float64's last bits are no part of the question
+    if distinct:  # in exact arithmetic equal embeddings tie; float64's last bits are no part of the question
         sims = (sims * 1e10).round() / 1e10
     expected = count(SimilarityMatrix(sims), owner)
     found = count(CosineSimilarity(text, video, block), owner)
@@ -170,9 +183,9 @@ def test_constant_embeddings_score_as_chance_both_ways(captions, videos):
     owner = owners(None, captions, videos) if captions % videos == 0 else None
     there, back = count(CosineSimilarity(text, video), owner)
     sims = np.zeros((captions, videos))
-    assert set(there.ranks()) == {(videos + 1) / 2} and summarise(there.ranks()) == t2v_metrics(
-        sims
-    )
+    assert set(there.ranks()) == {(videos + 1) / 2} and summarise(
+        there.ranks()
+    ) == t2v_metrics(sims)
     each = captions // videos
     assert np.allclose(back.ranks(), (captions + 1) / (each + 1)) and summarise(
         back.ranks()
@@ -189,7 +202,9 @@ def test_equal_captions_of_a_video_do_not_hurt_it():
 
 
 def test_ragged_captions_and_a_video_without_any():
-    sims = np.array([[0.9, 0.5, 0.1], [0.2, 0.1, 0.3], [0.4, 0.6, 0.5], [0.9, 0.0, 0.2]])
+    sims = np.array(
+        [[0.9, 0.5, 0.1], [0.2, 0.1, 0.3], [0.4, 0.6, 0.5], [0.9, 0.0, 0.2]]
+    )
     there, back = count(SimilarityMatrix(sims), owners([0, 2, 2, 0], 4, 3))
     assert there.ranks().tolist() == [1, 1, 2, 1]
     assert back.ranks().tolist() == [1.0, 1], "two videos have captions: two ranks"
@@ -200,7 +215,8 @@ def test_ragged_captions_and_a_video_without_any():
         5 / 2,
     ]
     assert (
-        count(SimilarityMatrix(np.zeros((3, 2))), owners([0, 0, 1], 3, 2))[1].ranks()[0] == 4 / 3
+        count(SimilarityMatrix(np.zeros((3, 2))), owners([0, 0, 1], 3, 2))[1].ranks()[0]
+        == 4 / 3
     ), "float64"
 
 
@@ -209,9 +225,16 @@ def test_ragged_captions_and_a_video_without_any():
     [
         (lambda: t2v_metrics(np.full((3, 3), np.nan)), "NaN"),
         (lambda: v2t_metrics(np.array([[1.0, np.nan], [0, 1]])), "NaN"),
-        (lambda: CosineSimilarity(torch.tensor([[1.0, torch.nan]]), torch.ones(1, 2)), "NaN"),
         (
-            lambda: CosineSimilarity(torch.tensor([[1.0, torch.inf]]), torch.ones(1, 2)),
+            lambda: CosineSimilarity(
+                torch.tensor([[1.0, torch.nan]]), torch.ones(1, 2)
+            ),
+            "NaN",
+        ),
+        (
+            lambda: CosineSimilarity(
+                torch.tensor([[1.0, torch.inf]]), torch.ones(1, 2)
+            ),
             "NaN or infinity",
         ),
         (lambda: CosineSimilarity(torch.ones(2, 3), torch.ones(2, 4)), "equal widths"),
@@ -260,7 +283,9 @@ def test_same_words_make_a_video_relevant():
     owner = torch.tensor([0, 1, 1, 0, 2])
     pairs = same_words(captions, owner)
     assert pairs.tolist() == [[0, 1], [1, 0], [3, 1]]
-    assert extra_pairs(torch.tensor([[0, 0], [0, 1], [0, 1]]), owner).tolist() == [[0, 1]]
+    assert extra_pairs(torch.tensor([[0, 0], [0, 1], [0, 1]]), owner).tolist() == [
+        [0, 1]
+    ]
 
 
 def test_every_registered_metric_takes_similarities_and_owners(matrices):

@@ -44,7 +44,11 @@ def numbers():
 def reference(numbers):
     encoder = SpaceTimeTransformer(**SIZES)
     encoder.load_state_dict(
-        {k[2:]: torch.from_numpy(numbers[k]) for k in numbers.files if k.startswith("w/")}
+        {
+            k[2:]: torch.from_numpy(numbers[k])
+            for k in numbers.files
+            if k.startswith("w/")
+        }
     )
     return encoder
 
@@ -59,7 +63,9 @@ def test_parity_with_the_reference(reference, numbers, frames, recompute):
     tokens = torch.cat((cls_BD[:, None], patch_BTND.flatten(1, 2)), 1)
     cls_BD.pow(2).sum().backward()
     reference.set_gradient_checkpointing(False)
-    torch.testing.assert_close(cls_BD, torch.from_numpy(numbers[f"cls{frames}"]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        cls_BD, torch.from_numpy(numbers[f"cls{frames}"]), atol=1e-4, rtol=0
+    )
     torch.testing.assert_close(
         tokens, torch.from_numpy(numbers[f"tokens{frames}"]), atol=1e-4, rtol=0
     )
@@ -68,10 +74,14 @@ def test_parity_with_the_reference(reference, numbers, frames, recompute):
     np.testing.assert_allclose(found, numbers[f"grad_norms{frames}"], atol=1e-4)
 
 
-@pytest.mark.parametrize("arch_config", ["base_patch16_224_temporal", "base_patch16_224"])
+@pytest.mark.parametrize(
+    "arch_config", ["base_patch16_224_temporal", "base_patch16_224"]
+)
 def test_names_and_shapes_of_the_released_video_encoder(arch_config):
     with torch.device("meta"):
-        encoder = SpaceTimeTransformer(**SpaceTimeTransformer.sizes[arch_config], num_frames=4)
+        encoder = SpaceTimeTransformer(
+            **SpaceTimeTransformer.sizes[arch_config], num_frames=4
+        )
     released = json.loads((REFERENCE / "video_keys.json").read_text())
     released = {
         name: shape for name, shape in released.items() if not name.startswith("head.")
@@ -108,7 +118,9 @@ def test_every_video_encoder_keeps_the_contract(name):
         encoder.embed_dim,
     )
     (cls_BD.sum() + patch_BTND.sum()).backward()
-    assert token.grad is not None and all(p.grad is not None for p in encoder.parameters())
+    assert token.grad is not None and all(
+        p.grad is not None for p in encoder.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", ARCHS.names())
@@ -137,7 +149,9 @@ def test_a_mask_that_hides_nothing_changes_nothing(reference):
     assert all(torch.equal(x, y) for x, y in zip(hidden, reference(clip)))
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 3, 32, 32), (1, 4, 3, 32, 40), (1, 1, 3, 64, 64)])
+@pytest.mark.parametrize(
+    "shape", [(1, 5, 3, 32, 32), (1, 4, 3, 32, 40), (1, 1, 3, 64, 64)]
+)
 def test_clips_that_do_not_fit_are_named(reference, shape):
     with pytest.raises(ValueError, match=r"up to 4 frames of \(32, 32\)"):
         reference(torch.zeros(shape))
@@ -174,7 +188,9 @@ def test_recorded_attention_is_the_twin_of_the_fused(over, frames):
     out = torch.einsum("bhqm,bmhk->bqhk", patch_BGHQM[:, 0], values).flatten(2)
     out = F.linear(out, layer.proj.weight, layer.proj.bias)
     wanted = plain[:, 1:].unflatten(1, (frames, 9))
-    torch.testing.assert_close(out, wanted[:, 0] if over == "space" else wanted[:, :, 0])
+    torch.testing.assert_close(
+        out, wanted[:, 0] if over == "space" else wanted[:, :, 0]
+    )
     assert layer.record is None
 
 
@@ -183,16 +199,22 @@ def test_recording_names_every_layer_and_leaves_the_model_as_it_was(folder):
     clip = tiny_models.random_batch()["video"]
     before = model.encode_video(clip)[0]
     with record_attention(model) as maps:
-        torch.testing.assert_close(model.encode_video(clip)[0], before, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            model.encode_video(clip)[0], before, atol=1e-6, rtol=1e-5
+        )
         model.encode_video(clip)
     assert set(maps) == {
-        f"video_model.blocks.{i}.{kind}" for i in range(2) for kind in ("attn", "timeattn")
+        f"video_model.blocks.{i}.{kind}"
+        for i in range(2)
+        for kind in ("attn", "timeattn")
     }
     assert all(len(calls) == 2 for calls in maps.values())
     assert torch.equal(model.encode_video(clip)[0], before)
 
 
-@pytest.mark.parametrize("time_init, silent", [("zeros", True), ("rand", False), ("copy", False)])
+@pytest.mark.parametrize(
+    "time_init, silent", [("zeros", True), ("rand", False), ("copy", False)]
+)
 def test_time_init(time_init, silent):
     torch.manual_seed(0)
     block = SpaceTimeTransformer(**SIZES, time_init=time_init).blocks[0]
@@ -221,7 +243,9 @@ def test_four_equal_frames_through_silent_time(monkeypatch):
     monkeypatch.setattr(attention, "fused", quartered)
     one_BD, one_B1ND = encoder(picture)
     torch.testing.assert_close(cls_BD, one_BD, atol=1e-10, rtol=0)
-    torch.testing.assert_close(patch_BTND, one_B1ND.expand(-1, 4, -1, -1), atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        patch_BTND, one_B1ND.expand(-1, 4, -1, -1), atol=1e-10, rtol=0
+    )
 
 
 def test_every_parameter_gets_a_gradient(folder):
@@ -325,7 +349,11 @@ def test_text_from_its_shape_alone(folder):
             {"pooling": "max"},
             "arch.args.text_params.pooling: 'max' is given, cls or mean is needed",
         ),
-        ({}, {"modell": "x"}, r"arch.args.text_params.modell: unknown key \(nearest: model\)"),
+        (
+            {},
+            {"modell": "x"},
+            r"arch.args.text_params.modell: unknown key \(nearest: model\)",
+        ),
     ],
 )
 def test_wrong_settings_are_named(folder, video, text, message):
@@ -340,7 +368,9 @@ def test_a_projection_that_is_none(folder):
     spec["args"]["projection"] = ""
     assert ARCHS.build(spec).encode_text(["a dog"]).shape == (1, 32)
     spec["args"]["video_params"]["embed_dim"] = 24
-    with pytest.raises(ConfigError, match="needs towers of one width; video has 24, text 32"):
+    with pytest.raises(
+        ConfigError, match="needs towers of one width; video has 24, text 32"
+    ):
         ARCHS.build(spec)
 
 
@@ -352,8 +382,12 @@ def test_no_network_is_one_line_and_quick(monkeypatch, folder, tmp_path):
         with pytest.raises(ConfigError) as text:
             hugging_face.build_text_model("nobody-has/this-model")
         with pytest.raises(ConfigError) as video:
-            tiny_models.build_miles(folder, pretrained="vit_base_patch16_224.augreg_in21k")
-        with pytest.raises(ConfigError, match="true stands for no weights known to fit"):
+            tiny_models.build_miles(
+                folder, pretrained="vit_base_patch16_224.augreg_in21k"
+            )
+        with pytest.raises(
+            ConfigError, match="true stands for no weights known to fit"
+        ):
             tiny_models.build_miles(folder, pretrained=True)
         with pytest.raises(ConfigError, match="hf download nobody-has/this"):
             MILES.from_pretrained("nobody-has/this")
@@ -362,10 +396,14 @@ def test_no_network_is_one_line_and_quick(monkeypatch, folder, tmp_path):
     finally:
         hub.reachable.cache_clear()
     assert time.monotonic() - start < 5
-    assert "'hf download nobody-has/this-model --local-dir this-model'" in str(text.value)
+    assert "'hf download nobody-has/this-model --local-dir this-model'" in str(
+        text.value
+    )
     assert "set arch.args.text_params.model to its path" in str(text.value)
     assert "hf download timm/vit_base_patch16_224.augreg_in21k" in str(video.value)
-    assert "arch.args.video_params.pretrained" in str(video.value) and "\n" not in str(video.value)
+    assert "arch.args.video_params.pretrained" in str(video.value) and "\n" not in str(
+        video.value
+    )
 
 
 def test_paths_need_a_reader(folder):

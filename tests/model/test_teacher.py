@@ -17,7 +17,11 @@ class Video(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.patch, self.drop, self.norm = nn.Linear(12, 6), nn.Dropout(0.5), nn.BatchNorm1d(6)
+        self.patch, self.drop, self.norm = (
+            nn.Linear(12, 6),
+            nn.Dropout(0.5),
+            nn.BatchNorm1d(6),
+        )
 
     def forward(self, video_BTCHW, mask_BTN=None, mask_token_D=None):
         patch_BTND = self.drop(self.patch(video_BTCHW.flatten(2)))[:, :, None]
@@ -47,7 +51,9 @@ class Student(nn.Module):
 
 
 def build(name, student, **args):
-    return TEACHERS.build({"type": name, "args": args or ARGS.get(name, {})}, student=student)
+    return TEACHERS.build(
+        {"type": name, "args": args or ARGS.get(name, {})}, student=student
+    )
 
 
 def held(module):
@@ -67,15 +73,21 @@ def seeded():
 def test_every_teacher_begins_as_a_copy_that_does_not_learn(name):
     student = Student()
     teacher = build(name, student)
-    assert held(teacher).keys() == held(student).keys() == teacher.state_dict().keys(), (
-        "no more than these"
-    )
+    assert (
+        held(teacher).keys() == held(student).keys() == teacher.state_dict().keys()
+    ), "no more than these"
     for key, tensor in held(student).items():
         assert torch.equal(teacher.state_dict()[key], tensor)
-        assert teacher.state_dict()[key].data_ptr() != student.state_dict()[key].data_ptr()
+        assert (
+            teacher.state_dict()[key].data_ptr() != student.state_dict()[key].data_ptr()
+        )
     assert not any(p.requires_grad for p in teacher.parameters())
     holder = nn.ModuleList([teacher, student]).train()
-    assert not any(m.training for m in teacher.modules()) and student.training and holder.training
+    assert (
+        not any(m.training for m in teacher.modules())
+        and student.training
+        and holder.training
+    )
     clip = torch.randn(2, 3, 3, 2, 2)
     cls_BD, patch_BTND = teacher.video_features(clip)
     assert not cls_BD.requires_grad and not patch_BTND.requires_grad
@@ -90,7 +102,11 @@ def test_every_teacher_follows_by_its_momentum(name):
     teacher = build(name, student)
     for step in range(1, 5):
         student.move()
-        before, target, momentum = held(teacher), held(student), teacher.momentum_at(step, 4)
+        before, target, momentum = (
+            held(teacher),
+            held(student),
+            teacher.momentum_at(step, 4),
+        )
         assert 0 <= momentum <= 1 and momentum == teacher.momentum_at(step, 4)
         teacher.follow(student, step, 4)
         parameters = dict(teacher.named_parameters())
@@ -103,7 +119,9 @@ def test_every_teacher_follows_by_its_momentum(name):
                 else target[key]
             )
             torch.testing.assert_close(tensor, want, rtol=1e-6, atol=1e-6)
-        assert {name: p for name, p in student.named_parameters() if p.grad is not None} == {}
+        assert {
+            name: p for name, p in student.named_parameters() if p.grad is not None
+        } == {}
 
 
 def test_snapshot_copies_every_n_steps_and_frozen_never():
@@ -162,7 +180,9 @@ def test_a_compiled_student_is_followed(when, how):
     teacher.follow(student, 1, 2)
     other.follow(twin, 1, 2)
     assert held(teacher).keys() == held(other).keys()
-    assert all(torch.equal(tensor, held(other)[key]) for key, tensor in held(teacher).items())
+    assert all(
+        torch.equal(tensor, held(other)[key]) for key, tensor in held(teacher).items()
+    )
 
 
 @pytest.mark.parametrize(

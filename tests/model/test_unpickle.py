@@ -30,7 +30,9 @@ def parser_class(monkeypatch):
     """A class that the file names and no reader has, as in the released checkpoints."""
     module = types.ModuleType("parse_config_dist_multi")
     module.ConfigParser = type(
-        "ConfigParser", (), {"__module__": module.__name__, "__qualname__": "ConfigParser"}
+        "ConfigParser",
+        (),
+        {"__module__": module.__name__, "__qualname__": "ConfigParser"},
     )
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module.ConfigParser
@@ -46,7 +48,10 @@ def content(parser):
         logging.getLogger("trainer"),
     )
     config.join, config.me = functools.partial(os.path.join, "a", b="c"), config
-    config.args, config.levels = argparse.Namespace(lr=1e-4), {0: logging.WARNING, 1: {2, 3}}
+    config.args, config.levels = (
+        argparse.Namespace(lr=1e-4),
+        {0: logging.WARNING, 1: {2, 3}},
+    )
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     optimizer = torch.optim.AdamW(network.parameters())
     network(torch.ones(2, 3)).sum().backward()
@@ -80,20 +85,30 @@ def content(parser):
 def test_everything_that_checkpoints_hold(tmp_path, parser_class, zipped, protocol):
     wanted = content(parser_class)
     path = tmp_path / "checkpoint.pth.tar"
-    torch.save(wanted, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
+    torch.save(
+        wanted, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol
+    )
     sys.modules.pop("parse_config_dist_multi")
     found = read_checkpoint(path)
     for name, tensor in wanted["state_dict"].items():
         assert torch.equal(found["state_dict"][name], tensor)
     for key in ("parameter", "view", "empty", "whole", "transposed", "flags", "eight"):
         assert (
-            found[key].dtype == wanted[key].dtype and found[key].tolist() == wanted[key].tolist()
+            found[key].dtype == wanted[key].dtype
+            and found[key].tolist() == wanted[key].tolist()
         ), key
     assert torch.equal(found["array"], torch.arange(6, dtype=torch.int32).view(2, 3))
     moments = wanted["optimizer"]["state"][0]
-    assert all(torch.equal(found["optimizer"]["state"][0][key], moments[key]) for key in moments)
+    assert all(
+        torch.equal(found["optimizer"]["state"][0][key], moments[key])
+        for key in moments
+    )
     assert found["optimizer"]["param_groups"] == wanted["optimizer"]["param_groups"]
-    assert (found["epoch"], found["monitor_best"], found["bytes"]) == (3, 3.5, b"\xff\x00")
+    assert (found["epoch"], found["monitor_best"], found["bytes"]) == (
+        3,
+        3.5,
+        b"\xff\x00",
+    )
     assert (found["size"], found["dtype"], found["nested"]) == (
         (1, 2),
         "torch.float16",
@@ -133,7 +148,9 @@ def test_bare_state_dicts_and_safetensors(tmp_path):
     torch.save({"model": state, "step": 3}, tmp_path / "model.pth")
     save_file(state, tmp_path / "model.safetensors")
     for name in ("bare.pth", "model.pth", "model.safetensors", "."):
-        assert torch.equal(read_checkpoint(tmp_path / name)["state_dict"]["weight"], torch.ones(2))
+        assert torch.equal(
+            read_checkpoint(tmp_path / name)["state_dict"]["weight"], torch.ones(2)
+        )
     assert read_checkpoint(tmp_path / "model.pth")["step"] == 3
 
 
@@ -175,12 +192,22 @@ class Calls:
         ("torch.hub.load", torch.hub.load, ("nobody/nothing", "model")),
         ("torch.serialization.load", torch.load, ("other.pth",)),
         ("torch.storage._load_from_bytes", torch.storage._load_from_bytes, (b"x",)),
-        ("torch._utils._rebuild_sparse_tensor", torch._utils._rebuild_sparse_tensor, (1, 2)),
+        (
+            "torch._utils._rebuild_sparse_tensor",
+            torch._utils._rebuild_sparse_tensor,
+            (1, 2),
+        ),
         ("model.weights.read.read_checkpoint", read_checkpoint, ("other.pth",)),
-        ("an object of functools.partial", functools.partial(os.system, "touch RAN"), ()),
+        (
+            "an object of functools.partial",
+            functools.partial(os.system, "touch RAN"),
+            (),
+        ),
     ],
 )
-def test_calls_are_refused_by_name(tmp_path, monkeypatch, zipped, protocol, wanted, function, args):
+def test_calls_are_refused_by_name(
+    tmp_path, monkeypatch, zipped, protocol, wanted, function, args
+):
     monkeypatch.chdir(tmp_path)
     args = tuple("os" if arg is os else arg for arg in args)
     torch.save(
@@ -208,12 +235,18 @@ PROGRAMS = [
     (b"(cos\nsystem\nS'touch RAN'\no.", "os.system"),  # OBJ
     (b"csubprocess\nPopen\n(S'touch RAN'\nt\x81.", "subprocess.Popen"),  # NEWOBJ
     (b"csubprocess\nPopen\n(S'touch RAN'\nt}\x92.", "subprocess.Popen"),  # NEWOBJ_EX
-    (b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x09touch RAN\x85R.", "os.system"),  # STACK_GLOBAL
+    (
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x09touch RAN\x85R.",
+        "os.system",
+    ),  # STACK_GLOBAL
     (
         b"\x80\x04\x8c\x02os\x8c\x0bpath.exists\x93\x8c\x01x\x85R.",
         "os.path.exists",
     ),  # a dotted name
-    (b"ccopyreg\n_reconstructor\n(csubprocess\nPopen\ncbuiltins\nobject\nNtR.", "subprocess.Popen"),
+    (
+        b"ccopyreg\n_reconstructor\n(csubprocess\nPopen\ncbuiltins\nobject\nNtR.",
+        "subprocess.Popen",
+    ),
     (b"c__builtin__\neval\n(S'1'\ntR.", "builtins.eval"),  # Python 2's names
     (b"csome\nThing\n)\x81(tR.", "an object of some.Thing"),  # a stub is called
     (
@@ -227,7 +260,10 @@ PROGRAMS = [
         b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n(S'touch RAN'\nt}tR.",
         "os.system",
     ),
-    (b"(S'storage'\ncos\nsystem\nS'0'\nS'cpu'\nI4\ntQ.", "storage of type os.system"),  # BINPERSID
+    (
+        b"(S'storage'\ncos\nsystem\nS'0'\nS'cpu'\nI4\ntQ.",
+        "storage of type os.system",
+    ),  # BINPERSID
     (b"ctorch\nload\n(S'other.pth'\ntR.", "torch.load"),
     (b"ctorch.jit\nload\n(S'other.pth'\ntR.", "torch.jit.load"),
     (b"cos\nsystem\n(S'touch RAN'\ntR0.", "os.system"),  # and its result dropped
@@ -245,7 +281,11 @@ def test_programs_written_by_hand(tmp_path, monkeypatch, program, wanted):
 
 def test_a_named_function_is_only_a_word(tmp_path):
     torch.save(
-        {"state_dict": {"a": torch.ones(1)}, "hook": os.system, "kind": subprocess.Popen},
+        {
+            "state_dict": {"a": torch.ones(1)},
+            "hook": os.system,
+            "kind": subprocess.Popen,
+        },
         tmp_path / "x.pth",
     )
     found = read_checkpoint(tmp_path / "x.pth")
@@ -321,12 +361,16 @@ def test_damage_is_always_one_line(tmp_path, parser_class, zipped):
     """Cut and changed bytes end as a ConfigError (or as a readable file), never in a call or another error."""
     made = io.BytesIO()
     torch.save(
-        {**content(parser_class), "array": None}, made, _use_new_zipfile_serialization=zipped
+        {**content(parser_class), "array": None},
+        made,
+        _use_new_zipfile_serialization=zipped,
     )
     whole, draw = made.getvalue(), random.Random(0)
     path = tmp_path / "x.pth"
     for _ in range(150):
-        data = bytearray(whole[: draw.randrange(len(whole))] if draw.random() < 0.2 else whole)
+        data = bytearray(
+            whole[: draw.randrange(len(whole))] if draw.random() < 0.2 else whole
+        )
         for _ in range(draw.randint(1, 6)):
             if data:
                 data[draw.randrange(min(len(data), 4000))] = draw.randrange(256)

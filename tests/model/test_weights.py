@@ -65,7 +65,8 @@ def authors(model):
 
 def frozen(model):
     return {
-        name.replace("text_proj", "txt_proj"): tensor for name, tensor in model.state_dict().items()
+        name.replace("text_proj", "txt_proj"): tensor
+        for name, tensor in model.state_dict().items()
     }
 
 
@@ -107,7 +108,10 @@ def mcq(model):
                 "1 text_model.embeddings.position_ids: buffer that transformers dropped",
             ],
         ),
-        (frozen, ["changed      2 text_proj.1.*: was txt_proj.1.* (Frozen in Time's name)"]),
+        (
+            frozen,
+            ["changed      2 text_proj.1.*: was txt_proj.1.* (Frozen in Time's name)"],
+        ),
         (
             mcq,
             [
@@ -162,12 +166,17 @@ def test_what_does_not_fit_stops_the_run(model, folder, tmp_path, caplog):
     with pytest.raises(ConfigError) as caught:
         load_weights(other, tmp_path / "x.pth")
     message = str(caught.value)
-    assert "2 missing (text_model.embeddings.LayerNorm.weight, vid_proj.0.bias)" in message
+    assert (
+        "2 missing (text_model.embeddings.LayerNorm.weight, vid_proj.0.bias)" in message
+    )
     assert (
         "1 of another shape (text_proj.1.weight: 3 x 4 in the file, 16 x 32 in the model)"
         in message
     )
-    assert "1 unknown (video_model.extra)" in message and "set arch.args.strict to false" in message
+    assert (
+        "1 unknown (video_model.extra)" in message
+        and "set arch.args.strict to false" in message
+    )
     assert "\n" not in message and all(
         torch.equal(before[name], t) for name, t in other.state_dict().items()
     )
@@ -175,9 +184,9 @@ def test_what_does_not_fit_stops_the_run(model, folder, tmp_path, caplog):
     spec["args"] |= {"load_checkpoint": str(tmp_path / "x.pth"), "strict": False}
     loaded = ARCHS.build(spec)
     assert torch.equal(loaded.video_model.pos_embed, model.video_model.pos_embed)
-    assert "misshapen    1 text_proj.1.*" in table(caplog) and "1 video_model.extra" in table(
+    assert "misshapen    1 text_proj.1.*" in table(
         caplog
-    )
+    ) and "1 video_model.extra" in table(caplog)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +212,14 @@ def test_stretch_time(how, old, new):
     assert made.shape == (1, new, 6) and made.dtype == embed_1TD.dtype
     if how == "zeros":
         kept = min(old, new)
-        assert torch.equal(made[:, :kept], embed_1TD[:, :kept]) and not made[:, kept:].any()
+        assert (
+            torch.equal(made[:, :kept], embed_1TD[:, :kept])
+            and not made[:, kept:].any()
+        )
     elif how == "nearest":
-        assert all(torch.equal(made[0, i], embed_1TD[0, i * old // new]) for i in range(new))
+        assert all(
+            torch.equal(made[0, i], embed_1TD[0, i * old // new]) for i in range(new)
+        )
     else:
         places = ((torch.arange(new) + 0.5) * old / new - 0.5).clamp(0, old - 1)
         low = places.long().clamp(max=max(old - 2, 0))
@@ -223,7 +237,9 @@ def test_stretch_time(how, old, new):
 
 @pytest.mark.parametrize("how", ["zeros", "interp", "nearest"])
 @pytest.mark.parametrize("frames", [1, 8])
-def test_another_number_of_frames_at_load_time(model, folder, tmp_path, caplog, how, frames):
+def test_another_number_of_frames_at_load_time(
+    model, folder, tmp_path, caplog, how, frames
+):
     caplog.set_level(logging.INFO)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
     spec = tiny_models.arch_config(folder, num_frames=frames, load_temporal_fix=how)
@@ -243,7 +259,8 @@ def test_an_unknown_word_for_time(model, folder, tmp_path):
     spec = tiny_models.arch_config(folder, num_frames=8, load_temporal_fix="bicubic")
     spec["args"]["load_checkpoint"] = str(tmp_path / "x.pth")
     with pytest.raises(
-        ConfigError, match="load_temporal_fix: 'bicubic' is given, one of zeros, interp, nearest"
+        ConfigError,
+        match="load_temporal_fix: 'bicubic' is given, one of zeros, interp, nearest",
     ):
         ARCHS.build(spec)
 
@@ -265,7 +282,8 @@ def test_places_on_another_grid(model, folder, tmp_path, caplog):
     load_weights(tiny_models.build_miles(folder), tmp_path / "wide.pth")
     torch.save({"state_dict": wide.state_dict()}, tmp_path / "unsaid.pth")
     with pytest.raises(
-        ConfigError, match="pos_embed: 1 x 49 x 24 in the file, 1 x 17 x 24 in the model"
+        ConfigError,
+        match="pos_embed: 1 x 49 x 24 in the file, 1 x 17 x 24 in the model",
     ):
         load_weights(tiny_models.build_miles(folder), tmp_path / "unsaid.pth")
 
@@ -297,12 +315,18 @@ def test_the_teachers_weights(model, folder, tmp_path):
         tmp_path / "x.pth",
     )
     taken = restore(tmp_path / "x.pth", teacher=True)
-    clip, words = tiny_models.random_batch()["video"], tiny_models.random_batch()["text"]
+    clip, words = (
+        tiny_models.random_batch()["video"],
+        tiny_models.random_batch()["text"],
+    )
     assert torch.equal(taken.encode_video(clip)[0], teacher.encode_video(clip)[0])
     assert torch.equal(taken.encode_text(words), model.encode_text(words))
     assert same(restore(tmp_path / "x.pth"), model)
     torch.save(
-        {"state_dict": model.state_dict(), "config": {"arch": tiny_models.arch_config(folder)}},
+        {
+            "state_dict": model.state_dict(),
+            "config": {"arch": tiny_models.arch_config(folder)},
+        },
         tmp_path / "y.pth",
     )
     with pytest.raises(ConfigError, match="holds no teacher"):
@@ -311,7 +335,9 @@ def test_the_teachers_weights(model, folder, tmp_path):
 
 def test_restore_of_a_file_that_says_nothing(model, folder, tmp_path):
     torch.save(model.state_dict(), tmp_path / "x.pth")
-    with pytest.raises(ConfigError, match="x.pth: does not say what model it holds; give a config"):
+    with pytest.raises(
+        ConfigError, match="x.pth: does not say what model it holds; give a config"
+    ):
         restore(tmp_path / "x.pth")
     assert same(model, restore(tmp_path / "x.pth", tiny_models.arch_config(folder)))
 
@@ -327,7 +353,9 @@ def image_vit(**changes):
         "num_classes": 5,
     }
     made = timm.models.VisionTransformer(**{**sizes, **changes}).eval()
-    with torch.no_grad():  # timm starts biases and norms at 0 and 1: a wrong mapping would not show
+    with (
+        torch.no_grad()
+    ):  # timm starts biases and norms at 0 and 1: a wrong mapping would not show
         for p in made.parameters():
             p.add_(0.1 * torch.randn_like(p))
     return made
@@ -335,7 +363,9 @@ def image_vit(**changes):
 
 def saved(vit, tmp_path: Path, how: str) -> str:
     if how == "folder":
-        timm.models.save_for_hf(vit, tmp_path / "vit", model_args={}, safe_serialization=True)
+        timm.models.save_for_hf(
+            vit, tmp_path / "vit", model_args={}, safe_serialization=True
+        )
         return str(tmp_path / "vit")
     path = tmp_path / f"vit.{how}"
     save_file(vit.state_dict(), path) if how == "safetensors" else torch.save(
@@ -372,12 +402,17 @@ def test_an_image_vit_as_timm_saves_it(folder, tmp_path, caplog, how):
 
 def test_temporal_layers_copied_from_the_spatial(folder, tmp_path):
     path = saved(image_vit(), tmp_path, "safetensors")
-    block = tiny_models.build_miles(folder, pretrained=path, time_init="copy").video_model.blocks[1]
+    block = tiny_models.build_miles(
+        folder, pretrained=path, time_init="copy"
+    ).video_model.blocks[1]
     assert all(
-        torch.equal(a, b) for a, b in zip(block.attn.parameters(), block.timeattn.parameters())
+        torch.equal(a, b)
+        for a, b in zip(block.attn.parameters(), block.timeattn.parameters())
     )
     assert torch.equal(block.norm3.weight, block.norm1.weight)
-    block = tiny_models.build_miles(folder, pretrained=path, time_init="rand").video_model.blocks[1]
+    block = tiny_models.build_miles(
+        folder, pretrained=path, time_init="rand"
+    ).video_model.blocks[1]
     assert (
         not torch.equal(block.attn.proj.weight, block.timeattn.proj.weight)
         and block.timeattn.proj.weight.any()
@@ -394,9 +429,12 @@ def test_clips_image_tower(tmp_path):
     eps = {"norm_layer": "layernorm", "act_layer": "quick_gelu", "pre_norm": True}
     vit = image_vit(**eps)
     path = saved(vit, tmp_path, "safetensors")
-    assert "norm_pre.weight" in load_file(path) and "patch_embed.proj.bias" not in load_file(path)
+    assert "norm_pre.weight" in load_file(
+        path
+    ) and "patch_embed.proj.bias" not in load_file(path)
     with pytest.raises(
-        ConfigError, match="normalises before the blocks .CLIP.; .*base_patch16_clip_224_temporal"
+        ConfigError,
+        match="normalises before the blocks .CLIP.; .*base_patch16_clip_224_temporal",
     ):
         init_from_image(SpaceTimeTransformer(**SIZES), path)
     ours = SpaceTimeTransformer(
@@ -405,10 +443,15 @@ def test_clips_image_tower(tmp_path):
     init_from_image(ours, path)
     pictures = torch.randn(3, 1, 3, 32, 32)
     torch.testing.assert_close(
-        ours(pictures)[0], vit.forward_features(pictures[:, 0])[:, 0], atol=2e-5, rtol=1e-5
+        ours(pictures)[0],
+        vit.forward_features(pictures[:, 0])[:, 0],
+        atol=2e-5,
+        rtol=1e-5,
     )
     with torch.device("meta"):
-        clip = SpaceTimeTransformer(**SpaceTimeTransformer.sizes["base_patch16_clip_224_temporal"])
+        clip = SpaceTimeTransformer(
+            **SpaceTimeTransformer.sizes["base_patch16_clip_224_temporal"]
+        )
     assert clip.image_weights == "vit_base_patch16_clip_224.openai"
 
 
@@ -430,7 +473,8 @@ def test_vits_that_do_not_map_are_refused(tmp_path, changes, message):
 
 def test_names_and_paths_of_image_vits(folder, tmp_path, model):
     with pytest.raises(
-        ConfigError, match=r"neither a path nor a timm model with weights \(nearest: vit_base"
+        ConfigError,
+        match=r"neither a path nor a timm model with weights \(nearest: vit_base",
     ):
         tiny_models.build_miles(folder, pretrained="vit_base_patch16_244.augreg_in21k")
     with pytest.raises(FileNotFoundError, match="no such file"):
@@ -450,7 +494,9 @@ def test_every_size_names_weights_that_timm_has():
             vit = timm.create_model(encoder.image_weights, num_classes=0)
         ours = {name: p.shape for name, p in encoder.state_dict().items()}
         theirs = {name: p.shape for name, p in vit.state_dict().items()}
-        assert {name: shape for name, shape in theirs.items() if ours.get(name) != shape} == {}
+        assert {
+            name: shape for name, shape in theirs.items() if ours.get(name) != shape
+        } == {}
 
 
 def test_text_weights_that_are_missing_stop_the_run(folder, tmp_path, caplog):

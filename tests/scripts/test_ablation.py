@@ -30,9 +30,26 @@ QUICK = (
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation") / "data"
-    small = ("--objects", "2", "--train", "16", "--val", "2", "--test", "8", "--frames", "6")
+    small = (
+        "--objects",
+        "2",
+        "--train",
+        "16",
+        "--val",
+        "2",
+        "--test",
+        "8",
+        "--frames",
+        "6",
+    )
     subprocess.run(
-        [sys.executable, str(ROOT / "scripts/make_demo_data.py"), "--out", str(folder), *small],
+        [
+            sys.executable,
+            str(ROOT / "scripts/make_demo_data.py"),
+            "--out",
+            str(folder),
+            *small,
+        ],
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )
@@ -58,14 +75,18 @@ def run(data, out, *arguments):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, tmp_path, monkeypatch):
+def test_a_variant_differs_from_miles_in_what_it_is_called_after(
+    name, tmp_path, monkeypatch
+):
     monkeypatch.setenv("ABLATION_DIR", str(tmp_path))
     base = load_config(ROOT / "configs/ablation.json").to_dict()
     config = ablation.run_config(
         base, {**ablation.VARIANTS, **ablation.MORE_VARIANTS}[name][1], seed=7
     )
     assert config["trainer"]["seed"] == 7
-    model = ARCHS.build(tiny_models.arch_config(tiny_models.save_text_model(tmp_path / "text")))
+    model = ARCHS.build(
+        tiny_models.arch_config(tiny_models.save_text_model(tmp_path / "text"))
+    )
     objective = OBJECTIVES.build(
         config["objective"], model=model, loss=LOSSES.build(config["loss"])
     )
@@ -102,7 +123,9 @@ def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, tmp_path,
         "clean_masked": {"view": "full", "weight": 0.0},
     }
     assert facts == (
-        {"objective": "Contrastive"} if name == "contrastive" else {**miles, **differs[name]}
+        {"objective": "Contrastive"}
+        if name == "contrastive"
+        else {**miles, **differs[name]}
     )
 
 
@@ -110,16 +133,21 @@ def test_two_variants_from_data_to_table_and_on_after_a_kill(data, tmp_path):
     out = tmp_path / "out"
     chosen = ("--variants", "contrastive,miles", "--seeds", "3")
     said = run(data, out, *chosen)
-    assert said.returncode == 0, said.stderr + "".join(p.read_text() for p in out.rglob("*.log"))
+    assert said.returncode == 0, said.stderr + "".join(
+        p.read_text() for p in out.rglob("*.log")
+    )
     assert "2 runs, 0 of them done" in said.stdout
     results = {
-        name: out / f"runs/{name}/seed3/test/results.json" for name in ("contrastive", "miles")
+        name: out / f"runs/{name}/seed3/test/results.json"
+        for name in ("contrastive", "miles")
     }
     numbers = {name: json.loads(path.read_text()) for name, path in results.items()}
     rows = json.loads((out / "ablation.json").read_text())
     for name, found in numbers.items():
         assert found["num_videos"] == 8 and found["config"]["trainer"]["seed"] == 3
-        assert rows[name]["t2v.R5"]["mean"] == found["t2v"]["R5"] and rows[name]["seeds"] == [3]
+        assert rows[name]["t2v.R5"]["mean"] == found["t2v"]["R5"] and rows[name][
+            "seeds"
+        ] == [3]
     assert numbers["contrastive"]["config"]["objective"]["type"] == "Contrastive"
     assert (out / "ablation.png").read_bytes()[:4] == b"\x89PNG"
     assert "| MILES | 1 |" in (out / "ablation.md").read_text()
@@ -182,7 +210,9 @@ def test_means_and_deviations(tmp_path):
             r1, r5, med, back = numbers[i, seed].tolist()
             if (name, seed) != ("miles", 1):  # not done yet
                 path.write_text(
-                    json.dumps({"t2v": {"R1": r1, "R5": r5, "MedR": med}, "v2t": {"R1": back}})
+                    json.dumps(
+                        {"t2v": {"R1": r1, "R5": r5, "MedR": med}, "v2t": {"R1": back}}
+                    )
                 )
             paths[name, seed] = path
     text = ablation_report.write(
@@ -196,5 +226,7 @@ def test_means_and_deviations(tmp_path):
             assert rows[name][key]["mean"] == pytest.approx(numpy.mean(values))
             assert rows[name][key]["std"] == pytest.approx(numpy.std(values, ddof=1))
     paired = numbers[1, [0, 2], 0] - numbers[0, [0, 2], 0]
-    assert rows["miles"]["t2v.R1"]["difference"]["mean"] == pytest.approx(numpy.mean(paired))
+    assert rows["miles"]["t2v.R1"]["difference"]["mean"] == pytest.approx(
+        numpy.mean(paired)
+    )
     assert f"{numpy.mean(paired):+.1f} +- {numpy.std(paired, ddof=1):.1f}" in text

@@ -29,8 +29,15 @@ def test_bench_eval(tmp_path, capsys):
     content = json.loads(next(tmp_path.glob("eval_*.json")).read_text())
     first, second = content["rows"]
     assert first["largest_rank_difference"] == 0 and first["family_s"] > 0
-    assert (second["captions"], second["videos"], second["family_s"]) == (100, 200, None)
-    assert content["versions"]["git"] is not None or content["versions"]["packages"]["torch"]
+    assert (second["captions"], second["videos"], second["family_s"]) == (
+        100,
+        200,
+        None,
+    )
+    assert (
+        content["versions"]["git"] is not None
+        or content["versions"]["packages"]["torch"]
+    )
     assert "x bare" in capsys.readouterr().out
 
 

@@ -12,9 +12,22 @@ def test_the_baseline_attends_as_our_layers_do():
 def test_a_small_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(step.SIZES, "tiny", (24, 1, 2, 32, 24, 1))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home" / "torch"))
-    monkeypatch.setattr(step, "write_record", lambda *args: record.write_record(*args, tmp_path))
+    monkeypatch.setattr(
+        step, "write_record", lambda *args: record.write_record(*args, tmp_path)
+    )
     step.main(
-        ["--device", "cpu", "--size", "tiny", "--batch", "2", "--frames", "2", "--steps", "1"]
+        [
+            "--device",
+            "cpu",
+            "--size",
+            "tiny",
+            "--batch",
+            "2",
+            "--frames",
+            "2",
+            "--steps",
+            "1",
+        ]
     )
     content = json.loads(next(tmp_path.glob("step_*.json")).read_text())
     assert [(row["step"], row["way"]) for row in content["rows"]] == [

@@ -18,8 +18,12 @@ def write(folder: Path, body: str) -> Path:
 
 
 def test_a_good_page_has_no_problems(open_page, tmp_path):
-    picture = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
-    page = open_page(write(tmp_path, f"<p id=a>hello</p><img src={picture}>"), width=400)
+    picture = (
+        "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
+    )
+    page = open_page(
+        write(tmp_path, f"<p id=a>hello</p><img src={picture}>"), width=400
+    )
     assert page.inner_text("#a") == "hello" and page.problems == []
     assert page.evaluate("innerWidth") == 400
 
@@ -29,7 +33,10 @@ def test_a_good_page_has_no_problems(open_page, tmp_path):
     [
         ("<script>console.error('bad thing')</script>", "console: bad thing"),
         ("<script>nothing.there</script>", "error: nothing is not defined"),
-        ("<img src='http://pictures.invalid/a.png'>", "request: http://pictures.invalid/a.png"),
+        (
+            "<img src='http://pictures.invalid/a.png'>",
+            "request: http://pictures.invalid/a.png",
+        ),
         (
             "<script>fetch('http://127.0.0.1:9/x').catch(() => 0)</script>",
             "request: http://127.0.0.1:9/x",
@@ -81,7 +88,9 @@ def test_without_a_browser_tests_skip_or_fail(monkeypatch):
     with pytest.raises(pytest.fail.Exception, match="install_chromium"):
         tool.skip_or_fail(f"there is no Chromium: {tool.REMEDY}")
     monkeypatch.setenv("CHROMIUM", "/nowhere/chromium")
-    with pytest.raises(AssertionError, match="CHROMIUM=/nowhere/chromium: no such program"):
+    with pytest.raises(
+        AssertionError, match="CHROMIUM=/nowhere/chromium: no such program"
+    ):
         tool.chromium()
 
 
@@ -111,6 +120,7 @@ def test_install_script(tmp_path, answer):
     assert (done.returncode, "WARNING" in done.stderr) == (
         (0, False) if answer == 0 else (1, True)
     ), done.stderr
-    assert [line.split()[-1] for line in asked.splitlines()] == ["update", "chromium"] * (
-        3 if answer else 1
-    )
+    assert [line.split()[-1] for line in asked.splitlines()] == [
+        "update",
+        "chromium",
+    ] * (3 if answer else 1)

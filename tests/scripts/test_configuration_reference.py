@@ -11,14 +11,21 @@ from parse_config import load_config
 from scripts import configuration_reference as reference
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.json") if path.name != "schema.json")
-OURS = [path for path in CONFIGS if path.name != "zero_msrvtt_4f_i21k_MILES.json"]  # as released
+CONFIGS = sorted(
+    path for path in (ROOT / "configs").rglob("*.json") if path.name != "schema.json"
+)
+OURS = [
+    path for path in CONFIGS if path.name != "zero_msrvtt_4f_i21k_MILES.json"
+]  # as released
 VALIDATOR = jsonschema.Draft202012Validator(reference.schema())
 
 
 def mistakes(config: dict) -> list[str]:
     """Dotted keys at which the schema is not met, the deepest of each alternative."""
-    errors = [jsonschema.exceptions.best_match([error]) for error in VALIDATOR.iter_errors(config)]
+    errors = [
+        jsonschema.exceptions.best_match([error])
+        for error in VALIDATOR.iter_errors(config)
+    ]
     return [".".join(map(str, error.absolute_path)) for error in errors]
 
 
@@ -78,11 +85,22 @@ def test_our_configs_name_the_schema_and_fit_it(path):
         ({"loss": {"type": "NormSoftmaxLoss", "args": {"margin": 0.1}}}, "loss.args"),
         ({"loss": {"type": "NoLoss"}}, "loss.type"),
         (
-            {"objective": {"type": "MILESPretraining", "args": {"mask": {"type": "Tubes"}}}},
+            {
+                "objective": {
+                    "type": "MILESPretraining",
+                    "args": {"mask": {"type": "Tubes"}},
+                }
+            },
             "objective.args.mask.type",
         ),
-        ({"arch": {"args": {"video_params": {"num_frame": 4}}}}, "arch.args.video_params"),
-        ({"arch": {"args": {"text_params": {"pooling": 1}}}}, "arch.args.text_params.pooling"),
+        (
+            {"arch": {"args": {"video_params": {"num_frame": 4}}}},
+            "arch.args.video_params",
+        ),
+        (
+            {"arch": {"args": {"text_params": {"pooling": 1}}}},
+            "arch.args.text_params.pooling",
+        ),
         (
             {"valid_loader": {"args": {"video_params": {"num_frame": 4}}}},
             "valid_loader.args.video_params",
@@ -97,7 +115,9 @@ def test_the_schema_finds_a_mistake(change, key):
 
 def test_the_schema_key_is_not_part_of_a_config(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text('{"$schema": "schema.json", "name": "x"} // an editor reads the schema')
+    path.write_text(
+        '{"$schema": "schema.json", "name": "x"} // an editor reads the schema'
+    )
     assert load_config(path).to_dict() == {"name": "x"}
 
 
@@ -105,4 +125,6 @@ def test_types_and_defaults_are_those_of_the_constructor():
     text = reference.markdown()
     assert re.search(r"\| `trainer\.epochs` \| int \| `10` \| \w", text)
     assert re.search(r"\| `trainer\.early_stop` \| int or null \| `0` \| \w", text)
-    assert re.search(r"\| `data_loader\.args\.dataset_name` \| str \| required \| \w", text)
+    assert re.search(
+        r"\| `data_loader\.args\.dataset_name` \| str \| required \| \w", text
+    )

@@ -31,12 +31,20 @@ def make(out: Path, *arguments: str) -> subprocess.CompletedProcess:
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=200
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
     )
 
 
 def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (folder / "captions.jsonl").read_text().splitlines()
+    ]
 
 
 @pytest.fixture(scope="module", params=("1", "2"), ids=("one object", "two objects"))
@@ -52,9 +60,13 @@ def test_same_arguments_give_the_same_bytes(data, tmp_path):
     assert make(again, "--objects", data.name, *SMALL).returncode == 0
     files = sorted(path.relative_to(data) for path in data.rglob("*") if path.is_file())
     assert len([path for path in files if path.suffix == ".mp4"]) == 81
-    assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
+    assert files == sorted(
+        path.relative_to(again) for path in again.rglob("*") if path.is_file()
+    )
     assert [
-        path for path in files if (data / path).read_bytes() != (again / path).read_bytes()
+        path
+        for path in files
+        if (data / path).read_bytes() != (again / path).read_bytes()
     ] == []
 
 
@@ -63,11 +75,17 @@ def test_what_is_there_is_kept(data):
     repeated = make(data, "--objects", data.name, *SMALL)
     assert (repeated.returncode, "already there" in repeated.stdout) == (0, True)
     other = make(data, "--objects", data.name, *SMALL, "--seed", "1")
-    assert other.returncode != 0 and str(data) in other.stderr and "Traceback" not in other.stderr
+    assert (
+        other.returncode != 0
+        and str(data) in other.stderr
+        and "Traceback" not in other.stderr
+    )
     assert before == {path: path.stat().st_mtime_ns for path in data.rglob("*")}
 
 
-@pytest.mark.parametrize("reader", [name for name in READERS.names() if name != "image"])
+@pytest.mark.parametrize(
+    "reader", [name for name in READERS.names() if name != "image"]
+)
 def test_every_reader_reads_the_clips(data, reader):
     path = data / lines(data)[0]["path"]
     clip_TCHW = read_frames(path, [0, 3, 7], reader=reader)
@@ -79,7 +97,9 @@ def test_every_reader_reads_the_clips(data, reader):
 def test_the_gallery(objects):
     """At full size, before anything is drawn: 240 meanings, all different, a quarter of them new."""
     counts = {"train": 3000, "val": 120, "test": 240}
-    split = captions.split_single_objects if objects == 1 else captions.split_object_pairs
+    split = (
+        captions.split_single_objects if objects == 1 else captions.split_object_pairs
+    )
     combinations = split(counts, numpy.random.default_rng(0))
     assert {name: len(shown) for name, shown in combinations.items()} == counts
     gallery = [frozenset(shown) for shown in combinations["test"]]

@@ -103,7 +103,9 @@ def test_a_folder_stands_alone(model, folder, checkpoint, tmp_path, capsys):
         "text/tokenizer.json",
     }
     assert set(load_file(out / "model.safetensors")) == set(model.state_dict())
-    text = "".join(p.read_text() for p in out.rglob("*.*") if p.suffix in (".json", ".md"))
+    text = "".join(
+        p.read_text() for p in out.rglob("*.*") if p.suffix in (".json", ".md")
+    )
     assert folder not in text and str(tmp_path) not in text, "no path of this machine"
     moved = out.rename(tmp_path / "moved")
     back = MILES.from_pretrained(moved)
@@ -113,7 +115,8 @@ def test_a_folder_stands_alone(model, folder, checkpoint, tmp_path, capsys):
         == model.tokenize(["a red dog"])["input_ids"].tolist()
     )
     assert torch.equal(
-        back.encode_text(["a red dog", "the cat"]), model.encode_text(["a red dog", "the cat"])
+        back.encode_text(["a red dog", "the cat"]),
+        model.encode_text(["a red dog", "the cat"]),
     )
     assert back.preprocessing == {
         "num_frames": 4,
@@ -144,20 +147,29 @@ def test_saved_again_and_changed_on_the_way_in(model, tmp_path):
         "preprocessor_config.json",
         "text/tokenizer.json",
     ):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+        assert (tmp_path / "a" / name).read_bytes() == (
+            tmp_path / "b" / name
+        ).read_bytes(), name
     longer = MILES.from_pretrained(
         tmp_path / "b", video_params={"num_frames": 8, "load_temporal_fix": "nearest"}
     )
     assert longer.video_model.num_frames == longer.preprocessing["num_frames"] == 8
-    assert torch.equal(longer.video_model.temporal_embed[:, ::2], model.video_model.temporal_embed)
+    assert torch.equal(
+        longer.video_model.temporal_embed[:, ::2], model.video_model.temporal_embed
+    )
 
 
 def test_the_teacher_if_asked_for(model, checkpoint, tmp_path):
     export.cli([str(checkpoint), str(tmp_path / "out"), "--teacher"])
     state = load_file(tmp_path / "out" / "model.safetensors")
     for name, tensor in model.state_dict().items():
-        assert torch.equal(state[name], tensor + 1 if name.startswith("vid") else tensor)
-    assert "weights of the snapshot teacher" in (tmp_path / "out" / "README.md").read_text()
+        assert torch.equal(
+            state[name], tensor + 1 if name.startswith("vid") else tensor
+        )
+    assert (
+        "weights of the snapshot teacher"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
 
 
 def test_the_authors_layout(model, checkpoint, tmp_path):
@@ -196,7 +208,9 @@ def test_the_authors_layout(model, checkpoint, tmp_path):
         (["plain.pth", "out", "--teacher"], "holds no teacher"),
     ],
 )
-def test_mistakes_are_one_line(checkpoint, model, tmp_path, monkeypatch, capsys, given, message):
+def test_mistakes_are_one_line(
+    checkpoint, model, tmp_path, monkeypatch, capsys, given, message
+):
     monkeypatch.chdir(tmp_path)
     torch.save(model.state_dict(), "bare.pth")
     torch.save({**read_checkpoint(checkpoint), "objective": {}}, "plain.pth")
@@ -230,7 +244,9 @@ def test_push_to_hub(model, monkeypatch):
             return type("Repository", (), {"repo_id": repo_id})
 
         def upload_folder(self, *, repo_id, folder_path, **_):
-            sent[repo_id] = {str(p.relative_to(folder_path)) for p in Path(folder_path).rglob("*")}
+            sent[repo_id] = {
+                str(p.relative_to(folder_path)) for p in Path(folder_path).rglob("*")
+            }
             assert same(model, MILES.from_pretrained(folder_path))
             return "done"
 
@@ -278,4 +294,6 @@ def test_onnx_of_both_towers(folder, tmp_path):
         (found,) = session.run(
             [f"{name}_embedding"], {key: value.numpy() for key, value in inputs.items()}
         )
-        torch.testing.assert_close(torch.from_numpy(found), wanted.detach(), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            torch.from_numpy(found), wanted.detach(), atol=1e-5, rtol=1e-4
+        )

@@ -127,8 +127,13 @@ def test_features_are_those_of_the_model_file_by_file(home, whole):
     )
     assert len(found) == len(NAMES) and found.width == 16
     for row, feature_E in zip(found.rows, found.read_all()):
-        assert row["path"] == str(home / "clips" / row["id"]) and row["start"] is row["end"] is None
-        assert torch.equal(model.embed_videos([row["path"]])[0], torch.from_numpy(feature_E))
+        assert (
+            row["path"] == str(home / "clips" / row["id"])
+            and row["start"] is row["end"] is None
+        )
+        assert torch.equal(
+            model.embed_videos([row["path"]])[0], torch.from_numpy(feature_E)
+        )
 
 
 def test_broken_files_are_listed_and_do_not_stop_it(home, whole, tmp_path, capsys):
@@ -138,10 +143,15 @@ def test_broken_files_are_listed_and_do_not_stop_it(home, whole, tmp_path, capsy
         ("below/page.mp4", "is a web page, not a video"),
     ]
     manifest = json.loads((whole / "manifest.json").read_text())
-    assert (manifest["rows"], manifest["bad"], manifest["complete"]) == (len(NAMES), 2, True)
+    assert (manifest["rows"], manifest["bad"], manifest["complete"]) == (
+        len(NAMES),
+        2,
+        True,
+    )
     extract.cli(arguments(home, tmp_path / "out"))
     assert (
-        "7 rows of 16 in 5 shards, 2 could not be read (bad_files.jsonl)" in capsys.readouterr().out
+        "7 rows of 16 in 5 shards, 2 could not be read (bad_files.jsonl)"
+        in capsys.readouterr().out
     )
     make("page.mp4", tmp_path)
     with pytest.raises(SystemExit, match="2"):
@@ -164,8 +174,14 @@ def test_any_number_of_processes_and_workers_write_the_same_bytes(home, tmp_path
     extract.cli(given)
     one = content(tmp_path / "one")
     for name, world, workers in (("more", 3 if more else 2, "0"), ("workers", 1, "2")):
-        given = arguments(home, tmp_path / name, *more, "--workers", workers, "--batch", "1")
-        assert run(work, world, tmp_path, (given,)) == [True] * world if world > 1 else work(given)
+        given = arguments(
+            home, tmp_path / name, *more, "--workers", workers, "--batch", "1"
+        )
+        assert (
+            run(work, world, tmp_path, (given,)) == [True] * world
+            if world > 1
+            else work(given)
+        )
         assert content(tmp_path / name) == one
 
 
@@ -178,18 +194,26 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(home, tmp_path, processes)
     extract.cli(given["whole"])
     chance, kills = random.Random(0), 0
     while kills < 5:
-        goal = len(list((tmp_path / "cut" / "shards").glob("*.safetensors"))) + chance.randint(1, 3)
-        if not killed(given["cut"], tmp_path / "cut", goal, chance.random() * 0.02, processes):
+        goal = len(
+            list((tmp_path / "cut" / "shards").glob("*.safetensors"))
+        ) + chance.randint(1, 3)
+        if not killed(
+            given["cut"], tmp_path / "cut", goal, chance.random() * 0.02, processes
+        ):
             break
         kills += 1
     work(given["cut"])
     assert kills >= 2 and content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
-def killed(given: list[str], out: Path, goal: int, pause: float, processes: int) -> bool:
+def killed(
+    given: list[str], out: Path, goal: int, pause: float, processes: int
+) -> bool:
     """kill -9 to every process a moment after there are `goal` shards; False if they ended before."""
     started = [
-        CONTEXT.Process(target=enter, args=(given, rank, processes, 29500 + os.getpid() % 2000))
+        CONTEXT.Process(
+            target=enter, args=(given, rank, processes, 29500 + os.getpid() % 2000)
+        )
         for rank in range(processes)
     ]
     for process in started:
@@ -256,7 +280,9 @@ def test_another_checkpoint_or_option_is_refused(home, tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             extract.cli([*given, *changes])
         error = capsys.readouterr().err
-        assert "was begun with" in error and said in error and error.count("error:") == 1
+        assert (
+            "was begun with" in error and said in error and error.count("error:") == 1
+        )
     write_media(home / "clips" / "new.mp4", 1)
     with pytest.raises(SystemExit, match="2"):
         extract.cli(given)
@@ -274,12 +300,24 @@ def test_what_is_given_wrong_is_said_in_a_line(home, tmp_path, capsys):
     (tmp_path / "empty.txt").write_text("\n\n")
     for changed, said in (
         ((str(home / "nowhere"), str(tmp_path / "a")), "no such folder"),
-        ((str(home / "clips"), str(tmp_path / "full")), "holds other files (letter.txt)"),
+        (
+            (str(home / "clips"), str(tmp_path / "full")),
+            "holds other files (letter.txt)",
+        ),
         ((str(home / "clips"), str(tmp_path / "a"), "--texts"), "a .txt"),
-        ((str(tmp_path / "empty.txt"), str(tmp_path / "b"), "--texts"), "holds no text"),
+        (
+            (str(tmp_path / "empty.txt"), str(tmp_path / "b"), "--texts"),
+            "holds no text",
+        ),
         ((str(tmp_path / "full"), str(tmp_path / "c")), "holds no video"),
-        ((str(home / "clips"), str(tmp_path / "d"), "--segments", "0"), "float above 0"),
-        ((str(home / "x.txt"), str(tmp_path / "e"), "--texts", "--segments", "1"), "no seconds"),
+        (
+            (str(home / "clips"), str(tmp_path / "d"), "--segments", "0"),
+            "float above 0",
+        ),
+        (
+            (str(home / "x.txt"), str(tmp_path / "e"), "--texts", "--segments", "1"),
+            "no seconds",
+        ),
     ):
         with pytest.raises(SystemExit, match="2"):
             extract.cli(["-r", str(home / "ckpt.pth"), *changed, "-d", "cpu"])
@@ -287,7 +325,9 @@ def test_what_is_given_wrong_is_said_in_a_line(home, tmp_path, capsys):
     assert not (tmp_path / "a").exists()
 
 
-def test_a_part_of_a_video_that_cannot_be_read_is_listed_alone(home, tmp_path, monkeypatch):
+def test_a_part_of_a_video_that_cannot_be_read_is_listed_alone(
+    home, tmp_path, monkeypatch
+):
     """A file whose packets promise more than can be decoded."""
     write_clip(tmp_path / "a.mp4", length=40, rate=10, options=x264())
     rows = [
@@ -298,7 +338,10 @@ def test_a_part_of_a_video_that_cannot_be_read_is_listed_alone(home, tmp_path, m
     samples = Clips(rows, read, [], True).__getitems__(list(range(6)))
     assert [sample["video"] is None for sample in samples] == [False] * 4 + [True] * 2
     assert "no frame between 5 and 6 s" in samples[5]["meta"]["failures"][0][1]
-    alone = [Clips(rows, read, [], True).__getitems__([number])[0]["video"] for number in range(4)]
+    alone = [
+        Clips(rows, read, [], True).__getitems__([number])[0]["video"]
+        for number in range(4)
+    ]
     asked = []
     monkeypatch.setattr(Clips, "_read_clip", lambda self, row: asked.append(row))
     together = Clips(rows, read, [], True).__getitems__([0, 1, 2, 3])
@@ -346,22 +389,36 @@ def test_segments_are_physical_cuts(home, tmp_path, name, how):
         ends = [round(len(inside) * place / 4) for place in range(5)]
         middle = [inside[(low + high - 1) // 2] for low, high in zip(ends, ends[1:])]
         video_BTCHW = model.clip_reader.transform(frames_TCHW[middle], None)[None]
-        assert torch.equal(model.encode_video(video_BTCHW)[0][0], torch.from_numpy(feature_E))
+        assert torch.equal(
+            model.encode_video(video_BTCHW)[0][0], torch.from_numpy(feature_E)
+        )
 
 
 def test_the_rest_of_a_video_is_a_segment_or_part_of_one(tmp_path):
     assert segments(0, 10, 4) == [(0, 4), (4, 8), (8, 10)]
-    assert segments(0, 8.9, 4) == [(0, 4), (4, 8.9)] and segments(0, 8, 4) == [(0, 4), (4, 8)]
+    assert segments(0, 8.9, 4) == [(0, 4), (4, 8.9)] and segments(0, 8, 4) == [
+        (0, 4),
+        (4, 8),
+    ]
     assert segments(0, 0.04, 4) == [(0, 0.04)] and segments(3, 9, 4) == [(3, 7), (7, 9)]
     write_clip(tmp_path / "a.mp4", length=50, rate=25)
-    assert duration(tmp_path / "a.mp4") == duration(tmp_path / "a.mp4", None) == pytest.approx(2)
+    assert (
+        duration(tmp_path / "a.mp4")
+        == duration(tmp_path / "a.mp4", None)
+        == pytest.approx(2)
+    )
     make("h264.h264", tmp_path)  # without time stamps
     assert duration(tmp_path / "h264.h264") == pytest.approx(1.6)
 
 
 @pytest.mark.parametrize("files", ["safetensors", "npy"])
 def test_texts_of_files_and_of_a_config(home, tmp_path, files):
-    strange = ["a red dog runs", 'he said "jump" & left', "\U0001f600 cat", "the <b>man</b>"]
+    strange = [
+        "a red dog runs",
+        'he said "jump" & left',
+        "\U0001f600 cat",
+        "the <b>man</b>",
+    ]
     (tmp_path / "a.txt").write_text("\n\n".join(strange) + "\n", encoding="utf-8")
     (tmp_path / "a.jsonl").write_text(
         json.dumps({"id": "x", "captions": strange[:2]})
@@ -372,7 +429,8 @@ def test_texts_of_files_and_of_a_config(home, tmp_path, files):
     )
     data = tiny_run.write_data(tmp_path / "data", test=3)
     config = tiny_run.save(
-        tmp_path / "c.json", {"name": "c", "arch": {}, "data_loader": [tiny_run.loader(data)]}
+        tmp_path / "c.json",
+        {"name": "c", "arch": {}, "data_loader": [tiny_run.loader(data)]},
     )
     model = load_model(home / "ckpt.pth", "cpu")
     for source, ids in (
@@ -395,8 +453,14 @@ def test_texts_of_files_and_of_a_config(home, tmp_path, files):
             ]
         )
         found = Features(out)
-        assert [row["id"] for row in found.rows] == ids and found.manifest["kind"] == "text"
-        texts = strange if source != config else [tiny_run.sentence(number) for number in range(3)]
+        assert [row["id"] for row in found.rows] == ids and found.manifest[
+            "kind"
+        ] == "text"
+        texts = (
+            strange
+            if source != config
+            else [tiny_run.sentence(number) for number in range(3)]
+        )
         assert [row["text"] for row in found.rows] == texts
         assert torch.equal(model.encode_text(texts), torch.from_numpy(found.read_all()))
         assert load_shard(next((out / "shards").glob(f"*.{files}"))).dtype == np.float32
@@ -417,12 +481,18 @@ def test_a_data_set_of_a_config(home, tmp_path):
             )
         )
     )
-    content = {"name": "c", "arch": {}, "data_loader": [tiny_run.loader(data, frames=4)]}
+    content = {
+        "name": "c",
+        "arch": {},
+        "data_loader": [tiny_run.loader(data, frames=4)],
+    }
     config = tiny_run.save(tmp_path / "c.json", content)
     given = ["-r", str(home / "ckpt.pth"), str(config), "-d", "cpu", "--workers", "0"]
     extract.cli([*given, str(tmp_path / "out")])
     found, model = Features(tmp_path / "out"), load_model(home / "ckpt.pth", "cpu")
-    assert [(row["start"], row["end"]) for row in found.rows] == [(None, None)] * 3 + [(0.2, 0.7)]
+    assert [(row["start"], row["end"]) for row in found.rows] == [(None, None)] * 3 + [
+        (0.2, 0.7)
+    ]
     from data_loader.decode.clip_reader import ClipReader
 
     read = ClipReader(
@@ -430,8 +500,12 @@ def test_a_data_set_of_a_config(home, tmp_path):
     )  # the config's, as in test.py
     for row, feature_E in zip(found.rows, found.read_all()):
         video_BTCHW = read.clip(row["path"], row["start"], row["end"])[None]
-        assert torch.equal(model.encode_video(video_BTCHW)[0][0], torch.from_numpy(feature_E))
-    assert [row["id"] for row in read_lines(tmp_path / "out" / "bad_files.jsonl")] == ["gone.mp4"]
+        assert torch.equal(
+            model.encode_video(video_BTCHW)[0][0], torch.from_numpy(feature_E)
+        )
+    assert [row["id"] for row in read_lines(tmp_path / "out" / "bad_files.jsonl")] == [
+        "gone.mp4"
+    ]
     extract.cli(
         [*given, str(tmp_path / "train"), "--split", "train"]
     )  # read as at test, whatever the split

@@ -18,7 +18,9 @@ from tests.helpers import warm_python
 from tests.helpers.tiny_run import lines
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted({path.name for path in (ROOT / "configs").glob("*.json")} - {"schema.json"})
+CONFIGS = sorted(
+    {path.name for path in (ROOT / "configs").glob("*.json")} - {"schema.json"}
+)
 VIDEOS = 4  # a split of a miniature
 
 
@@ -57,12 +59,18 @@ RECIPES: dict[str, Train | Zero] = {
     "zero_msvd.json": Zero(
         "MSVD_DIR", "msvd-all-captions", "4 of 670 videos, 10 of 27763 captions"
     ),
-    "zero_lsmdc.json": Zero("LSMDC_DIR", "lsmdc-1000", "4 of 1000 videos, 4 of 1000 captions"),
+    "zero_lsmdc.json": Zero(
+        "LSMDC_DIR", "lsmdc-1000", "4 of 1000 videos, 4 of 1000 captions"
+    ),
     "zero_didemo.json": Zero(
         "DIDEMO_DIR", "didemo-paragraph", "4 of 1004 videos, 4 of 1004 captions"
     ),
-    "zero_ucf101.json": Zero("UCF101_DIR", "ucf101-split1", "4 of 3783 videos, 4 of 3783 captions"),
-    "zero_hmdb51.json": Zero("HMDB51_DIR", "hmdb51-split1", "4 of 1530 videos, 4 of 1530 captions"),
+    "zero_ucf101.json": Zero(
+        "UCF101_DIR", "ucf101-split1", "4 of 3783 videos, 4 of 3783 captions"
+    ),
+    "zero_hmdb51.json": Zero(
+        "HMDB51_DIR", "hmdb51-split1", "4 of 1530 videos, 4 of 1530 captions"
+    ),
 }
 ELSEWHERE = {
     "demo.json": (
@@ -88,9 +96,13 @@ DATA = {
 def test_every_config_is_run_by_a_test():
     untested = set(CONFIGS) - set(RECIPES) - set(ELSEWHERE)
     assert not untested, f"configs without an entry in RECIPES: {sorted(untested)}"
-    assert set(RECIPES) | set(ELSEWHERE) == set(CONFIGS), "an entry whose config is gone"
+    assert set(RECIPES) | set(ELSEWHERE) == set(CONFIGS), (
+        "an entry whose config is gone"
+    )
     for script, test in ELSEWHERE.values():
-        assert (ROOT / script).is_file() and Path(script).stem in (ROOT / test).read_text()
+        assert (ROOT / script).is_file() and Path(script).stem in (
+            ROOT / test
+        ).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +119,16 @@ def home(tmp_path_factory) -> Path:
     model = tiny_models.build_miles(str(folder / "text"))
     for parameter in model.parameters():
         if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.3)  # a fresh model says the same of every clip
+            torch.nn.init.normal_(
+                parameter, std=0.3
+            )  # a fresh model says the same of every clip
     torch.save(
-        {"arch": "MILES", "epoch": 1, "state_dict": model.state_dict(), "config": {"arch": arch}},
+        {
+            "arch": "MILES",
+            "epoch": 1,
+            "state_dict": model.state_dict(),
+            "config": {"arch": arch},
+        },
         folder / "trained.pth",
     )
     export.main(folder / "trained.pth", folder / "MILES.pth", "authors", teacher=False)
@@ -193,7 +212,9 @@ def test_training(home, python, tmp_path, config):
     for name in set(variables):
         variables[name] = home / "MILES.pth"  # CHECKPOINT, STAGE1
     variables |= {name: data(home, name) for name in recipe.folders}
-    settings = small(home, config) + ["data_loader.args.batch_size=1"] * (recipe.processes > 1)
+    settings = small(home, config) + ["data_loader.args.batch_size=1"] * (
+        recipe.processes > 1
+    )
     done = bash(
         home,
         words,
@@ -210,7 +231,9 @@ def test_training(home, python, tmp_path, config):
         check_run(run / stage, recipe.parts)
 
 
-@pytest.mark.parametrize("config", [config for config in EXAMINED if "MILES" not in config])
+@pytest.mark.parametrize(
+    "config", [config for config in EXAMINED if "MILES" not in config]
+)
 def test_zero_shot(home, python, tmp_path, config):
     _, words = about(config)
     recipe = RECIPES[config]
@@ -229,14 +252,23 @@ def check_results(exps: Path, recipe: Zero, said: str):
     (path,) = exps.glob("*/*/results.json")
     results = json.loads(path.read_text())
     assert (results["protocol"], results["stamp"]) == (recipe.protocol, recipe.stamp)
-    assert (results["coverage"]["missing"], results["checkpoint"]["path"][-9:]) == ([], "MILES.pth")
+    assert (results["coverage"]["missing"], results["checkpoint"]["path"][-9:]) == (
+        [],
+        "MILES.pth",
+    )
     numbers = (
         [results["recognition"]["top1"]]
         if "recognition" in results
-        else [results[way][name] for way in ("t2v", "v2t") for name in ("R1", "R5", "R10")]
+        else [
+            results[way][name] for way in ("t2v", "v2t") for name in ("R1", "R5", "R10")
+        ]
     )
     assert all(0 <= number <= 100 for number in numbers) and f"{numbers[0]:.2f}" in said
-    assert recipe.stamp in said and "published" in said and str(path.relative_to(exps)) in said
+    assert (
+        recipe.stamp in said
+        and "published" in said
+        and str(path.relative_to(exps)) in said
+    )
 
 
 def test_the_released_config_unedited_in_the_authors_way(home, python, tmp_path):
@@ -247,9 +279,14 @@ def test_the_released_config_unedited_in_the_authors_way(home, python, tmp_path)
         (here / name).symlink_to(ROOT / name)
     (here / "MILES.pth").symlink_to(home / "MILES.pth")
     (here / "data/MSRVTT").symlink_to(data(home, "MSRVTT_DIR"))
-    config, recipe = "zero_msrvtt_4f_i21k_MILES.json", RECIPES["zero_msrvtt_4f_i21k_MILES.json"]
+    config, recipe = (
+        "zero_msrvtt_4f_i21k_MILES.json",
+        RECIPES["zero_msrvtt_4f_i21k_MILES.json"],
+    )
     settings = [word for word in small(home, config) if not word.startswith("trainer.")]
-    done = bash(home, [str(here / "scripts/test_retrieval_MILES.sh")], settings, PYTHON=python)
+    done = bash(
+        home, [str(here / "scripts/test_retrieval_MILES.sh")], settings, PYTHON=python
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "data_loader.args.question has no meaning here" in done.stderr
     check_results(here / "exps", recipe, done.stdout)
@@ -258,7 +295,9 @@ def test_the_released_config_unedited_in_the_authors_way(home, python, tmp_path)
 def test_what_is_missing_is_counted(home, python, tmp_path):
     """A file that is not there stops the exam in one line; with "skip" the result says how many are left."""
     miniatures.build("MSRVTT", tmp_path / "some", videos=VIDEOS)
-    gone = max((tmp_path / "some/videos/all").iterdir(), key=lambda path: int(path.stem[5:]))
+    gone = max(
+        (tmp_path / "some/videos/all").iterdir(), key=lambda path: int(path.stem[5:])
+    )
     gone.unlink()
     words = ["scripts/test_retrieval_MILES.sh"]
     variables = {
@@ -269,24 +308,38 @@ def test_what_is_missing_is_counted(home, python, tmp_path):
     }
     settings = small(home, "zero_msrvtt_4f_i21k_MILES.json")
     done = bash(
-        home, words, [*settings, "data_loader.args.video_params.loading=strict"], **variables
+        home,
+        words,
+        [*settings, "data_loader.args.video_params.loading=strict"],
+        **variables,
     )
-    assert done.returncode == 2 and f"1 of 4 videos are not in {home / 'elsewhere'}" in done.stderr
+    assert (
+        done.returncode == 2
+        and f"1 of 4 videos are not in {home / 'elsewhere'}" in done.stderr
+    )
     assert gone.name in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
-    done = bash(home, words, [*settings, "data_loader.args.video_params.loading=skip"], **variables)
+    done = bash(
+        home,
+        words,
+        [*settings, "data_loader.args.video_params.loading=skip"],
+        **variables,
+    )
     (path,) = (home / "elsewhere/exps").glob(
         "MSRVTT/*/results.json"
     )  # relative to where the caller was
     assert (
         done.returncode == 0
-        and json.loads(path.read_text())["stamp"] == "3 of 1000 videos, 3 of 1000 captions"
+        and json.loads(path.read_text())["stamp"]
+        == "3 of 1000 videos, 3 of 1000 captions"
     )
 
 
 @pytest.mark.parametrize("config", RECIPES)
 def test_a_folder_that_is_missing_is_said_with_where_to_get_it(home, tmp_path, config):
     recipe, nowhere = RECIPES[config], dict.fromkeys(DATA, "nowhere")
-    words = ["scripts/test_retrieval_MILES.sh"] if "MILES" in config else about(config)[1]
+    words = (
+        ["scripts/test_retrieval_MILES.sh"] if "MILES" in config else about(config)[1]
+    )
     for name in recipe.folders if isinstance(recipe, Train) else (recipe.folder,):
         there = {other: tmp_path for other in DATA if other != name}
         done = bash(
@@ -309,7 +362,13 @@ def test_a_folder_that_is_missing_is_said_with_where_to_get_it(home, tmp_path, c
 def test_a_data_set_of_ones_own_by_a_config_of_a_few_lines(home, python, tmp_path):
     """As finetune.sh is told to: base, dataset_name, data_dir."""
     args, _ = miniatures.build("JsonlDataset", tmp_path / "mine", videos=VIDEOS)
-    over = {"args": {"dataset_name": "JsonlDataset", "data_dir": args["data_dir"], "cut": None}}
+    over = {
+        "args": {
+            "dataset_name": "JsonlDataset",
+            "data_dir": args["data_dir"],
+            "cut": None,
+        }
+    }
     base = os.path.relpath(ROOT / "configs/finetune_msrvtt.json", tmp_path)
     config = {"base": base, "name": "mine", "data_loader": over}
     miniatures.write_text(tmp_path / "mine.json", json.dumps(config))
@@ -324,4 +383,6 @@ def test_a_data_set_of_ones_own_by_a_config_of_a_few_lines(home, python, tmp_pat
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = (tmp_path / "exps/mine").iterdir()
-    assert "JsonlDataset val, 4 clips" in done.stderr and check_run(run, ("loss", "loss_vt"))
+    assert "JsonlDataset val, 4 clips" in done.stderr and check_run(
+        run, ("loss", "loss_vt")
+    )

@@ -64,7 +64,11 @@ def test_all_parts_in_order_and_what_they_left(rehearsed):
     config = json.loads(only(home, "exps/MILES_webvid_4f/*/config.json").read_text())
     assert config["arch"]["args"]["load_checkpoint"] == str(first)
     assert len(list((home / "log").iterdir())) == 8
-    assert {path.name for path in (home / "exports").iterdir()} == {"folder", "MILES.pth", "onnx"}
+    assert {path.name for path in (home / "exports").iterdir()} == {
+        "folder",
+        "MILES.pth",
+        "onnx",
+    }
 
 
 def test_a_run_that_began_elsewhere_is_refused(rehearsed, tmp_path):
@@ -74,7 +78,11 @@ def test_a_run_that_began_elsewhere_is_refused(rehearsed, tmp_path):
     second = only(home, "exps/MILES_webvid_4f/*/checkpoint-latest.pth")
     assert "none is more than" in checks.begins_at(second, first)
     torch.save(
-        {"state_dict": tiny_models.build_miles(str(home / "text"), seed=5).state_dict()},
+        {
+            "state_dict": tiny_models.build_miles(
+                str(home / "text"), seed=5
+            ).state_dict()
+        },
         tmp_path / "fresh.pth",
     )
     for other in (tmp_path / "fresh.pth", second):
@@ -89,14 +97,20 @@ def test_results_and_exports_of_another_model_are_refused(rehearsed, tmp_path):
     tuned = only(home, "exps/finetune_msrvtt/*/checkpoint-latest.pth")
     results = only(home, "exps/finetune_msrvtt/*/results.json")
     with pytest.raises(checks.Failed, match="is not of"):
-        checks.evaluated(results, only(home, "exps/MILES_webvid_4f/*/checkpoint-latest.pth"))
+        checks.evaluated(
+            results, only(home, "exps/MILES_webvid_4f/*/checkpoint-latest.pth")
+        )
     state = torch.load(home / "exports/MILES.pth", weights_only=True)
     state["state_dict"]["vid_proj.0.bias"][0] += 1e-3
     torch.save(state, tmp_path / "MILES.pth")
     with pytest.raises(checks.Failed, match="embeds clips otherwise"):
-        checks.same_model(tuned, tmp_path / "MILES.pth", results.with_name("embeddings"))
+        checks.same_model(
+            tuned, tmp_path / "MILES.pth", results.with_name("embeddings")
+        )
     shutil.copytree(home / "exports/onnx", tmp_path / "onnx")
-    tiny_models.build_miles(str(home / "text"), seed=5).save_pretrained(tmp_path / "other")
+    tiny_models.build_miles(str(home / "text"), seed=5).save_pretrained(
+        tmp_path / "other"
+    )
     with pytest.raises(checks.Failed, match="away from torch"):
         checks.same_onnx(tmp_path / "other", tmp_path / "onnx")
 

@@ -46,20 +46,26 @@ def test_table_curves_and_gallery_are_there(page, run):
         "all => all.map(path => path.getTotalLength())"
     )
     assert len(sizes) > 12 and min(sizes) > 10
-    widths = page.locator("#figures img").evaluate_all("all => all.map(one => one.naturalWidth)")
+    widths = page.locator("#figures img").evaluate_all(
+        "all => all.map(one => one.naturalWidth)"
+    )
     assert len(widths) == 5 and min(widths) > 200
     assert page.locator(".query").count() == 14 and page.title().startswith("tiny")
 
 
 def test_answers_are_those_of_the_ranks(page, run):
     for row in report_run.ranks(run):
-        query = page.locator(".query", has=page.get_by_text(row["query"], exact=True)).first
-        names = query.locator(".answer").evaluate_all("all => all.map(one => one.title)")
+        query = page.locator(
+            ".query", has=page.get_by_text(row["query"], exact=True)
+        ).first
+        names = query.locator(".answer").evaluate_all(
+            "all => all.map(one => one.title)"
+        )
         top = [name for name, _ in row["top"][:5]]
         assert names == top + [row["right"]] * (row["right"] not in top)
-        assert query.locator(".answer.right").evaluate_all("all => all.map(one => one.title)") == [
-            row["right"]
-        ]
+        assert query.locator(".answer.right").evaluate_all(
+            "all => all.map(one => one.title)"
+        ) == [row["right"]]
         assert query.locator(".asked .rank").inner_text() == f"rank {row['rank']:g}"
         border = query.locator(".answer.right").evaluate(
             "one => getComputedStyle(one).borderTopStyle"
@@ -76,7 +82,8 @@ def test_thumbnails_are_pictures(page):
         return [picture.naturalWidth / picture.naturalHeight / 4, box.width / box.height, box.width]; }))""")
     assert len(sizes) >= 14 * 5
     assert all(
-        abs(a - 4 / 3) < 0.02 and abs(b - 4 / 3) < 0.02 and width > 60 for a, b, width in sizes
+        abs(a - 4 / 3) < 0.02 and abs(b - 4 / 3) < 0.02 and width > 60
+        for a, b, width in sizes
     )
 
 
@@ -96,7 +103,8 @@ def test_search_filters(page, run):
             row["query"]
             for row in report_run.ranks(run)
             if all(
-                word in f"{row['query']}\n{row['right']}".lower() for word in words.lower().split()
+                word in f"{row['query']}\n{row['right']}".lower()
+                for word in words.lower().split()
             )
         ]
         assert sorted(shown(page)) == sorted(expected), words
@@ -119,7 +127,10 @@ def test_sort_sorts(page, run):
             ("all", lambda row: True),
         ):
             page.get_by_label("Which").select_option(outcome)
-            assert shown(page) == [row["query"] for row in rows if is_shown(row)], (order, outcome)
+            assert shown(page) == [row["query"] for row in rows if is_shown(row)], (
+                order,
+                outcome,
+            )
 
 
 def test_words_are_words(page, run):
@@ -130,7 +141,9 @@ def test_words_are_words(page, run):
         and page.locator("body script").count() == 2
     )
     page.locator("summary", has_text="resolved config").click()
-    assert json.loads(page.locator("pre").inner_text())["about"] == report_run.HOSTILE[0]
+    assert (
+        json.loads(page.locator("pre").inner_text())["about"] == report_run.HOSTILE[0]
+    )
     assert page.locator(".answer b").count() == 0
     assert report_run.NAME in page.locator(".answer").evaluate_all(
         "all => all.map(one => one.title)"
@@ -154,7 +167,9 @@ def test_light_dark_and_phone(open_page, path):
             int(part)
             for part in re.findall(
                 r"\d+",
-                page.locator(selector).first.evaluate(f"one => getComputedStyle(one).{style}"),
+                page.locator(selector).first.evaluate(
+                    f"one => getComputedStyle(one).{style}"
+                ),
             )[:3]
         ]
 

@@ -61,22 +61,32 @@ def data(html):
     """What the galleries' scripts hold."""
     return [
         json.loads(text)
-        for text in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html)
+        for text in re.findall(
+            r'<script type="application/json"[^>]*>(.*?)</script>', html
+        )
     ]
 
 
 def commands(run):
-    return " | ".join(f"{description}: {command}" for description, command in read_run(run).missing)
+    return " | ".join(
+        f"{description}: {command}" for description, command in read_run(run).missing
+    )
 
 
 def test_hostile_words_stay_words(run):
     html = render_page(read_run(run), num_figures=0)
     seen = Reader(html)
     assert seen.inside == [] and [tag for tag, _ in seen.tags].count("script") == 2
-    assert not [tag for tag, _ in seen.tags if tag in ("img", "b", "iframe", "link", "object")]
-    assert not [key for _, attributes in seen.tags for key in attributes if key.startswith("on")]
+    assert not [
+        tag for tag, _ in seen.tags if tag in ("img", "b", "iframe", "link", "object")
+    ]
+    assert not [
+        key for _, attributes in seen.tags for key in attributes if key.startswith("on")
+    ]
     queries = data(html)[0]["queries"]
-    assert {query["text"] for query in queries} == {row["query"] for row in report_run.ranks(run)}
+    assert {query["text"] for query in queries} == {
+        row["query"] for row in report_run.ranks(run)
+    }
     assert json.loads(seen.text("pre"))["about"] == report_run.HOSTILE[0]
     assert "http:" not in re.sub("<script type.*?</script>", "", html).replace(
         "http://pictures.invalid", ""
@@ -88,12 +98,18 @@ def test_hostile_words_stay_words(run):
 )
 def test_json_in_the_page_is_the_same_json(words):
     text = script_json({"a": [words]})
-    assert json.loads(text) == {"a": [words]} and not set("<>&") & set(text) and text.isascii()
+    assert (
+        json.loads(text) == {"a": [words]}
+        and not set("<>&") & set(text)
+        and text.isascii()
+    )
 
 
 def test_figures_of_the_model(run):
     html = render_page(read_run(run), num_figures=2)
-    figures = re.findall(r'<img alt="(\w+): [^"]*" src="data:image/jpeg;base64,[^"]{2000,}">', html)
+    figures = re.findall(
+        r'<img alt="(\w+): [^"]*" src="data:image/jpeg;base64,[^"]{2000,}">', html
+    )
     assert (
         figures == ["attention", "masking", "alignment", "alignment"]
         and read_run(run).missing == []
@@ -101,7 +117,9 @@ def test_figures_of_the_model(run):
 
 
 def test_words_that_a_figure_shows(monkeypatch):
-    monkeypatch.setattr(figures, "encode_words", lambda model, text: (text.split(), None))
+    monkeypatch.setattr(
+        figures, "encode_words", lambda model, text: (text.split(), None)
+    )
     words = figures.telling_words
     assert words(None, "in this clip a green hoop moves to the left slowly") == [
         "slowly",
@@ -115,9 +133,13 @@ def test_words_that_a_figure_shows(monkeypatch):
 def test_a_folder_of_test_py_alone(run):
     (run / "test" / "ranks.jsonl").unlink()
     html = render_page(read_run(run / "test"), num_figures=1)
-    assert commands(run / "test").count("python ") == 2 and "no log.jsonl" in commands(run / "test")
+    assert commands(run / "test").count("python ") == 2 and "no log.jsonl" in commands(
+        run / "test"
+    )
     assert (
-        "no ranks.jsonl" in html and "--save-ranks --save-embeddings" in html and data(html) == []
+        "no ranks.jsonl" in html
+        and "--save-ranks --save-embeddings" in html
+        and data(html) == []
     )
     assert html.count('<table class="metrics">') == 1 and html.count("<img") == 3, (
         "figures need no ranks"
@@ -129,20 +151,28 @@ def test_what_is_missing_is_said_with_a_command_that_makes_it(run, capsys):
     ((description, command),) = read_run(run).missing
     assert "no results.json" in description
     program, script, *arguments = shlex.split(command)
-    assert (program, script) == ("python", "test.py") and (tiny_run.ROOT / script).is_file()
+    assert (program, script) == ("python", "test.py") and (
+        tiny_run.ROOT / script
+    ).is_file()
     test.cli([*arguments, "-d", "cpu"])
     report.cli([str(run), "-o", str(run / "new" / "r.html"), "--figures", "0"])
-    assert "missing:" not in capsys.readouterr().out and data((run / "new" / "r.html").read_text())
+    assert "missing:" not in capsys.readouterr().out and data(
+        (run / "new" / "r.html").read_text()
+    )
     for file in run.glob("*.pth"):
         file.unlink()
     results = json.loads((run / "test" / "results.json").read_text())
-    (run / "test" / "results.json").write_text(json.dumps({**results, "checkpoint": None}))
+    (run / "test" / "results.json").write_text(
+        json.dumps({**results, "checkpoint": None})
+    )
     assert "no checkpoint, so no figures" in render_page(read_run(run))
 
 
 def test_clips_that_are_gone_are_counted(run):
     results = json.loads((run / "test" / "results.json").read_text())
-    home = shutil.copytree(results["config"]["data_loader"]["args"]["data_dir"], run / "data")
+    home = shutil.copytree(
+        results["config"]["data_loader"]["args"]["data_dir"], run / "data"
+    )
     results["config"]["data_loader"]["args"]["data_dir"] = str(home)
     (run / "test" / "results.json").write_text(json.dumps(results))
     (home / "57.mp4").unlink()
@@ -165,7 +195,9 @@ def test_clips_that_are_gone_are_counted(run):
 def test_stages_have_their_own_curves(run, tmp_path):
     for number in (1, 2):
         shutil.copytree(
-            run, tmp_path / "both" / f"stage{number}_x", ignore=shutil.ignore_patterns("test")
+            run,
+            tmp_path / "both" / f"stage{number}_x",
+            ignore=shutil.ignore_patterns("test"),
         )
     html = render_page(read_run(tmp_path / "both"), num_figures=0)
     assert re.findall("<h3>(.*?)</h3>", html) == ["stage1_x", "stage2_x"] * 2
@@ -184,12 +216,17 @@ def test_recognition_asks_with_videos():
         for i in range(3)
     ]
     page_data = gallery.gallery_data(Evaluation("", None, {}, ranks), 10, FakeClips())
-    assert [page_data["items"][query["item"]]["src"] for query in page_data["queries"]] == [
+    assert [
+        page_data["items"][query["item"]]["src"] for query in page_data["queries"]
+    ] == [
         "<v0>",
         "<v1>",
         "<v2>",
     ]
-    assert [item["name"] for item in page_data["items"] if "src" not in item] == ["run", "jump"]
+    assert [item["name"] for item in page_data["items"] if "src" not in item] == [
+        "run",
+        "jump",
+    ]
     assert gallery.gallery_notes(page_data, FakeClips())[0].startswith(
         "3 of 3 videos are shown: 1 of 1 hits"
     )

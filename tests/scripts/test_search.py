@@ -38,11 +38,15 @@ def server(home):
 def cloud(tmp_path_factory):
     """3000 rows in clumps, some of them zero or double, unequally long; and their features on disk."""
     made = np.random.default_rng(0)
-    rows_NE = made.normal(size=(60, 24)).repeat(50, 0) + 0.7 * made.normal(size=(3000, 24))
+    rows_NE = made.normal(size=(60, 24)).repeat(50, 0) + 0.7 * made.normal(
+        size=(3000, 24)
+    )
     rows_NE *= made.uniform(0.1, 9, (3000, 1))
     rows_NE[7] = 0
     rows_NE[2000] = 3 * rows_NE[1000]
-    return rows_NE, search_home.features(tmp_path_factory.mktemp("cloud") / "features", rows_NE)
+    return rows_NE, search_home.features(
+        tmp_path_factory.mktemp("cloud") / "features", rows_NE
+    )
 
 
 def unit(x):
@@ -60,7 +64,9 @@ def test_flat_search_is_numpys_argsort(cloud, tmp_path):
         order = np.argsort(-scores, kind="stable")[:12]
         hits = opened.search(query_E, 12)
         assert [hit["row"] for hit in hits] == order.tolist()
-        np.testing.assert_allclose([hit["score"] for hit in hits], scores[order], atol=1e-6)
+        np.testing.assert_allclose(
+            [hit["score"] for hit in hits], scores[order], atol=1e-6
+        )
         assert [hit["id"] for hit in hits] == [str(row) for row in order]
         best, seen = [], set()
         for row in np.argsort(
@@ -69,7 +75,9 @@ def test_flat_search_is_numpys_argsort(cloud, tmp_path):
             if row // 3 not in seen and len(best) < 12:
                 best.append(row)
                 seen.add(row // 3)
-        assert [hit["row"] for hit in opened.search(query_E, 12, best_of_each=True)] == best
+        assert [
+            hit["row"] for hit in opened.search(query_E, 12, best_of_each=True)
+        ] == best
     assert len(opened.search(rows_NE[0], 5000)) == 3000
     assert len(opened.search(rows_NE[0], 5000, best_of_each=True)) == 1000
     assert {hit["row"] for hit in opened.search(opened.vector(1000), 2)} == {1000, 2000}
@@ -77,14 +85,25 @@ def test_flat_search_is_numpys_argsort(cloud, tmp_path):
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 @pytest.mark.parametrize("queries", ["rows", "texts"])
-def test_the_printed_recall_is_that_of_brute_force(cloud, tmp_path, capsys, kind, queries):
+def test_the_printed_recall_is_that_of_brute_force(
+    cloud, tmp_path, capsys, kind, queries
+):
     rows_NE, folder = cloud
     texts_QE = np.random.default_rng(2).normal(size=(40, 24))
     more = []
     if queries == "texts":
         more = ["--queries", str(search_home.features(tmp_path / "texts", texts_QE))]
     index.cli(
-        ["build", str(folder), str(tmp_path / "ix"), "--kind", kind, "--recall", "0.8", *more]
+        [
+            "build",
+            str(folder),
+            str(tmp_path / "ix"),
+            "--kind",
+            kind,
+            "--recall",
+            "0.8",
+            *more,
+        ]
     )
     told = json.loads((tmp_path / "ix" / "manifest.json").read_text())
     out = capsys.readouterr().out
@@ -100,7 +119,9 @@ def test_the_printed_recall_is_that_of_brute_force(cloud, tmp_path, capsys, kind
         query_E = rows_NE[number] if queries == "rows" else texts_QE[number]
         scores = (unit(rows_NE) @ unit(query_E)).astype(np.float32)
         right = [row for row in np.argsort(-scores, kind="stable") if row != own][:10]
-        found = [hit["row"] for hit in opened.search(query_E, 11) if hit["row"] != own][:10]
+        found = [hit["row"] for hit in opened.search(query_E, 11) if hit["row"] != own][
+            :10
+        ]
         shares.append(len(set(right) & set(found)) / 10)
     assert np.mean(shares) == pytest.approx(
         told["recall@10"], abs=0.004
@@ -109,7 +130,9 @@ def test_the_printed_recall_is_that_of_brute_force(cloud, tmp_path, capsys, kind
         np.testing.assert_allclose(opened.vector(5), unit(rows_NE)[5], atol=1e-6)
 
 
-def test_less_effort_finds_less_and_more_is_tried_until_it_is_enough(cloud, tmp_path, capsys):
+def test_less_effort_finds_less_and_more_is_tried_until_it_is_enough(
+    cloud, tmp_path, capsys
+):
     index.build(cloud[1], tmp_path / "low", "ivf", 0.01)
     assert capsys.readouterr().out.count("nprobe") == 2
     index.build(cloud[1], tmp_path / "high", "ivf", 1.0)
@@ -119,20 +142,30 @@ def test_less_effort_finds_less_and_more_is_tried_until_it_is_enough(cloud, tmp_
         if line.startswith("nprobe")
     ]
     low, high = (
-        json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("low", "high")
+        json.loads((tmp_path / name / "manifest.json").read_text())
+        for name in ("low", "high")
     )
     assert (
-        low["nprobe"] == 1 and said == sorted(said) and said[0] == low["recall@10"] or len(said) > 2
+        low["nprobe"] == 1
+        and said == sorted(said)
+        and said[0] == low["recall@10"]
+        or len(said) > 2
     )
     assert high["recall@10"] > low["recall@10"] and high["recall@10"] > 0.99
 
 
 def test_the_kind_goes_by_size(cloud, tmp_path, monkeypatch):
-    for flat, hnsw, kind in ((2999, 3000, "hnsw"), (100, 2999, "ivf"), (3000, 9999, "flat")):
+    for flat, hnsw, kind in (
+        (2999, 3000, "hnsw"),
+        (100, 2999, "ivf"),
+        (3000, 9999, "flat"),
+    ):
         monkeypatch.setattr(index, "MAX_FLAT_ROWS", flat)
         monkeypatch.setattr(index, "MAX_HNSW_ROWS", hnsw)
         index.build(cloud[1], tmp_path / kind)
-        assert json.loads((tmp_path / kind / "manifest.json").read_text())["index"] == kind
+        assert (
+            json.loads((tmp_path / kind / "manifest.json").read_text())["index"] == kind
+        )
 
 
 def test_where_faiss_has_gpus_they_are_used(cloud, tmp_path, monkeypatch):
@@ -157,14 +190,19 @@ def test_where_faiss_has_gpus_they_are_used(cloud, tmp_path, monkeypatch):
         "IndexIVFFlat",
         "IndexFlatIP",
     ]  # trained there, recall's exact answers found there
-    assert [hit["row"] for hit in SearchIndex(tmp_path / "ix").search(cloud[0][3], 1)] == [3]
+    assert [
+        hit["row"] for hit in SearchIndex(tmp_path / "ix").search(cloud[0][3], 1)
+    ] == [3]
 
 
 def test_without_faiss_it_is_named(cloud, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(SystemExit, match="2"):
         index.cli(["build", str(cloud[1]), str(tmp_path / "ix")])
-    assert "pip install faiss-cpu" in capsys.readouterr().err and not (tmp_path / "ix").exists()
+    assert (
+        "pip install faiss-cpu" in capsys.readouterr().err
+        and not (tmp_path / "ix").exists()
+    )
 
 
 def test_what_cannot_be_indexed_is_said(cloud, tmp_path):
@@ -175,7 +213,8 @@ def test_what_cannot_be_indexed_is_said(cloud, tmp_path):
         index.build(tmp_path, tmp_path / "ix")
     with pytest.raises(UserError, match="not finite"):
         index.build(
-            search_home.features(tmp_path / "nan", np.full((3, 4), np.nan)), tmp_path / "ix"
+            search_home.features(tmp_path / "nan", np.full((3, 4), np.nan)),
+            tmp_path / "ix",
         )
     with pytest.raises(UserError, match="another checkpoint"):
         index.build(
@@ -185,7 +224,9 @@ def test_what_cannot_be_indexed_is_said(cloud, tmp_path):
             query_folder=search_home.features(tmp_path / "q", np.ones((3, 5))),
         )
     with pytest.raises(UserError, match="no row"):
-        index.build(search_home.features(tmp_path / "none", np.zeros((0, 4))), tmp_path / "ix")
+        index.build(
+            search_home.features(tmp_path / "none", np.zeros((0, 4))), tmp_path / "ix"
+        )
     lost = search_home.features(tmp_path / "lost", np.ones((9, 4)), per_shard=3)
     (lost / "shards" / "00001.npy").unlink()
     with pytest.raises(UserError, match="a shard is gone"):
@@ -204,16 +245,19 @@ def test_the_command_line_answers_words_and_videos(home, capsys):
         hits = json.loads(capsys.readouterr().out)
         query_E = unit(model.encode_text([words[:1000]])[0].numpy())
         rows_NE = np.stack([opened.vector(row) for row in range(len(opened))])
-        assert [hit["row"] for hit in hits] == np.argsort(-rows_NE @ query_E, kind="stable")[
-            :3
-        ].tolist()
+        assert [hit["row"] for hit in hits] == np.argsort(
+            -rows_NE @ query_E, kind="stable"
+        )[:3].tolist()
     search.cli([*given, "--video", str(home / "clips" / "below" / "a red.mp4")])
     first, *_, times = capsys.readouterr().out.splitlines()
     assert first.startswith("  1   1.0000  ") and first.endswith(
         f"{home}/clips/below/a red.mp4, from second 0 to 1"
     )
     assert "model loaded in" in times and "7 rows searched in" in times
-    assert describe({"path": "a.mp4", "start": 34.0, "end": 42.0}) == "a.mp4, from second 34 to 42"
+    assert (
+        describe({"path": "a.mp4", "start": 34.0, "end": 42.0})
+        == "a.mp4, from second 34 to 42"
+    )
     assert (
         describe({"path": "a.mp4", "start": None, "end": None}) == "a.mp4"
         and describe({"text": "a dog"}) == "a dog"
@@ -229,8 +273,14 @@ def test_what_cannot_be_searched_is_said(home, tmp_path, capsys):
         ([str(home / "index"), "a", "--serve"], "one thing"),
         ([str(tmp_path), "a"], "index.py"),
         ([str(home / "index"), "a", "-k", "0"], "1 or more"),
-        ([str(home / "index"), "a", "-r", str(other)], "is not the checkpoint that made"),
-        ([str(home / "index"), "a", "-r", str(tmp_path / "no.pth")], "no such checkpoint"),
+        (
+            [str(home / "index"), "a", "-r", str(other)],
+            "is not the checkpoint that made",
+        ),
+        (
+            [str(home / "index"), "a", "-r", str(tmp_path / "no.pth")],
+            "no such checkpoint",
+        ),
         ([str(home / "index"), "--video", str(tmp_path / "no.mp4")], "no.mp4"),
         ([str(home / "index"), "--video", __file__], "test_search.py"),
     ):
@@ -239,7 +289,8 @@ def test_what_cannot_be_searched_is_said(home, tmp_path, capsys):
         error = capsys.readouterr().err
         assert (
             said in error
-            and len([line for line in error.splitlines() if line.startswith("error:")]) == 1
+            and len([line for line in error.splitlines() if line.startswith("error:")])
+            == 1
         )
 
 
@@ -284,7 +335,9 @@ def get(server, path, method="GET", host=None, **headers):
 
 
 def row_of(home, name):
-    return next(i for i, row in enumerate(SearchIndex(home / "index").rows) if row["id"] == name)
+    return next(
+        i for i, row in enumerate(SearchIndex(home / "index").rows) if row["id"] == name
+    )
 
 
 def test_the_server_answers_as_the_command_line_does(home, server, capsys):
@@ -295,12 +348,22 @@ def test_the_server_answers_as_the_command_line_does(home, server, capsys):
     assert status == 200 and [hit["row"] for hit in hits] == [
         hit["row"] for hit in json.loads(capsys.readouterr().out)
     ]
-    assert str(home).encode() not in body and headers["X-Content-Type-Options"] == "nosniff"
+    assert (
+        str(home).encode() not in body
+        and headers["X-Content-Type-Options"] == "nosniff"
+    )
     assert json.loads(get(server, "/api/like?row=2&k=1")[2])["hits"][0]["row"] == 2
     names = [
-        hit["name"] for hit in json.loads(get(server, "/api/search?q=a&k=99&best=1")[2])["hits"]
+        hit["name"]
+        for hit in json.loads(get(server, "/api/search?q=a&k=99&best=1")[2])["hits"]
     ]
-    assert sorted(names) == ['<i>b"&.webm', "below/a red.mp4", "long.mp4", "old.avi", "still.png"]
+    assert sorted(names) == [
+        '<i>b"&.webm',
+        "below/a red.mp4",
+        "long.mp4",
+        "old.avi",
+        "still.png",
+    ]
     for path, status in (
         ("/api/search", 400),
         ("/api/search?q=+%09", 400),
@@ -320,12 +383,17 @@ def test_the_page_says_its_name_escaped(home, server):
     text = body.decode()
     assert status == 200 and "index: 7 rows" in text and "{{" not in text
     assert "default-src 'none'" in headers["Content-Security-Policy"]
-    word = headers["Content-Security-Policy"].partition("script-src 'nonce-")[2].partition("'")[0]
+    word = (
+        headers["Content-Security-Policy"]
+        .partition("script-src 'nonce-")[2]
+        .partition("'")[0]
+    )
     assert f'<script nonce="{word}">' in text and get(server, "/")[2] != body
     os.symlink(home / "index", home / "<b>&")
     with search_home.serving(home / "<b>&") as other:
         assert (
-            "&lt;b&gt;&amp;: 7 rows" in (text := get(other, "/")[2].decode()) and "<b>&" not in text
+            "&lt;b&gt;&amp;: 7 rows" in (text := get(other, "/")[2].decode())
+            and "<b>&" not in text
         )
     assert get(server, "/", "HEAD")[2] == b"" and get(server, "/", "POST")[0] == 501
 
@@ -365,7 +433,10 @@ def test_files_are_sent_by_ranges(home, server):
         "bytes=--1",
         "bytes=\u00b2-",
     ):
-        assert get(server, f"/video/{number}", Range=asked.encode("utf-8"))[0::2] == (200, data)
+        assert get(server, f"/video/{number}", Range=asked.encode("utf-8"))[0::2] == (
+            200,
+            data,
+        )
     assert parse_range("bytes = 1-2", 10) == (1, 3) and parse_range(None, 10) is None
 
 
@@ -388,11 +459,15 @@ def test_pictures_and_previews(home, server):
         8,
     )
     assert all(
-        get(server, f"/video/{row_of(home, name)}")[0] == 404 for name in ("old.avi", "still.png")
+        get(server, f"/video/{row_of(home, name)}")[0] == 404
+        for name in ("old.avi", "still.png")
     )
     first, second = (
         np.asarray(
-            Image.open(io.BytesIO(get(server, f"/picture/{row_of(home, 'long.mp4') + i}")[2])), int
+            Image.open(
+                io.BytesIO(get(server, f"/picture/{row_of(home, 'long.mp4') + i}")[2])
+            ),
+            int,
         )
         for i in (0, 1)
     )
@@ -450,7 +525,11 @@ def test_pictures_and_previews(home, server):
 )
 def test_nothing_else_is_served(home, server, path):
     status, headers, body = get(server, path)
-    assert b"root:" not in body and b"QueryEncoder" not in body and str(home).encode() not in body
+    assert (
+        b"root:" not in body
+        and b"QueryEncoder" not in body
+        and str(home).encode() not in body
+    )
     assert status in (400, 404) or (path.startswith("/?") and status == 200)
 
 
@@ -468,7 +547,10 @@ def test_nothing_else_is_served(home, server, path):
 )
 def test_other_hosts_are_refused(server, host):
     for path in ("/", "/video/0", "/api/search?q=a"):
-        assert get(server, path, host=host.format(port=server.server_port) or " ")[0] == 403
+        assert (
+            get(server, path, host=host.format(port=server.server_port) or " ")[0]
+            == 403
+        )
     assert get(server, "/", host=f"localhost:{server.server_port}")[0] == 200
 
 
@@ -488,7 +570,11 @@ def test_a_file_that_became_a_link_is_not_followed(home, tmp_path):
         assert get(server, f"/video/{inside}")[0] == 200
         (tmp_path / "clips" / "below").rename(tmp_path / "elsewhere")
         (tmp_path / "clips" / "below").symlink_to(tmp_path / "elsewhere")
-        assert get(server, f"/video/{inside}")[0] == get(server, f"/picture/{inside}")[0] == 404
+        assert (
+            get(server, f"/video/{inside}")[0]
+            == get(server, f"/picture/{inside}")[0]
+            == 404
+        )
         pipe = tmp_path / "clips" / '<i>b"&.webm'
         pipe.unlink()
         os.mkfifo(pipe)

@@ -42,16 +42,23 @@ def test_words_are_answered(open_page, server, dark):
     ask(page, 'a "red" dog <b>\U0001f600</b>')
     status(
         page,
-        re.escape('a "red" dog <b>\U0001f600</b>: 7 of 7 rows; ') + r"[\d.]+ ms to understand it",
+        re.escape('a "red" dog <b>\U0001f600</b>: 7 of 7 rows; ')
+        + r"[\d.]+ ms to understand it",
     )
     assert (
         page.get_by_role("listitem").count() == 7
         and page.locator("li b", has_text='<i>b"&.webm').count() == 1
     )
-    assert page.locator("li i, #status b").count() == 0  # names and words are text, not markup
-    scores = [float(text.split()[-1]) for text in page.get_by_text("score").all_inner_texts()]
+    assert (
+        page.locator("li i, #status b").count() == 0
+    )  # names and words are text, not markup
+    scores = [
+        float(text.split()[-1]) for text in page.get_by_text("score").all_inner_texts()
+    ]
     assert scores == sorted(scores, reverse=True)
-    card(page, "<i>b").scroll_into_view_if_needed()  # pictures are loaded where they are seen
+    card(
+        page, "<i>b"
+    ).scroll_into_view_if_needed()  # pictures are loaded where they are seen
     card(page, "<i>b").locator("img").evaluate("image => image.decode()")
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (
@@ -91,7 +98,9 @@ def test_clips_play_from_their_second(open_page, server):
     second.locator("video").evaluate(
         "video => new Promise(done => { video.onseeked = done; video.currentTime = 1; })"
     )
-    assert second.locator("video").evaluate("video => video.currentTime") == pytest.approx(1, abs=2)
+    assert second.locator("video").evaluate(
+        "video => video.currentTime"
+    ) == pytest.approx(1, abs=2)
     page.problems[:] = [one for one in page.problems if "404" not in one]
 
 
@@ -102,7 +111,10 @@ def test_what_cannot_be_played_is_shown_otherwise(open_page, server):
     old.get_by_role("button", name="Play").click()
     old.get_by_text("Browsers cannot play this format").wait_for()
     moving = old.get_by_alt_text("moving preview")
-    assert moving.evaluate("async image => (await image.decode(), image.naturalWidth)") == 64
+    assert (
+        moving.evaluate("async image => (await image.decode(), image.naturalWidth)")
+        == 64
+    )
     assert page.locator("video").count() == 0
     spoilt = card(page, "a red.mp4")
     spoilt.get_by_text("cannot be shown").wait_for()
@@ -117,4 +129,7 @@ def test_a_server_that_has_gone_is_said(open_page, server):
     page.context.set_offline(True)
     ask(page, "a dog")
     status(page, "The server does not answer")
-    assert page.problems.pop().startswith("console: Failed to load resource") and not page.problems
+    assert (
+        page.problems.pop().startswith("console: Failed to load resource")
+        and not page.problems
+    )

@@ -97,10 +97,14 @@ def test_two_nodes_a_signal_and_the_queue(tmp_path):
         )
     try:
         end = time.monotonic() + 120
-        while time.monotonic() < end and job.poll() is None and len(steps(tmp_path)) < 3:
+        while (
+            time.monotonic() < end and job.poll() is None and len(steps(tmp_path)) < 3
+        ):
             time.sleep(0.1)
         assert len(steps(tmp_path)) >= 3, said.read_text()[-3000:]
-        job.send_signal(signal.SIGUSR1)  # to the batch script alone, as --signal=B:USR1 does
+        job.send_signal(
+            signal.SIGUSR1
+        )  # to the batch script alone, as --signal=B:USR1 does
         assert job.wait(120) == 0, said.read_text()[-3000:]
     finally:
         if job.poll() is None:

@@ -59,9 +59,9 @@ def folder(tmp_path_factory):
         )
     for name in ("h264.mp4", "h264-8.mp4", "vp9.webm"):
         make(name, folder)
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(
-        folder / "still.jpg"
-    )
+    Image.fromarray(
+        np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    ).save(folder / "still.jpg")
     return folder
 
 
@@ -93,14 +93,18 @@ def test_overlay_pixel_by_pixel(smooth):
     picture = random.integers(0, 255, (12, 16, 3), np.uint8)
     heat = random.normal(size=(3, 4)).astype(np.float32)
     scale = Scale(-0.5, 1.0, "x", "viridis")
-    drawn, values = overlay(picture, heat, scale, smooth), enlarge(heat, (12, 16), smooth)
+    drawn, values = (
+        overlay(picture, heat, scale, smooth),
+        enlarge(heat, (12, 16), smooth),
+    )
     for y in range(12):
         for x in range(16):
             share = min(max((float(values[y, x]) + 0.5) / 1.5, 0.0), 1.0)
             cover = FAINT + (FULL - FAINT) * share
             grey = picture[y, x] @ [0.299, 0.587, 0.114]
             expected = [
-                (1 - cover) * grey + cover * 255 * c for c in colormaps["viridis"](share)[:3]
+                (1 - cover) * grey + cover * 255 * c
+                for c in colormaps["viridis"](share)[:3]
             ]
             np.testing.assert_allclose(drawn[y, x], expected, atol=0.51)
 
@@ -110,8 +114,14 @@ def test_enlarging_is_smooth_and_invents_no_values():
     heat[1, 2] = 5
     large = enlarge(heat, (64, 64))
     peak = np.unravel_index(large.argmax(), large.shape)
-    assert abs(peak[0] - 23.5) <= 1 and abs(peak[1] - 39.5) <= 1  # the middle of the patch
-    assert large.min() == 0 and 4 < large.max() <= 5 and np.abs(np.diff(large, axis=0)).max() < 0.6
+    assert (
+        abs(peak[0] - 23.5) <= 1 and abs(peak[1] - 39.5) <= 1
+    )  # the middle of the patch
+    assert (
+        large.min() == 0
+        and 4 < large.max() <= 5
+        and np.abs(np.diff(large, axis=0)).max() < 0.6
+    )
     blocks = enlarge(heat, (64, 64), smooth=False)
     assert (blocks[16:32, 32:48] == 5).all() and blocks.sum() == 5 * 256
 
@@ -128,9 +138,9 @@ def test_a_print_without_colours_still_orders_the_values():
 def test_what_is_unknown_is_left_dim():
     picture = np.full((4, 8, 3), 100, np.uint8)
     drawn = overlay(picture, np.array([[np.nan, 1.0]]), Scale(0, 1, "x"), smooth=False)
-    assert (drawn[:, :4] == round(100 * (1 - FAINT))).all() and (drawn[:, 4:] != drawn[0, 0]).any(
-        -1
-    ).all()
+    assert (drawn[:, :4] == round(100 * (1 - FAINT))).all() and (
+        drawn[:, 4:] != drawn[0, 0]
+    ).any(-1).all()
 
 
 def test_a_sheet_holds_its_pictures_to_the_pixel():
@@ -142,7 +152,10 @@ def test_a_sheet_holds_its_pictures_to_the_pixel():
             [[(pictures[0, 0], "a"), (pictures[0, 1], "")], [(pictures[0, 2], "$_{")]],
             heat=False,
         ),
-        Row("two", [[(pictures[1, 0], ""), (pictures[1, 1], "")], [(pictures[1, 2], "")]]),
+        Row(
+            "two",
+            [[(pictures[1, 0], ""), (pictures[1, 1], "")], [(pictures[1, 2], "")]],
+        ),
     ]
     block = Block("clip", rows, Scale(2, 2, "flat"))
     sheet = draw([block, block], ["left", "right"], "all")
@@ -150,8 +163,15 @@ def test_a_sheet_holds_its_pictures_to_the_pixel():
     assert sheet.shape[1] == LEFT + 3 * 30 + GAP + 4 * GAP + BAR
     height = TITLE + LINE + 20 + GAP + 20 + GAP
     for start in (TOP + 2 * HEAD, TOP + 2 * HEAD + height):
-        for down, row in ((start + TITLE + LINE, 0), (start + TITLE + LINE + 20 + GAP, 1)):
-            for x, column in ((LEFT, 0), (LEFT + 30 + GAP, 1), (LEFT + 60 + 5 * GAP, 2)):
+        for down, row in (
+            (start + TITLE + LINE, 0),
+            (start + TITLE + LINE + 20 + GAP, 1),
+        ):
+            for x, column in (
+                (LEFT, 0),
+                (LEFT + 30 + GAP, 1),
+                (LEFT + 60 + 5 * GAP, 2),
+            ):
                 np.testing.assert_array_equal(
                     sheet[down : down + 20, x : x + 30], pictures[row, column]
                 )
@@ -171,7 +191,10 @@ def test_attention_drawn_is_attention_computed(folder, capsys):
         SIDE,
     )
     block = TITLE + LINE + 2 * (SIDE + GAP)
-    assert Image.open(out).size == (LEFT + 4 * (SIDE + GAP) + 12 + BAR - 16, TOP + 2 * block + GAP)
+    assert Image.open(out).size == (
+        LEFT + 4 * (SIDE + GAP) + 12 + BAR - 16,
+        TOP + 2 * block + GAP,
+    )
     model = load_model(folder / "a.pth", "cpu")
     for number, clip in enumerate(read_clips(model, videos, SIDE)):
         heat = attention_maps(model, clip)["mean of heads"]
@@ -209,20 +232,27 @@ def test_each_head_any_block_and_two_checkpoints(folder, capsys):
     )
     assert Image.open(out).size[1] == TOP + HEAD + TITLE + LINE + 3 * (SIDE + GAP) + GAP
     heats = [
-        attention_maps(model, read_clips(model, folder / "h264.mp4", SIDE)[0], 0, "each", "time")
-        for model in (load_model(folder / "a.pth", "cpu"), load_model(folder / "b.pth", "cpu"))
+        attention_maps(
+            model, read_clips(model, folder / "h264.mp4", SIDE)[0], 0, "each", "time"
+        )
+        for model in (
+            load_model(folder / "a.pth", "cpu"),
+            load_model(folder / "b.pth", "cpu"),
+        )
     ]
     scale = Scale(0, max(heat.max() for maps in heats for heat in maps.values()), "")
-    picture = read_clips(load_model(folder / "a.pth", "cpu"), folder / "h264.mp4", SIDE)[
-        0
-    ].picture_TPPC[2]
+    picture = read_clips(
+        load_model(folder / "a.pth", "cpu"), folder / "h264.mp4", SIDE
+    )[0].picture_TPPC[2]
     np.testing.assert_array_equal(
         panel(out, HEAD + SIDE + GAP, 2), overlay(picture, heats[0]["head 1"][2], scale)
     )
     second = np.asarray(Image.open(out))[BELOW + HEAD :, 4 * (SIDE + GAP) + 3 * GAP :][
         :SIDE, LEFT + 2 * (SIDE + GAP) :
     ]
-    np.testing.assert_array_equal(second[:, :SIDE], overlay(picture, heats[1]["head 0"][2], scale))
+    np.testing.assert_array_equal(
+        second[:, :SIDE], overlay(picture, heats[1]["head 0"][2], scale)
+    )
 
 
 @pytest.mark.parametrize("more", [(), ("--relative",)])
@@ -250,7 +280,9 @@ def test_alignment_drawn_is_alignment_computed(folder, capsys, more):
     heat = (heat - sum(heat) / 3 if more else heat)[1:]
     for w in range(2):
         for t in range(4):
-            expected = overlay(clip.picture_TPPC[t], heat[w, t], Scale(heat.min(), heat.max(), ""))
+            expected = overlay(
+                clip.picture_TPPC[t], heat[w, t], Scale(heat.min(), heat.max(), "")
+            )
             drawn = panel(out, HEAD + LINE + w * (SIDE + LINE + GAP), t)
             assert np.abs(drawn.astype(int) - expected).max() <= bool(more)
 
@@ -279,7 +311,9 @@ def test_masking_drawn_is_masking_computed(folder, capsys):
         for x in range(4):
             at = slice(y * patch, (y + 1) * patch), slice(x * patch, (x + 1) * patch)
             assert bool((masked_picture[at] == 128).all()) == bool(mask[1, y, x])
-            assert mask[1, y, x] or (masked_picture[at] == clip.picture_TPPC[1][at]).all()
+            assert (
+                mask[1, y, x] or (masked_picture[at] == clip.picture_TPPC[1][at]).all()
+            )
     assert mask[1].sum() == 4
     heat = np.where(mask, error, np.nan)[1]
     expected = overlay(
@@ -290,7 +324,11 @@ def test_masking_drawn_is_masking_computed(folder, capsys):
 
 def test_an_image_is_one_frame_and_an_exported_folder_a_checkpoint(folder, capsys):
     load_model(folder / "a.pth", "cpu").save_pretrained(folder / "exported")
-    for kind, more in (("attention", ()), ("alignment", ("--text", "a dog")), ("masking", ())):
+    for kind, more in (
+        ("attention", ()),
+        ("alignment", ("--text", "a dog")),
+        ("masking", ()),
+    ):
         (out,) = run(
             capsys,
             kind,
@@ -386,7 +424,15 @@ def test_what_is_no_video_ends_in_one_line(folder, capsys, tmp_path, name):
         capsys, "attention", "-r", folder / "a.pth", video, "-o", tmp_path / "x.png"
     )
     assert name in refused(
-        capsys, "attention", "-r", folder / "a.pth", video, "-o", tmp_path / "x", "--animate", "gif"
+        capsys,
+        "attention",
+        "-r",
+        folder / "a.pth",
+        video,
+        "-o",
+        tmp_path / "x",
+        "--animate",
+        "gif",
     )
     assert not list(tmp_path.glob("x*"))
 
@@ -394,7 +440,9 @@ def test_what_is_no_video_ends_in_one_line(folder, capsys, tmp_path, name):
 def test_mistakes_end_in_one_line(folder, capsys):
     base = "-r", folder / "a.pth", folder / "h264-8.mp4", "-o", folder / "no.png"
     assert "no VIDEO" in refused(capsys, "masking", "-r", folder / "a.pth")
-    assert "2 for 1 checkpoints" in refused(capsys, "masking", *base, "--names", "a", "b")
+    assert "2 for 1 checkpoints" in refused(
+        capsys, "masking", *base, "--names", "a", "b"
+    )
     assert "its words: a, dog" in refused(
         capsys, "alignment", *base, "--text", "a dog", "--word", "frisbee"
     )
@@ -406,7 +454,9 @@ def test_mistakes_end_in_one_line(folder, capsys):
         capsys, "attention", *base, "--animate", "gif", "--most", 0
     )
     assert "GPU 99" in refused(capsys, "masking", *base, "-d", "cuda:99")
-    assert "gone.mp4" in refused(capsys, "attention", "-r", folder / "a.pth", folder / "gone.mp4")
+    assert "gone.mp4" in refused(
+        capsys, "attention", "-r", folder / "a.pth", folder / "gone.mp4"
+    )
     assert "gone.pth" in refused(
         capsys, "attention", "-r", folder / "gone.pth", folder / "h264-8.mp4"
     )
@@ -425,9 +475,16 @@ def test_without_matplotlib_it_is_named(folder, capsys, monkeypatch):
 
 def test_a_checkpoint_of_another_project_has_no_teacher(folder, tmp_path, capsys):
     checkpoint_content = torch.load(folder / "a.pth", weights_only=True)
-    config = {"arch": checkpoint_content["config"]["arch"], "loss": {"type": "NormSoftmaxLoss"}}
+    config = {
+        "arch": checkpoint_content["config"]["arch"],
+        "loss": {"type": "NormSoftmaxLoss"},
+    }
     torch.save(
-        {"arch": "FrozenInTime", "state_dict": checkpoint_content["state_dict"], "config": config},
+        {
+            "arch": "FrozenInTime",
+            "state_dict": checkpoint_content["state_dict"],
+            "config": config,
+        },
         tmp_path / "frozen.pth",
     )
     assert "no teacher" in load_masking(tmp_path / "frozen.pth").description
@@ -445,7 +502,9 @@ def test_a_checkpoint_of_another_project_has_no_teacher(folder, tmp_path, capsys
 
 def test_a_run_folder_has_the_teacher_of_its_checkpoint(folder, tmp_path):
     (tmp_path / "model_best.pth").symlink_to(folder / "a.pth")
-    assert load_masking(tmp_path).description == load_masking(folder / "a.pth").description
+    assert (
+        load_masking(tmp_path).description == load_masking(folder / "a.pth").description
+    )
 
 
 def test_the_command_from_a_shell(folder, tmp_path):

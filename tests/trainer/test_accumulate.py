@@ -49,7 +49,9 @@ def cut(batch, count):
 
 
 def grads(objective):
-    return {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
+    return {
+        n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None
+    }
 
 
 def worst(objective, twin):
@@ -82,7 +84,9 @@ def test_micro_batches_give_the_gradient_of_the_big_batch(name, count, folder):
         move(tiny_models.random_batch(7, dtype=torch.float64)),
     )
     if hasattr(objective, "mask"):  # they hide unequally
-        objective.mask = Dealt(torch.rand(7, 4, 16) < torch.linspace(0.0, 0.9, 7)[:, None, None])
+        objective.mask = Dealt(
+            torch.rand(7, 4, 16) < torch.linspace(0.0, 0.9, 7)[:, None, None]
+        )
     twin, precision = copy.deepcopy(objective), Precision("fp32", DEVICE)
     expected = forward_backward(twin, [big], precision)
     losses = forward_backward(objective, cut(big, count), precision)
@@ -95,7 +99,9 @@ def test_micro_batches_give_the_gradient_of_the_big_batch(name, count, folder):
 @pytest.mark.parametrize("name", OBJECTIVES.names())
 def test_dropout_drop_path_and_masks_are_replayed(name, dropping):
     """The twin keeps the whole graph: encode each micro-batch with gradient, one loss, one backward pass."""
-    objective = build(name, dropping, drop_rate=0.2, drop_path_rate=0.2).to(DEVICE).train()
+    objective = (
+        build(name, dropping, drop_rate=0.2, drop_path_rate=0.2).to(DEVICE).train()
+    )
     twin, small = (
         copy.deepcopy(objective),
         cut(move(tiny_models.random_batch(7, dtype=torch.float64)), 3),
@@ -117,7 +123,9 @@ def test_dropout_drop_path_and_masks_are_replayed(name, dropping):
     torch.manual_seed(10)
     objective.zero_grad()
     forward_backward(objective, small, Precision("fp32", DEVICE))
-    assert worst(objective, twin) > 1e-6, "another seed is another step: the draws do matter"
+    assert worst(objective, twin) > 1e-6, (
+        "another seed is another step: the draws do matter"
+    )
 
 
 def test_gradients_are_added_to_those_that_are_there(folder):
@@ -144,7 +152,9 @@ def test_a_frozen_tower_stays_frozen(folder):
         Dealt(torch.arange(6 * 64).view(6, 4, 16) % 3 == 0) for _ in range(2)
     )
     forward_backward(objective, small, Precision())
-    forward_backward(twin, [tiny_models.random_batch(6, dtype=torch.float64)], Precision())
+    forward_backward(
+        twin, [tiny_models.random_batch(6, dtype=torch.float64)], Precision()
+    )
     assert worst(objective, twin) < 1e-10
 
 
@@ -164,12 +174,18 @@ def test_parts_are_seen_before_the_backward_pass(count, folder):
     )
     with pytest.raises(Seen) as seen:
         forward_backward(objective, small, Precision(), see)
-    assert seen.value.args[0].keys() == {"loss", "loss_vt", "loss_mvm"} and grads(objective) == {}
+    assert (
+        seen.value.args[0].keys() == {"loss", "loss_vt", "loss_mvm"}
+        and grads(objective) == {}
+    )
 
 
 def test_gradient_checkpointing_changes_nothing(dropping):
     objective = build("MILESPretraining", dropping, drop_rate=0.2).train()
-    twin, small = copy.deepcopy(objective), cut(tiny_models.random_batch(6, dtype=torch.float64), 2)
+    twin, small = (
+        copy.deepcopy(objective),
+        cut(tiny_models.random_batch(6, dtype=torch.float64), 2),
+    )
     objective.model.set_gradient_checkpointing(True)
     for module in (objective, twin):
         torch.manual_seed(4)

@@ -53,7 +53,9 @@ class SmallRun:
         }
 
     def restore(self, path):
-        checkpoint.restore(checkpoint.read(path), self.objective, self.optimizer, self.scaler, path)
+        checkpoint.restore(
+            checkpoint.read(path), self.objective, self.optimizer, self.scaler, path
+        )
 
 
 @pytest.fixture
@@ -81,7 +83,10 @@ def test_plain_data_there_and_back(path):
 def test_replacing_the_latest_leaves_the_linked_ones(path):
     checkpoint.write(path, {"n": 1}, [path.with_name(checkpoint.BEST)])
     checkpoint.write(path, {"n": 2})
-    assert torch.load(path)["n"] == 2 and torch.load(path.with_name(checkpoint.BEST))["n"] == 1
+    assert (
+        torch.load(path)["n"] == 2
+        and torch.load(path.with_name(checkpoint.BEST))["n"] == 1
+    )
 
 
 def test_no_hard_links_then_copies(path, monkeypatch):
@@ -108,11 +113,15 @@ def test_a_full_disk_costs_nothing_that_was_there(path, room):
             UserError,
             match="could not be written .File too large.*saved before is whole.*make room",
         ):
-            checkpoint.write(path, {"n": torch.zeros(100_000)}, [path.with_name(checkpoint.BEST)])
+            checkpoint.write(
+                path, {"n": torch.zeros(100_000)}, [path.with_name(checkpoint.BEST)]
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
-    assert path.read_bytes() == before and os.listdir(path.parent) == [checkpoint.LATEST]
+    assert path.read_bytes() == before and os.listdir(path.parent) == [
+        checkpoint.LATEST
+    ]
 
 
 def test_a_kill_while_writing_costs_nothing_that_was_there(path):
@@ -123,7 +132,9 @@ def test_a_kill_while_writing_costs_nothing_that_was_there(path):
         "checkpoint.write(path, {'n': torch.zeros(100_000)})\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], env={**os.environ, "PYTHONPATH": "."}, timeout=120
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": "."},
+        timeout=120,
     )
     assert done.returncode == -signal.SIGKILL
     assert torch.equal(torch.load(path)["n"], torch.ones(5))
@@ -145,7 +156,8 @@ def test_what_does_not_fit_is_said_in_a_line_and_changes_nothing(path):
     small_run = SmallRun()
     before = small_run.objective.state_dict()["model.weight"].clone()
     with pytest.raises(
-        UserError, match=r"does not fit.*mask_token_D is \(4,\) instead of \(3,\).* and 2 more.*-c "
+        UserError,
+        match=r"does not fit.*mask_token_D is \(4,\) instead of \(3,\).* and 2 more.*-c ",
     ):
         small_run.restore(path)
     assert torch.equal(before, small_run.objective.state_dict()["model.weight"])
@@ -175,9 +187,9 @@ def test_into_the_next_stage_goes_what_was_learned_by_gradient():
     saved, restored, wide = SmallRun(), Small(), Small(width=4)
     teacher = restored.teacher.weight.clone()
     checkpoint.load_from_previous_stage(saved.collect(), restored)
-    assert torch.equal(restored.mask_token_D, saved.objective.mask_token_D) and torch.equal(
-        restored.teacher.weight, teacher
-    )
+    assert torch.equal(
+        restored.mask_token_D, saved.objective.mask_token_D
+    ) and torch.equal(restored.teacher.weight, teacher)
     initial_token = wide.mask_token_D.clone()
     checkpoint.load_from_previous_stage(saved.collect(), wide)
     assert torch.equal(wide.mask_token_D, initial_token)
@@ -189,4 +201,7 @@ def test_the_newest_n_are_kept(tmp_path):
     checkpoint.prune(tmp_path, 0)
     assert len(os.listdir(tmp_path)) == 5
     checkpoint.prune(tmp_path, 2)
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint-epoch10.pth", "checkpoint-epoch11.pth"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "checkpoint-epoch10.pth",
+        "checkpoint-epoch11.pth",
+    ]

@@ -26,7 +26,11 @@ FAST = ("none", 1), ("ddp", 1), ("ddp", 2), ("ddp", 3)
 def cases(world):
     """(objective, wrapper, micro-batches); four processes share two cores, and FSDP2 is slow there."""
     sharded = (("fsdp2", 1), ("fsdp2", 2)) if world == 2 else (("fsdp2", 2),)
-    return [(name, how, micro) for name in OBJECTIVES.names() for how, micro in (*FAST, *sharded)]
+    return [
+        (name, how, micro)
+        for name in OBJECTIVES.names()
+        for how, micro in (*FAST, *sharded)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,9 @@ def build(name, folder, first=0, last=ROWS):
 def cut(frames, first, last, count):
     """Rows first..last of a step's batch in `count` pieces, unequal ones if need be."""
     batch = tiny_models.random_batch(ROWS, frames, seed=frames, dtype=torch.float64)
-    texts = {name: ids[first:last].tensor_split(count) for name, ids in batch["text"].items()}
+    texts = {
+        name: ids[first:last].tensor_split(count) for name, ids in batch["text"].items()
+    }
     return [
         {"video": video, "text": {name: pieces[i] for name, pieces in texts.items()}}
         for i, video in enumerate(batch["video"][first:last].tensor_split(count))
@@ -78,11 +84,17 @@ def whole(tensor):
 
 def train(objective, wrapped, micro, first=0, last=ROWS):
     """A step on clips, one on images: [{name: gradient or part}] of each, and {name: parameter} at the end."""
-    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [p for p in objective.parameters() if p.requires_grad], lr=0.1
+    )
     steps = []
     for step, frames in enumerate(FRAMES, 1):
         losses = forward_backward(wrapped, cut(frames, first, last, micro), Precision())
-        grads = {name: whole(p.grad) for name, p in objective.named_parameters() if p.requires_grad}
+        grads = {
+            name: whole(p.grad)
+            for name, p in objective.named_parameters()
+            if p.requires_grad
+        }
         steps.append({**grads, **losses})
         optimizer.step()
         optimizer.zero_grad()
@@ -127,9 +139,14 @@ def work(folder):
 
 def tools(rank, world):
     """The small ones, and `gather` under a loss of its own on each process."""
-    assert distributed.gather_objects({"rank": rank}) == [{"rank": i} for i in range(world)]
+    assert distributed.gather_objects({"rank": rank}) == [
+        {"rank": i} for i in range(world)
+    ]
     assert distributed.main_only(lambda: "here")() == ("here" if rank == 0 else None)
-    assert (distributed.reduce_min(rank), distributed.reduce_max(rank)) == (0, world - 1)
+    assert (distributed.reduce_min(rank), distributed.reduce_max(rank)) == (
+        0,
+        world - 1,
+    )
     assert not distributed.gather(torch.ones(2)).requires_grad
     x = (torch.arange(6, dtype=torch.float64).view(3, 2) + 10 * rank).requires_grad_()
     ((rank + 1) * distributed.gather(x).square()).sum().backward()
@@ -160,9 +177,9 @@ def dropped(folder, first, last):
     twin, batches = copy.deepcopy(objective), cut(4, first, last, 3)
     torch.manual_seed(distributed.rank())
     outputs = [twin.encode(batch) for batch in batches]
-    twin.losses({key: torch.cat([output[key] for output in outputs]) for key in outputs[0]})[
-        "loss"
-    ].backward()
+    twin.losses(
+        {key: torch.cat([output[key] for output in outputs]) for key in outputs[0]}
+    )["loss"].backward()
     expected = {name: p.grad for name, p in twin.named_parameters() if p.requires_grad}
     mean_over_processes([expected])
     torch.manual_seed(distributed.rank())
@@ -177,9 +194,13 @@ def dropped(folder, first, last):
 def half(folder, first, last):
     """The gradient in bf16 of two micro-batches on each process, as one vector."""
     objective = build("MILESPretraining", folder, first, last).float()
-    batches = [{**batch, "video": batch["video"].float()} for batch in cut(4, first, last, 2)]
+    batches = [
+        {**batch, "video": batch["video"].float()} for batch in cut(4, first, last, 2)
+    ]
     forward_backward(distributed.wrap(objective), batches, Precision("bf16"))
-    return torch.cat([p.grad.flatten() for p in objective.parameters() if p.requires_grad])
+    return torch.cat(
+        [p.grad.flatten() for p in objective.parameters() if p.requires_grad]
+    )
 
 
 def apart(folder):
@@ -188,14 +209,16 @@ def apart(folder):
     model, teacher = objective.model, objective.teacher
     start = {name: p.clone() for name, p in teacher.named_parameters()}
     distributed.wrap(
-        OBJECTIVES.build({"type": "Contrastive"}, model=model, loss=objective.contrast), "fsdp2"
+        OBJECTIVES.build({"type": "Contrastive"}, model=model, loss=objective.contrast),
+        "fsdp2",
     )
     with torch.no_grad():
         for p in model.parameters():
             p.to_local().add_(1)
     teacher.follow(model, 1, 2)
     return max(
-        float((p - start[name] - 0.004).abs().max()) for name, p in teacher.named_parameters()
+        float((p - start[name] - 0.004).abs().max())
+        for name, p in teacher.named_parameters()
     )
 
 
@@ -221,7 +244,8 @@ def test_several_processes_equal_one(world, folder, tmp_path):
             ]
         )
         assert all(
-            float((result["half"] - right).norm() / right.norm()) < 0.05 for result in results
+            float((result["half"] - right).norm() / right.norm()) < 0.05
+            for result in results
         )
     for name, how, micro in cases(world):
         right, end = alone(name, folder)
@@ -231,13 +255,24 @@ def test_several_processes_equal_one(world, folder, tmp_path):
             for actual, expected in zip(steps, right, strict=how != "none"):
                 assert actual.keys() == expected.keys()
                 worst = max(
-                    worst, *(float((actual[key] - expected[key]).abs().max()) for key in expected)
+                    worst,
+                    *(
+                        float((actual[key] - expected[key]).abs().max())
+                        for key in expected
+                    ),
                 )
             assert worst < TOLERANCE, (name, how, micro, rank, worst)
             after = max(
-                (float((p - end[key]).abs().max()) for key, p in parameters.items()), default=0.0
+                (float((p - end[key]).abs().max()) for key, p in parameters.items()),
+                default=0.0,
             )
-            assert after < TOLERANCE, (name, how, micro, rank, after)  # the teacher's among them
+            assert after < TOLERANCE, (
+                name,
+                how,
+                micro,
+                rank,
+                after,
+            )  # the teacher's among them
             for key, p in parameters.items():
                 assert torch.equal(p, results[0][name, how, micro][1][key]), (
                     "equal on all processes, bit for bit"
@@ -248,12 +283,14 @@ def test_several_processes_equal_one(world, folder, tmp_path):
 def test_alone_all_of_it_does_nothing(how, folder, monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert (
-        distributed.start("cpu") == torch.device("cpu") and not torch.distributed.is_initialized()
+        distributed.start("cpu") == torch.device("cpu")
+        and not torch.distributed.is_initialized()
     )
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     objective, x = build("Contrastive", folder), torch.randn(3, 2)
     assert (
-        distributed.wrap(objective, how) is objective and distributed.unwrap(objective) is objective
+        distributed.wrap(objective, how) is objective
+        and distributed.unwrap(objective) is objective
     )
     assert distributed.gather(x) is x and distributed.gather_objects(x) == [x]
     assert distributed.main_only(lambda: "here")() == "here"
@@ -264,12 +301,16 @@ def test_alone_all_of_it_does_nothing(how, folder, monkeypatch):
 
 
 def test_accumulation_alone_equals_the_big_batch(folder):
-    for name, micro in [(name, micro) for name in OBJECTIVES.names() for micro in (2, 3)]:
+    for name, micro in [
+        (name, micro) for name in OBJECTIVES.names() for micro in (2, 3)
+    ]:
         objective = build(name, folder)
         steps, end = train(objective, copy.copy(objective), micro)
         for actual, expected in zip(steps, alone(name, folder)[0], strict=True):
             assert (
-                max(float((actual[key] - expected[key]).abs().max()) for key in expected)
+                max(
+                    float((actual[key] - expected[key]).abs().max()) for key in expected
+                )
                 < TOLERANCE
             )
 
@@ -298,5 +339,7 @@ def test_what_cannot_start_says_why(environment, device, says, monkeypatch):
 
 
 def test_an_unknown_wrapper_is_refused():
-    with pytest.raises(ConfigError, match="trainer.parallel: 'dp' is given; known: ddp, fsdp2"):
+    with pytest.raises(
+        ConfigError, match="trainer.parallel: 'dp' is given; known: ddp, fsdp2"
+    ):
         distributed.wrap(nn.Linear(1, 1), "dp")

@@ -16,7 +16,13 @@ from trainer.evaluation.published import published
 from trainer.evaluation.rescoring import ROWS
 from trainer.evaluation.results import load_embeddings, new_folder
 from trainer.evaluation.table import table
-from trainer.evaluator import EvaluationSettings, embed, evaluate, evaluation_settings, score
+from trainer.evaluator import (
+    EvaluationSettings,
+    embed,
+    evaluate,
+    evaluation_settings,
+    score,
+)
 
 E = 6
 
@@ -39,7 +45,9 @@ class Toy(nn.Module):
         return video_BTCHW[:, 0, 0, 0, :E] * self.scale, None
 
     def tokenize(self, captions):
-        return {"number": torch.tensor([int(caption.split()[-1]) for caption in captions])}
+        return {
+            "number": torch.tensor([int(caption.split()[-1]) for caption in captions])
+        }
 
     def encode_text(self, tokens):
         self.texts += tokens["number"].tolist()
@@ -60,7 +68,9 @@ class Loader:
 
     def epoch(self, epoch=0, start=0):
         for part in torch.arange(len(self.video_VE)).split(2):
-            metas = [{"index": int(i), "path": f"{i}.mp4", "failures": []} for i in part]
+            metas = [
+                {"index": int(i), "path": f"{i}.mp4", "failures": []} for i in part
+            ]
             good = [meta for meta in metas if meta["index"] not in self.broken]
             clips = [self._clip(meta["index"]) for meta in good]
             yield {
@@ -75,13 +85,20 @@ class Loader:
             meta = {"index": index, "path": f"{index}.mp4"}
             clip = self._clip(index)
             yield {
-                "video": None if index in self.broken else torch.stack([clip, clip + stride]),
+                "video": None
+                if index in self.broken
+                else torch.stack([clip, clip + stride]),
                 "meta": meta,
             }
 
 
 class _Set:
-    protocol, split, manifest_hash, validates_on_test = "msrvtt-1k-A", "test", "abc", False
+    protocol, split, manifest_hash, validates_on_test = (
+        "msrvtt-1k-A",
+        "test",
+        "abc",
+        False,
+    )
     video = SimpleNamespace(num_frames=4, input_res=224)
 
     def __init__(self, video_VE, owner, more):
@@ -124,11 +141,18 @@ def test_everything_is_embedded_once_and_the_numbers_are_the_metrics():
     assert sum(model.clips) == 9 and sorted(model.texts) == list(range(23))
     sims, owner = cosines(model, loader), loader.dataset.owner
     own = torch.zeros_like(sims, dtype=torch.bool)
-    assert results["t2v"] == t2v_metrics(sims, owner, own) and results["v2t"] == v2t_metrics(
-        sims, owner
+    assert results["t2v"] == t2v_metrics(sims, owner, own) and results[
+        "v2t"
+    ] == v2t_metrics(sims, owner)
+    assert (results["num_captions"], results["num_videos"], results["stamp"]) == (
+        23,
+        9,
+        "complete",
     )
-    assert (results["num_captions"], results["num_videos"], results["stamp"]) == (23, 9, "complete")
-    assert results["protocol"] == "msrvtt-1k-A" and results["rows"]["raw"]["t2v"] == results["t2v"]
+    assert (
+        results["protocol"] == "msrvtt-1k-A"
+        and results["rows"]["raw"]["t2v"] == results["t2v"]
+    )
     for way in ("t2v", "v2t"):
         assert set(results["intervals"][way]) == set(results[way])
         assert all(
@@ -156,7 +180,8 @@ def test_unreadable_videos_leave_with_their_captions_and_the_result_says_so():
     ] == v2t_metrics(sims, owner)
     assert results["stamp"] == f"6 of 9 videos, {rows.sum()} of 23 captions"
     assert (
-        results["coverage"]["missing"] == ["2.mp4", "3.mp4", "8.mp4"] and results["num_videos"] == 6
+        results["coverage"]["missing"] == ["2.mp4", "3.mp4", "8.mp4"]
+        and results["num_videos"] == 6
     )
     with pytest.raises(ValueError, match="none of the 9 videos"):
         evaluate(*world(broken=range(9)), "cpu")
@@ -177,25 +202,35 @@ def test_rows_are_beside_the_headline_and_as_their_twins():
         rows=["dsl", {"type": "qbnorm", "args": {"temperature": 0.1}}], stride=2
     )
     results = evaluate(
-        model, loader, "cpu", settings=settings, bank=[f"bank {60 + i}" for i in range(40)]
+        model,
+        loader,
+        "cpu",
+        settings=settings,
+        bank=[f"bank {60 + i}" for i in range(40)],
     )
     plain = evaluate(model, loader, "cpu")
-    assert results["t2v"] == plain["t2v"] and results["v2t"] == plain["v2t"], "the headline is raw"
+    assert results["t2v"] == plain["t2v"] and results["v2t"] == plain["v2t"], (
+        "the headline is raw"
+    )
     rows, owner = results["rows"], loader.dataset.owner
     assert list(rows) == ["raw", "tta", "dsl", "qbnorm"] and "v2t" not in rows["qbnorm"]
     model.text_CE = model.text_CE[:60]
     sims = cosines(model, loader)
-    moved = normalize(model.text_CE.double()) @ normalize(loader.video_VE.double() + 1).T
-    assert rows["tta"]["t2v"] == t2v_metrics(moved, owner) and rows["tta"]["v2t"] == v2t_metrics(
-        moved, owner
+    moved = (
+        normalize(model.text_CE.double()) @ normalize(loader.video_VE.double() + 1).T
     )
+    assert rows["tta"]["t2v"] == t2v_metrics(moved, owner) and rows["tta"][
+        "v2t"
+    ] == v2t_metrics(moved, owner)
     assert rows["dsl"]["t2v"] == t2v_metrics(sims * (sims / 0.05).softmax(0), owner)
     assert rows["dsl"]["v2t"] == v2t_metrics(sims * (sims / 0.05).softmax(1), owner)
     bank = (normalize(bank_BE.double()) @ normalize(loader.video_VE.double()).T).numpy()
     assert rows["qbnorm"]["t2v"] == t2v_metrics(
         dynamic_inverted_softmax(sims.numpy(), bank, 10), owner
     )
-    assert len({row["t2v"]["MeanR"] for row in rows.values()}) == 4, "the test tells the rows apart"
+    assert len({row["t2v"]["MeanR"] for row in rows.values()}) == 4, (
+        "the test tells the rows apart"
+    )
 
 
 def dynamic_inverted_softmax(sims, bank, beta):
@@ -220,15 +255,22 @@ def test_a_constant_model_gains_by_no_row(name):
         settings=EvaluationSettings(rows=[name], stride=1),
         bank=[f"bank {i}" for i in range(18, 30)],
     )
-    assert results["rows"][name]["t2v"]["MedR"] == 5 and results["rows"][name]["t2v"]["R1"] == 0
+    assert (
+        results["rows"][name]["t2v"]["MedR"] == 5
+        and results["rows"][name]["t2v"]["R1"] == 0
+    )
 
 
 def test_recognition_is_video_to_text_over_averaged_prompts():
     classes, prompts = ["c 0", "c 1", "c 2", "c 3", "c 4", "c 5", "c 6"], ["{}", "a {}"]
     model, loader = world(captions=7, videos=20, classes=classes)
-    loader.dataset.labels = torch.randint(7, (20,), generator=torch.Generator().manual_seed(1))
+    loader.dataset.labels = torch.randint(
+        7, (20,), generator=torch.Generator().manual_seed(1)
+    )
     loader.video_VE += 2 * model.text_CE[loader.dataset.labels]
-    results = evaluate(model, loader, "cpu", settings=EvaluationSettings(prompts=prompts, stride=3))
+    results = evaluate(
+        model, loader, "cpu", settings=EvaluationSettings(prompts=prompts, stride=3)
+    )
     assert sorted(model.texts) == sorted(2 * list(range(7)))
     sims = normalize(loader.video_VE.double()) @ normalize(model.text_CE.double()).T
     order = sims.argsort(1, descending=True)
@@ -239,7 +281,10 @@ def test_recognition_is_video_to_text_over_averaged_prompts():
         "top5": 100 * right[:, :5].sum().item() / 20,
     }
     assert 0 < results["recognition"]["top1"] < 100
-    assert "t2v" not in results and (results["num_captions"], results["num_videos"]) == (7, 20)
+    assert "t2v" not in results and (
+        results["num_captions"],
+        results["num_videos"],
+    ) == (7, 20)
     assert results["prompts"] == prompts and set(results["rows"]) == {"raw", "tta"}
     assert "top-1" in table(results)
     with pytest.raises(ConfigError, match="'dsl' is for retrieval"):
@@ -249,7 +294,9 @@ def test_recognition_is_video_to_text_over_averaged_prompts():
 def test_other_metrics_come_along():
     METRICS.register("largest")(lambda sims, owner=None: {"value": float(sims.max())})
     model, loader = world()
-    results = evaluate(model, loader, "cpu", metrics=("t2v_metrics", "v2t_metrics", "largest"))
+    results = evaluate(
+        model, loader, "cpu", metrics=("t2v_metrics", "v2t_metrics", "largest")
+    )
     del METRICS._entries["largest"]
     assert results["other_metrics"]["largest"]["value"] == pytest.approx(
         float(cosines(model, loader).max())
@@ -263,7 +310,9 @@ def test_embeddings_kept_and_taken_up_again_give_the_same_numbers(tmp_path):
     found = embed(model, loader, "cpu", stride=1, bank=["bank 3", "bank 7"])
     rows = ["tta", "dsl", "qbnorm"]
     result_files.save_embeddings(
-        tmp_path / "kept", found, {"config": {"name": "x"}, "checkpoint": None, "date": "today"}
+        tmp_path / "kept",
+        found,
+        {"config": {"name": "x"}, "checkpoint": None, "date": "today"},
     )
     again, about = load_embeddings(tmp_path / "kept")
     assert score(again, "cpu", rows=rows) == score(found, "cpu", rows=rows)
@@ -279,13 +328,21 @@ def test_embeddings_kept_and_taken_up_again_give_the_same_numbers(tmp_path):
 
 def test_ranks_of_each_query(tmp_path):
     model, loader = world()
-    loader.dataset.owner[loader.dataset.owner == 4] = 5  # a video without captions asks nothing
+    loader.dataset.owner[loader.dataset.owner == 4] = (
+        5  # a video without captions asks nothing
+    )
     found = embed(model, loader, "cpu")
     result_files.save_ranks(tmp_path / "ranks.jsonl", found, torch.device("cpu"))
-    lines = [json.loads(line) for line in (tmp_path / "ranks.jsonl").read_text().splitlines()]
-    there, back = ([line for line in lines if line["direction"] == way] for way in ("t2v", "v2t"))
+    lines = [
+        json.loads(line) for line in (tmp_path / "ranks.jsonl").read_text().splitlines()
+    ]
+    there, back = (
+        [line for line in lines if line["direction"] == way] for way in ("t2v", "v2t")
+    )
     asked = sorted(set(loader.dataset.owner.tolist()))
-    assert len(there) == 23 and [line["query"] for line in back] == [f"v{i}" for i in asked]
+    assert len(there) == 23 and [line["query"] for line in back] == [
+        f"v{i}" for i in asked
+    ]
     sims = cosines(model, loader)
     for i, line in enumerate(there):
         best = sims[i].argsort(descending=True)
@@ -294,7 +351,9 @@ def test_ranks_of_each_query(tmp_path):
         assert line["top"][int(line["rank"]) - 1][0] == line["right"]
     for video, line in zip(asked, back):
         best = sims[:, video].argsort(descending=True)[:10]
-        assert [name for name, _ in line["top"]] == [f"caption {j}" for j in best.tolist()]
+        assert [name for name, _ in line["top"]] == [
+            f"caption {j}" for j in best.tolist()
+        ]
         assert line["rank"] == 1 + min(
             sims[:, video].argsort(descending=True).tolist().index(i)
             for i in (loader.dataset.owner == video).nonzero()[:, 0].tolist()
@@ -317,7 +376,8 @@ def test_the_table_names_protocol_rows_and_what_is_published():
     assert text.isascii() and max(map(len, text.splitlines())) <= 100
     assert text.startswith("msrvtt-1k-A: 23 captions x 9 videos, complete")
     assert (
-        "MILES zero-shot   t2v      26.10    47.20    56.90" in text and "not measured here" in text
+        "MILES zero-shot   t2v      26.10    47.20    56.90" in text
+        and "not measured here" in text
     )
     assert "dsl: dual softmax" in text and "v2t" not in table(results, ("t2v_metrics",))
     loader.dataset.protocol = None
@@ -329,7 +389,12 @@ def test_published_rows():
     assert "which MSVD protocol" in published("msvd-one-caption")[1]
     assert published("msrvtt-full") == published(None) == ([], "")
     didemo = dict(published("didemo-paragraph")[0])
-    assert didemo["Frozen fine-tuned"] == {"R1": 31.0, "R5": 59.8, "R10": 72.4, "MedR": 3}
+    assert didemo["Frozen fine-tuned"] == {
+        "R1": 31.0,
+        "R5": 59.8,
+        "R10": 72.4,
+        "MedR": 3,
+    }
 
 
 @pytest.mark.parametrize(

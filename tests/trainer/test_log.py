@@ -16,7 +16,9 @@ def rows(path):
 
 def test_lines_are_only_added_and_a_torn_one_does_not_spoil_the_next(tmp_path):
     with RunLog(tmp_path) as files:
-        files.line("step", step=1, loss=float("nan"), deep={"x": float("inf"), "y": (1, 2)})
+        files.line(
+            "step", step=1, loss=float("nan"), deep={"x": float("inf"), "y": (1, 2)}
+        )
     path = tmp_path / "log.jsonl"
     assert rows(path) == [
         {"kind": "step", "step": 1, "loss": None, "deep": {"x": None, "y": [1, 2]}}
@@ -31,7 +33,9 @@ def test_lines_are_only_added_and_a_torn_one_does_not_spoil_the_next(tmp_path):
     assert not (tmp_path / "bad_files.jsonl").exists()
 
 
-def test_tensorboard_holds_numbers_and_pictures_and_a_resume_replaces_what_was_lost(tmp_path):
+def test_tensorboard_holds_numbers_and_pictures_and_a_resume_replaces_what_was_lost(
+    tmp_path,
+):
     with RunLog(tmp_path) as files:
         for step in (1, 2, 3):
             files.scalars(step, {"train/loss": 10.0 * step})

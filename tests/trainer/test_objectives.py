@@ -104,7 +104,11 @@ def test_every_objective_reaches_every_trainable_parameter(name, frames, folder)
     assert not [n for n, grad in trained.items() if grad is None], (
         "DDP would raise at the second step"
     )
-    silent = [n for n, grad in trained.items() if not grad.any() and not n.endswith("k_lin.bias")]
+    silent = [
+        n
+        for n, grad in trained.items()
+        if not grad.any() and not n.endswith("k_lin.bias")
+    ]
     assert not silent, "softmax does not see a key's bias; all else must learn"
     time = trained["model.video_model.temporal_embed"][0].abs().sum(-1) > 0
     assert time.tolist() == [True] * frames + [False] * (4 - frames), (
@@ -115,20 +119,29 @@ def test_every_objective_reaches_every_trainable_parameter(name, frames, folder)
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
 def test_every_objective_can_be_cut_between_encodings_and_losses(name, folder):
-    objective, batch = build(name, folder).double(), tiny_models.random_batch(dtype=torch.float64)
+    objective, batch = (
+        build(name, folder).double(),
+        tiny_models.random_batch(dtype=torch.float64),
+    )
     torch.manual_seed(3)
     losses = objective(batch)
     torch.manual_seed(3)
     outputs = objective(batch, dict)
-    assert losses.keys() >= {"loss"} and objective.losses(outputs).keys() == losses.keys()
+    assert (
+        losses.keys() >= {"loss"} and objective.losses(outputs).keys() == losses.keys()
+    )
     for key, loss in objective.losses(outputs).items():
         assert torch.equal(loss, losses[key])
     torch.manual_seed(3)
     assert {key: output.shape for key, output in objective.encode(batch).items()} == {
         key: output.shape for key, output in outputs.items()
     }
-    assert all(output.is_floating_point() and output.ndim == 2 for output in outputs.values())
-    twice = objective.losses({key: torch.cat([output, output]) for key, output in outputs.items()})
+    assert all(
+        output.is_floating_point() and output.ndim == 2 for output in outputs.values()
+    )
+    twice = objective.losses(
+        {key: torch.cat([output, output]) for key, output in outputs.items()}
+    )
     assert all(loss.isfinite() for loss in twice.values())
 
 
@@ -138,9 +151,13 @@ def test_nothing_hidden_costs_nothing_and_learns_nothing(folder):
     )
     losses = objective(tiny_models.random_batch())
     losses["loss"].backward()
-    assert losses["loss_mvm"].item() == 0 and torch.equal(losses["loss"], losses["loss_vt"])
+    assert losses["loss_mvm"].item() == 0 and torch.equal(
+        losses["loss"], losses["loss_vt"]
+    )
     assert objective.mask_token_D.grad.abs().max() == 0
-    assert all(p.grad.isfinite().all() for p in objective.parameters() if p.requires_grad)
+    assert all(
+        p.grad.isfinite().all() for p in objective.parameters() if p.requires_grad
+    )
 
 
 def test_the_mean_is_over_hidden_places_however_unequally_clips_hide(folder):
@@ -149,14 +166,20 @@ def test_the_mean_is_over_hidden_places_however_unequally_clips_hide(folder):
         tiny_models.random_batch(dtype=torch.float64),
     )
     with torch.no_grad():
-        objective.teacher.vid_proj[0].weight.add_(0.3 * torch.randn(16, 24, dtype=torch.float64))
+        objective.teacher.vid_proj[0].weight.add_(
+            0.3 * torch.randn(16, 24, dtype=torch.float64)
+        )
     mask = torch.rand(4, 4, 16) < torch.tensor([0.05, 0.3, 0.6, 1.0])[:, None, None]
     objective.mask = lambda batch, grid, device: mask
     pred = objective.model.encode_video(batch["video"], mask, objective.mask_token_D)[1]
     _, patch_BTND = objective.teacher.video_features(batch["video"])
     target = objective.teacher.vid_proj(patch_BTND)
-    distances = (F.normalize(pred, dim=-1) - F.normalize(target, dim=-1)).square().sum(-1)[mask]
-    assert objective(batch)["loss_mvm"].item() == pytest.approx(distances.mean().item(), abs=1e-12)
+    distances = (
+        (F.normalize(pred, dim=-1) - F.normalize(target, dim=-1)).square().sum(-1)[mask]
+    )
+    assert objective(batch)["loss_mvm"].item() == pytest.approx(
+        distances.mean().item(), abs=1e-12
+    )
 
 
 def test_the_teacher_follows_after_a_step_and_is_saved_with_the_mask_token(folder):
@@ -174,7 +197,10 @@ def test_the_teacher_follows_after_a_step_and_is_saved_with_the_mask_token(folde
         if not name.startswith("model.")
     }
     assert owned_prefixes == {"mask_token_D", "teacher.video_model", "teacher.vid_proj"}
-    assert not objective.train().teacher.training and not objective.teacher.video_model.training
+    assert (
+        not objective.train().teacher.training
+        and not objective.teacher.video_model.training
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,7 +211,10 @@ def test_the_teacher_follows_after_a_step_and_is_saved_with_the_mask_token(folde
             "objective.args.contrast_view: 'clean' is given; known: masked, full",
         ),
         ({"target_space": "pixels"}, "known: joint, encoder"),
-        ({"mask": {"type": "Tub"}}, "objective.args.mask.type: 'Tub' is no mask .nearest: Tube"),
+        (
+            {"mask": {"type": "Tub"}},
+            "objective.args.mask.type: 'Tub' is no mask .nearest: Tube",
+        ),
         (
             {"mask": {"type": "Tube", "args": {"rati": 0.5}}},
             "objective.args.mask.args.rati: unknown key .nearest: ratio",
@@ -205,7 +234,9 @@ def test_wrong_settings_say_what_is_known(folder, args, says):
 
 @pytest.mark.parametrize("name", OBJECTIVES.names())
 def test_every_objective_refuses_a_loss_that_does_not_contrast(name, folder):
-    with pytest.raises(ConfigError, match="loss.type: CosineRegression is no ContrastiveLoss"):
+    with pytest.raises(
+        ConfigError, match="loss.type: CosineRegression is no ContrastiveLoss"
+    ):
         build(name, folder, loss="CosineRegression")
 
 

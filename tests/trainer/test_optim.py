@@ -40,7 +40,10 @@ def test_moments_come_back_exactly_whatever_the_groups(name):
     net = module()
     optimizer = OPTIMIZERS.build(spec(name), module=net)
     train(net, optimizer, 3)
-    saved, weights = copy.deepcopy(optim.state(optimizer, net)), copy.deepcopy(net.state_dict())
+    saved, weights = (
+        copy.deepcopy(optim.state(optimizer, net)),
+        copy.deepcopy(net.state_dict()),
+    )
     train(net, optimizer, 3, 3)
     restored = module()
     restored.load_state_dict(weights)
@@ -57,8 +60,12 @@ def test_moments_come_back_exactly_whatever_the_groups(name):
 def test_what_is_decayed(name):
     every = OPTIMIZERS.build(spec(name, weight_decay=0.1), module=module())
     assert [group["weight_decay"] for group in every.param_groups] == [0.1]
-    some = OPTIMIZERS.build(spec(name, weight_decay=0.1, decay="matrices"), module=module())
-    assert [(len(group["params"]), group["weight_decay"]) for group in some.param_groups] == [
+    some = OPTIMIZERS.build(
+        spec(name, weight_decay=0.1, decay="matrices"), module=module()
+    )
+    assert [
+        (len(group["params"]), group["weight_decay"]) for group in some.param_groups
+    ] == [
         (2, 0.1),
         (5, 0.0),
     ]
@@ -98,7 +105,10 @@ def test_milestones_are_epochs():
 
 def test_cosine_with_warm_up():
     schedule = SCHEDULES.build(
-        {"type": "Cosine", "args": {"warmup_steps": 1, "warmup_epochs": 1, "floor": 0.1}}
+        {
+            "type": "Cosine",
+            "args": {"warmup_steps": 1, "warmup_epochs": 1, "floor": 0.1},
+        }
     )
     warm = [1 / 4, 2 / 4, 3 / 4]
     cool = [0.1 + 0.9 * (1 + math.cos(math.pi * i / 7)) / 2 for i in range(7)]
@@ -107,7 +117,13 @@ def test_cosine_with_warm_up():
 
 @pytest.mark.parametrize("name", SCHEDULES.names())
 def test_schedules_are_pure_and_between_0_and_1(name):
-    schedule = SCHEDULES.build({"type": name, "args": {**NEEDED.get(name, {}), "warmup_steps": 3}})
+    schedule = SCHEDULES.build(
+        {"type": name, "args": {**NEEDED.get(name, {}), "warmup_steps": 3}}
+    )
     forwards = [schedule(step, 20, 4) for step in range(20)]
     assert forwards == [schedule(step, 20, 4) for step in reversed(range(20))][::-1]
-    assert all(0 < factor <= 1 for factor in forwards) and forwards[0] < 1 and max(forwards) > 0.7
+    assert (
+        all(0 < factor <= 1 for factor in forwards)
+        and forwards[0] < 1
+        and max(forwards) > 0.7
+    )

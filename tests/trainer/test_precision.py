@@ -38,7 +38,9 @@ def build(folder):
 
 
 def batches(count=1, rows=4):
-    batches_on_cpu = [tiny_models.random_batch(rows, seed=seed) for seed in range(count)]
+    batches_on_cpu = [
+        tiny_models.random_batch(rows, seed=seed) for seed in range(count)
+    ]
     return [
         {
             "video": batch["video"].to(DEVICE),
@@ -110,25 +112,32 @@ def test_cached_embeddings_equal_the_kept_graph_in_half_precision(name, folder):
     for batch in batches(3):
         with precision.autocast():
             outputs.append(twin.encode(batch))
-    loss = twin.losses({key: torch.cat([output[key] for output in outputs]) for key in outputs[0]})[
-        "loss"
-    ]
+    loss = twin.losses(
+        {key: torch.cat([output[key] for output in outputs]) for key in outputs[0]}
+    )["loss"]
     precision.scaler.scale(loss).backward()
     scale = precision.scaler.get_scale()
-    expected = torch.cat([p.grad.flatten() / scale for p in twin.parameters() if p.requires_grad])
+    expected = torch.cat(
+        [p.grad.flatten() / scale for p in twin.parameters() if p.requires_grad]
+    )
     assert float((grad - expected).norm() / expected.norm()) < 1e-3
 
 
 def test_an_overflow_skips_the_step_and_lowers_the_scale(folder):
     objective, precision = build(folder), precise("fp16")
-    optimizer = torch.optim.SGD([p for p in objective.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [p for p in objective.parameters() if p.requires_grad], lr=0.1
+    )
     run(objective, precision, 2)
     next(p for p in objective.parameters() if p.requires_grad).grad.fill_(float("inf"))
     before, scale = copy.deepcopy(objective.state_dict()), precision.scaler.get_scale()
     precision.scaler.step(optimizer)
     precision.scaler.update()
     assert precision.scaler.get_scale() == scale / 2
-    assert all(torch.equal(tensor, before[name]) for name, tensor in objective.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name])
+        for name, tensor in objective.state_dict().items()
+    )
 
 
 def test_off_means_off():
@@ -136,14 +145,20 @@ def test_off_means_off():
         precision = Precision(name, DEVICE)
         assert isinstance(precision.autocast(), nullcontext)
         loss = torch.tensor(3.0, requires_grad=True)
-        assert precision.scaler.scale(loss) is loss and precision.scaler.get_scale() == 1
+        assert (
+            precision.scaler.scale(loss) is loss and precision.scaler.get_scale() == 1
+        )
         if DEVICE.type == "cuda":
-            assert torch.get_float32_matmul_precision() == {"fp32": "highest", "tf32": "high"}[name]
+            assert (
+                torch.get_float32_matmul_precision()
+                == {"fp32": "highest", "tf32": "high"}[name]
+            )
             assert torch.backends.cudnn.allow_tf32 == (name == "tf32")
 
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(
-        ConfigError, match="trainer.precision: 'fp8' is given; known: fp32, tf32, bf16, fp16"
+        ConfigError,
+        match="trainer.precision: 'fp8' is given; known: fp32, tf32, bf16, fp16",
     ):
         Precision("fp8")

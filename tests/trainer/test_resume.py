@@ -21,7 +21,9 @@ def test_killed_at_random_steps_the_end_is_bit_equal(tmp_path, processes, worker
     assert unbroken == killed
 
 
-def test_a_signal_to_all_processes_and_workers_saves_and_resumes_on_another_number(tmp_path):
+def test_a_signal_to_all_processes_and_workers_saves_and_resumes_on_another_number(
+    tmp_path,
+):
     """As Slurm does it; then one process instead of two goes on, and says what is not exact."""
     config = killing.make(tmp_path / "run", 2, 2)
     started = killing.start(config, "trainer.epochs=50", processes=2)
@@ -29,7 +31,9 @@ def test_a_signal_to_all_processes_and_workers_saves_and_resumes_on_another_numb
     while killing.steps(tmp_path / "run") < 5 and time.monotonic() < goal:
         time.sleep(0.01)
     for process in started:
-        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        for child in (
+            Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        ):
             os.kill(int(child), signal.SIGTERM)
         os.kill(process.pid, signal.SIGTERM)
     output = tmp_path / "run" / killing.OUTPUT

@@ -46,7 +46,10 @@ def lines(folder, kind):
 
 def taken(loader, epoch=0, position=0):
     steps = loader.epoch(epoch, position)
-    return [(number, [float(batch["video"][0]) for batch in batches]) for number, batches in steps]
+    return [
+        (number, [float(batch["video"][0]) for batch in batches])
+        for number, batches in steps
+    ]
 
 
 def weights(fake_trainer):
@@ -62,17 +65,35 @@ def same(one, two):
 
 def test_loaders_take_turns_until_the_shortest_is_through():
     loader = RoundRobinLoader([FakeLoader(3), FakeLoader(5, offset=50)], CPU)
-    assert taken(loader) == [(0, [0]), (1, [50]), (0, [1]), (1, [51]), (0, [2]), (1, [52])]
-    assert (loader.rounds, loader.steps_per_epoch, loader.samples_per_step) == (3, 6, [2, 2])
+    assert taken(loader) == [
+        (0, [0]),
+        (1, [50]),
+        (0, [1]),
+        (1, [51]),
+        (0, [2]),
+        (1, [52]),
+    ]
+    assert (loader.rounds, loader.steps_per_epoch, loader.samples_per_step) == (
+        3,
+        6,
+        [2, 2],
+    )
 
 
-@pytest.mark.parametrize("most, rounds", [(None, 3), (17, 2), (16, 2), (15, 1), (1, 1), (1e9, 3)])
+@pytest.mark.parametrize(
+    "most, rounds", [(None, 3), (17, 2), (16, 2), (15, 1), (1, 1), (1e9, 3)]
+)
 def test_an_epoch_holds_at_most_max_samples_of_all_loaders(most, rounds):
-    assert RoundRobinLoader([FakeLoader(3, 3), FakeLoader(5, 5)], CPU, 1, most).rounds == rounds
+    assert (
+        RoundRobinLoader([FakeLoader(3, 3), FakeLoader(5, 5)], CPU, 1, most).rounds
+        == rounds
+    )
 
 
 def test_accumulation_takes_micro_batches_of_one_loader_and_no_half_step():
-    loader = RoundRobinLoader([FakeLoader(5), FakeLoader(9, offset=50)], CPU, accumulate=2)
+    loader = RoundRobinLoader(
+        [FakeLoader(5), FakeLoader(9, offset=50)], CPU, accumulate=2
+    )
     assert taken(loader) == [(0, [0, 1]), (1, [50, 51]), (0, [2, 3]), (1, [52, 53])]
     with pytest.raises(
         ConfigError, match="data_loader.1: 1 batches of 1 x 2 do not make one step of 2"
@@ -81,24 +102,37 @@ def test_accumulation_takes_micro_batches_of_one_loader_and_no_half_step():
 
 
 @pytest.mark.parametrize("position", range(7))
-def test_from_any_position_come_the_same_batches_and_what_lies_before_is_not_read(position):
+def test_from_any_position_come_the_same_batches_and_what_lies_before_is_not_read(
+    position,
+):
     loaders = [FakeLoader(4), FakeLoader(4, offset=50)]
     expected = taken(RoundRobinLoader(loaders, CPU, 1, 12))
     loaders = [FakeLoader(4), FakeLoader(4, offset=50)]
-    assert taken(RoundRobinLoader(loaders, CPU, 1, 12), 0, position) == expected[position:]
-    assert sum(len(loader.batches_read) for loader in loaders) <= len(expected) - position + 2
+    assert (
+        taken(RoundRobinLoader(loaders, CPU, 1, 12), 0, position) == expected[position:]
+    )
+    assert (
+        sum(len(loader.batches_read) for loader in loaders)
+        <= len(expected) - position + 2
+    )
 
 
 def test_the_mean_loss_is_over_samples_of_all_loaders(folder):
-    fake_trainer = trainer(folder, [FakeLoader(3, 1), FakeLoader(3, 4, offset=50)], epochs=1)
+    fake_trainer = trainer(
+        folder, [FakeLoader(3, 1), FakeLoader(3, 4, offset=50)], epochs=1
+    )
     fake_trainer.run()
     steps, epoch = lines(folder, "step"), lines(folder, "epoch")[0]
     weighted = [(1, 4)[i % 2] for i in range(6)]
     assert epoch["loss"] == pytest.approx(
         sum(w * row["loss"] for w, row in zip(weighted, steps)) / sum(weighted)
     )
-    assert epoch["loss_a/range"] == pytest.approx(sum(row["loss_a"] for row in steps[::2]) / 3)
-    assert epoch["loss_a/range_2"] == pytest.approx(sum(row["loss_a"] for row in steps[1::2]) / 3)
+    assert epoch["loss_a/range"] == pytest.approx(
+        sum(row["loss_a"] for row in steps[::2]) / 3
+    )
+    assert epoch["loss_a/range_2"] == pytest.approx(
+        sum(row["loss_a"] for row in steps[1::2]) / 3
+    )
     assert [row["step"] for row in steps] == [1, 2, 3, 4, 5, 6]
 
 
@@ -154,7 +188,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(folder):
     fake_trainer.optimizer_step.optimizer.param_groups[0]["lr"] = (
         0.0  # the weight stays 0, where the root has no derivative
     )
-    with pytest.raises(NonFiniteLoss, match="the gradient is not finite at or before step 2"):
+    with pytest.raises(
+        NonFiniteLoss, match="the gradient is not finite at or before step 2"
+    ):
         fake_trainer.run()
     assert not (folder / "checkpoint-latest.pth").exists()
 
@@ -194,11 +230,20 @@ def fake_validation(monkeypatch, *values):
 
 
 def test_best_early_stop_period_and_last(folder, monkeypatch):
-    fake_validation(monkeypatch, *({"t2v.R1": value} for value in (1.0, 3.0, 2.0, 3.0, 9.0)))
+    fake_validation(
+        monkeypatch, *({"t2v.R1": value} for value in (1.0, 3.0, 2.0, 3.0, 9.0))
+    )
     values = trainer(
-        folder, valid_loader=FakeLoader(), epochs=5, early_stop=2, save_period=2, keep_last=1
+        folder,
+        valid_loader=FakeLoader(),
+        epochs=5,
+        early_stop=2,
+        save_period=2,
+        keep_last=1,
     ).run()
-    assert values["t2v.R1"] == 3.0 and [row["t2v.R1"] for row in lines(folder, "epoch")] == [
+    assert values["t2v.R1"] == 3.0 and [
+        row["t2v.R1"] for row in lines(folder, "epoch")
+    ] == [
         1,
         3,
         2,
@@ -221,7 +266,9 @@ def test_best_early_stop_period_and_last(folder, monkeypatch):
 
 def test_min_and_off(folder, monkeypatch):
     fake_validation(monkeypatch, *({"t2v.MedR": value} for value in (5.0, 4.0, 4.0)))
-    trainer(folder / "min", valid_loader=FakeLoader(), epochs=3, monitor="min t2v.MedR").run()
+    trainer(
+        folder / "min", valid_loader=FakeLoader(), epochs=3, monitor="min t2v.MedR"
+    ).run()
     assert torch.load(folder / "min/model_best.pth")["epoch"] == 2
     trainer(folder / "off", epochs=3, monitor="off", early_stop=1).run()
     assert torch.load(folder / "off/checkpoint-latest.pth")["epoch"] == 3
@@ -230,7 +277,11 @@ def test_min_and_off(folder, monkeypatch):
 
 @pytest.mark.parametrize(
     "text, message",
-    [("max t2v.R2", "known: loss, val_loss, t2v.R1"), ("best R1", "min NAME"), ("max", "min NAME")],
+    [
+        ("max t2v.R2", "known: loss, val_loss, t2v.R1"),
+        ("best R1", "min NAME"),
+        ("max", "min NAME"),
+    ],
 )
 def test_an_unknown_monitor_is_refused_at_once(text, message):
     with pytest.raises(ConfigError, match=f"trainer.monitor: .*{message}"):
@@ -238,7 +289,9 @@ def test_an_unknown_monitor_is_refused_at_once(text, message):
 
 
 def test_a_monitor_without_validation():
-    with pytest.raises(ConfigError, match="not measured without validation; known: loss"):
+    with pytest.raises(
+        ConfigError, match="not measured without validation; known: loss"
+    ):
         Monitor("max t2v.R1", False)
     assert Monitor(None, False).name == "" and Monitor(None, True).name == "t2v.R1"
     assert Monitor("min val_loss_0", True).name == "val_loss" and Monitor(
@@ -253,7 +306,10 @@ def test_bad_files_are_listed_and_counted(folder):
         (1, 0): lambda: [("b.mp4", "empty"), ("c.mp4", "empty")],
     }
     trainer(folder, [FakeLoader(hooks=hooks)], save_every=1).run()
-    bad = [json.loads(line) for line in (folder / "bad_files.jsonl").read_text().splitlines()]
+    bad = [
+        json.loads(line)
+        for line in (folder / "bad_files.jsonl").read_text().splitlines()
+    ]
     expected = [("a.mp4", "no frames", 1), ("b.mp4", "empty", 2), ("c.mp4", "empty", 2)]
     assert bad == [dict(zip(("path", "reason", "epoch"), row)) for row in expected]
     assert [row["bad_files"] for row in lines(folder, "epoch")] == [1, 2]
@@ -261,14 +317,18 @@ def test_bad_files_are_listed_and_counted(folder):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize("workers_die", [False, True])
-def test_a_signal_saves_and_leaves_and_the_rest_is_the_same(folder, number, workers_die, caplog):
+def test_a_signal_saves_and_leaves_and_the_rest_is_the_same(
+    folder, number, workers_die, caplog
+):
     unbroken = trainer(folder / "unbroken", lr_scheduler={"type": "Cosine", "args": {}})
     unbroken.run()
 
     def call():
         os.kill(os.getpid(), number)
         if workers_die:
-            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
+            raise RuntimeError(
+                "DataLoader worker (pid 1) is killed by signal: Terminated."
+            )
         return []
 
     stopped = trainer(
@@ -321,20 +381,33 @@ def test_what_changed_since_the_checkpoint_is_said(folder, caplog):
     state["trainer"].update(world=2, samples=[8], position=3)
     state["epoch"] = state["trainer"]["epoch"] = 0
     torch.save(state, folder / "checkpoint-latest.pth")
-    fake_trainer = trainer(folder, [FakeLoader(20)], resume=folder / "checkpoint-latest.pth")
+    fake_trainer = trainer(
+        folder, [FakeLoader(20)], resume=folder / "checkpoint-latest.pth"
+    )
     assert fake_trainer.state.progress.position == 12  # 3 steps of 8 samples
     assert (
         "trainer.epochs: 1 -> 2" in caplog.text
         and "2 processes x 1 micro-batches -> 1 x 1" in caplog.text
     )
-    assert "samples a step [8] -> [2]" in caplog.text and "steps an epoch 4 -> 20" in caplog.text
-    with pytest.raises(ConfigError, match="was trained with 1 loaders, data_loader has 2"):
-        trainer(folder, [FakeLoader(), FakeLoader()], resume=folder / "checkpoint-latest.pth")
+    assert (
+        "samples a step [8] -> [2]" in caplog.text
+        and "steps an epoch 4 -> 20" in caplog.text
+    )
+    with pytest.raises(
+        ConfigError, match="was trained with 1 loaders, data_loader has 2"
+    ):
+        trainer(
+            folder,
+            [FakeLoader(), FakeLoader()],
+            resume=folder / "checkpoint-latest.pth",
+        )
 
 
 def test_the_summary_says_what_the_numbers_are(folder, caplog):
     caplog.set_level(logging.INFO)
-    trainer(folder, [FakeLoader(3, 1), FakeLoader(3, 4)], epochs=3, accumulate=1, seed=5).run()
+    trainer(
+        folder, [FakeLoader(3, 1), FakeLoader(3, 4)], epochs=3, accumulate=1, seed=5
+    ).run()
     for words in (
         "global batch 4 = 1 processes x 4 x 1",
         "an epoch: 6 steps, 15 samples",
@@ -356,7 +429,9 @@ def test_a_slow_loader_is_named():
     )
     assert progress.format_duration(3723.4) == "1:02:03"
     values = {"lr": 3e-5, "samples_per_s": 812.3, "waiting": 0.05}
-    text = progress.bar_text({"loss": 2.5, "loss_vt": 1.25, "loss/WebVid": 3.0}, values, "1:02:03")
+    text = progress.bar_text(
+        {"loss": 2.5, "loss_vt": 1.25, "loss/WebVid": 3.0}, values, "1:02:03"
+    )
     assert text == "loss 2.5 vt 1.25 lr 3.0e-05 812/s wait 5% left 1:02:03"
 
 
@@ -377,7 +452,9 @@ def test_masked_clips_hide_what_the_mask_says():
     picture = masked_clips(fake, video_BTCHW)
     assert picture.shape == (3, 4 * 2 * 8, 2 * 8) and picture.dtype == torch.uint8
     masked, unmasked = picture[:, :8, :8], picture[:, 8:16, :8]
-    assert (masked[:, 4:, 4:] == 128).all() and torch.equal(masked[:, :4], unmasked[:, :4])
+    assert (masked[:, 4:, 4:] == 128).all() and torch.equal(
+        masked[:, :4], unmasked[:, :4]
+    )
     assert not torch.equal(masked[:, 4:, 4:], unmasked[:, 4:, 4:])
     assert masked_clips(types.SimpleNamespace(), video_BTCHW).shape == (3, 4 * 8, 2 * 8)
 
@@ -411,10 +488,13 @@ def test_wandb_when_asked_for(folder, monkeypatch):
         trainer(folder / "none", wandb=True).run()
     calls = []
     run = types.SimpleNamespace(
-        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("end")
+        log=lambda values, step: calls.append((step, values)),
+        finish=lambda: calls.append("end"),
     )
     monkeypatch.setitem(
-        sys.modules, "wandb", types.SimpleNamespace(init=lambda **args: calls.append(args) or run)
+        sys.modules,
+        "wandb",
+        types.SimpleNamespace(init=lambda **args: calls.append(args) or run),
     )
     trainer(folder / "some", epochs=1, wandb={"project": "mine"}).run()
     assert (

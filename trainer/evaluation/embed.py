@@ -39,7 +39,9 @@ class Embeddings:
     @property
     def owner(self) -> Tensor:
         """owner_C of retrieval embeddings."""
-        assert self.owner_C is not None, "recognition has classes, not captions of videos"
+        assert self.owner_C is not None, (
+            "recognition has classes, not captions of videos"
+        )
         return self.owner_C
 
 
@@ -96,7 +98,10 @@ def embed(
                 captions=classes,
                 **videos,
                 labels_V=torch.as_tensor(dataset.labels)[readable_V],
-                about={**_about(loader, missing, len(ids), len(ids)), "prompts": list(prompts)},
+                about={
+                    **_about(loader, missing, len(ids), len(ids)),
+                    "prompts": list(prompts),
+                },
             )
         readable_C = readable_V[dataset.owner]
         captions = _selected(dataset.captions, readable_C)
@@ -112,10 +117,14 @@ def embed(
 
 def _selected(names: Sequence[str], mask: Tensor) -> list[str]:
     """The names where the bool mask is true."""
-    return [name for name, selected in zip(names, mask.tolist(), strict=True) if selected]
+    return [
+        name for name, selected in zip(names, mask.tolist(), strict=True) if selected
+    ]
 
 
-def _about(loader: Any, unreadable: list[str], videos: int, captions: int) -> dict[str, Any]:
+def _about(
+    loader: Any, unreadable: list[str], videos: int, captions: int
+) -> dict[str, Any]:
     """What the data were: protocol, n of N, what is missing."""
     dataset = loader.dataset
     counts = getattr(dataset, "counts", None) or {}

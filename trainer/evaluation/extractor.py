@@ -48,7 +48,9 @@ class EmbeddingExtractor:
         self.model = model
         self.device = device
         self.progress = progress and rank() == 0
-        self.autocast: Callable[[], Any] = precision.autocast if precision else nullcontext
+        self.autocast: Callable[[], Any] = (
+            precision.autocast if precision else nullcontext
+        )
         self.batch_size = 1 if device.type == "cpu" else batch_size
         self.was_training = model.training
 
@@ -85,7 +87,9 @@ class EmbeddingExtractor:
     def _video_batches(self, loader: Any) -> Iterator[EmbeddedBatch]:
         for batch in loader.epoch(0):
             indices = [meta["index"] for meta in batch["meta"]]
-            unreadable = {meta["index"]: meta["path"] for meta in batch.get("unreadable", ())}
+            unreadable = {
+                meta["index"]: meta["path"] for meta in batch.get("unreadable", ())
+            }
             yield indices, self._encode_clips(batch["video"]), unreadable
 
     def _window_batches(self, loader: Any, stride: int) -> Iterator[EmbeddedBatch]:
@@ -102,7 +106,9 @@ class EmbeddingExtractor:
         starts = range(0, len(by_length), self.batch_size)
         for start in starts[rank() :: world_size()]:
             indices = by_length[start : start + self.batch_size]
-            tokens = move(self.model.tokenize([captions[i] for i in indices]), self.device)
+            tokens = move(
+                self.model.tokenize([captions[i] for i in indices]), self.device
+            )
             with torch.no_grad(), self.autocast():
                 text_BE = self.model.encode_text(tokens).float()
             yield indices, text_BE, {}
@@ -111,7 +117,9 @@ class EmbeddingExtractor:
     def _encode_clips(self, video_BTCHW: Tensor) -> Tensor:
         """v_BE, a few clips at a time; empty for no clips."""
         embeddings = []
-        for clips_BTCHW in video_BTCHW.to(self.device, non_blocking=True).split(self.batch_size):
+        for clips_BTCHW in video_BTCHW.to(self.device, non_blocking=True).split(
+            self.batch_size
+        ):
             if len(clips_BTCHW):
                 with self.autocast():
                     v_BE, _ = self.model.encode_video(clips_BTCHW)
@@ -155,7 +163,9 @@ def _in_order(
     )
     if not indices:
         raise ValueError(f"none of the {count} {name} could be read")
-    rows = torch.cat([share_rows for _, share_rows, _ in shares if share_rows is not None])
+    rows = torch.cat(
+        [share_rows for _, share_rows, _ in shares if share_rows is not None]
+    )
     ordered = torch.zeros(count, rows.shape[1])
     ordered[torch.tensor(indices)] = rows
     return ordered, unreadable

@@ -22,9 +22,14 @@ class Raw:
     about = "cosine similarity of the embeddings"
 
     def __call__(
-        self, embeddings: Embeddings, device: torch.device, extra_P2: torch.Tensor | None = None
+        self,
+        embeddings: Embeddings,
+        device: torch.device,
+        extra_P2: torch.Tensor | None = None,
     ) -> BothDirections:
-        source = CosineSimilarity(embeddings.text_CE.to(device), embeddings.video_VE.to(device))
+        source = CosineSimilarity(
+            embeddings.text_CE.to(device), embeddings.video_VE.to(device)
+        )
         return count(source, embeddings.owner, extra_P2)
 
 
@@ -36,9 +41,13 @@ class Windows:
 
     def __call__(self, embeddings: Embeddings, device: torch.device) -> BothDirections:
         if embeddings.windows_VE is None:
-            raise ConfigError("evaluation.rows: tta needs sliding windows; add -s STRIDE")
+            raise ConfigError(
+                "evaluation.rows: tta needs sliding windows; add -s STRIDE"
+            )
         return count(
-            CosineSimilarity(embeddings.text_CE.to(device), embeddings.windows_VE.to(device)),
+            CosineSimilarity(
+                embeddings.text_CE.to(device), embeddings.windows_VE.to(device)
+            ),
             embeddings.owner,
         )
 
@@ -58,7 +67,9 @@ class DualSoftmax:
         self.about = f"dual softmax over the test queries, temperature {temperature:g}; sees all queries at once"
 
     def __call__(self, embeddings: Embeddings, device: torch.device) -> BothDirections:
-        source = CosineSimilarity(embeddings.text_CE.to(device), embeddings.video_VE.to(device))
+        source = CosineSimilarity(
+            embeddings.text_CE.to(device), embeddings.video_VE.to(device)
+        )
         sums_C, sums_V = log_sums(source, self.temperature)
 
         def rescore(

@@ -39,7 +39,9 @@ def new_folder(parent: Path) -> Path:
     raise AssertionError("itertools.count does not end")
 
 
-def describe_run(config: Config, checkpoint: str | Path | None, device: Any) -> dict[str, Any]:
+def describe_run(
+    config: Config, checkpoint: str | Path | None, device: Any
+) -> dict[str, Any]:
     """What results.json says of the run: checkpoint and its hash, config, versions, device, date."""
     checkpoint_entry = None
     if checkpoint:
@@ -85,7 +87,9 @@ def write_results(
 def write_new_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON atomically; UserError if the file exists, ValueError for NaN or infinity."""
     if path.exists():
-        raise UserError(f"{path}: is there already and stays as it is; choose another folder")
+        raise UserError(
+            f"{path}: is there already and stays as it is; choose another folder"
+        )
     text = json.dumps(to_plain(content), indent=1, allow_nan=False) + "\n"
     with atomic_write(path) as file:
         file.write(text)
@@ -102,7 +106,9 @@ def save_embeddings(
         if tensor is not None:
             tensors[name] = tensor.contiguous()
     save_file(tensors, folder / "embeddings.safetensors")
-    description = {key: value for key, value in run_description.items() if key != "config"}
+    description = {
+        key: value for key, value in run_description.items() if key != "config"
+    }
     write_new_json(
         folder / "ids.json",
         {
@@ -157,20 +163,26 @@ def rank_lines(
         video_to_class, _ = count(source, embeddings.labels_V)
         class_names = [captions[label] for label in embeddings.labels_V.tolist()]
         best = topk(source, k)
-        yield from _lines("v2t", ids, class_names, video_to_class.ranks(), best, captions)
+        yield from _lines(
+            "v2t", ids, class_names, video_to_class.ranks(), best, captions
+        )
         return
 
     source = CosineSimilarity(text_CE, video_VE)
     text_to_video, video_to_text = count(source, embeddings.owner)
     owners = embeddings.owner.tolist()
     own_ids = [ids[owner] for owner in owners]
-    yield from _lines("t2v", captions, own_ids, text_to_video.ranks(), topk(source, k), ids)
+    yield from _lines(
+        "t2v", captions, own_ids, text_to_video.ranks(), topk(source, k), ids
+    )
 
     captions_of: dict[int, list[str]] = {}
     for caption, owner in zip(captions, owners, strict=True):
         captions_of.setdefault(owner, []).append(caption)
     videos = sorted(captions_of)  # those that have captions
-    best = topk(CosineSimilarity(video_VE[torch.tensor(videos, device=device)], text_CE), k)
+    best = topk(
+        CosineSimilarity(video_VE[torch.tensor(videos, device=device)], text_CE), k
+    )
     yield from _lines(
         "v2t",
         [ids[video] for video in videos],
@@ -192,7 +204,12 @@ def _lines(
     """One line per query; `best` are (similarities, indices of candidates), both (queries, k)."""
     similarities, indices = best
     for query, answer, rank, row_similarities, row_indices in zip(
-        queries, answers, ranks.tolist(), similarities.tolist(), indices.tolist(), strict=True
+        queries,
+        answers,
+        ranks.tolist(),
+        similarities.tolist(),
+        indices.tolist(),
+        strict=True,
     ):
         top = [
             [candidates[index], round(similarity, 6)]

@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 
-from model.metric import METRICS, average_precision, intervals, mean_interval, same_words, summarise
+from model.metric import (
+    METRICS,
+    average_precision,
+    intervals,
+    mean_interval,
+    same_words,
+    summarise,
+)
 from model.ranks import Counts, count
 from model.similarity import CosineSimilarity, tiles
 from parse_config import ConfigError, to_plain
@@ -33,9 +40,13 @@ def score(
     """
     device = torch.device(device)
     specs = [{"type": row} if isinstance(row, str) else row for row in rows]
-    other_metrics = {name: METRICS.get(name, "metrics") for name in metrics if name not in STANDARD}
+    other_metrics = {
+        name: METRICS.get(name, "metrics") for name in metrics if name not in STANDARD
+    }
     if embeddings.labels_V is not None:
-        unsuitable = [spec["type"] for spec in specs if spec["type"] not in ("raw", "tta")]
+        unsuitable = [
+            spec["type"] for spec in specs if spec["type"] not in ("raw", "tta")
+        ]
         if unsuitable:
             raise ConfigError(
                 f"evaluation.rows: {unsuitable[0]!r} is for retrieval; recognition knows raw and tta"
@@ -60,7 +71,9 @@ def score(
     }
     if other_metrics:
         similarity_CV = full_matrix(
-            CosineSimilarity(embeddings.text_CE.to(device), embeddings.video_VE.to(device))
+            CosineSimilarity(
+                embeddings.text_CE.to(device), embeddings.video_VE.to(device)
+            )
         )
         results["other_metrics"] = {
             name: to_plain(metric(similarity_CV, embeddings.owner_C))
@@ -97,7 +110,9 @@ def score_recognition(
     }
 
 
-def _class_ranks(video_VE: torch.Tensor, embeddings: Embeddings, device: torch.device) -> Any:
+def _class_ranks(
+    video_VE: torch.Tensor, embeddings: Embeddings, device: torch.device
+) -> Any:
     """Rank of each video's class: the videos are the queries, the classes the candidates."""
     source = CosineSimilarity(video_VE.to(device), embeddings.text_CE.to(device))
     assert embeddings.labels_V is not None
@@ -105,7 +120,9 @@ def _class_ranks(video_VE: torch.Tensor, embeddings: Embeddings, device: torch.d
     return video_to_class.ranks()
 
 
-def _score_row(row: Any, embeddings: Embeddings, device: torch.device) -> dict[str, Any]:
+def _score_row(
+    row: Any, embeddings: Embeddings, device: torch.device
+) -> dict[str, Any]:
     """A row of the table: what it is, and its numbers in the directions that it has."""
     line: dict[str, Any] = {"about": row.about}
     for direction, counts in zip(("t2v", "v2t"), row(embeddings, device), strict=True):
@@ -120,7 +137,9 @@ def _summary(embeddings: Embeddings) -> dict[str, Any]:
     captions, all_captions = embeddings.about["coverage"]["captions"]
     stamp = "complete"
     if (videos, captions) != (all_videos, all_captions):
-        stamp = f"{videos} of {all_videos} videos, {captions} of {all_captions} captions"
+        stamp = (
+            f"{videos} of {all_videos} videos, {captions} of {all_captions} captions"
+        )
     return {
         "schema": SCHEMA,
         **to_plain(embeddings.about),
@@ -146,7 +165,9 @@ def _headline(
     numbers["t2v"]["mAP"] = 100 * float(precision_C.mean())
     if not resamples:
         return numbers, {}
-    confidence = {direction: intervals(ranks_Q, resamples) for direction, ranks_Q in ranks.items()}
+    confidence = {
+        direction: intervals(ranks_Q, resamples) for direction, ranks_Q in ranks.items()
+    }
     confidence["t2v"]["mAP"] = mean_interval(100 * precision_C, resamples)
     return numbers, confidence
 

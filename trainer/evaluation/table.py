@@ -33,7 +33,11 @@ def table(
             f"top-1 {recognition['top1']:.2f}, top-5 {recognition['top5']:.2f} of "
             f"{recognition['classes']} classes"
         )
-    lines += [f"{name}: {row['about']}" for name, row in results["rows"].items() if name != "raw"]
+    lines += [
+        f"{name}: {row['about']}"
+        for name, row in results["rows"].items()
+        if name != "raw"
+    ]
     if compare:
         lines += _published_lines(results.get("protocol"))
     return "\n".join(lines)
@@ -43,7 +47,9 @@ def _title(results: Mapping[str, Any]) -> str:
     kind = "classes" if "recognition" in results else "captions"
     protocol = results.get("protocol")
     if not protocol:
-        protocol = f"{results.get('dataset')} {results.get('split')} (no published protocol)"
+        protocol = (
+            f"{results.get('dataset')} {results.get('split')} (no published protocol)"
+        )
     return f"{protocol}: {results['num_captions']} {kind} x {results['num_videos']} videos, {results['stamp']}"
 
 

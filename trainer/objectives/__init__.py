@@ -24,7 +24,9 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Mapping[str, Any], encode_only: bool = False) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Mapping[str, Any], encode_only: bool = False
+    ) -> dict[str, Tensor]:
         """{"loss": scalar, and its parts} of {"video": video_BTCHW, "text": tokens}.
 
         encode_only: return the outputs of `encode` instead. It is an argument of forward, because the wrappers for

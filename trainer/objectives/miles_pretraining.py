@@ -60,7 +60,9 @@ class MILESPretraining(Objective):
         mask_token_D = torch.empty(model.video_model.embed_dim)
         self.mask_token_D = nn.Parameter(nn.init.trunc_normal_(mask_token_D, std=0.02))
         self.target_space = _require_choice("target_space", target_space, TARGET_SPACES)
-        self.contrast_view = _require_choice("contrast_view", contrast_view, CONTRAST_VIEWS)
+        self.contrast_view = _require_choice(
+            "contrast_view", contrast_view, CONTRAST_VIEWS
+        )
         self.mvm_weight = mvm_weight
 
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -69,9 +71,13 @@ class MILESPretraining(Objective):
         Returns {"v_BE", "t_BE", "sum_and_count_12"}: [[sum of the distances, number of hidden patches]].
         """
         video_BTCHW = batch["video"]
-        mask_BTN = self.mask(len(video_BTCHW), self.model.grid(video_BTCHW), video_BTCHW.device)
+        mask_BTN = self.mask(
+            len(video_BTCHW), self.model.grid(video_BTCHW), video_BTCHW.device
+        )
 
-        v_BE, predicted_BTNX = self.features(self.model, video_BTCHW, mask_BTN, self.mask_token_D)
+        v_BE, predicted_BTNX = self.features(
+            self.model, video_BTCHW, mask_BTN, self.mask_token_D
+        )
         _, target_BTNX = self.features(self.teacher, video_BTCHW)
         if self.contrast_view == "full":
             v_BE, _ = self.model.encode_video(video_BTCHW)
@@ -108,5 +114,7 @@ class MILESPretraining(Objective):
 
 def _require_choice(name: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise ConfigError(f"objective.args.{name}: {value!r} is given; known: {', '.join(known)}")
+        raise ConfigError(
+            f"objective.args.{name}: {value!r} is given; known: {', '.join(known)}"
+        )
     return value

@@ -106,7 +106,9 @@ def build(
     dataset: str, folder: Path, layout: str = "", videos: int = 4
 ) -> tuple[dict[str, Any], Expected]:
     """Write the first miniature of `dataset` whose layout contains `layout`: (JSON args, expected content)."""
-    matching = next(m for m in MINIATURES if m.dataset == dataset and layout in m.layout)
+    matching = next(
+        m for m in MINIATURES if m.dataset == dataset and layout in m.layout
+    )
     expected = matching.write(Path(folder), videos)
     return {"data_dir": str(folder), **matching.args}, expected
 
@@ -138,7 +140,9 @@ def write_text(path: Path, content: str, newline: str = "\n") -> Path:
     return path
 
 
-def draw_picture(video: int, frame: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
+def draw_picture(
+    video: int, frame: int = 0, height: int = 48, width: int = 64
+) -> np.ndarray:
     """uint8 (height, width, 3): the video's own colour, a bright bar that moves with the frame."""
     colour = colorsys.hsv_to_rgb(video % NUM_COLOURS / NUM_COLOURS, 0.8, 0.6)
     picture_HWC = np.full((height, width, 3), np.array(colour) * 255, np.uint8)
@@ -156,7 +160,9 @@ def encode_media(suffix: str, video: int, frames: int = 8, rate: int = 8) -> byt
 def _encode(suffix: str, colour: int, frames: int, rate: int) -> bytes:
     buffer = io.BytesIO()
     if suffix not in CODECS:
-        Image.fromarray(draw_picture(colour)).save(buffer, IMAGE_FORMATS.get(suffix, "JPEG"))
+        Image.fromarray(draw_picture(colour)).save(
+            buffer, IMAGE_FORMATS.get(suffix, "JPEG")
+        )
         return buffer.getvalue()
     container_format = "matroska" if suffix == ".mkv" else suffix[1:]
     with av.open(buffer, "w", format=container_format) as output:
@@ -166,7 +172,9 @@ def _encode(suffix: str, colour: int, frames: int, rate: int) -> bytes:
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
         for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(draw_picture(colour, number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                draw_picture(colour, number), format="rgb24"
+            )
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return buffer.getvalue()

@@ -74,7 +74,9 @@ def ucf101_official(folder: Path, count: int) -> Expected:
         write_text(lists / f"{split}list01.txt", "".join(lines), "\r\n")
         write_class_folders(folder / "UCF-101", ucf_clip, videos[split])
     write_media(folder / "UCF-101/YoYo/v_YoYo_g25_c04.avi", 7)
-    return {split: class_captions(ucf_clip, numbers) for split, numbers in videos.items()}
+    return {
+        split: class_captions(ucf_clip, numbers) for split, numbers in videos.items()
+    }
 
 
 @miniature("UCF101", "class folders")
@@ -100,7 +102,9 @@ def hmdb51_official(folder: Path, count: int) -> Expected:
         write_text(path, "".join(lines))
     for _, numbers in coded:
         write_class_folders(folder, hmdb_clip, numbers)
-    return {split: class_captions(hmdb_clip, numbers) for split, numbers in videos.items()}
+    return {
+        split: class_captions(hmdb_clip, numbers) for split, numbers in videos.items()
+    }
 
 
 @miniature("HMDB51", "class folders")
@@ -109,7 +113,9 @@ def hmdb51_folders(folder: Path, count: int) -> Expected:
     return {"test": class_captions(hmdb_clip, range(count))}
 
 
-def write_with_text_files(folder: Path, videos: Iterable[int]) -> dict[str, tuple[str, ...]]:
+def write_with_text_files(
+    folder: Path, videos: Iterable[int]
+) -> dict[str, tuple[str, ...]]:
     """Clips and pictures, some in subfolders, beside text files with a caption per line and blank lines between."""
     captions = {}
     for video in videos:
@@ -139,7 +145,9 @@ def video_folder(folder: Path, count: int) -> Expected:
     return {"train": write_with_text_files(folder, range(count))}
 
 
-def write_clips_for_table(folder: Path, count: int) -> tuple[list[dict[str, str]], Expected]:
+def write_clips_for_table(
+    folder: Path, count: int
+) -> tuple[list[dict[str, str]], Expected]:
     """Clips under videos/; returns a table with a row per caption. The first video of a split has two captions."""
     rows = []
     expected: Expected = {}
@@ -151,7 +159,10 @@ def write_clips_for_table(folder: Path, count: int) -> tuple[list[dict[str, str]
             is_first = video % count == 0
             captions = sentences(video, 2 if is_first else 1)
             expected[split][path] = captions
-            rows += [{"path": path, "caption": caption, "split": split} for caption in captions]
+            rows += [
+                {"path": path, "caption": caption, "split": split}
+                for caption in captions
+            ]
     return rows, expected
 
 

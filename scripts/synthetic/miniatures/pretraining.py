@@ -21,7 +21,10 @@ from scripts.synthetic.miniatures import (
 )
 
 SPLITS = ("train", "val")
-CC3M_TSV = {"train": "Train_GCC-training.tsv", "val": "Validation_GCC-1.1.0-Validation.tsv"}
+CC3M_TSV = {
+    "train": "Train_GCC-training.tsv",
+    "val": "Validation_GCC-1.1.0-Validation.tsv",
+}
 CC3M_FOLDER = {"train": "training", "val": "validation"}
 CC3M_FROZEN_CSV = {
     "train": "Train_GCC-training-success-020321-VALIDIMG.csv",
@@ -29,7 +32,9 @@ CC3M_FROZEN_CSV = {
 }
 
 
-def write_table(path: Path, rows: Iterable[Sequence[Any]], delimiter: str = ",") -> Path:
+def write_table(
+    path: Path, rows: Iterable[Sequence[Any]], delimiter: str = ","
+) -> Path:
     """Write rows as CSV."""
     buffer = io.StringIO()
     csv.writer(buffer, delimiter=delimiter, lineterminator="\n").writerows(rows)
@@ -68,12 +73,16 @@ def write_webvid(folder: Path, count: int, cut: str, columns: list[str]) -> Expe
                 "contentUrl": f"https://example.org/{video}.mp4",
             }
             rows.append([values[column] for column in columns])
-            write_media(folder / f"videos/{webvid_page(video)}/{webvid_id(video)}.mp4", video)
+            write_media(
+                folder / f"videos/{webvid_page(video)}/{webvid_id(video)}.mp4", video
+            )
         if split == "train":
             values = {"videoid": "9999", "page_dir": ""}
             rows.append([values.get(column, "x") for column in columns])
         write_table(folder / f"metadata/results_{cut}_{split}.csv", [columns, *rows])
-        expected[split] = {webvid_id(video): (webvid_caption(video),) for video in videos}
+        expected[split] = {
+            webvid_id(video): (webvid_caption(video),) for video in videos
+        }
     return expected
 
 
@@ -135,12 +144,17 @@ def write_cc3m(folder: Path, count: int, name: Callable[[int, int], str]) -> Exp
     return expected
 
 
-def write_cc3m_tsv(folder: Path, count: int, name: Callable[[int, int], str]) -> Expected:
+def write_cc3m_tsv(
+    folder: Path, count: int, name: Callable[[int, int], str]
+) -> Expected:
     """The pictures and the official tables, one without a newline at its end."""
     expected = write_cc3m(folder, count, name)
     for split, videos in split_numbers(SPLITS, count).items():
         captions = expected[split].values()
-        lines = [f"{caption}\t{picture_url(video)}" for video, (caption,) in zip(videos, captions)]
+        lines = [
+            f"{caption}\t{picture_url(video)}"
+            for video, (caption,) in zip(videos, captions)
+        ]
         end = "\n" if split == "val" else ""
         write_text(folder / CC3M_TSV[split], "\n".join(lines) + end)
     return expected
@@ -171,7 +185,9 @@ def cc3m_frozen(folder: Path, count: int) -> Expected:
 def cc3m_mcq(folder: Path, count: int) -> Expected:
     expected = write_cc3m(folder, count, row_crc32_name)
     for split, captions in expected.items():
-        rows = [[caption, name, "boat", "paints"] for name, (caption,) in captions.items()]
+        rows = [
+            [caption, name, "boat", "paints"] for name, (caption,) in captions.items()
+        ]
         table = f"meta_data/cc3m_{CC3M_FOLDER[split]}_success_full_noun_verb.tsv"
         write_table(folder / table, rows, delimiter="\t")
     return expected

@@ -41,7 +41,9 @@ def all_videos(numbers: Mapping[str, list[int]]) -> list[int]:
     return [video for videos in numbers.values() for video in videos]
 
 
-def write_msrvtt_clips(folder: Path, videos: Iterable[int], suffix: str = ".mp4") -> None:
+def write_msrvtt_clips(
+    folder: Path, videos: Iterable[int], suffix: str = ".mp4"
+) -> None:
     for video in videos:
         write_media(folder / f"video{video}{suffix}", video)
 
@@ -51,7 +53,9 @@ def msrvtt_captions(videos: Iterable[int]) -> dict[str, tuple[str, ...]]:
     return {f"video{video}": sentences(video, 3) for video in videos}
 
 
-def write_msrvtt_frozen(folder: Path, count: int, cut: str, list_names: dict[str, str]) -> Expected:
+def write_msrvtt_frozen(
+    folder: Path, count: int, cut: str, list_names: dict[str, str]
+) -> Expected:
     """Captions of one video lie apart, lists end with and without a newline.
 
     `list_names`: {split: name of its list}.
@@ -81,12 +85,16 @@ def write_msrvtt_frozen(folder: Path, count: int, cut: str, list_names: dict[str
 @miniature("MSRVTT", "Frozen", cut="jsfusion")
 def msrvtt_frozen(folder: Path, count: int) -> Expected:
     """A pickle says which caption of each test video counts."""
-    expected = write_msrvtt_frozen(folder, count, "jsfusion", {"train": "train", "test": "val"})
+    expected = write_msrvtt_frozen(
+        folder, count, "jsfusion", {"train": "train", "test": "val"}
+    )
     test = expected["test"]
     caption_index = {name: i % 3 for i, name in enumerate(sorted(test))}
     path = folder / "high-quality/structured-symlinks/jsfusion_val_caption_idx.pkl"
     write_pickle(path, caption_index)
-    expected["test"] = {name: (captions[caption_index[name]],) for name, captions in test.items()}
+    expected["test"] = {
+        name: (captions[caption_index[name]],) for name, captions in test.items()
+    }
     return expected
 
 
@@ -98,8 +106,12 @@ def msrvtt_frozen_full(folder: Path, count: int) -> Expected:
 
 @miniature("MSRVTT", "Frozen", cut="miech")
 def msrvtt_frozen_miech(folder: Path, count: int) -> Expected:
-    expected = write_msrvtt_frozen(folder, count, "miech", {"train": "train", "test": "test"})
-    expected["test"] = {name: captions[:1] for name, captions in expected["test"].items()}
+    expected = write_msrvtt_frozen(
+        folder, count, "miech", {"train": "train", "test": "test"}
+    )
+    expected["test"] = {
+        name: captions[:1] for name, captions in expected["test"].items()
+    }
     return expected
 
 
@@ -172,7 +184,10 @@ def msrvtt_vindlu(folder: Path, count: int) -> Expected:
         {"video": f"video{video}.mp4", "caption": list(sentences(video, 3))}
         for video in numbers["train"]
     ]
-    test = [{"video": f"video{video}.mp4", "caption": sentence(video)} for video in numbers["test"]]
+    test = [
+        {"video": f"video{video}.mp4", "caption": sentence(video)}
+        for video in numbers["test"]
+    ]
     write_text(folder / "msrvtt_ret_train9k.json", json.dumps(train))
     write_text(folder / "msrvtt_ret_test1k.json", json.dumps(test))
     write_msrvtt_clips(folder / "videos", all_videos(numbers))
@@ -220,7 +235,9 @@ def msvd_pickle(folder: Path, count: int) -> Expected:
 def msvd_json(folder: Path, count: int) -> Expected:
     expected = write_msvd(folder, count, ".mp4")
     content = {
-        name: list(captions) for videos in expected.values() for name, captions in videos.items()
+        name: list(captions)
+        for videos in expected.values()
+        for name, captions in videos.items()
     }
     write_text(folder / "captions_msvd.json", json.dumps(content))
     return expected
@@ -242,7 +259,10 @@ def lsmdc_official(folder: Path, count: int) -> Expected:
     times = "00.00.51.926\t00.00.54.129\t00.00.51.926\t00.00.54.129"
     for split, videos in unsorted_numbers(SPLITS, count).items():
         expected[split] = {lsmdc_clip(video): sentences(video, 1) for video in videos}
-        lines = [f"{name}\t{times}\t{captions[0]}" for name, captions in expected[split].items()]
+        lines = [
+            f"{name}\t{times}\t{captions[0]}"
+            for name, captions in expected[split].items()
+        ]
         write_text(folder / LSMDC_FILES[split], "\n".join(lines))
         for video in videos:
             write_media(folder / lsmdc_movie(video) / f"{lsmdc_clip(video)}.avi", video)
@@ -257,8 +277,12 @@ def lsmdc_frozen(folder: Path, count: int) -> Expected:
         for split, videos in numbers.items()
     }
     for split, captions in expected.items():
-        write_text(folder / f"structured-symlinks/{split}_list.txt", "\n".join(captions))
-    words = {lsmdc_clip(video): [sentence(video).split()] for video in all_videos(numbers)}
+        write_text(
+            folder / f"structured-symlinks/{split}_list.txt", "\n".join(captions)
+        )
+    words = {
+        lsmdc_clip(video): [sentence(video).split()] for video in all_videos(numbers)
+    }
     write_pickle(folder / "structured-symlinks/raw-captions.pkl", words)
     tar_paths = []
     for video in all_videos(numbers):
@@ -320,7 +344,9 @@ def didemo_official(folder: Path, count: int) -> Expected:
                 didemo_id(names[video]) + ".mp4",
             )
             write_didemo_clip(folder / "videos" / file_names[i % 4], video)
-        expected[split] = {didemo_id(name): (paragraph(video),) for video, name in names.items()}
+        expected[split] = {
+            didemo_id(name): (paragraph(video),) for video, name in names.items()
+        }
         write_text(folder / f"{split}_data.json", json.dumps(didemo_rows(names)))
         write_text(folder / f"{split}_list.txt", "\n".join(names.values()))
     return expected
