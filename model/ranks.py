@@ -65,6 +65,21 @@ def owners(
     return owner_C.long()
 
 
+def _best_of_videos(
+    score_C: torch.Tensor, video_C: torch.Tensor, videos: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(best score of each video's captions, -inf without any; how many captions have it, on the CPU)."""
+    best_V = torch.full(
+        (videos,), -torch.inf, dtype=score_C.dtype, device=score_C.device
+    )
+    best_V.scatter_reduce_(0, video_C, score_C, "amax")
+    is_best_C = (score_C == best_V[video_C]).long().cpu()
+    num_best_V = torch.zeros(videos, dtype=torch.long).index_add_(
+        0, video_C.cpu(), is_best_C
+    )
+    return best_V, num_best_V
+
+
 def count(
     source: SimilarityMatrix | CosineSimilarity,
     owner_C: torch.Tensor,
@@ -91,16 +106,9 @@ def count(
     with exact(source.device):
         t2v_score_P, v2t_score_P = passes.true_scores()
         is_own_P = order_P < captions
-        own_video = video_P[is_own_P].to(source.device)
-        own_score = v2t_score_P[is_own_P.to(source.device)]
-        best_V = torch.full(
-            (videos,), -torch.inf, dtype=source.dtype, device=source.device
-        )
-        best_V.scatter_reduce_(0, own_video, own_score, "amax")
-        is_best = (own_score == best_V[own_video]).long().cpu()
-        num_best_V = torch.zeros(videos, dtype=torch.long).index_add_(
-            0, own_video.cpu(), is_best
-        )
+        own_video_C = video_P[is_own_P].to(source.device)
+        own_score_C = v2t_score_P[is_own_P.to(source.device)]
+        best_V, num_best_V = _best_of_videos(own_score_C, own_video_C, videos)
         comparison = passes.compare(t2v_score_P, best_V, repeated=extra_P2 is not None)
     original_P = torch.empty_like(order_P).scatter_(
         0, order_P, torch.arange(len(order_P))

@@ -20,11 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from parse_config import Config, ConfigError, UserError, cli_entry, load_config, merge
 from scripts.benchmarks import ablation_report
+
+ROOT = Path(__file__).resolve().parent.parent
 
 DATA = ["--objects", "2", "--train", "6000", "--test", "1000"]  # of make_demo_data.py
 CONTRASTIVE = {"type": "Contrastive", "args": {}}

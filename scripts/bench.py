@@ -8,10 +8,7 @@ Each prints a table and writes results/bench/<bench>_<date>.json with device, ve
 
 import importlib
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 BENCHES = ("step", "eval", "loader")
 
 

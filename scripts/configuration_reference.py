@@ -16,9 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from data_loader import LOADERS
 from data_loader.base import TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -38,6 +35,8 @@ from trainer.evaluator import EvaluationSettings
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
 from trainer.settings import TrainerSettings
+
+ROOT = Path(__file__).resolve().parent.parent
 
 MARKDOWN = ROOT / "docs/configuration.md"
 SCHEMA = ROOT / "configs/schema.json"
@@ -325,21 +324,16 @@ def schema() -> dict[str, Any]:
     properties["valid_loader"] = {
         "anyOf": [properties["valid_loader"], {"type": "null"}]
     }
-    stage_properties = {
-        key: value for key, value in properties.items() if key != "base"
-    }
     stage = {
         "type": "object",
-        "properties": stage_properties,
+        "properties": {
+            key: value for key, value in properties.items() if key != "base"
+        },
         "additionalProperties": False,
     }
     for name, text in SECTIONS.items():
         properties.setdefault(name, {})["description"] = text
-    properties["stages"] = {
-        "type": "array",
-        "items": stage,
-        "description": SECTIONS["stages"],
-    }
+    properties["stages"] |= {"type": "array", "items": stage}
     blocks = (*SECTION_REGISTRIES.values(), *BLOCK_ARGUMENTS.values(), ROWS)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

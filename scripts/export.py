@@ -10,12 +10,9 @@ CKPT: of train.py, MILES, Frozen in Time or MCQ. OUT must not be there yet.
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 

@@ -9,12 +9,9 @@ Embeddings are not normalised.
 
 import argparse
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.nn.functional as F

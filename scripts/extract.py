@@ -14,13 +14,10 @@ before. Files that cannot be read are listed and counted, and do not change the 
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data_loader.base import TextVideoDataset
 from model import load_model
@@ -195,9 +192,8 @@ def positive(number: type) -> Callable[[str], Any]:
     return parse
 
 
-@cli_entry
-def cli(argv: list[str] | None = None) -> None:
-    """The command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -221,6 +217,12 @@ def cli(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--split", default="test", help="of a config's data set (default: test)"
     )
+    add_reading_options(parser)
+    return parser
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Options about how videos are read and features are written."""
     parser.add_argument(
         "--segments",
         type=positive(float),
@@ -255,7 +257,12 @@ def cli(argv: list[str] | None = None) -> None:
         help="seconds for reading one clip (default: the checkpoint's)",
     )
     parser.add_argument("--precision", choices=NAMES, default="fp32")
-    args = parser.parse_args(argv)
+
+
+@cli_entry
+def cli(argv: list[str] | None = None) -> None:
+    """The command line."""
+    args = make_parser().parse_args(argv)
     if args.texts and args.segments:
         raise ConfigError("--segments: texts have no seconds; leave it out")
     main(args)

@@ -18,13 +18,10 @@ building runs on the GPUs if faiss is built for them and has any.
 import argparse
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import av
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from scripts.synthetic.captions import (
     Combination,
     describe,

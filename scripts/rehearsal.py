@@ -17,13 +17,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from parse_config import cli_entry
 from scripts.benchmarks import rehearsal_checks as checks
 from scripts.synthetic import tiny_models
 from trainer.evaluation.results import new_folder
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # Names of the runs that the recipes make.
 STAGE1 = "MILES_cc3m_webvid_1f"

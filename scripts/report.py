@@ -9,10 +9,7 @@ page with the command that makes it. Default: RUN_DIR/report.html.
 
 import argparse
 import logging
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from parse_config import UserError, cli_entry
 from scripts.html_report.page import render_page

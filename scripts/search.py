@@ -10,11 +10,8 @@ now, if it was moved). Scores are cosines. Needs faiss (pip install faiss-cpu).
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from parse_config import ConfigError, cli_entry
 from scripts.retrieval.query_encoder import QueryEncoder

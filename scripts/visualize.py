@@ -10,12 +10,9 @@ CKPT: of train.py, MILES, Frozen in Time or MCQ, or a folder of scripts/export.p
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from parse_config import UserError, cli_entry
 from scripts.figures.alignment import alignment_figure

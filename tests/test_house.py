@@ -209,6 +209,14 @@ def test_scripts_are_commands_on_top_of_packages():
             )
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in SOURCE
+        if path.startswith(tuple(f"scripts/{p}/" for p in PACKAGES))
+    ],
+)
 def test_tests_mirror_the_source():
     folders = {
         path.split("/")[1]

@@ -76,7 +76,7 @@ class _Child:
         self.readers = READERS.names()
         self.socket, child_socket = socket.socketpair()
         with warnings.catch_warnings():
-            # Python warns of a fork beside threads; the child uses none of their state.
+            # Python warns of a fork in a process with threads; the child uses none of their state.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:

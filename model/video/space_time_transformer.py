@@ -120,12 +120,8 @@ class SpaceTimeTransformer(VideoEncoder):
         self.pos_drop = nn.Dropout(drop_rate)
         if pre_norm:
             self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps)
-        options: dict[str, Any] = {
-            "qkv_bias": qkv_bias,
-            "drop": drop_rate,
-            "act": act,
-            "norm_eps": norm_eps,
-        }
+        options: dict[str, Any] = {"qkv_bias": qkv_bias, "drop": drop_rate}
+        options |= {"act": act, "norm_eps": norm_eps}
         drop_path_rates = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
             SpaceTimeBlock(embed_dim, num_heads, mlp_ratio, drop_path=rate, **options)

@@ -164,3 +164,7 @@ def draw_metric(
         )
     axis.set_xlabel(label)
     axis.grid(axis="x", alpha=0.3)
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/ablation.py --help")

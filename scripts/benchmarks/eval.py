@@ -221,3 +221,7 @@ def table_line(row: dict[str, Any]) -> str:
         f"{row['bare_s']:>10.4f} ({row['product']:>8}){row['ours_s'] / row['bare_s']:>7.2f}x{sort_seconds:>12}"
         f"{speed_up:>10}{row['peak_gib']:>10.3f}{sort_gib:>10}"
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/bench.py eval --help")

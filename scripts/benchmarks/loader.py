@@ -173,3 +173,7 @@ def show(rates: dict[str, float], arguments: argparse.Namespace) -> None:
         f"{rates['prepared: ours, av'] / rates['prepared: bare decode']:.0%}"
     )
     write_record("loader", f"{cpu_name()}, one core", arguments, {"clips_per_s": rates})
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/bench.py loader --help")

@@ -55,3 +55,7 @@ def write_record(
     path.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
     print(f"written: {path}")
     return path
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/bench.py --help")

@@ -179,3 +179,7 @@ def same_onnx(exported: Path, folder: Path) -> str:
         f"{folder}: {difference:.1e} away from torch",
     )
     return f"video.onnx and text.onnx: {difference:.0e} away from torch"
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/rehearsal.py --help")

@@ -285,3 +285,7 @@ def attention_difference() -> float:
         difference = layer(tokens, 3) - unfused_attention(layer, tokens, 3)
         differences.append(float(difference.detach().abs().max()))
     return max(differences)
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/bench.py step --help")

@@ -133,3 +133,7 @@ def word_pictures(
         (overlay(picture, heat, scale), word)
         for picture, heat in zip(view.picture_TPPC, heat_TYX)
     ]
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/visualize.py --help")

@@ -130,3 +130,7 @@ def attention_scale(maps_per_model: Sequence[dict[str, np.ndarray]]) -> Scale:
         float(heat.max()) for maps in maps_per_model for heat in maps.values()
     )
     return Scale(0, highest, LABEL)
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/visualize.py --help")

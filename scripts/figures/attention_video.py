@@ -133,3 +133,7 @@ def movie_page(
             ]
         )
     return draw([Block(clip.name, [Row("", groups)], scale)], headings, title)
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/visualize.py --help")

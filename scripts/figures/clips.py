@@ -202,3 +202,7 @@ def _clip_of_tensor(model: MILES, video_BTCHW: Tensor, name: str, panel: int) ->
 def _to_uint8(frame_TCHW: Tensor) -> np.ndarray:
     """Frames of values from 0 to 1 -> uint8 (T, H, W, C)."""
     return (frame_TCHW.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/visualize.py --help")

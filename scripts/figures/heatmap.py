@@ -105,3 +105,7 @@ def matplotlib_agg() -> Any:
             "figures are drawn by matplotlib, which is not installed: pip install matplotlib"
         ) from None
     return matplotlib
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/visualize.py --help")

@@ -213,3 +213,7 @@ def error_pictures(
             title = f"mean {error_YX[mask_YX].mean():.3f}"
         pictures.append((overlay(picture, hidden_error_YX, scale, smooth=False), title))
     return pictures
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/visualize.py --help")

@@ -207,3 +207,7 @@ class _Page:
         axes.yaxis.set_major_locator(matplotlib_agg().ticker.MaxNLocator(num_ticks))
         axes.tick_params(labelsize=7, length=2, pad=1)
         axes.set_ylabel(scale.label, fontsize=7, labelpad=2)
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/visualize.py --help")

@@ -67,3 +67,7 @@ def _write_mp4(frame_FHWC: Sequence[np.ndarray], out: Path, fps: float) -> None:
                 stream.encode(av.VideoFrame.from_ndarray(padded_HWC, format="rgb24"))
             )
         container.mux(stream.encode())
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/visualize.py --help")

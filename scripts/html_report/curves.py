@@ -92,3 +92,7 @@ def curve(rows: Rows, name: str) -> Curve:
 
 def _step(row: Mapping[str, Any]) -> int:
     return row["step"]
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/report.py --help")

@@ -175,3 +175,7 @@ def figure(name: str, subject: str, write_png: Callable[[Path], Path]) -> str:
         f'<figure class="figure"><figcaption>{escape(DESCRIPTIONS[name])}</figcaption>'
         f'<img alt="{escape(name)}: {escape(subject)}" src="{source}"></figure>'
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/report.py --help")

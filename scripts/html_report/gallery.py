@@ -143,3 +143,7 @@ def gallery_notes(data: Mapping[str, Any], clips: Clips) -> list[str]:
             f"first: {name}: {clips.open_error or reason}"
         )
     return lines
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/report.py --help")

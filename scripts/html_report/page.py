@@ -122,3 +122,7 @@ def script_json(data: Any) -> str:
     """JSON that cannot end its <script>, nor begin a comment in it."""
     text = json.dumps(data, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/report.py --help")

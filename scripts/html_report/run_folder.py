@@ -266,3 +266,7 @@ def missing_files(run: Run, last_folder: Path) -> Iterator[tuple[str, str]]:
 
     if run.checkpoint is None:
         yield "no checkpoint, so no figures", f"python train.py {config_option}"
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/report.py --help")

@@ -269,3 +269,7 @@ def decades(low: float, high: float) -> list[float]:
     last = math.floor(math.log10(high))
     stride = math.ceil((last - first) / 6) or 1
     return [10.0**power for power in range(first, last + 1, stride)]
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/report.py --help")

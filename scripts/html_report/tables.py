@@ -252,3 +252,7 @@ def note(text: str) -> str:
 def escape(value: Any) -> str:
     """Anything as text in HTML, never as markup."""
     return html.escape(str(value))
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/report.py --help")

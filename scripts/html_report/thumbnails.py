@@ -157,3 +157,7 @@ def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
         return [items[index] for index in pick(len(items), count)]
 
     return list(items)[:count]
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/report.py --help")

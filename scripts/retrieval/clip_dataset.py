@@ -183,3 +183,7 @@ def _ends_shard(planned: list[list[int]], position: int, shard_rows: int) -> boo
     shard = planned[position][0] // shard_rows
     next_shard = planned[position + 1][0] // shard_rows
     return next_shard != shard
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/extract.py --help")

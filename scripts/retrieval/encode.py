@@ -104,3 +104,7 @@ def joint_width(model: MILES) -> int:
     if model.settings["projection"]:
         return model.settings["projection_dim"]
     return model.video_model.embed_dim
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/extract.py --help")

@@ -84,3 +84,7 @@ def set_effort(index: Any, kind: str, effort: int) -> None:
         index.nprobe = effort
     elif kind == "hnsw":
         index.hnsw.efSearch = effort
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/index.py --help")

@@ -168,3 +168,7 @@ class FeatureWriter:
             assert num_rows == len(self.row_numbers(shard)), f"{path}: is not whole"
             bad.update(dict(report["bad"]))
         return bad
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/extract.py --help")

@@ -143,3 +143,7 @@ def hash_rows(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/extract.py --help")

@@ -154,3 +154,7 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     if start >= end:
         raise ValueError(header)
     return start, end
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/search.py --help")

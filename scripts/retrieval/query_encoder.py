@@ -30,3 +30,7 @@ class QueryEncoder:
         """Embeds a video or picture, all of it -> (E,). Raises BrokenVideo, FileNotFoundError."""
         with self._lock:
             return self._model.embed_videos([path])[0].cpu().numpy()
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/search.py --help")

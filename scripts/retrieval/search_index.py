@@ -118,3 +118,7 @@ def describe(hit: Row) -> str:
     if end is not None:
         description += f" to {end:g}"
     return description
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/search.py --help")

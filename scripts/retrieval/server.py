@@ -270,3 +270,7 @@ def serve(index: SearchIndex, query_encoder: QueryEncoder, port: int) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             print()
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/search.py --help")

@@ -177,3 +177,7 @@ def _video_row(
     video_id: str, path: Path, start: float | None = None, end: float | None = None
 ) -> Row:
     return {"id": video_id, "path": os.path.abspath(path), "start": start, "end": end}
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/extract.py --help")

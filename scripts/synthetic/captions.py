@@ -136,3 +136,7 @@ def split_object_pairs(
                 used.update(frozenset(pair) for pair in group)
         combinations[split] = combinations[split][: counts[split]]
     return combinations
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/make_demo_data.py --help")

@@ -163,3 +163,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_noise(path: Path) -> None:
     path.write_bytes(np.random.default_rng(0).bytes(5000))
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/make_demo_data.py --help")

@@ -139,3 +139,7 @@ def make(name: str, folder: Path) -> str:
     write = VIDEOS.get(name) or BROKEN[name]
     write(folder / name)
     return str(folder / name)
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/make_demo_data.py --help")

@@ -36,3 +36,7 @@ def read_number(picture_HWC: np.ndarray) -> int:
     upper, lower = blocks[:2], blocks[2:]
     assert (np.abs(upper - lower) > 70).all(), "not one picture"
     return int(((upper > lower).reshape(-1) << np.arange(BITS)).sum())
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/make_demo_data.py --help")

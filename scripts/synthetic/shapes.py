@@ -207,3 +207,7 @@ def draw(
     return (
         np.clip(np.round(clip), 0, 255).astype(np.uint8).reshape(frames, side, side, 3)
     )
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/make_demo_data.py --help")

@@ -149,3 +149,7 @@ def random_batch(
             "attention_mask": attention_mask,
         },
     }
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/make_demo_data.py --help")

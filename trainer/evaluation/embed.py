@@ -83,36 +83,53 @@ def embed(
             windows_VE = windows_VE[readable_V]
         if bank:
             bank_BE = extractor.embed_texts(bank, "bank")
-        ids = _selected(dataset.ids, readable_V)
-        videos: dict[str, Any] = {
-            "ids": ids,
-            "video_VE": video_VE[readable_V],
-            "bank_BE": bank_BE,
-            "windows_VE": windows_VE,
-        }
-        missing = sorted(unreadable.values())
         if getattr(dataset, "classes", ()):
-            classes = list(dataset.classes)
-            return Embeddings(
-                extractor.embed_classes(classes, prompts),
-                captions=classes,
-                **videos,
-                labels_V=torch.as_tensor(dataset.labels)[readable_V],
-                about={
-                    **_about(loader, missing, len(ids), len(ids)),
-                    "prompts": list(prompts),
-                },
-            )
-        readable_C = readable_V[dataset.owner]
-        captions = _selected(dataset.captions, readable_C)
-        new_index_V = readable_V.cumsum(0) - 1
-        return Embeddings(
-            extractor.embed_texts(captions, "captions"),
-            captions=captions,
-            owner_C=new_index_V[dataset.owner[readable_C]],
-            **videos,
-            about=_about(loader, missing, len(ids), len(captions)),
-        )
+            texts = _class_fields(extractor, dataset, readable_V, prompts)
+        else:
+            texts = _caption_fields(extractor, dataset, readable_V)
+
+    ids = _selected(dataset.ids, readable_V)
+    num_texts = len(ids) if "labels_V" in texts else len(texts["captions"])
+    about = _about(loader, sorted(unreadable.values()), len(ids), num_texts)
+    if "labels_V" in texts:
+        about["prompts"] = list(prompts)
+    return Embeddings(
+        ids=ids,
+        video_VE=video_VE[readable_V],
+        bank_BE=bank_BE,
+        windows_VE=windows_VE,
+        about=about,
+        **texts,
+    )
+
+
+def _class_fields(
+    extractor: EmbeddingExtractor,
+    dataset: Any,
+    readable_V: Tensor,
+    prompts: Sequence[str],
+) -> dict[str, Any]:
+    """Fields of Embeddings for recognition: the classes and each readable video's label."""
+    classes = list(dataset.classes)
+    return {
+        "text_CE": extractor.embed_classes(classes, prompts),
+        "captions": classes,
+        "labels_V": torch.as_tensor(dataset.labels)[readable_V],
+    }
+
+
+def _caption_fields(
+    extractor: EmbeddingExtractor, dataset: Any, readable_V: Tensor
+) -> dict[str, Any]:
+    """Fields of Embeddings for retrieval: the captions of readable videos and their owners."""
+    readable_C = readable_V[dataset.owner]
+    captions = _selected(dataset.captions, readable_C)
+    new_index_V = readable_V.cumsum(0) - 1
+    return {
+        "text_CE": extractor.embed_texts(captions, "captions"),
+        "captions": captions,
+        "owner_C": new_index_V[dataset.owner[readable_C]],
+    }
 
 
 def _selected(names: Sequence[str], mask: Tensor) -> list[str]:

@@ -1,6 +1,6 @@
 """Embeddings -> results: the headline, its intervals, and the rows beside it. Schema: docs/results.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,16 +70,26 @@ def score(
         "same_words": len(extra_P2[:, 0].unique()),
     }
     if other_metrics:
-        similarity_CV = full_matrix(
-            CosineSimilarity(
-                embeddings.text_CE.to(device), embeddings.video_VE.to(device)
-            )
+        results["other_metrics"] = _score_other_metrics(
+            other_metrics, embeddings, device
         )
-        results["other_metrics"] = {
-            name: to_plain(metric(similarity_CV, embeddings.owner_C))
-            for name, metric in other_metrics.items()
-        }
     return results
+
+
+def _score_other_metrics(
+    metrics: Mapping[str, Callable[..., Any]],
+    embeddings: Embeddings,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Registered metrics beside the standard ones, from the whole matrix of similarities."""
+    source = CosineSimilarity(
+        embeddings.text_CE.to(device), embeddings.video_VE.to(device)
+    )
+    similarity_CV = full_matrix(source)
+    return {
+        name: to_plain(metric(similarity_CV, embeddings.owner_C))
+        for name, metric in metrics.items()
+    }
 
 
 def score_recognition(

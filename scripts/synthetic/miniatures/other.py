@@ -196,3 +196,7 @@ def vindlu_json(folder: Path, count: int) -> Expected:
             rows.append({"video": path, "caption": caption})
         write_text(folder / f"{split}.json", json.dumps(rows))
     return expected
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/make_demo_data.py --help")

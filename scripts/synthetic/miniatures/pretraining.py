@@ -232,3 +232,7 @@ def shards_of_videos(folder: Path, count: int) -> Expected:
 @miniature("TarShards", "tar shards of pictures")
 def shards_of_images(folder: Path, count: int) -> Expected:
     return write_shards(folder, count, ".jpg")
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/make_demo_data.py --help")

@@ -364,3 +364,7 @@ def didemo_vindlu(folder: Path, count: int) -> Expected:
             write_didemo_clip(folder / f"clip{video}.mp4", video)
         write_text(folder / f"didemo_ret_{split}.json", json.dumps(rows))
     return expected
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/make_demo_data.py --help")
