@@ -217,6 +217,15 @@ def test_scripts_are_commands_on_top_of_packages():
         if path.startswith(tuple(f"scripts/{p}/" for p in PACKAGES))
     ],
 )
+def test_a_library_module_names_its_command(path):
+    """Run by mistake, a module of a package says which command to run."""
+    if not path.endswith("__init__.py"):
+        last = ast.unparse(syntax_tree(path).body[-1])
+        assert last.startswith("if __name__ == '__main__':\n    raise SystemExit("), (
+            path
+        )
+
+
 def test_tests_mirror_the_source():
     folders = {
         path.split("/")[1]

@@ -89,18 +89,11 @@ def embed(
             texts = _caption_fields(extractor, dataset, readable_V)
 
     ids = _selected(dataset.ids, readable_V)
-    num_texts = len(ids) if "labels_V" in texts else len(texts["captions"])
-    about = _about(loader, sorted(unreadable.values()), len(ids), num_texts)
+    videos = {"ids": ids, "video_VE": video_VE[readable_V], "windows_VE": windows_VE}
+    about = _about(loader, sorted(unreadable.values()), ids, texts)
     if "labels_V" in texts:
         about["prompts"] = list(prompts)
-    return Embeddings(
-        ids=ids,
-        video_VE=video_VE[readable_V],
-        bank_BE=bank_BE,
-        windows_VE=windows_VE,
-        about=about,
-        **texts,
-    )
+    return Embeddings(**texts, **videos, bank_BE=bank_BE, about=about)
 
 
 def _class_fields(
@@ -140,12 +133,13 @@ def _selected(names: Sequence[str], mask: Tensor) -> list[str]:
 
 
 def _about(
-    loader: Any, unreadable: list[str], videos: int, captions: int
+    loader: Any, unreadable: list[str], ids: Sequence[str], texts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What the data were: protocol, n of N, what is missing."""
     dataset = loader.dataset
     counts = getattr(dataset, "counts", None) or {}
     settings = getattr(dataset, "video", None)
+    num_texts = len(ids) if "labels_V" in texts else len(texts["captions"])
     return {
         "protocol": getattr(dataset, "protocol", None),
         "dataset": type(dataset).__name__,
@@ -155,8 +149,8 @@ def _about(
         "input_res": getattr(settings, "input_res", None),
         "manifest_hash": getattr(dataset, "manifest_hash", None),
         "coverage": {
-            "videos": [videos, counts.get("expected_videos", len(dataset))],
-            "captions": [captions, counts.get("expected_captions", captions)],
+            "videos": [len(ids), counts.get("expected_videos", len(dataset))],
+            "captions": [num_texts, counts.get("expected_captions", num_texts)],
             "missing": [*counts.get("missing", ()), *unreadable],
         },
     }

@@ -44,13 +44,7 @@ def score(
         name: METRICS.get(name, "metrics") for name in metrics if name not in STANDARD
     }
     if embeddings.labels_V is not None:
-        unsuitable = [
-            spec["type"] for spec in specs if spec["type"] not in ("raw", "tta")
-        ]
-        if unsuitable:
-            raise ConfigError(
-                f"evaluation.rows: {unsuitable[0]!r} is for retrieval; recognition knows raw and tta"
-            )
+        _refuse_retrieval_rows(specs)
         return score_recognition(embeddings, device, resamples)
 
     extra_P2 = same_words(list(embeddings.captions), embeddings.owner)
@@ -74,6 +68,15 @@ def score(
             other_metrics, embeddings, device
         )
     return results
+
+
+def _refuse_retrieval_rows(specs: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ConfigError for a row that recognition does not have."""
+    for spec in specs:
+        if spec["type"] not in ("raw", "tta"):
+            raise ConfigError(
+                f"evaluation.rows: {spec['type']!r} is for retrieval; recognition knows raw and tta"
+            )
 
 
 def _score_other_metrics(
