@@ -89,7 +89,11 @@ def embed(
             texts = _caption_fields(extractor, dataset, readable_V)
 
     ids = _selected(dataset.ids, readable_V)
-    videos = {"ids": ids, "video_VE": video_VE[readable_V], "windows_VE": windows_VE}
+    videos: dict[str, Any] = {
+        "ids": ids,
+        "video_VE": video_VE[readable_V],
+        "windows_VE": windows_VE,
+    }
     about = _about(loader, sorted(unreadable.values()), ids, texts)
     if "labels_V" in texts:
         about["prompts"] = list(prompts)
