@@ -22,6 +22,8 @@ from tests.helpers import warm_python
 from tests.scripts.test_recipes import DATA, VIDEOS
 from tests.test_configs import check_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
     path.name: path.read_text(encoding="utf-8")

@@ -87,6 +87,7 @@ def test_ci_runs_one_script():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_wheel_has_what_it_needs(tmp_path):
     """pip wheel of a copy (building writes beside the source), then an import from the wheel alone."""
     tracked = subprocess.run(

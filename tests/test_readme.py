@@ -14,6 +14,8 @@ import torch
 from scripts.synthetic import tiny_models
 from tests.scripts.test_prepare_data import clip
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = sorted(set(re.findall(r"python (scripts/\w+\.py)", README)))

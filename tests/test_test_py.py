@@ -15,6 +15,8 @@ import test as program
 from scripts.synthetic import miniatures, tiny_models
 from trainer.evaluation.results import load_embeddings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = (
     ("red", "blue", "green"),

@@ -193,6 +193,7 @@ def test_each_run_has_its_folder_and_what_made_it(tmp_path, content):
         assert set(versions) == {"git", "python", "platform", "packages", "command"}
 
 
+@pytest.mark.slow
 def test_a_run_resumes_in_its_folder_and_an_older_checkpoint_in_a_new_one(
     tmp_path, content, caplog
 ):
@@ -224,6 +225,7 @@ def test_a_run_resumes_in_its_folder_and_an_older_checkpoint_in_a_new_one(
     assert "all 2 epochs are done" in caplog.text
 
 
+@pytest.mark.slow
 def test_validation_split(tmp_path, content, caplog, home):
     del content["valid_loader"]
     run(tmp_path, content)
@@ -243,6 +245,7 @@ def test_validation_split(tmp_path, content, caplog, home):
     assert "validation is on the test split" in caplog.text
 
 
+@pytest.mark.slow
 def test_two_jobs_do_not_write_in_one_folder(tmp_path, content, capsys, monkeypatch):
     """A lock belongs to a process, so that the second job must be another process."""
     run(tmp_path, content)
@@ -283,6 +286,7 @@ def curriculum(home, tmp_path):
     return {**config, "stages": [first, second]}
 
 
+@pytest.mark.slow
 def test_stages_follow_each_other_and_are_resumed_in_the_right_one(
     home, tmp_path, caplog
 ):
@@ -388,6 +392,7 @@ def test_stages_are_merged_over_the_whole_config(tmp_path):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision, extra",
     [
@@ -427,6 +432,7 @@ def test_compile_takes_every_tower_in_place(tmp_path, content, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_shards_write_the_checkpoint_that_one_process_goes_on_from(
     tmp_path, content, home
 ):
@@ -455,6 +461,7 @@ def test_shards_write_the_checkpoint_that_one_process_goes_on_from(
     assert len(tiny_run.lines(folder, "epoch")) == 3
 
 
+@pytest.mark.slow
 def test_torchrun_starts_it_too(tmp_path, content):
     finished = tiny_run.train(
         tiny_run.save(tmp_path / "config.json", content), processes=2

@@ -350,6 +350,7 @@ def test_a_signal_to_the_whole_job_leaves_the_workers_reading(shared_folder):
     )
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_program(shared_folder):
     program = (
         "import sys; from data_loader import LOADERS; "

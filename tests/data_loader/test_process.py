@@ -177,6 +177,7 @@ class Clips(Dataset):
             return error.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loading_goes_on_on_two_workers(paths, workers):
     read_frames(
@@ -263,6 +264,7 @@ def memory(pid: int) -> tuple[float, int]:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", [*NAMES[1:], "sequential"])
 def test_reading_leaks_nothing(tmp_path, reader):
     names = ("h264.mp4", "mpeg4.avi", "h264-truncated.mp4", "page.mp4", "sound.mp4")

@@ -74,6 +74,7 @@ def pictures(frames_TCHW) -> list[np.ndarray]:
     return list(frames_TCHW.permute(0, 2, 3, 1).numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in clips.VIDEOS if name not in DAMAGED])
 def test_frames_are_those_of_a_sequential_decode(folder, name):
     path = folder / name
@@ -208,6 +209,7 @@ def test_what_lies_far_behind_the_end_is_not_read(folder):
         assert 5 <= len(list(clip.packets())) <= 27  # of 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

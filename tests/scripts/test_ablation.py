@@ -18,6 +18,8 @@ from scripts.synthetic import tiny_models
 from tests.helpers.tiny_run import ROOT
 from trainer.objectives import OBJECTIVES
 
+pytestmark = pytest.mark.slow
+
 NAMES = sorted({**ablation.VARIANTS, **ablation.MORE_VARIANTS})
 QUICK = (
     "arch.args.video_params.depth=1",

@@ -6,6 +6,8 @@ import pytest
 
 from scripts import bench
 
+pytestmark = pytest.mark.slow
+
 
 def test_bench_eval(tmp_path, capsys):
     bench.main(

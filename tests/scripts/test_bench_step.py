@@ -2,7 +2,11 @@
 
 import json
 
+import pytest
+
 from scripts.benchmarks import record, step
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_baseline_attends_as_our_layers_do():

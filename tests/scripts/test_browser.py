@@ -8,6 +8,8 @@ import pytest
 
 from tests.helpers import browser as tool
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "install_chromium.sh"
 
 

@@ -18,6 +18,8 @@ from parse_config import load_config
 from scripts.synthetic import captions
 from tests.helpers.tiny_run import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--train", "60", "--val", "9", "--test", "12", "--frames", "8")
 
 

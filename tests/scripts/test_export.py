@@ -16,6 +16,8 @@ from model.weights import read_checkpoint
 from scripts import export, export_onnx
 from scripts.synthetic import tiny_models
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -27,6 +27,8 @@ from scripts.synthetic.miniatures import write_media
 from tests.helpers import tiny_run
 from tests.helpers.processes import run
 
+pytestmark = pytest.mark.slow
+
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.helpers.warm", "tests.scripts.test_extract"])
 NAMES = [

@@ -13,6 +13,8 @@ import pytest
 from data_loader.datasets import DATASETS
 from data_loader.reader import count_frames, read_frames
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "prepare_data.py"
 
 

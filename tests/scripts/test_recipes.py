@@ -17,6 +17,8 @@ from scripts.synthetic import miniatures, tiny_models
 from tests.helpers import warm_python
 from tests.helpers.tiny_run import lines
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
     {path.name for path in (ROOT / "configs").glob("*.json")} - {"schema.json"}
@@ -383,6 +385,6 @@ def test_a_data_set_of_ones_own_by_a_config_of_a_few_lines(home, python, tmp_pat
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = (tmp_path / "exps/mine").iterdir()
-    assert "JsonlDataset val, 4 clips" in done.stderr and check_run(
+    assert "JsonlDataset val: 4 clips" in done.stderr and check_run(
         run, ("loss", "loss_vt")
     )

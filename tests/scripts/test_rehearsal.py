@@ -15,6 +15,8 @@ from scripts.synthetic import tiny_models
 from tests.helpers import warm_python
 from tests.helpers.tiny_run import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory):

@@ -14,6 +14,8 @@ from scripts.html_report.page import render_page
 from scripts.html_report.run_folder import read_run
 from tests.helpers import report_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):

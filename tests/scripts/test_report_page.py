@@ -8,6 +8,8 @@ import pytest
 from scripts import report
 from tests.helpers import report_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

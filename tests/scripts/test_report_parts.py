@@ -15,6 +15,8 @@ from scripts.html_report.page import render_page, script_json
 from scripts.html_report.run_folder import Evaluation, read_run
 from tests.helpers import report_run, tiny_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):

@@ -83,6 +83,7 @@ def test_flat_search_is_numpys_argsort(cloud, tmp_path):
     assert {hit["row"] for hit in opened.search(opened.vector(1000), 2)} == {1000, 2000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 @pytest.mark.parametrize("queries", ["rows", "texts"])
 def test_the_printed_recall_is_that_of_brute_force(

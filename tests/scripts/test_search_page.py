@@ -6,6 +6,8 @@ import pytest
 
 from tests.helpers import search_home
 
+pytestmark = pytest.mark.slow
+
 PLAYS = """video => new Promise(done => {
   const look = () => video.readyState >= 2 && video.currentTime > 0.0 ? done([video.currentTime, video.duration]) :
     setTimeout(look, 20); look(); })"""

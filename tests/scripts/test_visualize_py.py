@@ -35,6 +35,8 @@ from scripts.synthetic import tiny_models
 from scripts.synthetic.clips import BROKEN, make
 from tests.scripts.test_visualize import checkpoint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 48
 BELOW = (

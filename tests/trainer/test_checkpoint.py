@@ -124,6 +124,7 @@ def test_a_full_disk_costs_nothing_that_was_there(path, room):
     ]
 
 
+@pytest.mark.slow
 def test_a_kill_while_writing_costs_nothing_that_was_there(path):
     code = (
         "import os, pathlib, signal, sys, torch\nfrom trainer import checkpoint\npath = pathlib.Path(sys.argv[1])\n"

@@ -229,6 +229,7 @@ def alone(name, folder):
     return train(objective, objective, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_equal_one(world, folder, tmp_path):
     results = processes.run(work, world, tmp_path, (folder,))

@@ -11,6 +11,8 @@ import torch
 
 from tests.helpers import killing, tiny_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("processes, workers", [(1, 2), (2, 0)])
 def test_killed_at_random_steps_the_end_is_bit_equal(tmp_path, processes, workers):

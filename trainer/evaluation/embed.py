@@ -79,8 +79,6 @@ def embed(
             unreadable |= unreadable_windows
         readable_V = torch.ones(len(dataset), dtype=torch.bool)
         readable_V[list(unreadable)] = False
-        if windows_VE is not None:
-            windows_VE = windows_VE[readable_V]
         if bank:
             bank_BE = extractor.embed_texts(bank, "bank")
         if getattr(dataset, "classes", ()):
@@ -89,11 +87,9 @@ def embed(
             texts = _caption_fields(extractor, dataset, readable_V)
 
     ids = _selected(dataset.ids, readable_V)
-    videos: dict[str, Any] = {
-        "ids": ids,
-        "video_VE": video_VE[readable_V],
-        "windows_VE": windows_VE,
-    }
+    videos: dict[str, Any] = {"ids": ids, "video_VE": video_VE[readable_V]}
+    if windows_VE is not None:
+        videos["windows_VE"] = windows_VE[readable_V]
     about = _about(loader, sorted(unreadable.values()), ids, texts)
     if "labels_V" in texts:
         about["prompts"] = list(prompts)
