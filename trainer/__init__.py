@@ -1,1 +1,1 @@
-"""The loop, the exam, and the rooms for what is not the paper: processes, precision, checkpoints, logs."""
+"""The training loop, evaluation, objectives, and what is not the method: processes, precision, checkpoints, logs."""

@@ -1,1 +1,1 @@
-"""The parts of the exam: embeddings, their rows of numbers, what is kept of them, what was published."""
+"""Parts of an evaluation: embeddings, rescoring, results and their files, published numbers."""
