@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from parse_config import Config, ConfigError, UserError, cli_entry, load_config, merge
 from scripts.benchmarks import ablation_report
+from trainer.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -135,7 +136,8 @@ def refuse_other_settings(out: Path, base: Mapping[str, Any]) -> None:
             f"{out}: holds runs with other settings ({path}); choose another --out, or remove it"
         )
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with atomic_write(path) as file:
+        file.write(text)
 
 
 def make_data(config: Config) -> None:

@@ -60,8 +60,10 @@ class Rehearsal:
         log_name = f"{self.commands}_{'_'.join(re.findall('[A-Za-z0-9]+', name))}.txt"
         log_path = self.folder / "log" / log_name
         assignments = [f"{key}={value}" for key, value in variables.items()]
-        shown = " ".join(self.shortened(word) for word in [*assignments, *command])
-        print(f"{self.commands}  {name}\n   $ {shown}", flush=True)
+        command_line = " ".join(
+            self.shortened(word) for word in [*assignments, *command]
+        )
+        print(f"{self.commands}  {name}\n   $ {command_line}", flush=True)
         with open(log_path, "w", encoding="utf-8") as log_file:
             status = subprocess.run(
                 [*command, *settings],

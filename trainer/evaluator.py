@@ -89,7 +89,9 @@ def evaluation_loaders(config: Config, split: str) -> list[Config]:
     evaluation = config.get("evaluation") or Config({})
     blocks = evaluation.blocks("data_loader") or config.blocks("data_loader")
     if not blocks:
-        raise ConfigError("data_loader: is missing; it says which data set is evaluated")
+        raise ConfigError(
+            "data_loader: is missing; it says which data set is evaluated"
+        )
     changes = {"args": {"split": split, "shuffle": False}}
     return [
         Config(merge(block.to_dict(), changes), block.json_path) for block in blocks

@@ -216,9 +216,9 @@ def main(argv: list[str]) -> None:
     half_precision = arguments.precision in ("bf16", "fp16")
     rate = matrix_rate(device, torch.bfloat16 if half_precision else torch.float32)
     rows = []
-    for kind in ("Contrastive", "MILESPretraining"):
+    for objective in ("Contrastive", "MILESPretraining"):
         for ours in (False, True):
-            rows.append(measure_row(kind, ours, arguments, batch, rate))
+            rows.append(measure_row(objective, ours, arguments, batch, rate))
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -266,7 +266,7 @@ def show(
         f"{'speed-up':>10}"
     )
     for row in rows:
-        baseline = next(other for other in rows if other["step"] == row["step"])
+        baseline = next(first for first in rows if first["step"] == row["step"])
         print(
             f"{row['step']:<18}{row['way']:<8}{row['seconds']:>9.3f}{row['clips_per_s']:>9.2f}"
             f"{row['flops'] / 1e12:>8.3f}{row['of_matrix_rate']:>9.1%}"
@@ -279,8 +279,8 @@ def show(
 def attention_difference() -> float:
     """Largest difference of the baseline's attention from ours, on random input: both must compute the same."""
     differences = []
-    for over in ("space", "time"):
-        layer = DividedAttention(24, 3, over)
+    for axis in ("space", "time"):
+        layer = DividedAttention(24, 3, axis)
         tokens = torch.randn(2, 1 + 3 * 5, 24)
         difference = layer(tokens, 3) - unfused_attention(layer, tokens, 3)
         differences.append(float(difference.detach().abs().max()))

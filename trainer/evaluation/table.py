@@ -44,13 +44,13 @@ def table(
 
 
 def _title(results: Mapping[str, Any]) -> str:
-    kind = "classes" if "recognition" in results else "captions"
+    candidates = "classes" if "recognition" in results else "captions"
     protocol = results.get("protocol")
     if not protocol:
         protocol = (
             f"{results.get('dataset')} {results.get('split')} (no published protocol)"
         )
-    return f"{protocol}: {results['num_captions']} {kind} x {results['num_videos']} videos, {results['stamp']}"
+    return f"{protocol}: {results['num_captions']} {candidates} x {results['num_videos']} videos, {results['stamp']}"
 
 
 def _interval_lines(intervals: Mapping[str, Sequence[float]]) -> list[str]:
