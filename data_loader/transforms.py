@@ -26,7 +26,7 @@ def build_transform(
 ) -> Transform:
     """(uint8 (T, C, H, W), generator) -> float32 (T, C, input_res, input_res), normalised.
 
-    Both as in the Frozen-in-Time codebases. Train: a crop of random area and aspect ratio, resized to input_res and
+    The transforms of Frozen-in-Time codebases. Train: a crop of random area and aspect ratio, resized to input_res and
     mirrored half of the time, the same for all frames of the clip. Test: the short side is resized to center_crop
     (256 for 224), the centre is cut out and resized to input_res.
     """
@@ -120,7 +120,7 @@ def random_crop(
 def normalise(
     clip_TCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
-    """uint8 -> float32, (x / 255 - mean) / std per channel, in two passes over the memory."""
+    """uint8 -> float32, (x / 255 - mean) / std per channel."""
     scale_C = torch.tensor([1 / (255 * channel_std) for channel_std in std])
     shift_C = torch.tensor(
         [-channel_mean / channel_std for channel_mean, channel_std in zip(mean, std)]

@@ -295,11 +295,8 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def update_preprocessing(self, video_params: Mapping[str, Any]) -> None:
         """Note how clips looked in training (center_crop, norm_mean, ...); frames and size stay the model's own."""
-        self.preprocessing = {
-            **self.preprocessing,
-            **to_plain(video_params),
-            **self.preprocessing,
-        }
+        own = {name: self.preprocessing[name] for name in ("num_frames", "input_res")}
+        self.preprocessing = {**self.preprocessing, **to_plain(video_params), **own}
 
     @property
     def embedding_size(self) -> int:

@@ -43,7 +43,8 @@ class Counts(NamedTuple):
 def owners(
     owner: torch.Tensor | np.ndarray | list | None, captions: int, videos: int
 ) -> torch.Tensor:
-    """LongTensor (C): the video of each caption; None means equal counts, in order. ValueError if it cannot be."""
+    """LongTensor (C): the video of each caption; None: every video has equally many, stored one after
+    another. Raises ValueError for a wrong shape, type or index, or if the captions do not divide evenly."""
     if owner is None:
         if captions % videos:
             raise ValueError(
@@ -97,27 +98,37 @@ def count(
     if extra_P2 is not None:
         pairs_P2 = torch.cat([pairs_P2, extra_P2.cpu()])
     # Captions of one video together: their tiles are then few. Pairs in the order of their captions.
-    order_C = owner_C.argsort(stable=True)
-    row_C = torch.empty_like(order_C).scatter_(0, order_C, torch.arange(captions))
-    order_P = row_C[pairs_P2[:, 0]].argsort(stable=True)
-    row_P = row_C[pairs_P2[order_P, 0]]
-    video_P = pairs_P2[order_P, 1]
-    passes = _Passes(source, order_C, row_P, video_P, rescore or _same_for_both)
+    captions_by_video_C = owner_C.argsort(stable=True)
+    position_of_caption_C = torch.empty_like(captions_by_video_C).scatter_(
+        0, captions_by_video_C, torch.arange(captions)
+    )
+    pairs_by_position_P = position_of_caption_C[pairs_P2[:, 0]].argsort(stable=True)
+    position_of_pair_P = position_of_caption_C[pairs_P2[pairs_by_position_P, 0]]
+    video_P = pairs_P2[pairs_by_position_P, 1]
+    pair_tiles = _PairTiles(
+        source,
+        captions_by_video_C,
+        position_of_pair_P,
+        video_P,
+        rescore or _same_for_both,
+    )
     with exact(source.device):
-        t2v_score_P, v2t_score_P = passes.true_scores()
-        is_own_P = order_P < captions
+        t2v_score_P, v2t_score_P = pair_tiles.relevant_scores()
+        is_own_P = pairs_by_position_P < captions
         own_video_C = video_P[is_own_P].to(source.device)
         own_score_C = v2t_score_P[is_own_P.to(source.device)]
         best_V, num_best_V = _best_of_videos(own_score_C, own_video_C, videos)
-        comparison = passes.compare(t2v_score_P, best_V, repeated=extra_P2 is not None)
-    original_P = torch.empty_like(order_P).scatter_(
-        0, order_P, torch.arange(len(order_P))
+        comparison = pair_tiles.compare(
+            t2v_score_P, best_V, repeated=extra_P2 is not None
+        )
+    inverse_order_P = torch.empty_like(pairs_by_position_P).scatter_(
+        0, pairs_by_position_P, torch.arange(len(pairs_by_position_P))
     )
     t2v = Counts(
-        comparison.above_P[original_P],
-        comparison.equal_P[original_P],
-        torch.ones_like(original_P),
-        t2v_score_P.cpu()[original_P],
+        comparison.above_P[inverse_order_P],
+        comparison.equal_P[inverse_order_P],
+        torch.ones_like(inverse_order_P),
+        t2v_score_P.cpu()[inverse_order_P],
     )
     has_captions = num_best_V > 0
     v2t = Counts(
@@ -145,18 +156,23 @@ class _Comparison(NamedTuple):
     equal_V: torch.Tensor
 
 
-class _Passes(NamedTuple):
-    """The two passes of `count`. `row_P`: the position in `order_C` of each pair's caption, ascending."""
+class _PairTiles(NamedTuple):
+    """Scores and counts of pairs, tile by tile.
+
+    `position_of_pair_P`: the position in `captions_by_video_C` of each pair's caption, ascending.
+    """
 
     source: SimilarityMatrix | CosineSimilarity
-    order_C: torch.Tensor
-    row_P: torch.Tensor
+    captions_by_video_C: torch.Tensor
+    position_of_pair_P: torch.Tensor
     video_P: torch.Tensor
     rescore: Rescore
 
     def pairs_of(self, rows: slice) -> slice:
         """The pairs of one band of captions."""
-        bounds = torch.searchsorted(self.row_P, torch.tensor([rows.start, rows.stop]))
+        bounds = torch.searchsorted(
+            self.position_of_pair_P, torch.tensor([rows.start, rows.stop])
+        )
         return slice(*bounds.tolist())
 
     def tiles_of(self, rows: slice) -> list[int]:
@@ -164,7 +180,7 @@ class _Passes(NamedTuple):
         _, width = self.source.block
         return (self.video_P[self.pairs_of(rows)] // width).unique().tolist()
 
-    def true_scores(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def relevant_scores(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The scores of the pairs as text-to-video and as video-to-text see them, each (P)."""
         _, width = self.source.block
         device = self.source.device
@@ -172,14 +188,18 @@ class _Passes(NamedTuple):
             len(self.video_P), dtype=self.source.dtype, device=device
         )
         v2t_score_P = torch.empty_like(t2v_score_P)
-        for rows, columns, tile_RK in tiles(self.source, self.order_C, self.tiles_of):
+        for rows, columns, tile_RK in tiles(
+            self.source, self.captions_by_video_C, self.tiles_of
+        ):
             band = self.pairs_of(rows)
             in_tile = self.video_P[band] // width == columns.start // width
             pairs = in_tile.nonzero()[:, 0] + band.start
-            row = (self.row_P[pairs] - rows.start).to(device)
+            row = (self.position_of_pair_P[pairs] - rows.start).to(device)
             column = (self.video_P[pairs] - columns.start).to(device)
             pairs = pairs.to(device)
-            t2v_RK, v2t_RK = self.rescore(tile_RK, self.order_C[rows], columns)
+            t2v_RK, v2t_RK = self.rescore(
+                tile_RK, self.captions_by_video_C[rows], columns
+            )
             t2v_score_P[pairs] = t2v_RK[row, column]
             v2t_score_P[pairs] = v2t_RK[row, column]
         return t2v_score_P, v2t_score_P
@@ -199,11 +219,13 @@ class _Passes(NamedTuple):
         # Float is the fast sum on a CPU, bool on CUDA.
         flag_dtype = torch.bool if device.type == "cuda" else torch.float32
         flags_RK = torch.empty(self.source.block, device=device, dtype=flag_dtype)
-        for rows, columns, tile_RK in tiles(self.source, self.order_C):
-            t2v_RK, v2t_RK = self.rescore(tile_RK, self.order_C[rows], columns)
+        for rows, columns, tile_RK in tiles(self.source, self.captions_by_video_C):
+            t2v_RK, v2t_RK = self.rescore(
+                tile_RK, self.captions_by_video_C[rows], columns
+            )
             band = self.pairs_of(rows)
             if repeated:
-                t2v_RK = t2v_RK[(self.row_P[band] - rows.start).to(device)]
+                t2v_RK = t2v_RK[(self.position_of_pair_P[band] - rows.start).to(device)]
             _tally(
                 t2v_RK,
                 score_P[band, None],

@@ -3,7 +3,7 @@
 C captions, V videos, E joint width, R captions and K videos of one tile.
 
 Every tile of a source comes out of a product of one shape (tiles at the edge are filled up): equal embeddings get equal
-scores wherever they stand, and asking twice gives the same bits. That is what makes a tie a tie.
+scores wherever they stand, and asking twice gives the same bits.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class SimilarityMatrix:
 
 
 class CosineSimilarity:
-    """Cosine similarities of embeddings, computed tile by tile, float32 (float64 if both are), as a source of tiles.
+    """Cosine similarities of embeddings, computed tile by tile, float32 (float64 if either is), as a source of tiles.
 
     Embeddings (C, E) and (V, E) on one device, of any length and any floating type. ValueError for NaN or infinity.
     """
@@ -76,10 +76,12 @@ class CosineSimilarity:
         self.device = text_CE.device
         common_dtype = torch.promote_types(text_CE.dtype, video_VE.dtype)
         self.dtype = torch.promote_types(common_dtype, torch.float32)
-        height, width = block or BLOCKS.get(self.device.type, BLOCKS["cuda"])
+        captions_per_tile, videos_per_tile = block or BLOCKS.get(
+            self.device.type, BLOCKS["cuda"]
+        )
         self.block = (
-            min(height, _round_up(self.shape[0], 64)),
-            min(width, _round_up(self.shape[1], 64)),
+            min(captions_per_tile, _round_up(self.shape[0], 64)),
+            min(videos_per_tile, _round_up(self.shape[1], 64)),
         )
         self.norm_C = self._norms(self.text)
         self.norm_V = self._norms(self.video)

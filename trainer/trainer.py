@@ -21,7 +21,7 @@ from trainer.state import State
 from trainer.step import OptimizerStep
 from trainer.summary import loader_names, summary
 from trainer.validation import Values, validate
-from trainer.versions import describe
+from trainer.versions import write_run_description
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Trainer:
         return values
 
     def _log_start(self) -> None:
-        describe(self.stage.folder, self.stage.config)
+        write_run_description(self.stage.folder, self.stage.config)
         log.info("run folder: %s", self.stage.folder)
         lines = summary(
             self.optimizer_step.objective,

@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 @main_only
-def describe(folder: Path, config: Config) -> None:
+def write_run_description(folder: Path, config: Config) -> None:
     """Write config.json and versions.json into the run's folder; those of an earlier start are kept, numbered."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (

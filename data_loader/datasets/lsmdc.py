@@ -22,8 +22,8 @@ TABLES = {
     "val": "LSMDC16_annos_val.csv",
     "test": "LSMDC16_challenge_1000_publictect.csv",
 }
-FROZEN_LISTS = "structured-symlinks/"
-BROKEN = {
+FROZEN_LIST_FOLDER = "structured-symlinks/"
+DAMAGED_CLIPS = {
     "1012_Unbreakable_00.05.16.065-00.05.21.941"
 }  # the file is damaged in every copy
 
@@ -39,8 +39,8 @@ class LSMDC(TextVideoDataset):
             {
                 "LSMDC16": [TABLES.get(self.split, f"no table of split {self.split}")],
                 "Frozen": [
-                    f"{FROZEN_LISTS}{self.split}_list.txt",
-                    f"{FROZEN_LISTS}raw-captions.pkl",
+                    f"{FROZEN_LIST_FOLDER}{self.split}_list.txt",
+                    f"{FROZEN_LIST_FOLDER}raw-captions.pkl",
                     "frame_tar_list.txt",
                 ],
             },
@@ -65,7 +65,7 @@ class LSMDC(TextVideoDataset):
         """films: clip -> folder of its film, where it is not the beginning of the clip's name."""
         paths = {}
         for clip in captions:
-            if clip not in BROKEN:
+            if clip not in DAMAGED_CLIPS:
                 film = (
                     films.get(clip) or clip.split(".")[0][:-3]
                 )  # without the hour, "_00"
@@ -98,9 +98,10 @@ def _official_captions(table: Path) -> dict[str, list[str]]:
     return captions
 
 
-def _frozen_captions(names: Path, captions_path: Path) -> dict[str, list[str]]:
+def _frozen_captions(list_path: Path, captions_path: Path) -> dict[str, list[str]]:
+    """{clip: captions} of the clips in Frozen in Time's list."""
     captions = look_up_listed(
-        read_lines(names), read_pickle(captions_path), captions_path
+        read_lines(list_path), read_pickle(captions_path), captions_path
     )
     return {
         clip: [caption_text(caption) for caption in clip_captions]

@@ -18,7 +18,7 @@ from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 from parse_config import ConfigError
 
-CAPTION_FILES: dict[str, Callable[[Path], Any]] = {
+CAPTION_READERS: dict[str, Callable[[Path], Any]] = {
     "raw-captions.pkl": read_pickle,
     "captions_msvd.json": read_json,
 }
@@ -58,9 +58,9 @@ class MSVD(TextVideoDataset):
         layout, (list_path, captions_path) = find_layout(
             f"MSVD, split {self.split}",
             self.annotation_folders,
-            {file: [list_file, file] for file in CAPTION_FILES},
+            {file: [list_file, file] for file in CAPTION_READERS},
         )
-        all_captions = CAPTION_FILES[layout](captions_path)
+        all_captions = CAPTION_READERS[layout](captions_path)
         captions = look_up_listed(read_lines(list_path), all_captions, captions_path)
         return Annotations(
             items=self._items(captions),

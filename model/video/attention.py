@@ -53,9 +53,9 @@ class DividedAttention(nn.Module):
         query = self._groups(q, frames)  # BGHQK
         key = _with_cls(k, self._groups(k, frames))  # BGHMK
         value = _with_cls(v, self._groups(v, frames))  # BGHMK
-        attend = fused if self.record is None else explicit
+        attend = fused if self.record is None else unfused
         cls_BH1K, cls_weights = attend(q[:, :, :1], k, v)
-        # Groups go where the kernels expect heads: there may be more of B * G than a CUDA grid has room for.
+        # B * G can exceed CUDA's limit of a grid, so groups use the dimension of the heads.
         out, weights = attend(
             query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2)
         )
@@ -84,7 +84,7 @@ class DividedAttention(nn.Module):
 def record_attention(model: nn.Module) -> Iterator[dict[str, list[AttentionMap]]]:
     """Within the block, every `DividedAttention` of `model` also keeps its weights: {module name: [map per call]}.
 
-    The recording layers compute softmax(q k / sqrt(K)) v in the open, from the same projections as the fused kernel.
+    The recording layers compute softmax(q k / sqrt(K)) v without the fused kernel, from the same projections.
     """
     layers = {
         name: module
@@ -106,7 +106,7 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, None]:
     return F.scaled_dot_product_attention(q, k, v), None
 
 
-def explicit(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def unfused(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """`fused` by batched matrix products, which also returns its weights (..., queries, keys), detached."""
     weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
     return weights @ v, weights.detach()

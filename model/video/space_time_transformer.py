@@ -31,8 +31,9 @@ TIME_INITS = ("zeros", "rand", "copy")
 class SpaceTimeTransformer(VideoEncoder):
     """ViT with divided space-time attention, for any number of frames up to `num_frames`.
 
-    The initial standard deviations are those of Frozen in Time; a small encoder that starts from nothing learns several
-    times as fast with about embed_dim ** -0.5, 0.5 and 0.5. `pre_norm`, `act` and `norm_eps` are for CLIP's ViTs.
+    The initial standard deviations are those of Frozen in Time; a small encoder without
+    pretrained weights learns several times as fast with `weight_std` of about embed_dim ** -0.5, `pos_embed_std` and
+    `frame_std` of 0.5. `pre_norm`, `act` and `norm_eps` are for CLIP's ViTs.
 
     Args:
         img_size: pixels per side, or (height, width)
@@ -41,9 +42,9 @@ class SpaceTimeTransformer(VideoEncoder):
         embed_dim: width
         depth: number of blocks
         num_heads: attention heads per block
-        mlp_ratio: width of the MLP's hidden layer, in embed_dim
+        mlp_ratio: width of the MLP's hidden layer, as a multiple of embed_dim
         qkv_bias: whether queries, keys and values have biases
-        num_frames: frames that have an embedding: the longest clip
+        num_frames: largest number of frames of a clip
         time_init: start of temporal attention: zeros (begins as its image ViT), rand, or copy (of spatial attention,
             where an image ViT is loaded)
         drop_rate: dropout of embeddings and projections
@@ -138,7 +139,7 @@ class SpaceTimeTransformer(VideoEncoder):
     ) -> tuple[Tensor, Tensor]:
         """Normalised frames -> (cls_BD, patch_BTND), both after the last norm.
 
-        Where `mask_BTN` (bool) is True a patch's embedding gives way to `mask_token_D`; its place embeddings stay.
+        Where `mask_BTN` (bool) is True a patch's embedding is replaced by `mask_token_D`; its position embeddings stay.
         Raises ValueError for another frame size or more frames than the model has.
         """
         frames, *patch_grid = self.grid(video_BTCHW)

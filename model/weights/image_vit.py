@@ -27,12 +27,12 @@ def init_from_image(
 ) -> Report:
     """Load an image ViT into `encoder` (SpaceTimeTransformer) and log a table of what was done.
 
-    The temporal layers stay as `time_init` made them, or become the spatial ones ("copy"); norm3 becomes norm1.
+    The temporal layers stay as `time_init` made them, or become the spatial ones ("copy"); norm3 is copied from norm1.
 
     Args:
-        encoder: what gets the weights
+        encoder: the encoder to initialise
         pretrained: which weights, see `locate`
-        json_path: what messages call the setting
+        json_path: name of the setting in error messages
 
     Raises:
         FileNotFoundError: no such file
@@ -67,7 +67,7 @@ def locate(
     Args:
         encoder: whose `image_weights` are taken for True
         pretrained: True, a timm name, or a file or folder that timm saved
-        json_path: what messages call the setting
+        json_path: name of the setting in error messages
 
     Raises:
         FileNotFoundError: no such file
