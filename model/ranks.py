@@ -66,6 +66,12 @@ def owners(
     return owner_C.long()
 
 
+def _inverse(permutation: torch.Tensor) -> torch.Tensor:
+    """The permutation that undoes `permutation` (n,)."""
+    numbers = torch.arange(len(permutation))
+    return torch.empty_like(permutation).scatter_(0, permutation, numbers)
+
+
 def _best_of_videos(
     score_C: torch.Tensor, video_C: torch.Tensor, videos: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,9 +105,7 @@ def count(
         pairs_P2 = torch.cat([pairs_P2, extra_P2.cpu()])
     # Captions of one video together: their tiles are then few. Pairs in the order of their captions.
     captions_by_video_C = owner_C.argsort(stable=True)
-    position_of_caption_C = torch.empty_like(captions_by_video_C).scatter_(
-        0, captions_by_video_C, torch.arange(captions)
-    )
+    position_of_caption_C = _inverse(captions_by_video_C)
     pairs_by_position_P = position_of_caption_C[pairs_P2[:, 0]].argsort(stable=True)
     position_of_pair_P = position_of_caption_C[pairs_P2[pairs_by_position_P, 0]]
     video_P = pairs_P2[pairs_by_position_P, 1]
@@ -121,9 +125,7 @@ def count(
         comparison = pair_tiles.compare(
             t2v_score_P, best_V, repeated=extra_P2 is not None
         )
-    inverse_order_P = torch.empty_like(pairs_by_position_P).scatter_(
-        0, pairs_by_position_P, torch.arange(len(pairs_by_position_P))
-    )
+    inverse_order_P = _inverse(pairs_by_position_P)
     t2v = Counts(
         comparison.above_P[inverse_order_P],
         comparison.equal_P[inverse_order_P],
