@@ -109,12 +109,9 @@ def count(
     pairs_by_position_P = position_of_caption_C[pairs_P2[:, 0]].argsort(stable=True)
     position_of_pair_P = position_of_caption_C[pairs_P2[pairs_by_position_P, 0]]
     video_P = pairs_P2[pairs_by_position_P, 1]
+    rescore = rescore or _same_for_both
     pair_tiles = _PairTiles(
-        source,
-        captions_by_video_C,
-        position_of_pair_P,
-        video_P,
-        rescore or _same_for_both,
+        source, captions_by_video_C, position_of_pair_P, video_P, rescore
     )
     with exact(source.device):
         t2v_score_P, v2t_score_P = pair_tiles.relevant_scores()
