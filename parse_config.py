@@ -391,14 +391,15 @@ def check_args(
 
 
 def registered_names() -> str:
-    """A text of all registries: kind, names, and the first line of each entry's docstring."""
+    """A text of all registries: kind, names, and the first sentence of each entry's docstring."""
     for module in REGISTRY_MODULES:
         importlib.import_module(module)
     lines: list[str] = []
     for registry in sorted(Registry.instances, key=lambda registry: registry.kind):
         lines.append(f"{registry.kind}:")
         for name in registry.names():
-            summary = (inspect.getdoc(registry.get(name)) or "").partition("\n")[0]
+            paragraph = (inspect.getdoc(registry.get(name)) or "").partition("\n\n")[0]
+            summary = " ".join(paragraph.split()).partition(". ")[0]
             lines.append(f"  {name:<28} {summary}".rstrip())
     return "\n".join(lines) + "\n"
 

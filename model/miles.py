@@ -358,6 +358,8 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         """
         if batch_size is None:
             batch_size = 1 if self.device.type == "cpu" else GPU_BATCH_SIZE
+        if batch_size < 1:
+            raise ValueError(f"batch_size: {batch_size} is given, 1 or more is needed")
         if not len(inputs):
             return torch.empty(0, self.embedding_size, device=self.device)
         embeddings = []

@@ -267,3 +267,8 @@ def test_encode_video_points_paths_to_embed_videos(project, model):
             model.encode_video(paths)
     v_BE, patch_BTNE = model.encode_video(model.clip_reader(clips(project)))
     assert v_BE.shape == (2, 16) and patch_BTNE.shape == (2, 4, 16, 16)
+
+
+def test_a_batch_of_nothing_is_refused(model):
+    with pytest.raises(ValueError, match="batch_size: 0 is given"):
+        model.encode_text(["a dog runs"], batch_size=0)
