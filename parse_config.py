@@ -524,7 +524,13 @@ def _read_with_bases(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
     data = _read_json(path)
     bases = data.pop("base", ())
     if isinstance(bases, str):
-        bases = (bases,)
+        bases = [bases]
+    if not isinstance(bases, list | tuple) or not all(
+        isinstance(base, str) for base in bases
+    ):
+        raise ConfigError(
+            f"{path}: base: {bases!r} is given, a file name or a list of them is needed"
+        )
     merged: dict[str, Any] = {}
     for base in bases:
         merged = merge(merged, _read_with_bases(path.parent / base, (*including, path)))

@@ -406,3 +406,10 @@ def test_every_thread_sees_the_whole_registry(tmp_path, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         listings = [pool.submit(components.names) for _ in range(4)]
     assert [listing.result() for listing in listings] == [["a", "b"]] * 4
+
+
+@pytest.mark.parametrize("base", ["3", "null", "[3]", '{"a": 1}'])
+def test_a_base_that_is_no_file_name_is_refused(tmp_path, base):
+    (tmp_path / "config.json").write_text(f'{{"base": {base}}}')
+    with pytest.raises(ConfigError, match="base: .* is given, a file name"):
+        load_config(tmp_path / "config.json")

@@ -57,6 +57,10 @@ class ClipReader:
 
     def from_frames(self, frames_THWC: np.ndarray | torch.Tensor) -> torch.Tensor:
         """float32 video_TCHW of all decoded frames of a video, picked and transformed as those of a file are."""
+        if isinstance(frames_THWC, np.ndarray):
+            frames_THWC = (
+                frames_THWC.copy()
+            )  # torch takes no reversed or read-only array
         frames_THWC = torch.as_tensor(frames_THWC)
         is_uint8 = frames_THWC.dtype == torch.uint8
         is_rgb = frames_THWC.ndim == 4 and frames_THWC.shape[3] == 3

@@ -272,3 +272,11 @@ def test_encode_video_points_paths_to_embed_videos(project, model):
 def test_a_batch_of_nothing_is_refused(model):
     with pytest.raises(ValueError, match="batch_size: 0 is given"):
         model.encode_text(["a dog runs"], batch_size=0)
+
+
+def test_reversed_and_read_only_frames_are_taken(model):
+    frames_THWC = np.random.default_rng(0).integers(0, 255, (6, 40, 40, 3), np.uint8)
+    reversed_copy = np.ascontiguousarray(frames_THWC[::-1])
+    frames_THWC.setflags(write=False)
+    first, second = model.embed_videos([frames_THWC[::-1], reversed_copy])
+    assert torch.equal(first, second)
