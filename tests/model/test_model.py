@@ -15,6 +15,7 @@ from model.miles import MILES
 from model.text import hugging_face
 from model.video import VIDEO_ENCODERS, attention
 from model.video.attention import DividedAttention, record_attention
+from model.video.build import build_video_model
 from model.video.space_time_transformer import SpaceTimeTransformer
 from parse_config import Config, ConfigError
 from scripts.synthetic import tiny_models
@@ -430,3 +431,20 @@ def test_drop_path_only_when_training():
         0.25,
         0.5,
     ]
+
+
+def test_the_older_name_of_a_setting_is_accepted():
+    sizes = {
+        "arch_config": "",
+        "img_size": 32,
+        "embed_dim": 24,
+        "depth": 1,
+        "num_heads": 2,
+    }
+    models = []
+    for name in ("place_std", "pos_embed_std"):
+        torch.manual_seed(0)
+        models.append(build_video_model({**sizes, name: 0.7}))
+    older, newer = (model.pos_embed for model in models)
+    assert torch.equal(older, newer)
+    assert 0.6 < older.std() < 0.8
