@@ -26,7 +26,8 @@ from trainer.files import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 
-DATA = ["--objects", "2", "--train", "6000", "--test", "1000"]  # of make_demo_data.py
+# Of make_demo_data.py.
+DATA = ["--world", "sparse", "--train", "6000", "--test", "1000"]
 CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
