@@ -12,13 +12,13 @@ VIDEO_ENCODERS = Registry("video encoder", __name__)
 class VideoEncoder(nn.Module):
     """What MILES expects of a video encoder. B clips, T frames, N patches per frame, D width.
 
-    `sizes`: names for `arch_config` -> constructor arguments; `embed_dim` is D, `depth` the number of blocks,
+    `sizes`: names for `arch_config` -> constructor arguments; `embed_dim` is D, `blocks` its layers,
     `num_frames` the largest T, `img_size` and `patch_grid` are (height, width) in pixels and patches.
     """
 
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     embed_dim: int
-    depth: int
+    blocks: nn.ModuleList
     num_frames: int
     img_size: tuple[int, int]
     patch_grid: tuple[int, int]

@@ -112,7 +112,6 @@ class SpaceTimeTransformer(VideoEncoder):
         self.patch_grid = (height // patch_size, width // patch_size)
         self.num_frames = num_frames
         self.embed_dim = embed_dim
-        self.depth = depth
         self.time_init = time_init
         self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))

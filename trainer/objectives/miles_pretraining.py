@@ -99,7 +99,7 @@ class MILESPretraining(Objective):
         self.mvm_share = _require_share("mvm_share", mvm_share)
         self.mvm_from = _require_share("mvm_from", mvm_from)
         self.mvm_weight = Schedule(mvm_weight, "objective.args.mvm_weight", least=0)
-        depth = model.video_model.depth
+        depth = len(model.video_model.blocks)
         if not 1 <= target_layers <= depth:
             raise ConfigError(
                 f"objective.args.target_layers: {target_layers} is given; the video encoder has {depth} blocks"
