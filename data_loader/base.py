@@ -6,6 +6,7 @@ T frames, C channels, H height, W width; the letter before them: W windows (only
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from data_loader import frames, seeding
 from data_loader.annotations.items import Annotations, Item
 from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table_cache import load_table
+from data_loader.decode_cache import GIB, DecodeCache, Held, open_cache
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text_params, video_settings
 from data_loader.transforms import build_transform
@@ -98,6 +100,11 @@ class TextVideoDataset(Dataset):
 
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
+
+        self.cache: DecodeCache | None = None
+        self._reported: Held | None = None
+        if self.video.decode_cache == "memory":
+            self.cache = open_cache(len(self), self.video.cache_gib, self.name)
 
     def annotations(self) -> Annotations:
         """The videos of `self.split` and their captions, from the files in `self.annotation_folders`."""
@@ -222,8 +229,17 @@ class TextVideoDataset(Dataset):
     ) -> tuple[torch.Tensor, list[int]]:
         """uint8 (T, C, H, W): frames of video `index` before the transform, and their T indices.
 
-        choose: length of the clip in frames -> indices to read. Raises BrokenVideo if the file cannot be read.
+        choose: length of the clip in frames -> indices to read; the same for the same length. Raises BrokenVideo if the
+        file cannot be read.
         """
+        if self.cache is None:
+            return self.read_file(index, choose)
+        return self.cache.read(index, choose, partial(self.read_file, index))
+
+    def read_file(
+        self, index: int, choose: Callable[[int], Sequence[int]]
+    ) -> tuple[torch.Tensor, list[int]]:
+        """What `read_clip` returns and raises, from the file."""
         path = self.video_path(index)
         if path is None:
             raise BrokenVideo(
@@ -242,6 +258,20 @@ class TextVideoDataset(Dataset):
             )
         except OSError as error:  # unreadable, or removed since it was found
             raise BrokenVideo(path, error.strerror or str(error)) from error
+
+    def log_held(self) -> None:
+        """Log how much the cache of decoded clips holds, if that has changed since the last time."""
+        if self.cache is None or self.cache.held == self._reported:
+            return
+
+        self._reported = self.cache.held
+        log.info(
+            "%s: %d of %d clips are held in memory, %.2f GiB",
+            self.name,
+            self._reported.clips,
+            len(self),
+            self._reported.bytes / GIB,
+        )
 
     def video_path(self, index: int) -> str | None:
         """Path of the file of video `index`; None if it does not exist."""
