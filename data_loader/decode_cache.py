@@ -11,6 +11,7 @@ import logging
 import mmap
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.context import get_spawning_popen
@@ -116,9 +117,17 @@ class DecodeCache:
         self._header = numbers[:HEADER]
         self._table = numbers[HEADER:].reshape(count, COLUMNS)
 
+        _caches.add(self)
+
     def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
+        if hasattr(self, "_table"):
+            self.release()
+
+    def release(self) -> None:
+        """Let go of the memory in this process, which reads no clips any more."""
+        _caches.discard(self)
+        del self._bytes, self._header, self._table
+        os.close(self._file)
 
     def __getstate__(self) -> dict[str, Any]:
         file = None
@@ -282,6 +291,15 @@ class DecodeCache:
                 yield
             finally:
                 fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
+
+
+_caches: weakref.WeakSet[DecodeCache] = weakref.WeakSet()
+
+
+def release_all() -> None:
+    """For a process forked for something else, which must not keep the memory when those who read are done."""
+    for cache in list(_caches):
+        cache.release()
 
 
 def open_cache(count: int, cache_gib: float, name: str) -> DecodeCache | None:
