@@ -17,7 +17,7 @@ from data_loader import frames, seeding
 from data_loader.annotations.items import Annotations, Item
 from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table_cache import load_table
-from data_loader.decode_cache import GIB, DecodeCache, Held, open_cache
+from data_loader.decode_cache import open_cache
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text_params, video_settings
 from data_loader.transforms import build_transform
@@ -101,10 +101,7 @@ class TextVideoDataset(Dataset):
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
 
-        self.cache: DecodeCache | None = None
-        self._reported: Held | None = None
-        if self.video.decode_cache == "memory":
-            self.cache = open_cache(len(self), self.video.cache_gib, self.name)
+        self.cache = open_cache(self.video, len(self), self.name)
 
     def annotations(self) -> Annotations:
         """The videos of `self.split` and their captions, from the files in `self.annotation_folders`."""
@@ -261,17 +258,8 @@ class TextVideoDataset(Dataset):
 
     def log_held(self) -> None:
         """Log how much the cache of decoded clips holds, if that has changed since the last time."""
-        if self.cache is None or self.cache.held == self._reported:
-            return
-
-        self._reported = self.cache.held
-        log.info(
-            "%s: %d of %d clips are held in memory, %.2f GiB",
-            self.name,
-            self._reported.clips,
-            len(self),
-            self._reported.bytes / GIB,
-        )
+        if self.cache is not None:
+            self.cache.log_held(self.name)
 
     def video_path(self, index: int) -> str | None:
         """Path of the file of video `index`; None if it does not exist."""

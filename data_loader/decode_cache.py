@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from data_loader.readers import BrokenVideo
+from data_loader.settings import VideoSettings
 
 log = logging.getLogger(__name__)
 Choose = Callable[[int], Sequence[int]]
@@ -101,6 +102,7 @@ class DecodeCache:
         self.count = count
         self.limit = limit
         self._file = file
+        self._logged = Held(0, 0)
         self._owner = os.getpid()
         self._thread_lock = threading.RLock()
 
@@ -145,6 +147,18 @@ class DecodeCache:
         """Clips and bytes that are held at this moment."""
         _, held_bytes, clips, _ = self._header.tolist()
         return Held(clips, held_bytes)
+
+    def log_held(self, name: str) -> None:
+        """Log how much of the data set `name` is held, if that has changed since the last time."""
+        if self.held != self._logged:
+            self._logged = self.held
+            log.info(
+                "%s: %d of %d clips are held in memory, %.2f GiB",
+                name,
+                self._logged.clips,
+                self.count,
+                self._logged.bytes / GIB,
+            )
 
     def read(
         self, index: int, choose: Choose, read: Read
@@ -302,12 +316,15 @@ def release_all() -> None:
         cache.release()
 
 
-def open_cache(count: int, cache_gib: float, name: str) -> DecodeCache | None:
-    """A cache for `count` videos of the data set `name`, or None, with one line in the log, where there is no memory.
+def open_cache(video: VideoSettings, count: int, name: str) -> DecodeCache | None:
+    """The cache that `video` asks for, if any, of the `count` videos of the data set `name`.
 
-    cache_gib: its limit; half of the memory that is free is the most that it gets.
+    It gets half of the memory that is free at most. Where there is none, the log says so and None is returned.
     """
-    limit = int(cache_gib * GIB)
+    if video.decode_cache == "none":
+        return None
+
+    limit = int(video.cache_gib * GIB)
     available = int(AVAILABLE_SHARE * available_memory())
     try:
         cache = DecodeCache(count, min(limit, available))
@@ -317,7 +334,7 @@ def open_cache(count: int, cache_gib: float, name: str) -> DecodeCache | None:
 
     remark = ""
     if available < limit:
-        remark = f" (half of what is free; cache_gib is {cache_gib:g})"
+        remark = f" (half of what is free; cache_gib is {video.cache_gib:g})"
     log.info(
         "%s: clips are held in memory once they are decoded, up to %.2f GiB%s",
         name,
