@@ -153,7 +153,7 @@ class DecodeCache:
         if self.held != self._logged:
             self._logged = self.held
             log.info(
-                "%s: %d of %d clips are held in memory, %.2f GiB",
+                "%s: %d of %d clips are held in memory, %.3g GiB",
                 name,
                 self._logged.clips,
                 self.count,

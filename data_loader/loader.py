@@ -122,8 +122,11 @@ class TextVideoDataLoader:
         is strict, UserError if nothing can be read or a worker died.
         """
         self._sampler.set_position(epoch, start)
-        yield from iterate_batches(self._loader)
-        self.dataset.log_held()
+        try:
+            yield from iterate_batches(self._loader)
+        finally:
+            # most who read take as many batches as there are, and never meet the end
+            self.dataset.log_held()
 
     def windows(self, stride: int) -> Iterator[Batch]:
         """This process's videos in order, {"video": float32 (W, T, C, H, W) or None if unreadable, "meta": dict}: all

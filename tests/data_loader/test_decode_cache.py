@@ -452,9 +452,15 @@ def test_the_log_says_once_how_much_is_held(plain_folder, caplog):
     caplog.set_level(logging.INFO)
     loader = make(plain_folder)
     for epoch in range(3):
-        list(loader.epoch(epoch))
+        batches = loader.epoch(epoch)
+        for _ in range(len(loader)):
+            next(batches)
+        del batches
     assert caplog.text.count("once they are decoded, up to 4.00 GiB") == 1
-    assert caplog.text.count(f"{COUNT} of {COUNT} clips are held in memory") == 1
+    assert (
+        caplog.text.count(f"{COUNT} of {COUNT} clips are held in memory, 0.000549 GiB")
+        == 1
+    )
 
 
 def test_free_memory_is_that_of_the_kernel_and_the_control_group(tmp_path):
