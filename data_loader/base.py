@@ -6,6 +6,7 @@ T frames, C channels, H height, W width; the letter before them: W windows (only
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from data_loader.annotations.items import Annotations, Item
 from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
 from data_loader.annotations.table_cache import load_table
+from data_loader.decode_cache import open_cache
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text_params, video_settings
 from data_loader.transforms import build_transform
@@ -101,6 +103,7 @@ class TextVideoDataset(Dataset):
 
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
+        self.cache = open_cache(self.video, len(self), self.name)
 
     def _check_split(self) -> None:
         """ConfigError for a gallery without captions."""
@@ -241,8 +244,17 @@ class TextVideoDataset(Dataset):
     ) -> tuple[torch.Tensor, list[int]]:
         """uint8 (T, C, H, W): frames of video `index` before the transform, and their T indices.
 
-        choose: length of the clip in frames -> indices to read. Raises BrokenVideo if the file cannot be read.
+        choose: length of the clip in frames -> indices to read; the same for the same length. Raises BrokenVideo if the
+        file cannot be read.
         """
+        if self.cache is None:
+            return self.read_file(index, choose)
+        return self.cache.read(index, choose, partial(self.read_file, index))
+
+    def read_file(
+        self, index: int, choose: Callable[[int], Sequence[int]]
+    ) -> tuple[torch.Tensor, list[int]]:
+        """What `read_clip` returns and raises, from the file."""
         path = self.video_path(index)
         if path is None:
             raise BrokenVideo(
@@ -261,6 +273,11 @@ class TextVideoDataset(Dataset):
             )
         except OSError as error:  # unreadable, or removed since it was found
             raise BrokenVideo(path, error.strerror or str(error)) from error
+
+    def log_held(self) -> None:
+        """Log how much the cache of decoded clips holds, if that has changed since the last time."""
+        if self.cache is not None:
+            self.cache.log_held(self.name)
 
     def video_path(self, index: int) -> str | None:
         """Path of the file of video `index`; None if it does not exist."""
