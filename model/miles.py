@@ -132,14 +132,21 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         video_BTCHW: Tensor,
         mask_BTN: Tensor | None = None,
         mask_token_D: Tensor | None = None,
+        patch_features: str = "last",
     ) -> tuple[Tensor, Tensor]:
-        """Preprocessed clips -> (v_BE, patch_BTNE), not normalised. TypeError for anything but a tensor."""
+        """Preprocessed clips -> (v_BE, patch_BTNE), not normalised. TypeError for anything but a tensor.
+
+        patch_features: "last", the patches' outputs, or "value": what each gives to CLS, where words find their place
+            best (docs/visualize.md)
+        """
         if not isinstance(video_BTCHW, Tensor):
             raise TypeError(
                 f"encode_video takes a tensor video_BTCHW of preprocessed clips, not "
                 f"{type(video_BTCHW).__name__}; embed_videos takes paths and frames"
             )
-        cls_BD, patch_BTND = self.video_features(video_BTCHW, mask_BTN, mask_token_D)
+        cls_BD, patch_BTND = self.video_features(
+            video_BTCHW, mask_BTN, mask_token_D, patch_features=patch_features
+        )
         return self.vid_proj(cls_BD), self.vid_proj(patch_BTND)
 
     def video_features(
@@ -148,9 +155,12 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         mask_BTN: Tensor | None = None,
         mask_token_D: Tensor | None = None,
         layers: int = 1,
+        patch_features: str = "last",
     ) -> tuple[Tensor, Tensor]:
-        """(cls_BD, patch_BTND): what the projection reads; patches are the mean over the last `layers` blocks."""
-        return self.video_model(video_BTCHW, mask_BTN, mask_token_D, layers)
+        """(cls_BD, patch_BTND): what the projection reads, see `VideoEncoder.forward`."""
+        return self.video_model(
+            video_BTCHW, mask_BTN, mask_token_D, layers, patch_features
+        )
 
     @overload
     def embed_videos(

@@ -50,10 +50,12 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def video_features(
-        self, video_BTCHW: Tensor, layers: int = 1
+        self, video_BTCHW: Tensor, layers: int = 1, patch_features: str = "last"
     ) -> tuple[Tensor, Tensor]:
-        """Uncorrupted clips -> (cls_BD, patch_BTND), the latter the mean over the last `layers` blocks."""
-        return self.video_model(video_BTCHW, layers=layers)
+        """Uncorrupted clips -> (cls_BD, patch_BTND), see `VideoEncoder.forward`."""
+        return self.video_model(
+            video_BTCHW, layers=layers, patch_features=patch_features
+        )
 
     def momentum_at(self, step: int, steps: int) -> float:
         """The share of itself, 0 to 1, that the teacher keeps when `step` of `steps` have been taken: a pure function

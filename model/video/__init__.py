@@ -29,10 +29,13 @@ class VideoEncoder(nn.Module):
         mask_BTN: Tensor | None = None,
         mask_token_D: Tensor | None = None,
         layers: int = 1,
+        patch_features: str = "last",
     ) -> tuple[Tensor, Tensor]:
         """Normalised frames -> (cls_BD, patch_BTND); where `mask_BTN` is True a patch is seen as `mask_token_D`.
 
-        layers: patch features are the mean over the outputs of so many of the last blocks.
+        Args:
+            layers: patch features are the mean over the outputs of so many of the last blocks
+            patch_features: "last", or "value": what each patch gives to CLS in the last block's attention
         """
         raise NotImplementedError
 

@@ -72,6 +72,12 @@ class DividedAttention(nn.Module):
         out_BSHK = torch.cat((cls_BH1K.transpose(1, 2), out_BTNHK.flatten(1, 2)), dim=1)
         return self.drop(self.proj(out_BSHK.flatten(2)))
 
+    def values(self, x_BSD: Tensor) -> Tensor:
+        """(B, S, D): what each token gives to one that attends to it alone: its value through the projection."""
+        width = x_BSD.shape[-1]
+        bias_D = None if self.qkv.bias is None else self.qkv.bias[-width:]
+        return self.proj(F.linear(x_BSD, self.qkv.weight[-width:], bias_D))
+
     def _groups(self, part_BHSK: Tensor, frames: int) -> Tensor:
         """Queries, keys or values of the patches by group: (B, G, H, Q, K)."""
         part_BHTNK = part_BHSK[:, :, 1:].unflatten(2, (frames, -1))

@@ -60,10 +60,17 @@ class SpaceTimeBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim, eps=norm_eps)
         self.drop_path = make_drop_path(drop_path)
 
-    def forward(self, x_BSD: Tensor, frames: int) -> Tensor:
+    def forward(
+        self, x_BSD: Tensor, frames: int, with_values: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, S, D) -> (B, S, D), with the values of spatial attention beside it if asked for."""
         time_BSD = x_BSD + self.timeattn(self.norm3(x_BSD), frames)
-        x_BSD = x_BSD + self.drop_path(self.attn(self.norm1(time_BSD), frames))
-        return x_BSD + self.drop_path(self.mlp(self.norm2(x_BSD)))
+        spatial_input_BSD = self.norm1(time_BSD)
+        x_BSD = x_BSD + self.drop_path(self.attn(spatial_input_BSD, frames))
+        x_BSD = x_BSD + self.drop_path(self.mlp(self.norm2(x_BSD)))
+        if with_values:
+            return x_BSD, self.attn.values(spatial_input_BSD)
+        return x_BSD
 
 
 class PatchEmbed(nn.Module):

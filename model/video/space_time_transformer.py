@@ -138,12 +138,14 @@ class SpaceTimeTransformer(VideoEncoder):
         mask_BTN: Tensor | None = None,
         mask_token_D: Tensor | None = None,
         layers: int = 1,
+        patch_features: str = "last",
     ) -> tuple[Tensor, Tensor]:
         """Normalised frames -> (cls_BD, patch_BTND), both after the last norm.
 
         Where `mask_BTN` (bool) is True a patch's embedding is replaced by `mask_token_D`; its position embeddings stay.
         With `layers` above 1 the patch features are the mean over so many of the last blocks, each after the last norm
-        (data2vec, arXiv 2202.03555); CLS is that of the last.
+        (data2vec, arXiv 2202.03555); CLS is that of the last. `patch_features` "value": instead of a patch's output what
+        it gives to CLS, its value in the last spatial attention (as MaskCLIP reads CLIP, arXiv 2112.01071).
         Raises ValueError for another frame size, more frames than the model has, more layers than blocks.
         """
         frames, *patch_grid = self.grid(video_BTCHW)
@@ -153,8 +155,11 @@ class SpaceTimeTransformer(VideoEncoder):
                 f"takes up to {self.num_frames} frames of {self.img_size} (num_frames, img_size)"
             )
         x_BSD = self._embed(video_BTCHW, mask_BTN, mask_token_D)
-        x_BSD, mean_BSD = self._blocks(x_BSD, frames, layers)
-        return x_BSD[:, 0], mean_BSD[:, 1:].unflatten(1, (frames, -1))
+        if patch_features == "value":
+            x_BSD, patch_BSD = self._values(x_BSD, frames)
+        else:
+            x_BSD, patch_BSD = self._blocks(x_BSD, frames, layers)
+        return x_BSD[:, 0], patch_BSD[:, 1:].unflatten(1, (frames, -1))
 
     def _embed(
         self,
@@ -180,6 +185,19 @@ class SpaceTimeTransformer(VideoEncoder):
             x_BSD = self.norm_pre(x_BSD)
         return x_BSD
 
+    def _values(self, x_BSD: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """(output of the last block, values of its spatial attention), both (B, S, D) after the last norm."""
+        for block in self.blocks[:-1]:
+            x_BSD = self._run(block, x_BSD, frames)
+        x_BSD, value_BSD = self._run(self.blocks[-1], x_BSD, frames, True)
+        return self.norm(x_BSD), self.norm(value_BSD)
+
+    def _run(self, block: nn.Module, *inputs: Any) -> Any:
+        """The block's output, with its activations recomputed in the backward pass if so set."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
     def _blocks(self, x_BSD: Tensor, frames: int, layers: int) -> tuple[Tensor, Tensor]:
         """(output of the last block, mean over the last `layers` blocks), both (B, S, D) after the last norm."""
         if not 1 <= layers <= len(self.blocks):
@@ -188,10 +206,7 @@ class SpaceTimeTransformer(VideoEncoder):
             )
         outputs_BSD = []
         for i, block in enumerate(self.blocks):
-            if self.checkpointing and torch.is_grad_enabled():
-                x_BSD = checkpoint(block, x_BSD, frames, use_reentrant=False)
-            else:
-                x_BSD = block(x_BSD, frames)
+            x_BSD = self._run(block, x_BSD, frames)
             if i >= len(self.blocks) - layers:
                 outputs_BSD.append(self.norm(x_BSD))
         last_BSD = outputs_BSD[-1]

@@ -448,3 +448,29 @@ def test_the_older_name_of_a_setting_is_accepted():
     older, newer = (model.pos_embed for model in models)
     assert torch.equal(older, newer)
     assert 0.6 < older.std() < 0.8
+
+
+def test_values_weighted_by_attention_are_what_cls_receives(folder):
+    encoder = SpaceTimeTransformer(**{**SIZES, "num_heads": 1}).double().eval()
+    video = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
+    seen = {}
+    layer = encoder.blocks[-1].attn
+    layer.register_forward_hook(
+        lambda _, inputs, output: seen.update(input=inputs[0], output=output)
+    )
+    with record_attention(layer) as maps:
+        encoder(video)
+    weights_BS = maps[""][0].cls_BHS[:, 0]
+    received = torch.einsum("bs,bsd->bd", weights_BS, layer.values(seen["input"]))
+    torch.testing.assert_close(received, seen["output"][:, 0], rtol=0, atol=1e-12)
+
+
+def test_the_value_features_leave_cls_as_it_is(folder):
+    encoder = SpaceTimeTransformer(**SIZES).eval()
+    video = torch.randn(2, 3, 3, 32, 32)
+    cls, last = encoder(video)
+    same_cls, value = encoder(video, patch_features="value")
+    assert torch.equal(cls, same_cls) and value.shape == last.shape
+    assert not torch.allclose(value, last)
+    encoder.set_gradient_checkpointing(True)
+    torch.testing.assert_close(encoder(video, patch_features="value")[1], value)

@@ -21,6 +21,7 @@ CHOICES = {
     "contrast_view": CONTRAST_VIEWS,
     "regress": ("masked", "all"),
     "target_space": ("joint", "encoder"),
+    "target_features": ("last", "value"),
     "target_norm": TARGET_NORMS,
     "predictor": PREDICTORS,
     "mvm_loss": DISTANCES,
@@ -81,6 +82,17 @@ def layer_mean(encoder, video, layers):
     return (sum(normed) / layers)[:, 1:].unflatten(1, (video.shape[1], -1))
 
 
+def values(encoder, video):
+    """Of the last block's spatial attention, from its input: value, output projection, last norm."""
+    inputs = []
+    layer = encoder.blocks[-1].attn
+    hook = layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    encoder(video)
+    hook.remove()
+    value = layer.qkv(inputs[0]).chunk(3, dim=-1)[2]
+    return encoder.norm(layer.proj(value))[:, 1:].unflatten(1, (video.shape[1], -1))
+
+
 def normalised(kind, predicted, target, mean):
     if kind == "l2":
         return predicted / predicted.norm(), target / target.norm()
@@ -123,7 +135,11 @@ def by_hand(objective, batch, masks, layers=1, rows=None, **choice):
     t = model.encode_text(batch["text"])
     contrasts = [infonce(model.vid_proj(cls), t) for cls in contrasted]
 
-    target = project(layer_mean(teacher.video_model, video, layers), teacher)
+    if choice["target_features"] == "value":
+        target = values(teacher.video_model, video)
+    else:
+        target = layer_mean(teacher.video_model, video, layers)
+    target = project(target, teacher)
     mean = getattr(objective.target_norm, "mean_X", None)
     distances = []
     for mask, (_, patch) in zip(masks, views, strict=True):
@@ -361,6 +377,8 @@ def test_passes_are_counted(model, args, passes):
         ({"mvm_weight": [[0, 1], [2, 1]]}, "shares from 0 to 1"),
         ({"target_layers": 3}, "objective.args.target_layers: 3 .*2 blocks"),
         ({"target_layers": 0}, "objective.args.target_layers: 0"),
+        ({"target_features": "key"}, "known: last, value"),
+        ({"target_features": "value", "target_layers": 2}, "is of the last block"),
         (
             {"predictor": {"type": "Transformer", "args": {"num_heads": 5}}},
             "num_heads 5 .*divisor of the width 24",

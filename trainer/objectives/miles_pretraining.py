@@ -33,6 +33,7 @@ EMA = MappingProxyType({"type": "EMA"})
 COSINE = MappingProxyType({"type": "CosineRegression"})
 CONTRAST_VIEWS = ("full", "masked", "two_masked")
 REGRESSED = ("masked", "all")
+TARGET_FEATURES = ("last", "value")
 TARGET_SPACES = ("joint", "encoder")
 FORWARD_COST = 1 / 3  # of a forward and backward pass
 EMBEDDINGS = ("v_BE", "second_v_BE")  # outputs, one for each contrasted view
@@ -62,6 +63,8 @@ class MILESPretraining(Objective):
         target_space: where features are compared: "joint" (after vid_proj) or "encoder" (before it)
         regress: patches whose features are regressed: "masked" or "all"
         target_layers: the target is the mean over so many of the teacher's last blocks
+        target_features: what is regressed of each patch: "last", its output, or "value", what it gives to the teacher's
+            CLS in the last block's attention, which lies where captions do
         target_norm: none, l2, centred (less the running mean of the targets) or layer
         predictor: what stands between the student's features and the comparison, a block of a registered predictor;
             null: nothing
@@ -84,6 +87,7 @@ class MILESPretraining(Objective):
         target_space: str = "joint",
         regress: str = "all",
         target_layers: int = 1,
+        target_features: str = "last",
         target_norm: str = "centred",
         predictor: Mapping[str, Any] | None = None,
         mvm_share: float = 1.0,
@@ -105,6 +109,13 @@ class MILESPretraining(Objective):
                 f"objective.args.target_layers: {target_layers} is given; the video encoder has {depth} blocks"
             )
         self.target_layers = target_layers
+        self.target_features = _require_choice(
+            "target_features", target_features, TARGET_FEATURES
+        )
+        if target_features == "value" and target_layers > 1:
+            raise ConfigError(
+                f'objective.args.target_layers: {target_layers} is given; target_features "value" is of the last block'
+            )
 
         self.contrast = require_loss(loss, ContrastiveLoss, "loss.type")
         self.reconstruct = require_loss(
@@ -203,7 +214,9 @@ class MILESPretraining(Objective):
     def whole_view(self, video_BTCHW: Tensor) -> View:
         """The student's view of whole clips: their embeddings and, for the teacher "Self", the target."""
         cls_BD, patch_BTND = self.model.video_features(
-            video_BTCHW, layers=self.target_layers
+            video_BTCHW,
+            layers=self.target_layers,
+            patch_features=self.target_features,
         )
         with torch.no_grad():
             target_BTNX = self._in_target_space(self.model, patch_BTND)
@@ -217,7 +230,9 @@ class MILESPretraining(Objective):
             pass of its own then.
         """
         if not self.teacher.is_student:
-            _, patch_BTND = self.teacher.video_features(video_BTCHW, self.target_layers)
+            _, patch_BTND = self.teacher.video_features(
+                video_BTCHW, self.target_layers, self.target_features
+            )
             return self._in_target_space(self.teacher, patch_BTND)
         if whole is None:
             whole = self.whole_view(video_BTCHW)
