@@ -49,7 +49,7 @@ class Run(NamedTuple):
         variant: name of the variant
         seed: of the weights at the start, the order, the frames and the masks
         folder: where it is saved; runs with the same config share it
-        config: without trainer.save_dir
+        config: without the folder and its name
         passes: passes through the video encoder per step; None where the objective does not say
         settings: what --tune tries, {dotted key: value}; such a run is measured on val
     """
@@ -206,8 +206,7 @@ class Plan(NamedTuple):
         config = merge(self.base, place)
         for changes in self.variants[variant].changes:
             config = merge(config, changes)
-        seeded = {"name": f"seed{seed}", "trainer": {"seed": seed}}
-        config = merge(config, seeded)
+        config = merge(config, {"trainer": {"seed": seed}})
         for key, value in settings.items():
             config = merge(config, nested(key.split("."), value))
         if budget == "passes":
@@ -349,8 +348,10 @@ def _passes_of_objective(sections: str) -> float | None:
 
 
 def settings_hash(config: Mapping[str, Any]) -> str:
-    """SHA-256 of a config as JSON with sorted keys."""
-    text = json.dumps(config, sort_keys=True)
+    """SHA-256 of a config as JSON with sorted keys, without its name and the folder where it is saved."""
+    settings = {key: value for key, value in config.items() if key != "name"}
+    trainer = {**config["trainer"], "save_dir": None}
+    text = json.dumps({**settings, "trainer": trainer}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

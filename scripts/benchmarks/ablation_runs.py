@@ -115,15 +115,16 @@ def is_done(run: Run, measures: Sequence[str]) -> bool:
 
 def stored_hash(path: Path) -> str:
     """The `settings_hash` of a config.json that `perform` wrote."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["trainer"].pop("save_dir")
-    return settings_hash(config)
+    return settings_hash(json.loads(path.read_text(encoding="utf-8")))
 
 
 def perform(run: Run, measures: Sequence[str], device: str = "") -> bool:
     """Train and measure, in a process, with the output in the run's .log; returns whether all ended well."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    saved = {"trainer": {"save_dir": str(run.folder.parent)}}
+    saved = {
+        "name": run.folder.name,
+        "trainer": {"save_dir": str(run.folder.parent)},
+    }
     write_json(run.folder / "config.json", merge(run.config.to_dict(), saved))
     write_json(run.folder / "job.json", job(run, measures, device))
     command = [sys.executable, "-c", PROCESS, str(run.folder)]
@@ -181,9 +182,7 @@ def execute(folder: str) -> None:
         remove(part)
         words = {"{out}": str(part), "{checkpoint}": str(newest_checkpoint(run_folder))}
         started = time.perf_counter()
-        run_program(
-            command["program"], [words.get(w, w) for w in command["arguments"]]
-        )
+        run_program(command["program"], [words.get(w, w) for w in command["arguments"]])
         seconds = time.perf_counter() - started
         if command["name"] == "train":
             write_json(part, steps_and_time(run_folder))
@@ -238,7 +237,7 @@ def steps_and_time(folder: Path) -> dict[str, float]:
 def add_to_record(folder: Path, name: str, seconds: float) -> None:
     """Add to record.json how long a command took, and in what surroundings."""
     path = folder / RECORD
-    record = {"seconds": {}}
+    record: dict[str, Any] = {"seconds": {}}
     if path.is_file():
         record = json.loads(path.read_text(encoding="utf-8"))
     record["seconds"][name] = round(seconds, 2)
@@ -280,9 +279,9 @@ def read_record(run: Run) -> dict[str, Any] | None:
         **({} if run.settings is None else {"settings": dict(run.settings)}),
         "settings_sha256": stored_hash(run.folder / "config.json"),
         **record,
-        **trained,
+        "seconds": {**record["seconds"], "epochs": round(trained["seconds"], 2)},
+        "steps": trained["steps"],
         "passes": passes,
-        "seconds": {**record["seconds"], "epochs": trained["seconds"]},
         "metrics": metrics,
     }
 

@@ -37,9 +37,7 @@ def paired(differences: Sequence[float]) -> dict[str, Any]:
     }
     summary |= {"interval_95": None, "p": None}
     if len(differences) > 1:
-        half_width = (
-            t_quantile(0.975, len(differences) - 1) * summary["standard_error"]
-        )
+        half_width = t_quantile(0.975, len(differences) - 1) * summary["standard_error"]
         summary["interval_95"] = [
             summary["mean"] - half_width,
             summary["mean"] + half_width,
