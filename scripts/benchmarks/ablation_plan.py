@@ -330,11 +330,14 @@ def passes_per_step(config: Mapping[str, Any]) -> float | None:
 @functools.cache
 def _passes_of_objective(sections: str) -> float | None:
     """Build the objective, with a tiny text model, as the real one lies with data that may not be made yet."""
+    from transformers.utils import logging
+
     from model import ARCHS
     from model.loss import LOSSES
     from scripts.synthetic import tiny_models
     from trainer.objectives import OBJECTIVES
 
+    logging.disable_progress_bar()
     config = json.loads(sections)
     with tempfile.TemporaryDirectory() as folder:
         text_model = tiny_models.save_text_model(Path(folder))
