@@ -17,8 +17,8 @@ METHODS = ROOT / "configs/method"
 BASELINE = "contrastive"
 WORLDS = ("sparse", "partial", "redundant")
 BUDGETS = {
-    "steps": "the same optimizer steps",
-    "passes": "the same passes through the video encoder",
+    "steps": "equal optimizer steps",
+    "passes": "equal encoder passes",
     "captions": "few captions",
 }
 TUNING_SEED = 100  # none of those that are evaluated

@@ -26,6 +26,7 @@ COLUMNS = (
     ("probe", "probe", True),
 )
 POOLED = ("t2v.R1", "grounding.pointing", "probe")
+BELOW_THE_BAR = 0.25  # rings in the figure, in lines
 PLANNED = "planned"  # beside the metrics in a summary
 
 
@@ -193,7 +194,7 @@ def caption(
     )
     pairs = max(counts, default=0)
     if pairs:
-        text += f" With {pairs} pairs the least possible p is 2/{2**pairs} = {smallest_p(pairs):.2g}"
+        text += f" With {pairs} pairs the least possible p is 2/{2**pairs} = {smallest_p(pairs):.3g}"
         text += (
             "; worlds together: every pair of every world is flipped on its own (all flips up to "
             f"{LARGEST_EXACT} pairs, else 100,000 drawn)."
@@ -217,7 +218,7 @@ def tuning_text(
             for variant, choice in choices.items()
         ]
         sentences.append(
-            f"Chosen on validation with {BUDGETS[budget]}: {'; '.join(chosen)}."
+            f"Chosen on validation, {BUDGETS[budget]}: {'; '.join(chosen)}."
         )
     known = {variant for choices in tuned.values() for variant in choices}
     shown = dict.fromkeys(v for summary in summaries.values() for v in summary)
@@ -299,8 +300,8 @@ def as_text(found: Mapping[str, Any], sign: str = "") -> str:
 
 
 def p_text(p: float) -> str:
-    """Three decimals, or less than the least of them."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    """Four decimals, or less than the least of them."""
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def markdown(lines: Iterable[Sequence[str]]) -> str:
@@ -340,7 +341,7 @@ def draw(
         for world, axis in zip(worlds, row, strict=True):
             summary = summaries.get(f"{budget}/{world}", {})
             draw_differences(axis, summary, variants, metric)
-            axis.set_title(f"{world}: {BUDGETS[budget]}", fontsize=9)
+            axis.set_title(f"{world}, {BUDGETS[budget]}", fontsize=9)
     axes[0, 0].set_yticks(range(len(variants)), [titles[name] for name in variants])
     axes[0, 0].set_ylim(len(variants) - 0.5, -0.5)
     figure.supxlabel(f"R@1 less that of {titles[BASELINE]} (points)", fontsize=10)
@@ -351,7 +352,7 @@ def draw(
 def draw_differences(
     axis: Any, summary: Mapping[str, Summary], variants: Sequence[str], metric: str
 ) -> None:
-    """Draw each seed as a ring, the mean as a bar with two standard errors on either side; dashed: no difference."""
+    """Draw the mean as a bar with two standard errors on either side, below it a ring for each seed; dashed: zero."""
     for position, variant in enumerate(variants):
         difference = summary.get(variant, {}).get(metric, {}).get("difference", {})
         if not difference.get("values"):
@@ -369,7 +370,7 @@ def draw_differences(
         )
         axis.plot(
             values,
-            [position] * len(values),
+            [position + BELOW_THE_BAR] * len(values),
             "o",
             markersize=4.5,
             markerfacecolor="none",

@@ -237,7 +237,7 @@ def test_the_report_says_what_numpy_says(tmp_path):
     report = json.loads((tmp_path / "out/ablation.json").read_text())
     assert len(report["runs"]) == len(runs) and report["runs"][0]["passes"] == 1.5 * 465
     assert text.count("| MILES | 4 |") == 2 and "| clean view | 4 of 5 |" in text
-    assert "With 4 pairs the least possible p is 2/16 = 0.12" in text
+    assert "With 4 pairs the least possible p is 2/16 = 0.125" in text
 
     for column, metric in enumerate(("t2v.R1", "grounding.pointing")):
         paired = {}
