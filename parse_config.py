@@ -74,6 +74,7 @@ REGISTRY_MODULES = (
     "model.loss",
     "model.mask",
     "model.metric",
+    "model.predictor",
     "model.teacher",
     "model.video",
     "trainer.evaluation.rescoring",

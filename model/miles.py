@@ -147,9 +147,10 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         video_BTCHW: Tensor,
         mask_BTN: Tensor | None = None,
         mask_token_D: Tensor | None = None,
+        layers: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """(cls_BD, patch_BTND): what the projection reads."""
-        return self.video_model(video_BTCHW, mask_BTN, mask_token_D)
+        """(cls_BD, patch_BTND): what the projection reads; patches are the mean over the last `layers` blocks."""
+        return self.video_model(video_BTCHW, mask_BTN, mask_token_D, layers)
 
     @overload
     def embed_videos(

@@ -1,9 +1,17 @@
 """Make the demo's data set: real H.264 clips of coloured shapes, captions, a tokenizer and a small text model.
 
-    python scripts/make_demo_data.py                                 data/demo: one object a clip
-    python scripts/make_demo_data.py --objects 2 --out data/demo2    two objects a clip, galleries of hard negatives
+    python scripts/make_demo_data.py                                     data/demo: one object a clip
+    python scripts/make_demo_data.py --world sparse --out data/demo2     two objects a clip, galleries of hard negatives
+    python scripts/make_demo_data.py --world partial --out data/partial  the same clips, of which captions tell a part
+    python scripts/make_demo_data.py --world redundant --out data/scenes groups of objects in textured scenes
 
 Same arguments, same bytes: every clip is a pure function of (seed, split, number). A second call finds them and stops.
+`--objects 1` and `--objects 2` are older names of the worlds demo and sparse.
+
+In the folder are captions.jsonl (a row a clip), the videos, a text model and settings.json. A row of training says in
+"told" which objects of "shows" each caption mentions. A row of val and test has "phrases": the noun phrase of each
+object in its caption. masks_val.npz and masks_test.npz hold for each clip's id uint8 (frames, side, side): k where the
+k-th object of "shows" is seen, counted from 1, else 0.
 """
 
 import argparse
@@ -20,20 +28,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import av
 import numpy as np
 
-from scripts.synthetic.captions import (
-    Combination,
-    describe,
-    split_object_pairs,
-    split_single_objects,
-)
-from scripts.synthetic.shapes import draw
+from scripts.synthetic.captions import Combination
+from scripts.synthetic.worlds import SPLITS, WORLDS, draw_clip, split_combinations
 
 if TYPE_CHECKING:
     import tokenizers
 
 # Of the pictures and words: raise it when they change, so that old data is not taken for new.
 VERSION = 3
-SPLITS = ("train", "val", "test")
+WORLD_OF_OBJECTS = {1: "demo", 2: "sparse"}  # by the older option
 SPECIAL_TOKENS = {
     f"{name}_token": f"[{name.upper()}]"
     for name in ("pad", "unk", "cls", "sep", "mask")
@@ -42,9 +45,9 @@ FRAME_RATE = 12
 
 
 class ClipJob(NamedTuple):
-    """One clip to make: its split (an index into SPLITS), its number in the split, and what it shows."""
+    """One clip to make: its split, its number in the split, and what it shows."""
 
-    split_index: int
+    split: str
     number: int
     objects: Combination
 
@@ -55,11 +58,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, default=Path("data/demo"), help="folder to make"
     )
     parser.add_argument(
+        "--world",
+        choices=list(WORLDS),
+        default="demo",
+        help="what the clips show and their captions tell (default: demo)",
+    )
+    parser.add_argument(
         "--objects",
         type=int,
-        choices=(1, 2),
-        default=1,
-        help="objects a clip (2: the harder variant)",
+        choices=list(WORLD_OF_OBJECTS),
+        help="the older option: 1 is --world demo, 2 is --world sparse",
     )
     parser.add_argument("--train", type=int, default=3000, help="training clips")
     parser.add_argument("--val", type=int, default=120, help="validation clips")
@@ -74,7 +82,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--frames", type=int, default=12, help="frames a clip")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.objects is not None:
+        named = WORLD_OF_OBJECTS[arguments.objects]
+        if arguments.world not in ("demo", named):
+            parser.error(f"--objects {arguments.objects} is --world {named}")
+        arguments.world = named
+    return arguments
 
 
 def write_clip(path: Path, clip_FSSC: np.ndarray) -> None:
@@ -96,32 +110,38 @@ def write_clip(path: Path, clip_FSSC: np.ndarray) -> None:
 
 def make_clip(
     job: ClipJob, arguments: argparse.Namespace, root: Path
-) -> dict[str, Any]:
-    """Draw, write and describe one clip; returns its row of the annotations."""
-    split = SPLITS[job.split_index]
-    rng = np.random.default_rng([arguments.seed, job.split_index, job.number])
-    path = f"videos/{split}/{job.number:05d}.mp4"
-    write_clip(root / path, draw(job.objects, arguments.frames, arguments.side, rng))
-    num_captions = 2 if split == "train" else 1
-    return {
-        "id": f"{split}_{job.number:05d}",
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Draw, write and describe one clip; returns its row of the annotations and, of val and test, its masks."""
+    clip = draw_clip(
+        arguments.world,
+        job.objects,
+        job.split,
+        job.number,
+        arguments.seed,
+        arguments.frames,
+        arguments.side,
+    )
+    path = f"videos/{job.split}/{job.number:05d}.mp4"
+    write_clip(root / path, clip.frames_FSSC)
+    row = {
+        "id": f"{job.split}_{job.number:05d}",
         "path": path,
-        "captions": [describe(job.objects, rng) for _ in range(num_captions)],
-        "split": split,
+        "captions": [caption.text for caption in clip.captions],
+        "split": job.split,
         "shows": [astuple(scene_object) for scene_object in job.objects],
     }
+    if job.split == "train":
+        return {**row, "told": [caption.told for caption in clip.captions]}, None
+    return {**row, "phrases": clip.captions[0].phrases}, clip.mask_FSS
 
 
 def make_clips(arguments: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
-    """Write all clips, on all cores; returns the rows of the annotations in order."""
+    """Write all clips, on all cores, and the masks; returns the rows of the annotations in order."""
     counts = {split: getattr(arguments, split) for split in SPLITS}
-    draw_combinations = (
-        split_single_objects if arguments.objects == 1 else split_object_pairs
-    )
-    combinations = draw_combinations(counts, np.random.default_rng(arguments.seed))
+    combinations = split_combinations(arguments.world, counts, arguments.seed)
     jobs = [
-        ClipJob(split_index, number, objects)
-        for split_index, split in enumerate(SPLITS)
+        ClipJob(split, number, objects)
+        for split in SPLITS
         for number, objects in enumerate(combinations[split])
     ]
 
@@ -134,7 +154,22 @@ def make_clips(arguments: argparse.Namespace, root: Path) -> list[dict[str, Any]
         num_cores = os.cpu_count() or 1
     with ProcessPoolExecutor(num_cores) as pool:
         work = partial(make_clip, arguments=arguments, root=root)
-        return list(pool.map(work, jobs, chunksize=64))
+        made = list(pool.map(work, jobs, chunksize=64))
+    write_masks(root, made)
+    return [row for row, _ in made]
+
+
+def write_masks(
+    root: Path, made: list[tuple[dict[str, Any], np.ndarray | None]]
+) -> None:
+    """Write masks_val.npz and masks_test.npz: uint8 (F, S, S) by the id of the clip."""
+    for split in SPLITS[1:]:
+        mask_of_id = {
+            row["id"]: mask_FSS
+            for row, mask_FSS in made
+            if mask_FSS is not None and row["split"] == split
+        }
+        np.savez_compressed(root / f"masks_{split}.npz", **mask_of_id)  # type: ignore[arg-type]
 
 
 def train_tokenizer(captions: list[str]) -> "tokenizers.Tokenizer":
@@ -204,19 +239,37 @@ def make_text_model(captions: list[str], folder: Path, seed: int) -> None:
     DistilBertModel(config).save_pretrained(folder)
 
 
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the bytes of the data set depend on."""
+    options = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name not in ("out", "objects")
+    }
+    return {"version": VERSION, **options}
+
+
+def is_same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a folder's settings are the wanted ones. Older folders name the objects a clip instead of the world."""
+    if "objects" in found:
+        world = WORLD_OF_OBJECTS.get(found["objects"])
+        options = {name: value for name, value in found.items() if name != "objects"}
+        found = {**options, "world": world}
+    return found == wanted
+
+
 def main(argv: list[str] | None = None) -> None:
     """Make the data set in a folder beside `--out`, then rename it: a folder of that name is complete."""
     arguments = parse_arguments(argv)
     out: Path = arguments.out
-    options = {name: value for name, value in vars(arguments).items() if name != "out"}
-    settings = {"version": VERSION, **options}
+    settings = settings_of(arguments)
     settings_path = out / "settings.json"
     if out.exists():
-        if (
-            settings_path.is_file()
-            and json.loads(settings_path.read_text()) == settings
+        if settings_path.is_file() and is_same(
+            json.loads(settings_path.read_text()), settings
         ):
-            print(f"{out}: already there")
+            masks = "" if (out / "masks_test.npz").is_file() else ", older: no masks"
+            print(f"{out}: already there{masks}")
             return
         sys.exit(
             f"{out} exists and was made otherwise (see {settings_path}): remove it, or give another --out"

@@ -16,17 +16,17 @@ GREY = 0.5
 @torch.no_grad()
 def masked_clips(objective: Any, video_BTCHW: Tensor) -> Tensor:
     """uint8 (3, height, width): for each of the first clips a row of its frames, hidden patches grey, and below it a
-    row of the whole frames. For an objective without `mask` the whole frames alone.
+    row of the whole frames. For an objective that masks nothing the whole frames alone.
 
     Draws from torch's generator as the objective does: with the step's seed set before, these are the step's masks, as
     long as the mask is the first thing that the objective draws.
     """
-    mask = getattr(objective, "mask", None)
+    draw_masks = getattr(objective, "draw_masks", None)
     clips_BTCHW = _stretch_contrast(video_BTCHW[:NUM_CLIPS])
     rows = [clips_BTCHW]
-    if mask is not None:
+    if draw_masks is not None:
         grid = objective.model.grid(video_BTCHW)
-        mask_BTN = mask(len(video_BTCHW), grid, torch.device("cpu"))[:NUM_CLIPS]
+        mask_BTN = draw_masks(video_BTCHW)[0][:NUM_CLIPS].cpu()
         hidden_BT1HW = _mask_to_pixels(mask_BTN, grid, clips_BTCHW)
         rows.insert(0, torch.where(hidden_BT1HW, GREY, clips_BTCHW))
     rows_BRTCHW = torch.stack(rows, 1)

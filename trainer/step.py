@@ -71,6 +71,7 @@ class OptimizerStep:
 
         Returns the learning rate and the norm of the gradient before clipping.
         """
+        self.objective.before_step(step, steps)
         if not self.rehearsed:
             self._rehearse(batches)
         self.seed_draws(step)

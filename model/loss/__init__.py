@@ -18,9 +18,9 @@ class ContrastiveLoss(nn.Module):
 
 
 class ReconstructionLoss(nn.Module):
-    """`forward(pred_BTNE, target_BTNE, mask_BTN) -> sums_12`: distances at the hidden patches. No parameters.
+    """`forward(pred_BTNE, target_BTNE, mask_BTN) -> sums_12`: distances where `mask_BTN` is True. No parameters.
 
-    A (1, 2) tensor, [[sum of the distances, number of hidden patches]], and not their mean: such sums of several
+    A (1, 2) tensor, [[sum of the distances, number of those patches]], and not their mean: such sums of several
     micro-batches or processes give the exact mean over all, however unequally they hide. The target gets no gradient.
     """
 
@@ -41,7 +41,7 @@ def require_loss(
 
 
 def masked_sum_and_count(distance_BTN: Tensor, mask_BTN: Tensor) -> Tensor:
-    """(1, 2): the sum of the distances over the hidden patches, and the number of those patches."""
+    """(1, 2): the sum of the distances where `mask_BTN` is True, and the number of those patches."""
     weight_BTN = mask_BTN.to(distance_BTN.dtype)
     return torch.stack(((distance_BTN * weight_BTN).sum(), weight_BTN.sum()))[None]
 
@@ -51,12 +51,15 @@ def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(forward)
     def run(self: nn.Module, *tensors: Tensor) -> Tensor:
-        half_types = (torch.float16, torch.bfloat16)
-        widened = [x.float() if x.dtype in half_types else x for x in tensors]
         with torch.autocast(tensors[0].device.type, enabled=False), _no_tf32():
-            return forward(self, *widened)
+            return forward(self, *(widened(x) for x in tensors))
 
     return run
+
+
+def widened(x: Tensor) -> Tensor:
+    """Half precision as float32; other types as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 @contextmanager

@@ -6,7 +6,8 @@ B clips, T frames, N = rows * columns patches per frame.
 import torch
 from torch import Tensor
 
-from parse_config import ConfigError, Registry
+from model.schedule import Points, Schedule
+from parse_config import Registry
 
 MASKS = Registry("mask", __name__)
 
@@ -19,22 +20,31 @@ class Mask:
     patches on any device.
 
     Args:
-        ratio: share of each frame's patches that is hidden
+        ratio: share of each frame's patches that is hidden, or its schedule [[share of training, ratio], ...]
     """
 
-    def __init__(self, ratio: float = 0.5) -> None:
-        if not 0 <= ratio <= 1:
-            raise ConfigError(
-                f"mask.args.ratio: {ratio} is given, a share from 0 to 1 is needed"
-            )
-        self.ratio = ratio
+    needs_attention = False  # whether it is called with `attention_BTN`
+
+    def __init__(self, ratio: Points = 0.5) -> None:
+        self.ratio = Schedule(ratio, "mask.args.ratio", least=0, most=1)
 
     def __call__(
-        self, batch: int, grid: tuple[int, int, int], device: torch.device | str = "cpu"
+        self,
+        batch: int,
+        grid: tuple[int, int, int],
+        device: torch.device | str = "cpu",
+        progress: float = 0.0,
+        attention_BTN: Tensor | None = None,
     ) -> Tensor:
-        """bool (B, T, N) on `device`; the host does not wait for a GPU."""
+        """bool (B, T, N) on `device`; the host does not wait for a GPU.
+
+        Args:
+            progress: share of training that is done, 0 to 1
+            attention_BTN: how much CLS attends to each patch of these clips, for masks that need it
+        """
         frames, rows, columns = grid
-        mask_BTN = self.draw(batch, grid, round(self.ratio * rows * columns))
+        count = round(self.ratio(progress) * rows * columns)
+        mask_BTN = self.draw(batch, grid, count)
         if torch.device(device).type == "cuda":
             # A copy from pageable memory would wait for what the GPU has queued.
             mask_BTN = mask_BTN.pin_memory()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model.mask import MASKS, Mask
+from model.schedule import Points
 from parse_config import ConfigError
 
 
@@ -26,7 +27,7 @@ class TubeBlock(Mask):
     """
 
     def __init__(
-        self, ratio: float = 0.5, min_block: float = 0.1, max_aspect: float = 3.0
+        self, ratio: Points = 0.5, min_block: float = 0.1, max_aspect: float = 3.0
     ) -> None:
         super().__init__(ratio)
         if not 0 <= min_block <= 1 or max_aspect < 1:

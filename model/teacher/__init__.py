@@ -28,7 +28,8 @@ class Teacher(nn.Module):
     shard, and an unsharded teacher follows the gathered tensors of a sharded student (a collective call).
     """
 
-    video_model: nn.Module
+    is_student = False  # whether the target is the student's own clean pass
+    video_model: Any  # a copy of the student's VideoEncoder
     vid_proj: nn.Module
 
     def __init__(self, student: nn.Module) -> None:
@@ -48,9 +49,11 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def video_features(self, video_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Uncorrupted clips -> (cls_BD, patch_BTND)."""
-        return self.video_model(video_BTCHW)
+    def video_features(
+        self, video_BTCHW: Tensor, layers: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Uncorrupted clips -> (cls_BD, patch_BTND), the latter the mean over the last `layers` blocks."""
+        return self.video_model(video_BTCHW, layers=layers)
 
     def momentum_at(self, step: int, steps: int) -> float:
         """The share of itself, 0 to 1, that the teacher keeps when `step` of `steps` have been taken: a pure function

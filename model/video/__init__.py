@@ -12,12 +12,13 @@ VIDEO_ENCODERS = Registry("video encoder", __name__)
 class VideoEncoder(nn.Module):
     """What MILES expects of a video encoder. B clips, T frames, N patches per frame, D width.
 
-    `sizes`: names for `arch_config` -> constructor arguments; `embed_dim` is D, `num_frames` the largest T, `img_size`
-    and `patch_grid` are (height, width) in pixels and patches.
+    `sizes`: names for `arch_config` -> constructor arguments; `embed_dim` is D, `blocks` its layers,
+    `num_frames` the largest T, `img_size` and `patch_grid` are (height, width) in pixels and patches.
     """
 
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}
     embed_dim: int
+    blocks: nn.ModuleList
     num_frames: int
     img_size: tuple[int, int]
     patch_grid: tuple[int, int]
@@ -27,8 +28,16 @@ class VideoEncoder(nn.Module):
         video_BTCHW: Tensor,
         mask_BTN: Tensor | None = None,
         mask_token_D: Tensor | None = None,
+        layers: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """Normalised frames -> (cls_BD, patch_BTND); where `mask_BTN` is True a patch is seen as `mask_token_D`."""
+        """Normalised frames -> (cls_BD, patch_BTND); where `mask_BTN` is True a patch is seen as `mask_token_D`.
+
+        layers: patch features are the mean over the outputs of so many of the last blocks.
+        """
+        raise NotImplementedError
+
+    def cls_attention(self, video_BTCHW: Tensor) -> Tensor:
+        """attention_BTN: how much CLS attends to each patch in the last block, mean over heads; without gradient."""
         raise NotImplementedError
 
     def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.video import VIDEO_ENCODERS, VideoEncoder
+from model.video.attention import record_attention
 from model.video.blocks import ACTIVATIONS, PatchEmbed, SpaceTimeBlock
 from parse_config import ConfigError
 
@@ -136,11 +137,14 @@ class SpaceTimeTransformer(VideoEncoder):
         video_BTCHW: Tensor,
         mask_BTN: Tensor | None = None,
         mask_token_D: Tensor | None = None,
+        layers: int = 1,
     ) -> tuple[Tensor, Tensor]:
         """Normalised frames -> (cls_BD, patch_BTND), both after the last norm.
 
         Where `mask_BTN` (bool) is True a patch's embedding is replaced by `mask_token_D`; its position embeddings stay.
-        Raises ValueError for another frame size or more frames than the model has.
+        With `layers` above 1 the patch features are the mean over so many of the last blocks, each after the last norm
+        (data2vec, arXiv 2202.03555); CLS is that of the last.
+        Raises ValueError for another frame size, more frames than the model has, more layers than blocks.
         """
         frames, *patch_grid = self.grid(video_BTCHW)
         if tuple(patch_grid) != self.patch_grid or frames > self.num_frames:
@@ -148,11 +152,23 @@ class SpaceTimeTransformer(VideoEncoder):
                 f"a clip of {frames} frames of {tuple(video_BTCHW.shape[3:])} pixels: the video encoder "
                 f"takes up to {self.num_frames} frames of {self.img_size} (num_frames, img_size)"
             )
+        x_BSD = self._embed(video_BTCHW, mask_BTN, mask_token_D)
+        x_BSD, mean_BSD = self._blocks(x_BSD, frames, layers)
+        return x_BSD[:, 0], mean_BSD[:, 1:].unflatten(1, (frames, -1))
+
+    def _embed(
+        self,
+        video_BTCHW: Tensor,
+        mask_BTN: Tensor | None,
+        mask_token_D: Tensor | None,
+    ) -> Tensor:
+        """x_BSD: what the first block reads."""
         patch_BTND = self.patch_embed(video_BTCHW)
         if mask_BTN is not None:
             assert mask_token_D is not None, "a mask needs a mask token"
             mask_token_D = mask_token_D.to(patch_BTND.dtype)
             patch_BTND = torch.where(mask_BTN[..., None], mask_token_D, patch_BTND)
+        frames = patch_BTND.shape[1]
         patch_BTND = patch_BTND + self.pos_embed[:, None, 1:]
         patch_BTND = patch_BTND + self.temporal_embed[:, :frames, None]
         cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(
@@ -162,13 +178,35 @@ class SpaceTimeTransformer(VideoEncoder):
         x_BSD = self.pos_drop(torch.cat((cls_B1D, patch_BTND.flatten(1, 2)), dim=1))
         if hasattr(self, "norm_pre"):
             x_BSD = self.norm_pre(x_BSD)
-        for block in self.blocks:
+        return x_BSD
+
+    def _blocks(self, x_BSD: Tensor, frames: int, layers: int) -> tuple[Tensor, Tensor]:
+        """(output of the last block, mean over the last `layers` blocks), both (B, S, D) after the last norm."""
+        if not 1 <= layers <= len(self.blocks):
+            raise ValueError(
+                f"layers {layers}: the video encoder has {len(self.blocks)} blocks"
+            )
+        outputs_BSD = []
+        for i, block in enumerate(self.blocks):
             if self.checkpointing and torch.is_grad_enabled():
                 x_BSD = checkpoint(block, x_BSD, frames, use_reentrant=False)
             else:
                 x_BSD = block(x_BSD, frames)
-        x_BSD = self.norm(x_BSD)
-        return x_BSD[:, 0], x_BSD[:, 1:].unflatten(1, (frames, -1))
+            if i >= len(self.blocks) - layers:
+                outputs_BSD.append(self.norm(x_BSD))
+        last_BSD = outputs_BSD[-1]
+        if layers == 1:
+            return last_BSD, last_BSD
+        return last_BSD, torch.stack(outputs_BSD).mean(0)
+
+    @torch.no_grad()
+    def cls_attention(self, video_BTCHW: Tensor) -> Tensor:
+        """attention_BTN: how much CLS attends to each patch in the last block's spatial layer, mean over heads."""
+        last_block: Any = self.blocks[-1]
+        with record_attention(last_block.attn) as maps:
+            self(video_BTCHW)
+        attention_BS = maps[""][0].cls_BHS.mean(1)
+        return attention_BS[:, 1:].unflatten(1, (video_BTCHW.shape[1], -1))
 
     def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:
         """(frames, rows, columns) of patches of a clip."""

@@ -24,7 +24,14 @@ from scripts.figures.sheet import Block, Row, draw
 from trainer.objectives.miles_pretraining import MILESPretraining
 
 # Arguments of the checkpoint's objective that are used; the others do not change the error.
-OBJECTIVE_KEYS = ("mask", "mvm_loss", "target_space")
+OBJECTIVE_KEYS = (
+    "mask",
+    "mvm_loss",
+    "target_space",
+    "target_layers",
+    "target_norm",
+    "predictor",
+)
 GREY = np.uint8(128)  # of hidden patches
 
 
@@ -44,22 +51,22 @@ def load_masking(model: MILES | File, device: str = "cpu") -> Masking:
     """
     checkpoint = training_checkpoint(model)
     student = open_models(model, device)[0]
+    state = checkpoint.get("objective") or {}
+    is_centred = "target_norm.mean_X" in state
+    args = {"target_norm": "centred" if is_centred else "none"}
     objective = MILESPretraining(
         student,
         LOSSES.build({"type": "NormSoftmaxLoss"}),
         teacher={"type": "Frozen"},
-        **objective_args(checkpoint),
+        **{**args, **objective_args(checkpoint)},
     )
+    objective.teacher.load_state_dict(
+        part_of_state(state, "teacher") or objective.teacher.state_dict()
+    )
+    objective.predictor.load_state_dict(part_of_state(state, "predictor"))
+    objective.target_norm.load_state_dict(part_of_state(state, "target_norm"))
 
-    state = checkpoint.get("objective") or {}
-    teacher_state = {
-        name.removeprefix("teacher."): value
-        for name, value in state.items()
-        if name.startswith("teacher.")
-    }
-
-    if teacher_state:
-        objective.teacher.load_state_dict(teacher_state)
+    if part_of_state(state, "teacher"):
         description = "target: the checkpoint's teacher"
     else:
         description = "target: the model itself (no teacher in the file)"
@@ -71,6 +78,15 @@ def load_masking(model: MILES | File, device: str = "cpu") -> Masking:
         description += ", [MASK] is zeros (none in the file)"
 
     return Masking(objective.to(device).eval(), description)
+
+
+def part_of_state(state: Mapping[str, Any], module: str) -> dict[str, Any]:
+    """The entries of one module of the objective, under their names in it."""
+    return {
+        name.removeprefix(f"{module}."): value
+        for name, value in state.items()
+        if name.startswith(f"{module}.")
+    }
 
 
 def training_checkpoint(model: MILES | File) -> Mapping[str, Any]:
@@ -106,20 +122,20 @@ def masking_error(
     grid = objective.model.grid(video_BTCHW)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        mask_BTN = objective.mask(1, grid, video_BTCHW.device)
+        mask_BTN = objective.draw_masks(video_BTCHW[:1])[0]
 
-    _, predicted_BTND = objective.features(
-        objective.model, video_BTCHW[:1], mask_BTN, objective.mask_token_D
+    masked = objective.masked_view(video_BTCHW[:1], mask_BTN)
+    predicted_BTNX, target_BTNX = objective.target_norm(
+        masked.patch_BTNX, objective.target(video_BTCHW[:1])
     )
-    _, target_BTND = objective.features(objective.teacher, video_BTCHW[:1])
 
     hidden_111 = mask_BTN.new_ones(1, 1, 1)
     errors = []
-    for predicted_D, target_D in zip(
-        predicted_BTND.flatten(0, 2), target_BTND.flatten(0, 2)
+    for predicted_X, target_X in zip(
+        predicted_BTNX.flatten(0, 2), target_BTNX.flatten(0, 2)
     ):
         sum_and_count_12 = objective.reconstruct(
-            predicted_D[None, None, None], target_D[None, None, None], hidden_111
+            predicted_X[None, None, None], target_X[None, None, None], hidden_111
         )
         errors.append(sum_and_count_12[0, 0])
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from scripts.synthetic.shapes import ROUND, SceneObject, all_objects
+from scripts.synthetic.shapes import ROUND, Group, SceneObject, all_objects
 
 SHAPE_WORDS = {
     "ring": ("ring", "hoop"), "square": ("square", "box"), "bar": ("bar", "plank"),
@@ -26,8 +27,26 @@ MOTION_WORDS = {
     "turn": ("turns around", "spins", "rotates in place"),
     "blink": ("blinks", "flashes on and off", "comes and goes"),
 }
+PLURAL_MOTION_WORDS = {
+    "left": ("move to the left", "slide left", "drift leftwards"),
+    "right": ("move to the right", "slide right", "drift rightwards"),
+    "up": ("move up", "rise to the top", "climb upwards"),
+    "down": ("move down", "fall to the bottom", "sink downwards"),
+    "grow": ("grow", "become larger", "get bigger and bigger"),
+    "shrink": ("shrink", "become smaller", "get smaller and smaller"),
+    "turn": ("turn around", "spin", "rotate in place"),
+    "blink": ("blink", "flash on and off", "come and go"),
+}
+NUMBER_WORDS = {2: "two", 3: "three"}
 SENTENCE_FORMS = ("{}", "{}", "in this clip {}", "we see how {}", "{} in the dark")
 LINKS = ("{} while {}", "{} and {}", "{} as {}")
+CLAUSE_FORMS = ("{}", "{}", "in this clip {}", "we see how {}")
+PHRASE_FORMS = ("{}", "{}", "a video of {}", "close-up of {}")
+PHRASE_LINKS = ("{} and {}", "{} with {}")
+SHARE_OF_ALL = 1 / 4  # of the captions of `tell_some`
+# How much a caption says of a clip of groups, and how often.
+DETAILS = {"phrase": 0.3, "phrases": 0.15, "clause": 0.3, "clauses": 0.25}
+LARGEST_COUNT = 3  # copies in a group
 UNSEEN_SHARE = (
     1 / 3
 )  # of the validation and test combinations, where a clip shows one object
@@ -36,26 +55,124 @@ ATTRIBUTES = ("colour", "shape", "motion")
 Combination = tuple[SceneObject, ...]
 
 
-def describe(objects: Combination, rng: np.random.Generator) -> str:
+class Caption(NamedTuple):
+    """A caption, and for each object of the clip the noun phrase that stands in it; None if it is not mentioned."""
+
+    text: str
+    phrases: tuple[str | None, ...]
+
+    @property
+    def told(self) -> list[int]:
+        """Which objects it mentions."""
+        return [i for i, phrase in enumerate(self.phrases) if phrase is not None]
+
+
+class Words(NamedTuple):
+    """What one object is called: "crimson hoop", "the crimson hoop" and "moves up"."""
+
+    phrase: str
+    subject: str
+    predicate: str
+
+
+def _draw(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
+
+
+def tell_all(objects: Combination, rng: np.random.Generator) -> Caption:
     """A sentence that says what the clip shows; its words and, of two objects, their order are drawn."""
+    words = [_words(scene_object, rng) for scene_object in objects]
+    clauses = [f"{subject} {predicate}" for _, subject, predicate in words]
+    sentence = _join(clauses, LINKS, rng)
+    text = _draw(SENTENCE_FORMS, rng).format(sentence)
+    return Caption(text, tuple(phrase for phrase, _, _ in words))
 
-    def draw(choices: Sequence[str]) -> str:
-        return choices[int(rng.integers(len(choices)))]
 
-    clauses = []
-    for scene_object in objects:
-        colour = draw(COLOUR_WORDS[scene_object.colour])
-        shape = draw(SHAPE_WORDS[scene_object.shape])
+def tell_some(objects: Combination, rng: np.random.Generator) -> Caption:
+    """As `tell_all`, but three times out of four of one of the objects only."""
+    if rng.random() < SHARE_OF_ALL:
+        return tell_all(objects, rng)
+    index = int(rng.integers(len(objects)))
+    text, (phrase,) = tell_all((objects[index],), rng)
+    return Caption(text, _only(index, phrase, len(objects)))
+
+
+def tell_groups(
+    groups: Combination, rng: np.random.Generator, detail: str = "clauses"
+) -> Caption:
+    """A caption of groups: "red rings move up while a blue bar spins".
+
+    Args:
+        groups: What the clip shows.
+        rng: Draws the words.
+        detail: One of DETAILS: of one group or of all, with or without what they do.
+    """
+    words = [_words(group, rng) for group in groups]
+    phrases: tuple[str | None, ...] = tuple(phrase for phrase, _, _ in words)
+    if detail in ("phrase", "clause"):
+        index = int(rng.integers(len(words)))
+        words = [words[index]]
+        phrases = _only(index, words[0].phrase, len(groups))
+
+    if detail in ("clause", "clauses"):
+        clauses = [f"{subject} {predicate}" for _, subject, predicate in words]
+        text = _draw(CLAUSE_FORMS, rng).format(_join(clauses, LINKS, rng))
+    else:
+        subjects = [subject for _, subject, _ in words]
+        text = _draw(PHRASE_FORMS, rng).format(_join(subjects, PHRASE_LINKS, rng))
+    return Caption(text, phrases)
+
+
+def tell_groups_in_some_detail(
+    groups: Combination, rng: np.random.Generator
+) -> Caption:
+    """As `tell_groups`, with a detail drawn as DETAILS says."""
+    detail = rng.choice(list(DETAILS), p=list(DETAILS.values()))
+    return tell_groups(groups, rng, str(detail))
+
+
+def describe(objects: Combination, rng: np.random.Generator) -> str:
+    """The text of `tell_all`."""
+    return tell_all(objects, rng).text
+
+
+def _only(index: int, phrase: str | None, length: int) -> tuple[str | None, ...]:
+    return tuple(phrase if i == index else None for i in range(length))
+
+
+def _words(scene_object: SceneObject, rng: np.random.Generator) -> Words:
+    """Draw the words for an object, or for a group the plural ones where it has several copies."""
+    colour = _draw(COLOUR_WORDS[scene_object.colour], rng)
+    shape = _draw(SHAPE_WORDS[scene_object.shape], rng)
+    count = count_of(scene_object)
+    if count == 1:
         indefinite = "an" if colour[0] in "aeiou" else "a"
-        article = draw(("the", indefinite))
-        motion = draw(MOTION_WORDS[scene_object.motion])
-        clauses.append(f"{article} {colour} {shape} {motion}")
+        phrase = f"{colour} {shape}"
+        subject = f"{_draw(('the', indefinite), rng)} {phrase}"
+        predicate = _draw(MOTION_WORDS[scene_object.motion], rng)
+    else:
+        phrase = f"{colour} {_plural(shape)}"
+        determiner = _draw(("", "the ", "some ", f"{NUMBER_WORDS[count]} "), rng)
+        subject = f"{determiner}{phrase}"
+        predicate = _draw(PLURAL_MOTION_WORDS[scene_object.motion], rng)
+    return Words(phrase, subject, predicate)
 
-    order = rng.permutation(len(clauses))
-    sentence = clauses[0]
-    if len(clauses) > 1:
-        sentence = draw(LINKS).format(*(clauses[i] for i in order))
-    return draw(SENTENCE_FORMS).format(sentence)
+
+def count_of(scene_object: SceneObject) -> int:
+    """How many copies of the object the clip shows."""
+    return scene_object.count if isinstance(scene_object, Group) else 1
+
+
+def _plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith(("x", "ss")) else "s")
+
+
+def _join(parts: Sequence[str], links: Sequence[str], rng: np.random.Generator) -> str:
+    """One part as it is, two in a drawn order with a drawn link."""
+    order = rng.permutation(len(parts))
+    if len(parts) == 1:
+        return parts[0]
+    return _draw(links, rng).format(*(parts[i] for i in order))
 
 
 def split_single_objects(
@@ -136,6 +253,22 @@ def split_object_pairs(
                 used.update(frozenset(pair) for pair in group)
         combinations[split] = combinations[split][: counts[split]]
     return combinations
+
+
+def with_counts(
+    combinations: Sequence[Combination], rng: np.random.Generator, in_pairs: bool
+) -> list[Combination]:
+    """Make each object a group of one to LARGEST_COUNT copies; `in_pairs`: hard negatives get the same counts."""
+    count_CN = rng.integers(1, LARGEST_COUNT + 1, (len(combinations), 2))
+    if in_pairs:
+        count_CN[1::2] = count_CN[: len(count_CN) // 2 * 2 : 2]
+    return [
+        tuple(
+            Group(scene_object.colour, scene_object.shape, scene_object.motion, count)
+            for scene_object, count in zip(objects, counts.tolist(), strict=True)
+        )
+        for objects, counts in zip(combinations, count_CN, strict=True)
+    ]
 
 
 if __name__ == "__main__":

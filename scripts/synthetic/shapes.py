@@ -18,6 +18,7 @@ COLOURS = {
 }  # fmt: skip
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "turn", "blink")
 ROUND = ("ring",)  # its turning cannot be seen
+LARGEST_REACH = 1.1  # of a shape from its centre along x or y, in units of its radius
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
@@ -28,6 +29,13 @@ class SceneObject:
     colour: str
     shape: str
     motion: str
+
+
+@dataclass(frozen=True)
+class Group(SceneObject):
+    """Copies of an object that move alike."""
+
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,15 +64,18 @@ def _rotation(angle: float) -> np.ndarray:
 
 def polygon_distance(point_P2: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """Signed distance (P,) of points (P, 2) to a closed polygon (n, 2); negative inside."""
-    edge = np.roll(corners, -1, axis=0) - corners
-    offset = point_P2[:, None] - corners
-    along = np.clip((offset * edge).sum(-1) / (edge**2).sum(-1), 0, 1)
+    edge_x, edge_y = (np.roll(corners, -1, axis=0) - corners).T[..., None]
+    offset_x, offset_y = point_P2.T[:, None] - corners.T[..., None]  # (n, P)
+    along = offset_x * edge_x + offset_y * edge_y
+    along = np.clip(along / (edge_x**2 + edge_y**2), 0, 1)
 
-    distance = np.sqrt(((offset - along[..., None] * edge) ** 2).sum(-1).min(1))
-    above = offset[..., 1] >= 0
-    crosses = above != np.roll(above, -1, axis=1)
-    side = edge[:, 0] * offset[..., 1] - edge[:, 1] * offset[..., 0]
-    inside = (crosses & ((side > 0) == above)).sum(1) % 2 == 1
+    rest_x = offset_x - along * edge_x
+    rest_y = offset_y - along * edge_y
+    distance = np.sqrt((rest_x**2 + rest_y**2).min(0))
+    above = offset_y >= 0
+    crosses = above != np.roll(above, -1, axis=0)
+    side = edge_x * offset_y - edge_y * offset_x
+    inside = (crosses & ((side > 0) == above)).sum(0) % 2 == 1
     return np.where(inside, -distance, distance)
 
 
@@ -160,7 +171,8 @@ def draw_trajectories(
             draw_trajectory(item.motion, frames, rng, 0.65) for item in objects
         ]
         gap = min(
-            _gap(later, earlier) for earlier, later in combinations(trajectories, 2)
+            border_gap(later, earlier)
+            for earlier, later in combinations(trajectories, 2)
         )
         if gap > largest_gap:
             best_trajectories = trajectories
@@ -170,43 +182,101 @@ def draw_trajectories(
     return best_trajectories
 
 
-def _gap(first: Trajectory, second: Trajectory) -> float:
+def border_gap(first: Trajectory, second: Trajectory) -> float:
     """The smallest distance between the borders of two objects in any frame; negative if they overlap."""
     distance_F = np.hypot(*(first.centre - second.centre).T)
     return (distance_F - first.radius - second.radius).min()
 
 
+class Canvas:
+    """A clip that is being painted, and the mask that says which object each pixel shows.
+
+    Args:
+        pixels_FP3: The background; painted over in place.
+        side: Side of a frame in pixels.
+    """
+
+    def __init__(self, pixels_FP3: np.ndarray, side: int) -> None:
+        self.pixels_FP3 = pixels_FP3
+        self.side = side
+        self.mask_FP = np.zeros(pixels_FP3.shape[:2], np.uint8)
+        self.point_P2 = pixel_centres(side)
+
+    def paint(
+        self,
+        scene_object: SceneObject,
+        trajectory: Trajectory,
+        colour_at: Callable[[np.ndarray], np.ndarray],
+        label: int,
+    ) -> None:
+        """Paint an object over what is there.
+
+        Args:
+            scene_object: Its shape is painted.
+            trajectory: Where it is.
+            colour_at: The colours (P, 3), or one colour (3,), at points (P, 2) of the object, in units of its radius.
+            label: The mask's number of its pixels, those that it covers by half or more.
+        """
+        signed_distance = SHAPES[scene_object.shape]
+        for frame, pixels_P3 in enumerate(self.pixels_FP3):
+            radius = trajectory.radius[frame]
+            offset_P2 = self.point_P2 - trajectory.centre[frame]
+            local_P2 = offset_P2 @ _rotation(trajectory.angle[frame]) / radius
+
+            reach = LARGEST_REACH + 1 / (radius * self.side)
+            near = np.flatnonzero(np.maximum(*np.abs(local_P2).T) < reach)
+            distance = signed_distance(local_P2[near]) * radius * self.side  # in pixels
+            alpha = trajectory.opacity[frame] * np.clip(0.5 - distance, 0, 1)
+            colour = colour_at(local_P2[near])
+            pixels_P3[near] = (
+                pixels_P3[near] * (1 - alpha[:, None]) + colour * alpha[:, None]
+            )
+            self.mask_FP[frame, near[alpha >= 0.5]] = label
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """The clip, uint8 (F, S, S, 3), RGB, and its masks, uint8 (F, S, S), 0 where no object is."""
+        clip_FP3 = np.clip(np.round(self.pixels_FP3), 0, 255).astype(np.uint8)
+        shape = (len(clip_FP3), self.side, self.side)
+        return clip_FP3.reshape(*shape, 3), self.mask_FP.reshape(shape)
+
+
+def pixel_centres(side: int) -> np.ndarray:
+    """(P, 2): x and y of every pixel, row by row."""
+    grid = (np.arange(side) + 0.5) / side
+    return np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+
+
+def draw_colour(name: str, rng: np.random.Generator) -> np.ndarray:
+    """(3,): the colour of this name, a little lighter or darker."""
+    return np.clip(np.array(COLOURS[name]) * rng.uniform(0.9, 1.05), 0, 255)
+
+
 def draw(
     objects: tuple[SceneObject, ...], frames: int, side: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw a clip: uint8 (F, S, S, 3), RGB, on a dark background that differs from clip to clip."""
-    grid = (np.arange(side) + 0.5) / side
-    point_P2 = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a clip on a dark background that differs from clip to clip.
+
+    Returns uint8 RGB frames (F, S, S, 3) and masks (F, S, S): k where the k-th object is seen, counted from 1, else 0.
+    """
+    point_P2 = pixel_centres(side)
     shade = (
         rng.uniform(0, 60, 3)
         + rng.uniform(-25, 25) * point_P2[:, :1]
         + rng.uniform(-25, 25) * point_P2[:, 1:]
     )
-    clip = np.tile(shade, (frames, 1, 1))
+    canvas = Canvas(np.tile(shade, (frames, 1, 1)), side)
 
     trajectories = draw_trajectories(objects, frames, rng)
-    for scene_object, trajectory in zip(objects, trajectories, strict=True):
-        colour = np.clip(
-            np.array(COLOURS[scene_object.colour]) * rng.uniform(0.9, 1.05), 0, 255
-        )
-        signed_distance = SHAPES[scene_object.shape]
-        for frame in range(frames):
-            radius = trajectory.radius[frame]
-            offset_P2 = point_P2 - trajectory.centre[frame]
-            local_P2 = offset_P2 @ _rotation(trajectory.angle[frame]) / radius
+    for label, (scene_object, trajectory) in enumerate(
+        zip(objects, trajectories, strict=True), start=1
+    ):
+        colour = draw_colour(scene_object.colour, rng)
+        canvas.paint(scene_object, trajectory, partial(_same_everywhere, colour), label)
+    return canvas.finish()
 
-            near = np.flatnonzero(np.abs(local_P2).max(1) < 1.6)
-            distance = signed_distance(local_P2[near]) * radius * side  # in pixels
-            alpha = trajectory.opacity[frame] * np.clip(0.5 - distance, 0, 1)[:, None]
-            clip[frame, near] = clip[frame, near] * (1 - alpha) + colour * alpha
-    return (
-        np.clip(np.round(clip), 0, 255).astype(np.uint8).reshape(frames, side, side, 3)
-    )
+
+def _same_everywhere(colour: np.ndarray, local_P2: np.ndarray) -> np.ndarray:
+    return colour
 
 
 if __name__ == "__main__":

@@ -7,9 +7,13 @@ from model.mask import MASKS
 from parse_config import ConfigError
 
 
-def draw(name, batch=16, grid=(3, 7, 9), seed=0, **args):
+def draw(name, batch=16, grid=(3, 7, 9), seed=0, progress=0.0, **args):
     torch.manual_seed(seed)
-    return MASKS.build({"type": name, "args": args})(batch, grid, "cpu")
+    mask = MASKS.build({"type": name, "args": args})
+    attention = None
+    if mask.needs_attention:
+        attention = torch.rand(batch, grid[0], grid[1] * grid[2])
+    return mask(batch, grid, "cpu", progress, attention)
 
 
 @pytest.mark.parametrize("name", MASKS.names())
@@ -30,6 +34,38 @@ def test_every_mask_is_replayed_by_the_global_seed_and_no_other(name):
     assert len({tuple(clip.flatten().tolist()) for clip in mask}) == 8, (
         "each clip has its own"
     )
+
+
+@pytest.mark.parametrize("name", MASKS.names())
+def test_every_masks_ratio_follows_its_schedule(name):
+    points = [[0.0, 0.6], [0.5, 0.4], [0.75, 0.4], [0.75, 0.0]]
+    expected = {0.0: 0.6, 0.25: 0.5, 0.5: 0.4, 0.7: 0.4, 0.75: 0.0, 1.0: 0.0}
+    for progress, ratio in expected.items():
+        mask = draw(name, ratio=points, progress=progress)
+        assert (mask.sum(-1) == round(ratio * 63)).all(), progress
+
+
+def test_the_attention_mask_hides_the_least_attended():
+    attention = torch.tensor([[[0.3, 0.0, 0.2, 0.5], [0.1, 0.2, 0.3, 0.4]]])
+    mask = MASKS.build({"type": "Attention", "args": {"ratio": 0.5}})
+    hidden = mask(1, (2, 2, 2), "cpu", 0.0, attention)
+    assert hidden.tolist() == [[[False, True, True, False], [True, True, False, False]]]
+    with pytest.raises(ValueError, match="needs attention_BTN"):
+        mask(1, (2, 2, 2))
+
+
+def test_the_sampled_attention_mask_keeps_in_proportion_to_attention():
+    attention = torch.tensor([0.5, 0.3, 0.15, 0.05]).expand(40000, 1, 4)
+    mask = MASKS.build({"type": "Attention", "args": {"ratio": 0.5, "sampled": True}})
+    torch.manual_seed(0)
+    kept = ~mask(40000, (1, 2, 2), "cpu", 0.0, attention)[:, 0]
+    share = [0.5, 0.3, 0.15, 0.05]
+    for i in range(4):
+        # drawn first, or second after another one
+        expected = share[i] + sum(
+            share[j] * share[i] / (1 - share[j]) for j in range(4) if j != i
+        )
+        assert kept[:, i].float().mean().item() == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["Tube", "TubeBlock"])
@@ -92,7 +128,9 @@ def test_blocks_have_many_shapes_and_reach_every_place():
 @pytest.mark.parametrize("name", MASKS.names())
 @pytest.mark.parametrize("ratio", [50, -0.1])
 def test_a_wrong_ratio_is_refused(name, ratio):
-    with pytest.raises(ConfigError, match="share from 0 to 1"):
+    with pytest.raises(
+        ConfigError, match="mask.args.ratio: .* is given, 0 to 1 is needed"
+    ):
         MASKS.build({"type": name, "args": {"ratio": ratio}})
 
 

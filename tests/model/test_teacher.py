@@ -23,7 +23,7 @@ class Video(nn.Module):
             nn.BatchNorm1d(6),
         )
 
-    def forward(self, video_BTCHW, mask_BTN=None, mask_token_D=None):
+    def forward(self, video_BTCHW, mask_BTN=None, mask_token_D=None, layers=1):
         patch_BTND = self.drop(self.patch(video_BTCHW.flatten(2)))[:, :, None]
         return self.norm(patch_BTND.mean((1, 2))), patch_BTND
 
@@ -64,12 +64,15 @@ def held(module):
     }
 
 
+COPIES = [name for name in TEACHERS.names() if name != "Self"]
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("name", TEACHERS.names())
+@pytest.mark.parametrize("name", COPIES)
 def test_every_teacher_begins_as_a_copy_that_does_not_learn(name):
     student = Student()
     teacher = build(name, student)
@@ -96,7 +99,7 @@ def test_every_teacher_begins_as_a_copy_that_does_not_learn(name):
     assert teacher.vid_proj(patch_BTND).shape == (2, 3, 1, 4)
 
 
-@pytest.mark.parametrize("name", TEACHERS.names())
+@pytest.mark.parametrize("name", COPIES)
 def test_every_teacher_follows_by_its_momentum(name):
     student = Student()
     teacher = build(name, student)
@@ -122,6 +125,14 @@ def test_every_teacher_follows_by_its_momentum(name):
         assert {
             name: p for name, p in student.named_parameters() if p.grad is not None
         } == {}
+
+
+def test_only_the_teacher_self_holds_nothing_and_is_the_student():
+    teachers = {name: build(name, Student()) for name in TEACHERS.names()}
+    assert [name for name in teachers if teachers[name].is_student] == ["Self"]
+    assert [name for name in teachers if not teachers[name].state_dict()] == ["Self"]
+    teachers["Self"].follow(Student(), 1, 2)
+    assert teachers["Self"].momentum_at(1, 2) == 0
 
 
 def test_snapshot_copies_every_n_steps_and_frozen_never():

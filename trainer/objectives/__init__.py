@@ -19,6 +19,7 @@ class Objective(nn.Module):
     """
 
     model: Any  # a dual encoder with the methods of model.miles.MILES
+    progress: float = 0.0  # share of training that is done
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -44,6 +45,14 @@ class Objective(nn.Module):
     def losses(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{"loss": the scalar to minimise, and its parts}, equal on all processes."""
         raise NotImplementedError
+
+    def passes(self) -> float:
+        """Forward and backward passes of the video encoder per clip: what a step costs, beside plain training's 1."""
+        return 1.0
+
+    def before_step(self, step: int, steps: int) -> None:
+        """Called before each optimizer step on every process; `step` of `steps` have been taken."""
+        self.progress = step / max(steps, 1)
 
     def after_step(self, step: int, steps: int) -> None:
         """Called after each optimizer step on every process; `step` of `steps` have been taken, this one included."""
