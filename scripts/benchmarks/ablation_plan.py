@@ -50,7 +50,7 @@ class Run(NamedTuple):
         seed: of the weights at the start, the order, the frames and the masks
         folder: where it is saved; runs with the same config share it
         config: without the folder and its name
-        passes: passes through the video encoder per step; None where the objective does not say
+        passes: passes through the video encoder per step; None where steps differ, with and without captions
         settings: what --tune tries, {dotted key: value}; such a run is measured on val
     """
 
@@ -157,7 +157,7 @@ class Plan(NamedTuple):
             if config == self.config(world, "steps", variant, seed, of_steps):
                 shared_budget = "steps"
         folder = self.out / "runs" / world / shared_budget / variant / f"seed{seed}"
-        passes = passes_per_step(config)
+        passes = None if budget == "captions" else passes_per_step(config)
         return Run(world, budget, variant, seed, folder, Config(config), passes)
 
     def tuning_run(
@@ -169,7 +169,7 @@ class Plan(NamedTuple):
             f"{key.rpartition('.')[2]}{value}" for key, value in settings.items()
         )
         folder = self.out / "tune" / world / budget / variant / label
-        passes = passes_per_step(config)
+        passes = None if budget == "captions" else passes_per_step(config)
         return Run(
             world,
             budget,
@@ -210,7 +210,7 @@ class Plan(NamedTuple):
         for key, value in settings.items():
             config = merge(config, nested(key.split("."), value))
         if budget == "passes":
-            return with_equal_passes(config, self.sizes, variant)
+            return with_equal_passes(config, self.sizes)
         if budget == "captions":
             return with_few_captions(config, self.sizes)
         return config
@@ -223,36 +223,30 @@ def nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
     return {keys[0]: nested(keys[1:], value)}
 
 
-def with_equal_passes(
-    config: Mapping[str, Any], sizes: Sizes, variant: str
-) -> dict[str, Any]:
+def with_equal_passes(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
     """The config with as many passes through the video encoder as contrastive learning has in the config's steps.
 
-    Who needs c passes a step gets 1 / c of the steps. Raises ConfigError where the objective does not say.
+    Who needs c passes a step gets 1 / c of the steps.
     """
     passes = passes_per_step(config)
-    if passes is None:
-        raise ConfigError(
-            f"--budgets passes: the objective of {variant!r} does not say its passes(); leave this budget out"
-        )
-    most_rounds = rounds_per_epoch(config, sizes.train)
-    steps = config["trainer"]["epochs"] * most_rounds
     if passes == 1:
         return dict(config)
+    most_rounds = rounds_per_epoch(config, sizes.train)
+    steps = config["trainer"]["epochs"] * most_rounds
     return with_rounds(config, steps, round(steps / passes), most_rounds, loaders=1)
 
 
 def with_few_captions(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
     """The config with the budget's captioned clips in as many steps, and with as many steps on clips without captions.
 
-    The two kinds of steps alternate. Contrastive learning has no use for clips without captions, and takes the first
-    kind alone.
+    The two kinds of steps alternate. An objective that needs captions, contrastive learning, takes the first kind
+    alone.
     """
     loader = config["data_loader"]
     captioned = merge(loader, {"args": {"cut": f"captioned{sizes.captioned}"}})
     without = {"cut": f"uncaptioned{sizes.captioned}", "with_captions": False}
     loaders = [captioned]
-    if config["objective"]["type"] != "Contrastive":
+    if not needs_captions(config):
         loaders.append(merge(loader, {"args": without}))
     steps = config["trainer"]["epochs"] * rounds_per_epoch(config, sizes.train)
     most_rounds = rounds_per_epoch(config, sizes.captioned)
@@ -264,6 +258,14 @@ def with_few_captions(config: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]
         "data_loader": loaders,
     }
     return merge(changed, {"evaluation": {"data_loader": loader}})
+
+
+def needs_captions(config: Mapping[str, Any]) -> bool:
+    """Whether the objective has no use for clips without captions."""
+    from trainer.objectives import OBJECTIVES
+
+    objective: Any = OBJECTIVES.get(config["objective"]["type"])
+    return getattr(objective, "needs_captions", True)
 
 
 def rounds_per_epoch(config: Mapping[str, Any], clips: int) -> int:
@@ -318,17 +320,14 @@ def with_rounds(
     return merge(changed, {"lr_scheduler": {"args": scaled}})
 
 
-def passes_per_step(config: Mapping[str, Any]) -> float | None:
-    """Passes through the video encoder per step, as the objective says: `passes()`; forward alone counts 1/3.
-
-    Without it: 1 for contrastive learning, None for others.
-    """
+def passes_per_step(config: Mapping[str, Any]) -> float:
+    """Passes through the video encoder per step on clips with captions, as the objective says; forward alone is 1/3."""
     sections = {key: config[key] for key in ("arch", "objective", "loss")}
     return _passes_of_objective(json.dumps(sections, sort_keys=True))
 
 
 @functools.cache
-def _passes_of_objective(sections: str) -> float | None:
+def _passes_of_objective(sections: str) -> float:
     """Build the objective, with a tiny text model, as the real one lies with data that may not be made yet."""
     from transformers.utils import logging
 
@@ -345,9 +344,7 @@ def _passes_of_objective(sections: str) -> float | None:
         model = ARCHS.build(merge(config["arch"], text))
     loss = LOSSES.build(config["loss"])
     objective = OBJECTIVES.build(config["objective"], model=model, loss=loss)
-    if hasattr(objective, "passes"):
-        return float(objective.passes())
-    return 1.0 if config["objective"]["type"] == "Contrastive" else None
+    return float(objective.passes())
 
 
 def settings_hash(config: Mapping[str, Any]) -> str:

@@ -10,8 +10,9 @@ import numpy
 import pytest
 
 from parse_config import Config
-from scripts.benchmarks import ablation_plan, ablation_report
-from scripts.benchmarks.ablation_plan import Run
+from scripts import ablation
+from scripts.benchmarks import ablation_plan, ablation_report, ablation_runs
+from scripts.benchmarks.ablation_plan import Run, Sizes
 from tests.helpers.tiny_run import ROOT
 
 pytestmark = pytest.mark.slow
@@ -29,20 +30,29 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A folder of worlds, the smallest there is in it."""
-    folder = tmp_path_factory.mktemp("ablation") / "data"
-    words = [str(ROOT / "scripts/make_demo_data.py"), "--objects", "2"]
-    words += ["--out", str(folder / "sparse"), "--frames", "6"]
-    words += [f"--{name}={SIZES[name]}" for name in ("train", "val", "test")]
-    subprocess.run([sys.executable, *words], check=True, env=ENVIRONMENT)
+    folder = tmp_path_factory.mktemp("ablation")
+    ablation_runs.make_data(folder / "sparse", "sparse", Sizes(**SIZES))
     return folder
 
 
-def run(data, out, *arguments, overrides=QUICK):
+def words(data, out, *arguments):
     sizes = [f"--{name}={count}" for name, count in SIZES.items()]
-    words = [str(ROOT / "scripts/ablation.py"), "--out", str(out), "--data", str(data)]
-    words += ["--worlds", "sparse", "--measure", "retrieval", *sizes]
+    folders = ["--out", str(out), "--data", str(data)]
+    return [
+        *folders,
+        *sizes,
+        "--worlds",
+        "sparse",
+        "--measure",
+        "retrieval",
+        *arguments,
+    ]
+
+
+def run(data, out, *arguments, overrides=QUICK):
+    script = str(ROOT / "scripts/ablation.py")
     return subprocess.run(
-        [sys.executable, *words, *overrides, *arguments],
+        [sys.executable, script, *words(data, out, *overrides, *arguments)],
         capture_output=True,
         text=True,
         timeout=280,
@@ -105,8 +115,8 @@ def test_two_variants_from_data_to_table_and_on_after_a_kill(data, tmp_path):
     assert repeated["t2v"] == numbers["miles", 3]["t2v"]
 
     # In a process of its own the evaluation gives the same numbers.
-    words = ["-c", folder / "config.json", "-r", weights, "-o", tmp_path / "alone"]
-    command = [sys.executable, str(ROOT / "test.py"), *map(str, words)]
+    options = ["-c", folder / "config.json", "-r", weights, "-o", tmp_path / "alone"]
+    command = [sys.executable, str(ROOT / "test.py"), *map(str, options)]
     subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True)
     alone = json.loads((tmp_path / "alone/results.json").read_text())
     assert alone["t2v"] == repeated["t2v"] and alone["v2t"] == repeated["v2t"]
@@ -146,25 +156,29 @@ def test_a_learning_rate_is_chosen_on_val_and_taken(data, tmp_path):
     assert config["optimizer"]["args"]["lr"] == best
 
 
-def test_other_settings_sizes_and_unknown_names_are_refused(data, tmp_path):
+def test_other_settings_sizes_and_unknown_names_are_refused(data, tmp_path, capsys):
     out = tmp_path / "out"
     config = out / "runs/sparse/steps/contrastive/seed0/config.json"
     config.parent.mkdir(parents=True)
     config.write_text(json.dumps({"trainer": {"epochs": 1}}))
     chosen = ("--variants", "contrastive", "--seeds", "0")
-    other = run(data, out, *chosen)
-    assert other.returncode == 2 and "is a run with other settings" in other.stderr
+
+    def refused(*arguments):
+        with pytest.raises(SystemExit) as end:
+            ablation.cli(words(data, out, *arguments, *QUICK))
+        assert end.value.code == 2
+        return capsys.readouterr().err
+
+    assert "is a run with other settings" in refused(*chosen)
+    assert "was made with other sizes" in refused(*chosen, "--test", "9")
+    assert "1 or more is needed" in refused(*chosen, "--jobs", "0")
     for option, name in (
         ("--variants", "contrastiv"),
         ("--worlds", "dense"),
         ("--budgets", "time"),
         ("--measure", "beauty"),
     ):
-        unknown = run(data, out, option, name)
-        assert unknown.returncode == 2
-        assert f"{option}: '{name}' is given; known: " in unknown.stderr
-    sizes = run(data, out, *chosen, "--test", "9")
-    assert sizes.returncode == 2 and "was made with other sizes" in sizes.stderr
+        assert f"{option}: '{name}' is given; known: " in refused(option, name)
 
 
 def test_a_run_that_fails_is_named(data, tmp_path):
@@ -275,8 +289,8 @@ def test_the_report_says_what_numpy_says(tmp_path):
     assert (tmp_path / "out/ablation.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_report_of_nothing_is_no_mistake(data, tmp_path):
-    said = run(data, tmp_path / "out", "--report", "--variants", "contrastive,miles")
-    assert said.returncode == 0, said.stderr
-    assert "| MILES | 0 of 5 |" in said.stdout
+def test_a_report_of_nothing_is_no_mistake(tmp_path, capsys):
+    chosen = ("--report", "--variants", "contrastive,miles")
+    ablation.cli(words(tmp_path / "no data", tmp_path / "out", *chosen))
+    assert "| MILES | 0 of 5 |" in capsys.readouterr().out
     assert not (tmp_path / "out/ablation.png").exists()
