@@ -168,7 +168,7 @@ class Plan(NamedTuple):
         label = "_".join(
             f"{key.rpartition('.')[2]}{value}" for key, value in settings.items()
         )
-        folder = self.out / "tune" / world / budget / variant / label
+        folder = self.out / "tune" / world / budget / variant / (label or "as_it_is")
         passes = None if budget == "captions" else passes_per_step(config)
         return Run(
             world,
@@ -203,10 +203,10 @@ class Plan(NamedTuple):
             "arch": {"args": {"text_params": {"model": f"{folder}/text_model"}}},
             "data_loader": {"args": {"data_dir": folder}},
         }
-        config = merge(self.base, place)
-        for changes in self.variants[variant].changes:
+        seeded = {"trainer": {"seed": seed}}
+        config = dict(self.base)
+        for changes in (*self.variants[variant].changes, place, seeded):
             config = merge(config, changes)
-        config = merge(config, {"trainer": {"seed": seed}})
         for key, value in settings.items():
             config = merge(config, nested(key.split("."), value))
         if budget == "passes":

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy
@@ -120,6 +122,33 @@ def test_two_variants_from_data_to_table_and_on_after_a_kill(data, tmp_path):
     subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True)
     alone = json.loads((tmp_path / "alone/results.json").read_text())
     assert alone["t2v"] == repeated["t2v"] and alone["v2t"] == repeated["v2t"]
+
+
+def test_a_run_that_is_killed_goes_on(data, tmp_path):
+    out = tmp_path / "out"
+    long = (*QUICK[:2], "trainer.epochs=60", "trainer.save_every=1")
+    chosen = words(data, out, *long, "--variants", "contrastive", "--seeds", "0")
+    command = [sys.executable, str(ROOT / "scripts/ablation.py"), *chosen]
+    folder = out / "runs/sparse/steps/contrastive/seed0"
+    killed = subprocess.Popen(
+        command, env=ENVIRONMENT, start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(600):
+            if list(folder.glob("*/checkpoint-latest.pth")):
+                break
+            time.sleep(0.1)
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+    assert not (folder / "trained.json").exists()
+    again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr + logs(out)
+    (log,) = folder.glob("*/log.jsonl")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    resumed = [line["resumed"] for line in lines if line["kind"] == "start"]
+    assert len(resumed) == 2 and not resumed[0] and resumed[1]
+    assert json.loads((folder / "trained.json").read_text())["steps"] == 120
 
 
 def test_a_learning_rate_is_chosen_on_val_and_taken(data, tmp_path):

@@ -219,6 +219,7 @@ def test_a_tuning_run_is_as_the_others_but_for_seed_split_and_settings(plan):
     settings = {"optimizer.args.lr": 0.01, "objective.args.mvm_weight": 0.5}
     run = plan.tuning_run("redundant", "steps", "miles", settings)
     assert run.split == "val" and run.folder.name == "lr0.01_mvm_weight0.5"
+    assert plan.tuning_run("sparse", "steps", "miles", {}).folder.name == "as_it_is"
     other = plan.run("redundant", "steps", "miles", 0).config.to_dict()
     other["trainer"]["seed"] = 100
     other["optimizer"]["args"]["lr"] = 0.01
