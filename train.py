@@ -17,7 +17,15 @@ from torch import nn
 from data_loader import LOADERS
 from model import ARCHS
 from model.loss import LOSSES
-from parse_config import Config, UserError, cli_entry, command_line, merge, write_config
+from parse_config import (
+    Config,
+    ConfigError,
+    UserError,
+    cli_entry,
+    command_line,
+    merge,
+    write_config,
+)
 from trainer import checkpoint, distributed, lock, seeds
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
@@ -74,9 +82,25 @@ def build(stage: Stage, device: torch.device) -> Trainer:
     objective = OBJECTIVES.build(
         config.get("objective") or CONTRASTIVE, model=model, loss=loss
     )
+    require_captions(objective, config)
     if stage.before and not stage.resume:
         checkpoint.load_from_previous_stage(checkpoint.read(stage.before), objective)
     return Trainer(objective, loaders, stage, device, valid_loader)
+
+
+def require_captions(objective: nn.Module, config: Config) -> None:
+    """ConfigError for footage without captions where the objective cannot train on it."""
+    for block in config.blocks("data_loader"):
+        if objective.needs_captions and not has_captions(block):
+            raise ConfigError(
+                f"{block.json_path}.args.with_captions: false is given, and {type(objective).__name__} needs captions; "
+                "objective.type MILESPretraining trains on footage alone"
+            )
+
+
+def has_captions(loader: Config) -> bool:
+    """Whether the loader that this block describes yields captions."""
+    return loader.get("args", {}).get("with_captions", True)
 
 
 def build_model(stage: Stage) -> nn.Module:
@@ -93,12 +117,15 @@ def build_model(stage: Stage) -> nn.Module:
 def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
     """The loader of `valid_loader`; None if that is null.
 
-    Without the section it is the first training data set's "val" split, or None where that has none.
+    Without the section it is the "val" split of the first training data set with captions, or None where that has none.
     """
     if "valid_loader" in config:
         return build_configured_valid_loader(config["valid_loader"], supplied)
-    training = config.blocks("data_loader")[0].to_dict()
-    block = merge(training, {"args": {"split": "val", "shuffle": False}})
+    captioned = [block for block in config.blocks("data_loader") if has_captions(block)]
+    if not captioned:
+        log.warning("no validation: no training data set has captions")
+        return None
+    block = merge(captioned[0].to_dict(), {"args": {"split": "val", "shuffle": False}})
     try:
         return LOADERS.build(block, **supplied)
     except (UserError, FileNotFoundError) as error:

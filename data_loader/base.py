@@ -6,6 +6,7 @@ T frames, C channels, H height, W width; the letter before them: W windows (only
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch.utils.data import Dataset
 from data_loader import frames, seeding
 from data_loader.annotations.items import Annotations, Item
 from data_loader.annotations.selection import VideoSelection
+from data_loader.annotations.table import Table
 from data_loader.annotations.table_cache import load_table
+from data_loader.decode_cache import open_cache
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text_params, video_settings
 from data_loader.transforms import build_transform
-from parse_config import UserError
+from parse_config import ConfigError, UserError
 
 __all__ = ["Annotations", "Item", "TextVideoDataset"]
 log = logging.getLogger(__name__)
@@ -48,6 +51,7 @@ class TextVideoDataset(Dataset):
         cache_dir: where parsed tables are kept; default: $MILES_CACHE or ~/.cache/miles
         check_files: look for every file at the start; default: val and test always, train up to 200,000 videos
         strict_protocol: refuse a gallery that has not the counts of its protocol
+        with_captions: false: footage alone, captions are neither needed nor used; training split only
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class TextVideoDataset(Dataset):
         cache_dir: str | None = None,
         check_files: bool | None = None,
         strict_protocol: bool = False,
+        with_captions: bool = True,
         *,
         seed: int = 0,
     ) -> None:
@@ -71,23 +76,23 @@ class TextVideoDataset(Dataset):
         self.cut = cut
         self.seed = seed
         self.train = split == "train"
+        self.with_captions = with_captions
         self.name = " ".join(word for word in (type(self).__name__, cut, split) if word)
 
         self.video = video_settings(video_params, split, reader)
         check_text_params(text_params)
+        self._check_split()
         self.annotation_folders = [
             folder for folder in (metadata_dir, data_dir) if folder
         ]
 
-        table = load_table(
-            self.annotations(), type(self).__name__, data_dir, split, cut, cache_dir
-        )
+        table = self._load_table(cache_dir)
         self.layout: str = table.notes["layout"]
         self.protocol: str | None = table.notes["protocol"]
         self.validates_on_test: bool = table.notes["validates_on_test"]
 
         self.selection = VideoSelection(table, data_dir, self.name)
-        self.selection.subsample(subsample, need_captions=self.train)
+        self.selection.subsample(subsample, need_captions=self.train and with_captions)
         if check_files is None:
             check_files = not self.train or len(self) <= MAX_CHECKED
         if check_files:
@@ -98,6 +103,26 @@ class TextVideoDataset(Dataset):
 
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
+        self.cache = open_cache(self.video, len(self), self.name)
+
+    def _check_split(self) -> None:
+        """ConfigError for a gallery without captions."""
+        if not (self.with_captions or self.train):
+            raise ConfigError(
+                f"with_captions: false is given for split {self.split!r}; retrieval is judged by captions, only "
+                "split 'train' can do without"
+            )
+
+    def _load_table(self, cache_dir: str | None) -> Table:
+        split = self.split if self.with_captions else f"{self.split} without captions"
+        return load_table(
+            self.annotations(),
+            type(self).__name__,
+            self.data_dir,
+            split,
+            self.cut,
+            cache_dir,
+        )
 
     def annotations(self) -> Annotations:
         """The videos of `self.split` and their captions, from the files in `self.annotation_folders`."""
@@ -105,13 +130,10 @@ class TextVideoDataset(Dataset):
 
     def _log_summary(self) -> None:
         layout = f"; layout: {self.layout}" if self.layout else ""
-        log.info(
-            "%s: %d videos, %d captions%s",
-            self.name,
-            len(self),
-            self.counts["num_captions"],
-            layout,
-        )
+        captions = "without captions"
+        if self.with_captions:
+            captions = f"{self.counts['num_captions']} captions"
+        log.info("%s: %d videos, %s%s", self.name, len(self), captions, layout)
         if self.validates_on_test:
             log.warning(
                 "%s: there is no such split, the test split stands in: do not choose models by it",
@@ -126,7 +148,7 @@ class TextVideoDataset(Dataset):
 
         key: video index, or (video index, epoch); without an epoch it is 0.
         Returns {"video": float32 (T, C, H, W) normalised, "text": str, "meta": {"index", "id", "path", "frames",
-        "caption", "failures": [(path, reason), ...]}}.
+        "caption", "failures": [(path, reason), ...]}}, with_captions false without "text".
 
         A file that cannot be read raises BrokenVideo when loading is strict. When it is skip, another video with its
         own caption replaces it in training; in val and test "video" is None, and the gallery must do without it.
@@ -167,22 +189,22 @@ class TextVideoDataset(Dataset):
 
         seeds: of the caption's draw. failures: of this sample, goes into its meta.
         """
-        captions = self.captions_of(index)
         caption = 0
-        if self.train:
-            caption = seeding.hash_numbers(*seeds, CAPTION_DRAW) % len(captions)
-        return {
-            "video": None,
-            "text": captions[caption] if captions else "",
-            "meta": {
-                "index": index,
-                "id": self.ids[index],
-                "path": self.paths[index],
-                "frames": [],
-                "caption": caption,
-                "failures": failures,
-            },
+        text = {}
+        if self.with_captions:
+            captions = self.captions_of(index)
+            if self.train:
+                caption = seeding.hash_numbers(*seeds, CAPTION_DRAW) % len(captions)
+            text = {"text": captions[caption] if captions else ""}
+        meta = {
+            "index": index,
+            "id": self.ids[index],
+            "path": self.paths[index],
+            "frames": [],
+            "caption": caption,
+            "failures": failures,
         }
+        return {"video": None, **text, "meta": meta}
 
     def _add_clip(self, sample: dict[str, Any], seeds: tuple[int, ...]) -> None:
         """Read and transform the clip of `sample` into its "video" and "frames"."""
@@ -222,8 +244,17 @@ class TextVideoDataset(Dataset):
     ) -> tuple[torch.Tensor, list[int]]:
         """uint8 (T, C, H, W): frames of video `index` before the transform, and their T indices.
 
-        choose: length of the clip in frames -> indices to read. Raises BrokenVideo if the file cannot be read.
+        choose: length of the clip in frames -> indices to read; the same for the same length. Raises BrokenVideo if the
+        file cannot be read.
         """
+        if self.cache is None:
+            return self.read_file(index, choose)
+        return self.cache.read(index, choose, partial(self.read_file, index))
+
+    def read_file(
+        self, index: int, choose: Callable[[int], Sequence[int]]
+    ) -> tuple[torch.Tensor, list[int]]:
+        """What `read_clip` returns and raises, from the file."""
         path = self.video_path(index)
         if path is None:
             raise BrokenVideo(
@@ -242,6 +273,11 @@ class TextVideoDataset(Dataset):
             )
         except OSError as error:  # unreadable, or removed since it was found
             raise BrokenVideo(path, error.strerror or str(error)) from error
+
+    def log_held(self) -> None:
+        """Log how much the cache of decoded clips holds, if that has changed since the last time."""
+        if self.cache is not None:
+            self.cache.log_held(self.name)
 
     def video_path(self, index: int) -> str | None:
         """Path of the file of video `index`; None if it does not exist."""

@@ -27,6 +27,8 @@ class ErrorsAsSamples(Dataset):
 class Collate:
     """Samples -> {"video": float32 (B, T, C, H, W), "text": tokens, "meta": B dicts, "unreadable": dicts}.
 
+    Samples without "text" (footage without captions) make a batch without it.
+
     `tokenize`: list of captions -> dict of tensors; None leaves the captions as they are. shape: (T, C, H, W).
     Samples without a clip (val and test, loading skip) are not in the batch: their meta is in "unreadable", and the
     gallery must do without them. B is 0 if no clip of the batch could be read. A sample that is an error is returned in
@@ -51,9 +53,12 @@ class Collate:
         if readable:
             video = default_collate([sample["video"] for sample in readable])
 
+        text = {}
+        if all("text" in sample for sample in samples):
+            text = {"text": self._tokens([sample["text"] for sample in readable])}
         return {
             "video": video,
-            "text": self._tokens([sample["text"] for sample in readable]),
+            **text,
             "meta": [sample["meta"] for sample in readable],
             "unreadable": [
                 sample["meta"] for sample in samples if sample["video"] is None

@@ -122,7 +122,11 @@ class TextVideoDataLoader:
         is strict, UserError if nothing can be read or a worker died.
         """
         self._sampler.set_position(epoch, start)
-        yield from iterate_batches(self._loader)
+        try:
+            yield from iterate_batches(self._loader)
+        finally:
+            # most who read take as many batches as there are, and never meet the end
+            self.dataset.log_held()
 
     def windows(self, stride: int) -> Iterator[Batch]:
         """This process's videos in order, {"video": float32 (W, T, C, H, W) or None if unreadable, "meta": dict}: all
@@ -145,7 +149,7 @@ def open_leniently(block: Config, **args: Any) -> TextVideoDataset:
     lenient_args = {
         "num_workers": 0,
         "batch_size": 1,
-        "video_params": {"loading": "skip"},
+        "video_params": {"loading": "skip", "decode_cache": "none"},
         **args,
     }
     spec = merge(block.to_dict(), {"args": lenient_args})

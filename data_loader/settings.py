@@ -10,7 +10,8 @@ from parse_config import ConfigError, check_args
 log = logging.getLogger(__name__)
 # of Frozen-in-Time codebases; "auto" gives the frames that they give, or should give
 OTHER_READERS = ("cv2", "cv2_lax", "OpenCV")
-LEAST = {"num_frames": 1, "input_res": 1, "deadline": 0}
+LEAST = {"num_frames": 1, "input_res": 1, "deadline": 0, "cache_gib": 0}
+DECODE_CACHES = ("memory", "none")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class VideoSettings:
         reader: auto, av, decord or sequential
         loading: strict: a broken file stops the run; skip: train replaces it, val and test leave it out and say so;
             default: skip for train, else strict
+        decode_cache: none, or memory: clips of up to 256 frames are kept as they were decoded, in memory that the
+            workers of this process share
+        cache_gib: GiB that they may take, on each process; what does not fit is read from its file
         deadline: seconds after which a decoder that does not return makes a broken file; 0: no limit and no process
             of its own
         center_crop: side of the test transform's crop before it is resized; default: input_res * 256 / 224
@@ -36,6 +40,8 @@ class VideoSettings:
     input_res: int = 224
     reader: str = "auto"
     loading: str | None = None
+    decode_cache: str = "none"
+    cache_gib: float = 4.0
     deadline: float = 60.0
     center_crop: int | None = None
     randcrop_scale: Sequence[float] = (0.5, 1.0)
@@ -81,6 +87,11 @@ def video_settings(
             raise ConfigError(
                 f"{json_path}.{name}: {value!r} is given, {least} or more is needed"
             )
+
+    if settings.decode_cache not in DECODE_CACHES:
+        raise ConfigError(
+            f"{json_path}.decode_cache: {settings.decode_cache!r} is given; known: {', '.join(DECODE_CACHES)}"
+        )
 
     loading = _resolve_loading(settings.loading, split, f"{json_path}.loading")
     return replace(settings, reader=reader, loading=loading)

@@ -5,7 +5,7 @@ T frames, C channels, H height, W width.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torchvision.transforms.v2 import functional as F
@@ -121,15 +121,25 @@ def normalise(
     clip_TCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float]
 ) -> torch.Tensor:
     """uint8 -> float32, (x / 255 - mean) / std per channel."""
+    scale_C11, shift_C11 = _scale_and_shift(tuple(mean), tuple(std))
+    clip_TCHW = clip_TCHW.contiguous().to(torch.float32)
+    return clip_TCHW.mul_(scale_C11).add_(shift_C11)
+
+
+@lru_cache
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """float32 (C, 1, 1) each: factor and summand that normalise a pixel from 0 to 255."""
     scale_C = torch.tensor([1 / (255 * channel_std) for channel_std in std])
     shift_C = torch.tensor(
         [-channel_mean / channel_std for channel_mean, channel_std in zip(mean, std)]
     )
-    clip_TCHW = clip_TCHW.contiguous().to(torch.float32)
-    return clip_TCHW.mul_(scale_C.view(-1, 1, 1)).add_(shift_C.view(-1, 1, 1))
+    return scale_C.view(-1, 1, 1), shift_C.view(-1, 1, 1)
 
 
 def _resize(clip_TCHW: torch.Tensor, size: list[int]) -> torch.Tensor:
-    return F.resize(
+    # the kernel that F.resize looks up for a tensor
+    return F.resize_image(
         clip_TCHW, size, interpolation=F.InterpolationMode.BILINEAR, antialias=True
     )

@@ -20,7 +20,8 @@ class TargetNorm(nn.Module):
     that the large part which all features share explains nothing (DINO centres its teacher alike). layer: each target
     vector by its own mean and deviation, without parameters (data2vec, arXiv 2202.03555); the prediction stays.
 
-    The mean moves at `update_mean`, once per optimizer step; it is saved with the objective.
+    The mean moves at `update_mean`, once per optimizer step, towards the `step_mean_X` that was set in the step; it is
+    saved with the objective.
 
     Args:
         kind: none, l2, centred or layer
@@ -33,6 +34,7 @@ class TargetNorm(nn.Module):
         super().__init__()
         self.kind = kind
         self.width = width
+        self.step_mean_X: Tensor | None = None
         if kind == "centred":
             self.register_buffer("mean_X", torch.zeros(width))
 
@@ -47,6 +49,8 @@ class TargetNorm(nn.Module):
         return pred_BTNX, target_BTNX
 
     @torch.no_grad()
-    def update_mean(self, mean_X: Tensor) -> None:
-        """Move the running mean towards that of a step's targets."""
-        self.mean_X.lerp_(mean_X.to(self.mean_X), 1 - MOMENTUM)
+    def update_mean(self) -> None:
+        """Move the running mean towards that of the step's targets, if the step had any."""
+        if self.step_mean_X is not None:
+            self.mean_X.lerp_(self.step_mean_X.to(self.mean_X), 1 - MOMENTUM)
+            self.step_mean_X = None

@@ -75,16 +75,16 @@ def _forward_backward_cached(
 
     gradients = {}
     for name, output in outputs.items():
-        assert output.grad is not None
-        gradients[name] = output.grad.split(
-            [len(cached[name]) for cached in cached_outputs]
-        )
+        if output.grad is not None:  # the loss depends on it
+            gradients[name] = output.grad.split(
+                [len(cached[name]) for cached in cached_outputs]
+            )
     for i, batch in enumerate(batches):
         _set_random_state(random_states[i], precision.device)
         with without_sync(objective, i < len(batches) - 1):
             with precision.autocast():
                 outputs = objective(batch, encode_only=True)
-            trained = [name for name, output in outputs.items() if output.requires_grad]
+            trained = [name for name in gradients if outputs[name].requires_grad]
             torch.autograd.backward(
                 [outputs[name] for name in trained],
                 [gradients[name][i] for name in trained],

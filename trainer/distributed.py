@@ -138,7 +138,9 @@ def reduce_max(number: int) -> int:
     return _all_reduce(number, dist.ReduceOp.MAX)
 
 
-def wrap(module: nn.Module, parallel: str = "ddp") -> nn.Module:
+def wrap(
+    module: nn.Module, parallel: str = "ddp", unused_parameters: bool = False
+) -> nn.Module:
     """The module whose gradients are averaged over processes; call it in place of `module`.
 
     An objective is wrapped when its teacher exists and it is on its device; the optimizer is made afterwards. In a
@@ -147,12 +149,15 @@ def wrap(module: nn.Module, parallel: str = "ddp") -> nn.Module:
     Args:
         parallel: "ddp" puts a wrapper around the module (`unwrap` returns the module), "fsdp2" shards it in place,
             one unit per transformer block
+        unused_parameters: some steps may give some parameters no gradient: DDP then looks for them in each step
     """
     if parallel not in WRAPPERS:
         raise ConfigError(
             f"trainer.parallel: {parallel!r} is given; known: {', '.join(WRAPPERS)}"
         )
-    return WRAPPERS[parallel](module) if world_size() > 1 else module
+    if world_size() == 1:
+        return module
+    return WRAPPERS[parallel](module, unused_parameters)
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -217,14 +222,17 @@ def _all_reduce(number: int, operation: Any) -> int:
     return int(reduced)
 
 
-def _wrap_ddp(module: nn.Module) -> nn.Module:
+def _wrap_ddp(module: nn.Module, unused_parameters: bool) -> nn.Module:
     # static_graph stays off: it and no_sync, which GradCache needs, exclude each other in the first step.
     return DistributedDataParallel(
-        module, gradient_as_bucket_view=True, **NO_BUFFER_BROADCAST
+        module,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=unused_parameters,
+        **NO_BUFFER_BROADCAST,
     )
 
 
-def _shard_fsdp2(module: nn.Module) -> nn.Module:
+def _shard_fsdp2(module: nn.Module, unused_parameters: bool) -> nn.Module:
     from torch.distributed.fsdp import (
         fully_shard,
     )  # takes a second to import and is rarely needed

@@ -49,7 +49,15 @@ class OptimizerStep:
         if settings.compile:
             compile_encoders(objective)
         self.objective = objective.to(device)
-        self.wrapped = wrap(self.objective, settings.parallel)
+        has_footage_alone = any(
+            not block.get("args", {}).get("with_captions", True)
+            for block in config.blocks("data_loader")
+        )
+        self.wrapped = wrap(
+            self.objective,
+            settings.parallel,
+            has_footage_alone or self.objective.leaves_parameters_unused,
+        )
         self.optimizer = OPTIMIZERS.build(
             config.require("optimizer"), module=self.objective
         )

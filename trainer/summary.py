@@ -61,7 +61,8 @@ def describe_loader(loader: Any) -> str:
     frames = "frames as they come"
     if video is not None:
         frames = f"{video.num_frames} frames of {video.input_res} px"
-    return f"{name}: {len(dataset)} clips, {frames}"
+    captions = "" if getattr(dataset, "with_captions", True) else ", without captions"
+    return f"{name}: {len(dataset)} clips, {frames}{captions}"
 
 
 def loader_names(loaders: Sequence[Any]) -> list[str]:

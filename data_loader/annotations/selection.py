@@ -78,6 +78,11 @@ class VideoSelection:
                     self.name,
                     int((~has_caption).sum()),
                 )
+            if len(self) and not has_caption.any():
+                raise UserError(
+                    f"{self.name}: no video has a caption; with_captions false trains masked visual modeling "
+                    "alone on such footage"
+                )
             self.rows = self.rows[has_caption]
 
         if not len(self):

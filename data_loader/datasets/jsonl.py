@@ -1,7 +1,8 @@
 """Any data: JSON lines, a JSON list (VindLU's), CSV or TSV with a header.
 
 One row per video or per caption: path (or video, image), caption or captions, and optionally start, end (seconds), id,
-split. Rows of the same path, start and end are one video. For example, in captions.jsonl:
+split. Rows of the same path, start and end are one video. With with_captions false a path is enough. For example, in
+captions.jsonl:
 
     {"path": "clips/a.mp4", "captions": ["a dog", "a dog runs"], "split": "train"}
     {"path": "clips/b.mp4", "caption": "a cat", "split": "test", "start": 0.5, "end": 4}
@@ -89,7 +90,9 @@ class JsonlDataset(TextVideoDataset):
                 continue
 
             video_path = _required_path(row, location)
-            row_captions = _required_captions(row, location)
+            row_captions: list[str] = []
+            if self.with_captions:
+                row_captions = _required_captions(row, location)
             start = _seconds(row.get("start"), f"{location}: start")
             end = _seconds(row.get("end"), f"{location}: end")
             segment = Segment(video_path, start, end)

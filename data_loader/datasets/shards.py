@@ -126,7 +126,7 @@ class TarShards(TextVideoDataset):
                 f"; {len(faults)} faulty members left out, the first: {faults[0]}"
             )
 
-    def read_clip(
+    def read_file(
         self, index: int, choose: Callable[[int], Sequence[int]]
     ) -> tuple[Tensor, list[int]]:
         """Through a temporary copy of the member: so any reader can read it, within the deadline."""

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from data_loader.decode_cache import release_all
 from data_loader.readers import Pictures
 from parse_config import UserError
 
@@ -34,6 +35,7 @@ def serve(parent_socket: socket.socket) -> NoReturn:
     try:
         _parent_socket = parent_socket
         _reset_signals()
+        release_all()
         gc.freeze()  # leave the parent's objects, and so the memory pages shared with it, alone
         while True:
             function, args, deadline = receive(parent_socket)

@@ -140,6 +140,8 @@ class Source:
             if failed and not packet.is_keyframe:
                 continue
             frames, failed = self._decode(packet)
+            if frames and self._size == (None, None):
+                self._size = (frames[0].width, frames[0].height)
             yield from frames
             if failed:
                 yield from self._decode(None)[0]
@@ -155,7 +157,7 @@ class Source:
             return [], True
 
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
-        """uint8 (H, W, 3) RGB, upright, in the size of the first picture, should the size change on the way."""
+        """uint8 (H, W, 3) RGB, upright, in the size of the first frame, should the size change on the way."""
         width, height = self._size
         try:
             rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)

@@ -265,7 +265,7 @@ def needs_captions(config: Mapping[str, Any]) -> bool:
     from trainer.objectives import OBJECTIVES
 
     objective: Any = OBJECTIVES.get(config["objective"]["type"])
-    return getattr(objective, "needs_captions", True)
+    return objective.needs_captions
 
 
 def rounds_per_epoch(config: Mapping[str, Any], clips: int) -> int:

@@ -321,6 +321,9 @@ def test_pictures_that_change_size_come_in_the_size_of_the_first(tmp_path):
     assert [clips.read_number(picture) for picture in pictures(frames_TCHW)][
         :9
     ] == list(range(9))
+    for reader in NAMES:
+        alone_TCHW = read_frames(tmp_path / "ab.ts", [length - 1], reader)
+        assert torch.equal(alone_TCHW, frames_TCHW[-1:])
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ""])

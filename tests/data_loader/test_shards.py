@@ -1,5 +1,6 @@
 """Tar shards: the same samples as webdataset streams, each at most once per epoch, on any number of processes."""
 
+import gc
 import json
 import logging
 import multiprocessing
@@ -302,6 +303,7 @@ def test_the_list_is_kept(folder, tmp_path, monkeypatch):
 
 
 def test_many_shards_are_listed_by_processes(tmp_path, monkeypatch):
+    gc.collect()  # ends the workers of loaders that earlier tests left in cycles
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     for number in range(9):
         write_tar(tmp_path / f"{number:05d}.tar", members(number))

@@ -45,6 +45,8 @@ class FakeLoader:
 class FakeObjective(nn.Module):
     """loss = mean of the batch + weight * noise; the noise is of the step's own random numbers."""
 
+    leaves_parameters_unused = False
+
     def __init__(self, spoil=None):
         super().__init__()
         torch.manual_seed(0)
@@ -62,6 +64,9 @@ class FakeObjective(nn.Module):
         if "gradient" in spoil:
             loss = loss + self.model.weight.sum().abs().sqrt()
         return {"loss": loss, "loss_a": loss_a, "loss_b": loss_b}
+
+    def before_step(self, step, steps):
+        pass
 
     def after_step(self, step, steps):
         self.steps.append((step, steps))

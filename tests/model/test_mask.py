@@ -7,13 +7,13 @@ from model.mask import MASKS
 from parse_config import ConfigError
 
 
-def draw(name, batch=16, grid=(3, 7, 9), seed=0, progress=0.0, **args):
+def draw(name, batch=16, grid=(3, 7, 9), seed=0, progress=0.0, device="cpu", **args):
     torch.manual_seed(seed)
     mask = MASKS.build({"type": name, "args": args})
     attention = None
     if mask.needs_attention:
-        attention = torch.rand(batch, grid[0], grid[1] * grid[2])
-    return mask(batch, grid, "cpu", progress, attention)
+        attention = torch.rand(batch, grid[0], grid[1] * grid[2]).to(device)
+    return mask(batch, grid, device, progress, attention)
 
 
 @pytest.mark.parametrize("name", MASKS.names())
@@ -143,6 +143,5 @@ def test_wrong_blocks_are_refused():
 @pytest.mark.parametrize("name", MASKS.names())
 def test_every_device_gets_the_same_mask(name):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    mask = MASKS.build({"type": name})(16, (3, 7, 9), device)
+    mask = draw(name, device=device)
     assert mask.device.type == device.type and torch.equal(mask.cpu(), draw(name))

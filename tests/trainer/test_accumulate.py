@@ -70,7 +70,9 @@ class Dealt:
     def __init__(self, masks):
         self.masks, self.at = masks, 0
 
-    def __call__(self, batch, grid, device):
+    needs_attention = False
+
+    def __call__(self, batch, grid, device, *_):
         mask = self.masks[self.at : self.at + batch].to(device)
         self.at = (self.at + batch) % len(self.masks)
         return mask

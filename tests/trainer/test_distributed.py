@@ -44,7 +44,9 @@ class Dealt:
     def __init__(self, first, last):
         self.first, self.last, self.at = first, last, first
 
-    def __call__(self, batch, grid, device):
+    needs_attention = False
+
+    def __call__(self, batch, grid, device, *_):
         generator = torch.Generator().manual_seed(grid[0])
         mask = (
             torch.rand(ROWS, grid[0], 16, generator=generator)

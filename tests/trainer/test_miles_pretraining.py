@@ -257,7 +257,7 @@ def test_the_mean_is_of_all_micro_batches(model):
     )
     targets = torch.cat([objective.target(half["video"]) for half in halves])
     torch.testing.assert_close(
-        objective._target_mean_X, targets.mean((0, 1, 2)), rtol=0, atol=1e-12
+        objective.target_norm.step_mean_X, targets.mean((0, 1, 2)), rtol=0, atol=1e-12
     )
 
 

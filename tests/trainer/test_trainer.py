@@ -163,6 +163,44 @@ def test_a_meter_goes_on_from_its_state():
     assert one.means() == two.means() == {"loss": 2.0, "loss/a": 1.0, "loss/b": 4.0}
 
 
+def test_a_mean_is_over_the_steps_that_have_the_loss():
+    meter = Meter(["captioned", "footage"])
+    meter.add(0, ["loss", "loss_vt"], torch.tensor([3.0, 2.0]), 2)
+    meter.add(1, ["loss"], torch.tensor([6.0]), 1)
+    meter.add(0, ["loss", "loss_vt", "loss_mvm"], torch.tensor([5.0, 4.0, 1.0]), 2)
+    assert meter.means() == {
+        "loss": (2 * 3 + 6 + 2 * 5) / 5,
+        "loss/captioned": 4.0,
+        "loss/footage": 6.0,
+        "loss_vt": 3.0,
+        "loss_vt/captioned": 3.0,
+        "loss_mvm": 1.0,
+        "loss_mvm/captioned": 1.0,
+    }
+    other = Meter(["captioned", "footage"])
+    other.load(meter.state(), CPU)
+    assert other.means() == meter.means()
+
+
+def test_the_state_of_an_older_checkpoints_meter_is_read():
+    meter = Meter(["a", "b"])
+    older = {
+        "parts": ["loss", "loss_vt"],
+        "sums": [[2.0, 1.0], [6.0, 3.0]],
+        "weights": [2, 4],
+    }
+    meter.load(older, CPU)
+    meter.add(0, ["loss"], torch.tensor([4.0]), 1)
+    assert meter.means() == {
+        "loss": 12 / 7,
+        "loss/a": 2.0,
+        "loss/b": 1.5,
+        "loss_vt": 4 / 6,
+        "loss_vt/a": 0.5,
+        "loss_vt/b": 0.75,
+    }
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_is_named(folder, value):
     clean = trainer(folder / "clean", [FakeLoader(2)], epochs=1)
@@ -447,7 +485,8 @@ def test_masked_clips_hide_what_the_mask_says():
     mask = torch.zeros(5, 2, 4, dtype=torch.bool)
     mask[:, :, 3] = True
     fake = types.SimpleNamespace(
-        mask=lambda *_: mask, model=types.SimpleNamespace(grid=lambda _: (2, 2, 2))
+        draw_masks=lambda _: [mask],
+        model=types.SimpleNamespace(grid=lambda _: (2, 2, 2)),
     )
     picture = masked_clips(fake, video_BTCHW)
     assert picture.shape == (3, 4 * 2 * 8, 2 * 8) and picture.dtype == torch.uint8

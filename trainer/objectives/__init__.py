@@ -18,6 +18,7 @@ class Objective(nn.Module):
     of several batches, concatenated, are valid outputs, and `losses` has no parameters.
     """
 
+    needs_captions = True  # whether every batch must have "text"
     model: Any  # a dual encoder with the methods of model.miles.MILES
     progress: float = 0.0  # share of training that is done
 
@@ -49,6 +50,11 @@ class Objective(nn.Module):
     def passes(self) -> float:
         """Forward and backward passes of the video encoder per clip: what a step costs, beside plain training's 1."""
         return 1.0
+
+    @property
+    def leaves_parameters_unused(self) -> bool:
+        """Whether some steps on captioned batches give some parameters no gradient."""
+        return False
 
     def before_step(self, step: int, steps: int) -> None:
         """Called before each optimizer step on every process; `step` of `steps` have been taken."""

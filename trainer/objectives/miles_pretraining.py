@@ -120,7 +120,6 @@ class MILESPretraining(Objective):
             self.predictor = PREDICTORS.build(predictor, width=width)
         target_width = width if target_space == "encoder" else model.embedding_size
         self.target_norm = TargetNorm(target_norm, target_width)
-        self._target_mean_X: Tensor | None = None
 
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Embeddings to contrast and the summed distances of masked visual modeling.
@@ -170,15 +169,13 @@ class MILESPretraining(Objective):
         if "target_sum_1X" in outputs:
             target_sum_X = gather(outputs["target_sum_1X"]).detach().sum(0)
             count = gather(outputs["target_count_11"]).detach().sum()
-            self._target_mean_X = target_sum_X / count
+            self.target_norm.step_mean_X = target_sum_X / count
         return {"loss": torch.stack(weighted).sum(), **parts}
 
     def after_step(self, step: int, steps: int) -> None:
         """Let the teacher follow the model, and the running mean of the targets follow this step's."""
         self.teacher.follow(self.model, step, steps)
-        if self._target_mean_X is not None:
-            self.target_norm.update_mean(self._target_mean_X)
-            self._target_mean_X = None
+        self.target_norm.update_mean()
 
     def draw_masks(self, video_BTCHW: Tensor) -> list[Tensor]:
         """mask_BTN of each masked view: two for "two_masked", else one."""
@@ -248,6 +245,11 @@ class MILESPretraining(Objective):
     def mvm_rows(self, batch_size: int) -> int:
         """How many of a batch's clips masked visual modeling is trained on: its first ones."""
         return max(1, round(self.mvm_share * batch_size))
+
+    @property
+    def leaves_parameters_unused(self) -> bool:
+        """Before masked visual modeling begins, the [MASK] token and the predictor get no gradient."""
+        return self.mvm_from > 0
 
     def passes(self) -> float:
         """Forward and backward passes of the video encoder per clip, averaged over training; a forward pass is 1/3."""
