@@ -151,6 +151,29 @@ def test_a_run_that_is_killed_goes_on(data, tmp_path):
     assert json.loads((folder / "trained.json").read_text())["steps"] == 120
 
 
+def test_few_captions_are_trained_with_footage(data, tmp_path):
+    out = tmp_path / "out"
+    chosen = (
+        "--budgets",
+        "captions",
+        "--variants",
+        "contrastive,miles",
+        "--seeds",
+        "0",
+    )
+    said = run(data, out, *chosen)
+    assert said.returncode == 0, said.stderr + logs(out)
+    steps = {"contrastive": 4, "miles": 8}  # 2 epochs of 16 clips, 8 a step
+    for record in json.loads((out / "ablation.json").read_text())["runs"]:
+        assert record["steps"] == steps[record["variant"]]
+        assert record["passes"] is None and "t2v.R1" in record["metrics"]
+        folder = out / f"runs/sparse/captions/{record['variant']}/seed0"
+        result = json.loads((folder / "test/results.json").read_text())
+        assert result["num_videos"] == 8  # of the whole gallery
+    log = (out / "runs/sparse/captions/miles/seed0.log").read_text()
+    assert "captioned8 train" in log and "uncaptioned8 train" in log
+
+
 def test_a_learning_rate_is_chosen_on_val_and_taken(data, tmp_path):
     out = tmp_path / "out"
     chosen = ("--variants", "contrastive", "--tune", "lr=0.00001,0.01")
