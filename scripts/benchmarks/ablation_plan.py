@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parse_config import Config, ConfigError, load_config, merge
+from parse_config import Config, ConfigError, blank_comments, merge
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 METHODS = ROOT / "configs/method"
@@ -74,7 +74,7 @@ def objective_args(**args: Any) -> dict[str, Any]:
 
 
 # {name: (words for a reader, changes)}; each is the base config, or configs/method/miles.json where that is there, with
-# one setting changed. A file configs/method/NAME.json of the same name takes its place.
+# one setting changed. A file configs/method/NAME.json of the same name takes its place, under the same title.
 SINGLE_CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     BASELINE: ("contrastive only", {"objective": {"type": "Contrastive", "args": {}}}),
     "miles": ("MILES", {}),
@@ -87,7 +87,10 @@ SINGLE_CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "ratio30": ("MILES, ratio 0.3", objective_args(mask={"args": {"ratio": 0.3}})),
     "ratio75": ("MILES, ratio 0.75", objective_args(mask={"args": {"ratio": 0.75}})),
     "clean": ("MILES, clean view", objective_args(contrast_view="full")),
-    "masked": ("contrastive on masked clips", objective_args(mvm_weight=0.0)),
+    "masked": (
+        "contrastive on masked clips",
+        objective_args(contrast_view="masked", mvm_weight=0.0),
+    ),
     "weight4": ("MILES, weight 4", objective_args(mvm_weight=4.0)),
 }
 
@@ -96,11 +99,14 @@ def known_variants(folder: Path = METHODS) -> dict[str, Variant]:
     """The variants that can be named: the baseline, MILES, the other files of `folder`, the single changes."""
     methods = {path.stem: read_method(path) for path in sorted(folder.glob("*.json"))}
     of_miles = methods["miles"].changes if "miles" in methods else ()
-    inline = {
-        name: Variant(title, (*(() if name == BASELINE else of_miles), changes))
-        for name, (title, changes) in SINGLE_CHANGES.items()
-    }
-    known = {**inline, **methods}
+    known = dict(methods)
+    for name, (title, changes) in SINGLE_CHANGES.items():
+        if name in methods:
+            known[name] = methods[name]._replace(title=title)
+        elif name == BASELINE:
+            known[name] = Variant(title, (changes,))
+        else:
+            known[name] = Variant(title, (*of_miles, changes))
     names = dict.fromkeys((*default_variants(folder), *known))
     return {name: known[name] for name in names}
 
@@ -112,12 +118,17 @@ def default_variants(folder: Path = METHODS) -> list[str]:
 
 
 def read_method(path: Path) -> Variant:
-    """The variant of a file: its title is the first words of "about", up to a colon or the like, or else its name."""
-    changes = load_config(path).to_dict()
-    about, name = changes.pop("about", ""), changes.pop("name", path.stem)
+    """The variant of a file, without the base that it has when it is trained by itself.
+
+    Its title is the first words of "about", up to a colon or the like, or else its name.
+    """
+    changes = json.loads(blank_comments(path.read_text(encoding="utf-8")))
+    about, name = changes.get("about", ""), changes.get("name", path.stem)
     words = about.split("  -- ")[-1]
     for mark in (":", ";", ". ", " ("):
         words = words.partition(mark)[0]
+    for key in ("$schema", "base", "about", "name"):
+        changes.pop(key, None)
     return Variant(words.strip().rstrip(".") or name, (changes,))
 
 

@@ -245,7 +245,7 @@ def test_methods_are_files(tmp_path):
     objective = {"type": "MILESPretraining", "args": {"mvm_weight": 7}}
     about = "python scripts/ablation.py  -- Masked all over: every patch is hidden."
     files = {
-        "miles": {"about": "MILES. With masks", "objective": objective},
+        "miles": {"base": "none.json", "about": "Masks", "objective": objective},
         "own": {"name": "my own", "arch": {"args": {"projection_dim": 8}}},
         "all": {"about": about, "name": "all"},
     }
