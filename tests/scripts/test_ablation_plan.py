@@ -66,6 +66,7 @@ def length(run, clips):
     return epochs * batches.steps_per_epoch, epochs, warmup
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, plan, tmp_path):
     config = plan.run("partial", "steps", name, 7).config
@@ -114,6 +115,7 @@ def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, plan, tmp
     )
 
 
+@pytest.mark.slow
 def test_runs_of_a_seed_differ_in_the_objective_alone(plan):
     for world in ablation_plan.WORLDS:
         rest = []
