@@ -18,7 +18,7 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -173,10 +173,19 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read `path` with its bases and merge `key.path=value` overrides over it.
 
-    Raises ConfigError for a file that is absent or does not parse, doubled or unknown top-level keys, unset variables.
+    The override base=FILE takes the place of the bases that the file itself names. Raises ConfigError for a file that
+    is absent or does not parse, doubled or unknown top-level keys, unset variables.
     """
-    data = _read_with_bases(Path(path), ())
+    overrides = list(overrides)
+    other_bases = [
+        override.removeprefix("base=")
+        for override in overrides
+        if override.startswith("base=")
+    ]
+    data = _read_with_bases(Path(path), (), other_bases)
     for override in overrides:
+        if override.startswith("base="):
+            continue
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(
@@ -512,8 +521,13 @@ def _freeze(value: Any, json_path: str) -> Any:
     return value
 
 
-def _read_with_bases(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
-    """The JSON object of `path` merged over its bases; `including` are the files that name it as their base."""
+def _read_with_bases(
+    path: Path, including: tuple[Path, ...], other_bases: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The JSON object of `path` merged over its bases.
+
+    including: the files that name it as their base. other_bases: files that take the place of its own bases.
+    """
     path = path.resolve()
     if path in including:
         raise ConfigError(f"{path}: is its own base")
@@ -532,9 +546,12 @@ def _read_with_bases(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: base: {bases!r} is given, a file name or a list of them is needed"
         )
+    base_paths = [path.parent / base for base in bases]
+    if other_bases:
+        base_paths = [Path(base) for base in other_bases]
     merged: dict[str, Any] = {}
-    for base in bases:
-        merged = merge(merged, _read_with_bases(path.parent / base, (*including, path)))
+    for base_path in base_paths:
+        merged = merge(merged, _read_with_bases(base_path, (*including, path)))
     return merge(merged, data)
 
 

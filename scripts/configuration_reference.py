@@ -24,6 +24,7 @@ from model import ARCHS
 from model.loss import LOSSES
 from model.mask import MASKS
 from model.metric import METRICS
+from model.predictor import PREDICTORS
 from model.teacher import TEACHERS
 from model.text.hugging_face import build_text_model
 from model.video import VIDEO_ENCODERS
@@ -58,8 +59,14 @@ SUPPLIED = {
     "objective": ("model", "loss"),
     "optimizer": ("module",),
     "teacher": ("student",),
+    "predictor": ("width",),
 }
-BLOCK_ARGUMENTS = {"mask": MASKS, "teacher": TEACHERS, "mvm_loss": LOSSES}
+BLOCK_ARGUMENTS = {
+    "mask": MASKS,
+    "teacher": TEACHERS,
+    "mvm_loss": LOSSES,
+    "predictor": PREDICTORS,
+}
 JSON_TYPES = {
     "int": "integer",
     "float": "number",

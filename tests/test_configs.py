@@ -5,6 +5,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
+import torch
 
 from data_loader import LOADERS
 from data_loader.datasets import DATASETS
@@ -13,9 +14,11 @@ from model import ARCHS
 from model.loss import LOSSES
 from model.mask import MASKS
 from model.metric import METRICS
+from model.predictor import PREDICTORS
 from model.teacher import TEACHERS
 from model.video import VIDEO_ENCODERS
 from parse_config import Config, check_args, load_config, merge
+from scripts.synthetic import tiny_models
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
 from trainer.settings import trainer_settings
@@ -25,6 +28,7 @@ CONFIGS = sorted(
     path for path in (ROOT / "configs").glob("*.json") if path.name != "schema.json"
 )
 IDS = [path.name for path in CONFIGS]
+METHODS = sorted((ROOT / "configs/method").glob("*.json"))
 SUPPLIED = (
     "model",
     "loss",
@@ -34,6 +38,7 @@ SUPPLIED = (
     "world_size",
     "seed",
     "student",
+    "width",
 )
 
 
@@ -51,6 +56,30 @@ def variables(monkeypatch):
 @pytest.mark.parametrize("path", CONFIGS, ids=IDS)
 def test_every_name_and_argument_is_known(path):
     check_config(load_config(path))
+
+
+@pytest.mark.parametrize("path", METHODS, ids=attrgetter("stem"))
+@pytest.mark.parametrize("base", ["", "configs/demo.json", "configs/ablation.json"])
+def test_every_method_runs_on_webvid_and_on_generated_clips(path, base, tmp_path):
+    overrides = [f"base={ROOT / base}"] if base else []
+    config = load_config(path, overrides)
+    check_config(config)
+    dataset = "JsonlDataset" if base else "WebVid"
+    assert config.blocks("data_loader")[0]["args"]["dataset_name"] == dataset
+    assert "arXiv" in config["about"] and config["name"] == f"method_{path.stem}"
+    model = ARCHS.build(
+        tiny_models.arch_config(
+            tiny_models.save_text_model(tmp_path / "text"), depth=4, img_size=64
+        )
+    )
+    objective = OBJECTIVES.build(
+        config["objective"], model=model, loss=LOSSES.build(config["loss"])
+    )
+    objective.before_step(1, 2)
+    batch = {**tiny_models.random_batch(2), "video": torch.randn(2, 4, 3, 64, 64)}
+    losses = objective(batch)
+    losses["loss"].backward()
+    assert losses["loss"].isfinite()
 
 
 def check_config(config: Config) -> None:
@@ -76,8 +105,9 @@ def check_stage(config: Config) -> None:
         ("mask", MASKS),
         ("teacher", TEACHERS),
         ("mvm_loss", LOSSES),
+        ("predictor", PREDICTORS),
     ):
-        if argument in objective_args:
+        if objective_args.get(argument) is not None:
             check_block(registry, objective_args[argument])
     assert set(config["metrics"]) <= set(METRICS.names())
 

@@ -91,6 +91,20 @@ def test_a_config_is_merged_over_its_base_and_a_changed_type_replaces(tmp_path):
         load_config(write_config_file(tmp_path / "d.json", {"base": "d.json"}))
 
 
+def test_another_base_takes_the_place_of_a_files_own(tmp_path):
+    for name in "ab":
+        write_config_file(tmp_path / f"{name}.json", {"name": name, "metrics": [name]})
+    path = write_config_file(tmp_path / "c.json", {"base": "a.json", "name": "c"})
+    config = load_config(path, [f"base={tmp_path / 'b.json'}", "trainer.epochs=3"])
+    assert config.to_dict() == {
+        "name": "c",
+        "metrics": ["b"],
+        "trainer": {"epochs": 3},
+    }
+    with pytest.raises(ConfigError, match="nowhere.json: no such config file"):
+        load_config(path, ["base=nowhere.json"])
+
+
 def test_merge_copies_its_arguments():
     base = {"a": {"b": [1, 2]}}
     merged = merge(base, {"a": {"c": 3}})
