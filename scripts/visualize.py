@@ -3,6 +3,7 @@
     python scripts/visualize.py attention -r CKPT VIDEO...          where CLS looks in the last block, over each frame
     python scripts/visualize.py attention -r CKPT VIDEO --animate mp4       all through the video
     python scripts/visualize.py alignment -r CKPT VIDEO --text "a man rides a motorcycle" [--word motorcycle]
+    python scripts/visualize.py alignment --score -r CKPT --data FOLDER     how well phrases find their objects: numbers
     python scripts/visualize.py masking -r CKPT VIDEO...            what is hidden, and how far each guess is off
 
 CKPT: of train.py, MILES, Frozen in Time or MCQ, or a folder of scripts/export.py. Several stand side by side:
@@ -19,18 +20,27 @@ from scripts.figures.alignment import alignment_figure
 from scripts.figures.attention import attention_figure
 from scripts.figures.attention_video import attention_movie
 from scripts.figures.clips import open_models
+from scripts.figures.grounding import PHRASE_SOURCES, grounding_score, score_table
 from scripts.figures.heatmap import PANEL
 from scripts.figures.masking import masking_figure
 from trainer import device
+from trainer.files import write_json
 
-__all__ = ["alignment_figure", "attention_figure", "attention_movie", "masking_figure"]
+__all__ = [
+    "alignment_figure",
+    "attention_figure",
+    "attention_movie",
+    "grounding_score",
+    "masking_figure",
+]
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 CHECKPOINT_STARTS = (
     b"PK\x03\x04",
     b"\x80\x02}q",
     b"\x80\x02\x8a\n",
 )  # zip, and two kinds of pickle
-MINIMUM = {"panel": 16, "fps": 0.01, "most": 1, "window": 0}  # of options
+# Of options.
+MINIMUM = {"panel": 16, "fps": 0.01, "most": 1, "window": 0, "batch_size": 1}
 OUT_FOLDER = Path("exps/figures")
 
 
@@ -67,7 +77,9 @@ def draw_attention(args: argparse.Namespace) -> list[Path]:
 
 
 def draw_alignment(args: argparse.Namespace) -> list[Path]:
-    """Writes the PNG."""
+    """Writes the PNG, or scores."""
+    if args.score:
+        return score_alignment(args)
     path = alignment_figure(
         args.resume,
         args.videos,
@@ -79,6 +91,24 @@ def draw_alignment(args: argparse.Namespace) -> list[Path]:
         **common_options(args),
     )
     return [path]
+
+
+def score_alignment(args: argparse.Namespace) -> list[Path]:
+    """Prints a table, a row for each checkpoint; writes JSON where -o says: an object, of several a list of them."""
+    scores = []
+    for checkpoint in args.resume:
+        (model,) = open_models(checkpoint, args.device)
+        score = grounding_score(
+            model, args.data, args.split, args.phrase, args.batch_size
+        )
+        scores.append({"checkpoint": checkpoint, **score})
+    print(score_table(scores, args.names or [short_name(args.resume[0])]))
+    if not args.out:
+        return []
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    content = scores if len(scores) > 1 else scores[0]
+    write_json(args.out, content)
+    return [args.out]
 
 
 def draw_masking(args: argparse.Namespace) -> list[Path]:
@@ -115,13 +145,15 @@ def build_parser() -> argparse.ArgumentParser:
     alignment_parser = subparsers.add_parser("alignment")
     alignment_parser.set_defaults(draw=draw_alignment)
     add_common_options(alignment_parser)
-    alignment_parser.add_argument("--text", required=True)
+    alignment_parser.add_argument("--text", help="whose words are compared")
     alignment_parser.add_argument(
         "--word", nargs="+", action="extend", help="these words of the text alone"
     )
     alignment_parser.add_argument(
         "--relative", action="store_true", help="less the mean over the text's words"
     )
+
+    add_score_options(alignment_parser)
 
     masking_parser = subparsers.add_parser("masking")
     masking_parser.set_defaults(draw=draw_masking)
@@ -198,13 +230,36 @@ def add_attention_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_score_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the numbers beside the alignment figure."""
+    parser.add_argument(
+        "--score",
+        action="store_true",
+        help="no figure: how well phrases find their objects in generated data",
+    )
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="with --score: of scripts/make_demo_data.py"
+    )
+    parser.add_argument(
+        "--split", choices=("val", "test"), default="test", help="default: test"
+    )
+    parser.add_argument(
+        "--phrase",
+        choices=PHRASE_SOURCES,
+        default="alone",
+        help="embedded as a text of its own, or its words inside the caption (alone)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="CLIPS", help="at once (64)"
+    )
+
+
 def complete_arguments(args: argparse.Namespace) -> None:
     """Tells checkpoints from videos, fills in defaults and checks what argparse cannot. Raises UserError."""
     first_checkpoint, *paths = args.resume
     args.resume = [first_checkpoint] + [path for path in paths if is_checkpoint(path)]
     args.videos = [path for path in paths if not is_checkpoint(path)] + args.videos
-    if not args.videos:
-        raise UserError("command line: no VIDEO is given")
+    check_inputs(args)
     if not args.names and len(args.resume) > 1:
         args.names = [short_name(path) for path in args.resume]
     if args.names and len(args.names) != len(args.resume):
@@ -215,10 +270,29 @@ def complete_arguments(args: argparse.Namespace) -> None:
     for name, minimum in MINIMUM.items():
         if getattr(args, name, minimum) < minimum:
             raise UserError(
-                f"--{name} {getattr(args, name)}: {minimum} or more is needed"
+                f"--{name.replace('_', '-')} {getattr(args, name)}: {minimum} or more is needed"
             )
-    args.out = args.out or OUT_FOLDER / f"{args.figure}.png"
+    if not getattr(args, "score", False):
+        args.out = args.out or OUT_FOLDER / f"{args.figure}.png"
     args.device = str(device.choose_device(args.device))
+
+
+def check_inputs(args: argparse.Namespace) -> None:
+    """Raises UserError where what a figure is drawn of, or a score is taken of, is not given, or both are."""
+    if getattr(args, "score", False):
+        if not args.data:
+            raise UserError("command line: --score needs --data FOLDER")
+        if args.videos or args.text or args.word or args.relative:
+            raise UserError(
+                "command line: --score takes --data, and no VIDEO, --text, --word or --relative"
+            )
+        return
+    if not args.videos:
+        raise UserError("command line: no VIDEO is given")
+    if args.figure == "alignment" and args.data:
+        raise UserError("command line: --data is of --score")
+    if args.figure == "alignment" and not args.text:
+        raise UserError("command line: alignment needs --text, or --score and --data")
 
 
 def is_checkpoint(path: str) -> bool:
