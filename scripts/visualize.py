@@ -33,6 +33,7 @@ __all__ = [
     "grounding_score",
     "masking_figure",
 ]
+PATCH_FEATURES = ("value", "last")
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 CHECKPOINT_STARTS = (
     b"PK\x03\x04",
@@ -87,6 +88,8 @@ def draw_alignment(args: argparse.Namespace) -> list[Path]:
         args.out,
         word=args.word,
         relative=args.relative,
+        source=args.phrase,
+        patch_features=args.patch_features,
         title=args.title or None,
         **common_options(args),
     )
@@ -99,7 +102,12 @@ def score_alignment(args: argparse.Namespace) -> list[Path]:
     for checkpoint in args.resume:
         (model,) = open_models(checkpoint, args.device)
         score = grounding_score(
-            model, args.data, args.split, args.phrase, args.batch_size
+            model,
+            args.data,
+            args.split,
+            args.phrase,
+            args.batch_size,
+            args.patch_features,
         )
         scores.append({"checkpoint": checkpoint, **score})
     print(score_table(scores, args.names or [short_name(args.resume[0])]))
@@ -247,7 +255,13 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
         "--phrase",
         choices=PHRASE_SOURCES,
         default="alone",
-        help="embedded as a text of its own, or its words inside the caption (alone)",
+        help="words as texts of their own, or as they are read inside the caption (alone)",
+    )
+    parser.add_argument(
+        "--patch-features",
+        choices=PATCH_FEATURES,
+        default="value",
+        help="what a patch gives to CLS, or its output (value)",
     )
     parser.add_argument(
         "--batch-size", type=int, default=64, metavar="CLIPS", help="at once (64)"

@@ -23,12 +23,14 @@ COLUMNS = (
     ("t2v.R5", "R@5", False),
     ("t2v.MedR", "MedR", False),
     ("grounding.pointing", "pointing", True),
+    ("values.pointing", "pointing by values", True),
     ("probe.linear.all", "probe", True),
     ("probe.untold.accuracy", "untold", True),
 )
 POOLED = (
     "t2v.R1",
     "grounding.pointing",
+    "values.pointing",
     "probe.linear.all",
     "probe.untold.accuracy",
 )

@@ -56,9 +56,13 @@ MEASURES = {
     ),
     "grounding": Measure(
         "scripts/visualize.py",
-        "alignment --score -r {checkpoint} --data {data} --split {split} -o {out}",
+        "alignment --score -r {checkpoint} --data {data} --split {split} --patch-features last -o {out}",
         "grounding.json",
-        needs='"--score"',
+    ),
+    "values": Measure(
+        "scripts/visualize.py",
+        "alignment --score -r {checkpoint} --data {data} --split {split} --patch-features value -o {out}",
+        "values.json",
     ),
     "probe": Measure(
         "scripts/probe.py", "-r {checkpoint} --data {data} -o {out}", "probe.json"

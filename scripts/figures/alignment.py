@@ -24,11 +24,24 @@ RELATIVE = "cosine - mean over words"
 
 @torch.no_grad()
 def word_similarity(
-    model: MILES, video_BTCHW: Tensor, text: str
+    model: MILES,
+    video_BTCHW: Tensor,
+    text: str,
+    source: str = "caption",
+    patch_features: str = "last",
 ) -> tuple[list[str], Tensor]:
-    """-> (the words of `text`, cosine_WTYX of each with every patch of the first clip, both in the joint space)."""
+    """-> (the words of `text`, cosine_WTYX of each with every patch of the first clip, both in the joint space).
+
+    Args:
+        source: "caption", a word as the text encoder reads it inside the text, or "alone", as a text of its own
+        patch_features: "last" or "value", see `MILES.encode_video`
+    """
     words, w_WE = encode_words(model, text)
-    _, patch_BTNE = model.encode_video(video_BTCHW.to(model.device))
+    if source == "alone":
+        w_WE = model.encode_text(words)
+    _, patch_BTNE = model.encode_video(
+        video_BTCHW.to(model.device), patch_features=patch_features
+    )
     cosine_WTN = torch.einsum(
         "we,tne->wtn", F.normalize(w_WE, dim=-1), F.normalize(patch_BTNE[0], dim=-1)
     )
@@ -65,6 +78,8 @@ def alignment_figure(
     names: Sequence[str] | None = None,
     *,
     relative: bool = False,
+    source: str = "alone",
+    patch_features: str = "value",
     panel: int = PANEL,
     title: str | None = None,
     device: str = "cpu",
@@ -73,11 +88,12 @@ def alignment_figure(
 
     Several models stand side by side under their `names`; a clip has one colour scale. `clip`: files, or video_BTCHW.
     `relative`: less the mean over the words of the text at each patch, what a word has and the others have not.
+    `source` and `patch_features`: see `word_similarity`.
     """
     models = open_models(model, device)
     clips_per_model = [read_clips(opened_model, clip, panel) for opened_model in models]
     blocks = [
-        alignment_block(models, views, text, word, relative)
+        alignment_block(models, views, text, word, relative, source, patch_features)
         for views in zip(*clips_per_model)
     ]
     if title is None:
@@ -91,6 +107,8 @@ def alignment_block(
     text: str,
     selection: str | Sequence[str] | None,
     relative: bool,
+    source: str,
+    patch_features: str,
 ) -> Block:
     """The rows of one clip.
 
@@ -100,11 +118,15 @@ def alignment_block(
         text: whose words are compared with patches
         selection: the words that are shown; None: all
         relative: less the mean over the words of the text
+        source: see `word_similarity`
+        patch_features: see `word_similarity`
     """
     words: list[str] = []
     heats_WTYX = []
     for model, view in zip(models, views):
-        words, cosine_WTYX = word_similarity(model, view.video_BTCHW, text)
+        words, cosine_WTYX = word_similarity(
+            model, view.video_BTCHW, text, source, patch_features
+        )
         if relative:
             cosine_WTYX = cosine_WTYX - cosine_WTYX.mean(0)
         heats_WTYX.append(cosine_WTYX.numpy()[word_indices(words, selection)])

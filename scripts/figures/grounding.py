@@ -72,6 +72,7 @@ def grounding_score(
     split: str = "test",
     phrase: str = "alone",
     batch_size: int = 64,
+    patch_features: str = "value",
 ) -> dict[str, Any]:
     """Scores how well the cosine maps of phrases lie on their objects.
 
@@ -82,9 +83,10 @@ def grounding_score(
         phrase: "alone", the embedding of the phrase as a text of its own; "caption", the mean feature of its words
             inside the caption
         batch_size: clips at once
+        patch_features: "value", what each patch gives to CLS, or "last", its output, see `MILES.encode_video`
 
     Returns:
-        {"data", "split", "phrase", "clips", "phrases", "left_out", "pointing", "pointing_game", "mean_iou", "chance",
+        {"data", "split", "phrase", "patch_features", "clips", "phrases", "left_out", "pointing", "pointing_game", "mean_iou", "chance",
         "interval"}: the three numbers in percent, means over phrases, None where no phrase has one; "interval": 95 %,
         of a bootstrap over clips.
 
@@ -98,7 +100,9 @@ def grounding_score(
     )
     objects = read_objects(Path(data), split, dataset.ids)
     text_VKE, has_phrase_VK = phrase_features(model, objects, phrase)
-    cosine_VKM, share_VKM = cosine_maps(model, dataset, objects, text_VKE, batch_size)
+    cosine_VKM, share_VKM = cosine_maps(
+        model, dataset, objects, text_VKE, batch_size, patch_features
+    )
     if not np.isfinite(cosine_VKM).all():
         raise UserError("the model's features are not finite: is the checkpoint whole?")
 
@@ -107,6 +111,7 @@ def grounding_score(
         "data": str(data),
         "split": split,
         "phrase": phrase,
+        "patch_features": patch_features,
         "clips": len(dataset),
         **count_phrases(measured, has_phrase_VK, sum(map(len, objects.phrases))),
         **{name: percent(measured.value_VK[name]) for name in NUMBERS},
@@ -209,6 +214,7 @@ def cosine_maps(
     objects: Objects,
     text_VKE: Tensor,
     batch_size: int,
+    patch_features: str = "last",
 ) -> tuple[np.ndarray, np.ndarray]:
     """(cosine_VKM, share_VKM): of each object's phrase with each patch, and the object's share of the patch's pixels.
 
@@ -218,6 +224,7 @@ def cosine_maps(
         objects: what its clips show
         text_VKE: features of length 1 of the phrases
         batch_size: clips at once
+        patch_features: see `grounding_score`
     """
     cosines = []
     shares = []
@@ -236,7 +243,9 @@ def cosine_maps(
                 for clip, sample in zip(clips, samples)
             ]
         )
-        _, patch_BTNE = model.encode_video(video_BTCHW.to(model.device))
+        _, patch_BTNE = model.encode_video(
+            video_BTCHW.to(model.device), patch_features=patch_features
+        )
         cosine_BKTN = torch.einsum(
             "bke,btne->bktn",
             text_VKE[start : clips.stop].to(model.device),
