@@ -86,7 +86,8 @@ def grounding_score(
         patch_features: "value", what each patch gives to CLS, or "last", its output, see `MILES.encode_video`
 
     Returns:
-        {"data", "split", "phrase", "patch_features", "clips", "phrases", "left_out", "pointing", "pointing_game", "mean_iou", "chance",
+        {"data", "split", "phrase", "patch_features", "clips",
+        "phrases", "left_out", "pointing", "pointing_game", "mean_iou", "chance",
         "interval"}: the three numbers in percent, means over phrases, None where no phrase has one; "interval": 95 %,
         of a bootstrap over clips.
 

@@ -28,9 +28,11 @@ OBJECTIVE_KEYS = (
     "mask",
     "mvm_loss",
     "target_space",
+    "target_features",
     "target_layers",
     "target_norm",
     "predictor",
+    "regress",
 )
 GREY = np.uint8(128)  # of hidden patches
 
@@ -52,8 +54,10 @@ def load_masking(model: MILES | File, device: str = "cpu") -> Masking:
     checkpoint = training_checkpoint(model)
     student = open_models(model, device)[0]
     state = checkpoint.get("objective") or {}
-    is_centred = "target_norm.mean_X" in state
-    args = {"target_norm": "centred" if is_centred else "none"}
+    # Older checkpoints have neither setting: hidden patches regressed targets as they are.
+    args = {"target_norm": "none", "regress": "masked"}
+    if "target_norm.mean_X" in state:
+        args = {"target_norm": "centred"}
     objective = MILESPretraining(
         student,
         LOSSES.build({"type": "NormSoftmaxLoss"}),
