@@ -144,8 +144,9 @@ class SpaceTimeTransformer(VideoEncoder):
 
         Where `mask_BTN` (bool) is True a patch's embedding is replaced by `mask_token_D`; its position embeddings stay.
         With `layers` above 1 the patch features are the mean over so many of the last blocks, each after the last norm
-        (data2vec, arXiv 2202.03555); CLS is that of the last. `patch_features` "value": instead of a patch's output what
-        it gives to CLS, its value in the last spatial attention (as MaskCLIP reads CLIP, arXiv 2112.01071).
+        (data2vec, arXiv 2202.03555); CLS is that of the last. `patch_features` "value": instead of a patch's output
+        what it gives to CLS, its value in the last spatial attention (as MaskCLIP reads CLIP, arXiv 2112.01071).
+
         Raises ValueError for another frame size, more frames than the model has, more layers than blocks.
         """
         frames, *patch_grid = self.grid(video_BTCHW)

@@ -1,0 +1,205 @@
+"""Linear and nearest-neighbour probes of fixed features, and what the generated clips are labelled with.
+
+V training clips, Q test clips, D width of the features, C classes or attribute values.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from parse_config import UserError
+
+ATTRIBUTES = ("colour", "shape", "motion")
+REGULARISATIONS = (0.01, 0.1, 1.0, 10.0)  # C of scikit-learn, tried on a held-out tenth
+NEIGHBOURS = 20
+TEMPERATURE = 0.07  # of the neighbours' votes, as in DINO (arXiv 2104.14294)
+
+
+class Standardised(NamedTuple):
+    """Training and test features with mean 0 and deviation 1 in each dimension of the training clips."""
+
+    train_VD: np.ndarray
+    test_QD: np.ndarray
+
+
+def standardise(train_VD: Tensor, test_QD: Tensor) -> Standardised:
+    mean_D = train_VD.mean(0)
+    deviation_D = train_VD.std(0).clamp(min=1e-6)
+    return Standardised(
+        ((train_VD - mean_D) / deviation_D).double().numpy(),
+        ((test_QD - mean_D) / deviation_D).double().numpy(),
+    )
+
+
+def logistic_regression(
+    train_VD: np.ndarray, label_V: np.ndarray, regularisation: float
+) -> Any:
+    """A fitted classifier of scikit-learn; UserError without the library."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        raise UserError(
+            "the probe needs scikit-learn: pip install scikit-learn"
+        ) from None
+    return LogisticRegression(C=regularisation, max_iter=1000).fit(train_VD, label_V)
+
+
+def choose_regularisation(
+    train_VD: np.ndarray, label_V: np.ndarray, seed: int
+) -> float:
+    """The C that is most accurate on a tenth of the training clips, fitted on the others; the smaller of equal ones."""
+    order = np.random.default_rng(seed).permutation(len(train_VD))
+    held_out, rest = order[: len(order) // 10], order[len(order) // 10 :]
+    if len(np.unique(label_V[rest])) < 2 or not len(held_out):
+        return 1.0
+    accuracies = [
+        logistic_regression(train_VD[rest], label_V[rest], regularisation).score(
+            train_VD[held_out], label_V[held_out]
+        )
+        for regularisation in REGULARISATIONS
+    ]
+    return REGULARISATIONS[int(np.argmax(accuracies))]
+
+
+def classify(
+    features: Standardised, label_V: np.ndarray, seed: int
+) -> tuple[np.ndarray, float]:
+    """(predicted label of each test clip, C) of a linear classifier of one label per clip."""
+    regularisation = choose_regularisation(features.train_VD, label_V, seed)
+    classifier = logistic_regression(features.train_VD, label_V, regularisation)
+    return classifier.predict(features.test_QD), regularisation
+
+
+def score_values(
+    features: Standardised, has_value_VC: np.ndarray, seed: int
+) -> np.ndarray:
+    """score_QC: how surely each test clip shows each value, by one binary classifier per value.
+
+    C is chosen once, on the value that half of the clips or the nearest to it show. A value that all training clips or
+    none show has the score 0.
+    """
+    share_C = has_value_VC.mean(0)
+    typical = int(np.abs(share_C - 0.5).argmin())
+    regularisation = choose_regularisation(
+        features.train_VD, has_value_VC[:, typical], seed
+    )
+    score_QC = np.zeros((len(features.test_QD), has_value_VC.shape[1]))
+    for value, share in enumerate(share_C):
+        if 0 < share < 1:
+            classifier = logistic_regression(
+                features.train_VD, has_value_VC[:, value], regularisation
+            )
+            score_QC[:, value] = classifier.decision_function(features.test_QD)
+    return score_QC
+
+
+def average_precision(score_Q: np.ndarray, is_shown_Q: np.ndarray) -> float:
+    """The mean of the precisions at each clip that shows the value, from the highest score down; NaN if none does."""
+    shown_in_order_Q = is_shown_Q[np.argsort(-score_Q, kind="stable")]
+    if not shown_in_order_Q.any():
+        return float("nan")
+    precision_Q = shown_in_order_Q.cumsum() / np.arange(1, len(score_Q) + 1)
+    return float(precision_Q[shown_in_order_Q > 0].mean())
+
+
+def mean_average_precision(score_QC: np.ndarray, is_shown_QC: np.ndarray) -> float:
+    """Over the values that some test clip shows, in percent."""
+    precisions = [
+        average_precision(score_QC[:, value], is_shown_QC[:, value])
+        for value in range(score_QC.shape[1])
+    ]
+    return float(100 * np.nanmean(precisions))
+
+
+def neighbour_votes(train_VD: Tensor, test_QD: Tensor, vote_VC: Tensor) -> Tensor:
+    """(Q, C): of the 20 nearest training clips by cosine, their rows of `vote_VC` weighted by exp(cosine / 0.07)."""
+    train_VD, test_QD = F.normalize(train_VD, dim=-1), F.normalize(test_QD, dim=-1)
+    cosine_QK, nearest_QK = (test_QD @ train_VD.T).topk(min(NEIGHBOURS, len(train_VD)))
+    weight_QK = ((cosine_QK - cosine_QK[:, :1]) / TEMPERATURE).exp()
+    return torch.einsum("qk,qkc->qc", weight_QK, vote_VC[nearest_QK])
+
+
+class Labels(NamedTuple):
+    """What generated clips show. V clips, C values of all attributes.
+
+    Args:
+        values: (attribute, value) of each column
+        is_shown_VC: int64, whether any object of the clip has the value
+        told: for each clip the indices of the objects that any of its captions mentions
+        shows: for each clip the (colour, shape, motion) of each object
+    """
+
+    values: list[tuple[str, str]]
+    is_shown_VC: np.ndarray
+    told: list[set[int]]
+    shows: list[list[tuple[str, ...]]]
+
+    def of(self, attribute: str) -> list[int]:
+        """The columns of an attribute."""
+        return [i for i, (name, _) in enumerate(self.values) if name == attribute]
+
+
+def read_labels(
+    rows: Sequence[Mapping[str, Any]], values: Sequence[tuple[str, str]] = ()
+) -> Labels:
+    """The labels of rows of captions.jsonl; `values` are those of the training rows, default: all that occur."""
+    shows = [[tuple(item[:3]) for item in row["shows"]] for row in rows]
+    if not values:
+        values = sorted(
+            {pair for clip in shows for item in clip for pair in zip(ATTRIBUTES, item)}
+        )
+    column = {pair: i for i, pair in enumerate(values)}
+    is_shown_VC = np.zeros((len(rows), len(values)), np.int64)
+    for clip, items in enumerate(shows):
+        for item in items:
+            for pair in zip(ATTRIBUTES, item):
+                if pair in column:
+                    is_shown_VC[clip, column[pair]] = 1
+    told = [
+        {index for caption in row.get("told", []) for index in caption} for row in rows
+    ]
+    return Labels(list(values), is_shown_VC, told, shows)
+
+
+def untold_accuracy(
+    score_QC: np.ndarray, labels: Labels, clips: Sequence[int]
+) -> tuple[float, float, int]:
+    """How often a probe names what no caption told: (accuracy, chance, number of questions), in percent.
+
+    A question is one attribute of a clip of two objects of which captions mention one alone. Among the values other
+    than that of the mentioned object, the highest score should be that of the other object, which must differ.
+
+    Args:
+        score_QC: of each clip in `clips`, by a probe that was fitted on others
+        labels: of all clips
+        clips: their indices, in the order of `score_QC`
+    """
+    hits, chances = [], []
+    for score_C, clip in zip(score_QC, clips, strict=True):
+        items = labels.shows[clip]
+        if len(items) != 2 or len(labels.told[clip]) != 1:
+            continue
+        (told,) = labels.told[clip]
+        for attribute, told_value, untold_value in zip(
+            ATTRIBUTES, items[told], items[1 - told]
+        ):
+            candidates = [
+                column
+                for column in labels.of(attribute)
+                if labels.values[column][1] != told_value
+            ]
+            if untold_value != told_value:
+                best = max(candidates, key=score_C.__getitem__)
+                hits.append(labels.values[best][1] == untold_value)
+                chances.append(1 / len(candidates))
+    if not hits:
+        return float("nan"), float("nan"), 0
+    return float(100 * np.mean(hits)), float(100 * np.mean(chances)), len(hits)
+
+
+if __name__ == "__main__":
+    raise SystemExit("a library module: run python scripts/probe.py --help")
