@@ -44,6 +44,7 @@ from trainer.evaluator import (
     embed,
     evaluation_loaders,
     evaluation_settings,
+    require_gallery_captions,
     score,
 )
 from trainer.log import console
@@ -143,11 +144,13 @@ def evaluate_model(report: Report) -> None:
     """Embed and score every data set of the config."""
     config, arguments, device = report.config, report.arguments, report.device
     settings = evaluation_settings(config)
+    blocks = evaluation_loaders(config, arguments.split)
+    for block in blocks:
+        require_gallery_captions(block)
     model = build_model(config, arguments.pretrained_only).to(device)
     identity = describe_run(
         config, config["arch"]["args"].get("load_checkpoint"), device
     )
-    blocks = evaluation_loaders(config, arguments.split)
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     for block in blocks:
         embeddings = embed(

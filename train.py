@@ -27,10 +27,11 @@ from parse_config import (
     write_config,
 )
 from trainer import checkpoint, distributed, lock, seeds
+from trainer.evaluator import require_gallery_captions
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
-from trainer.settings import trainer_settings
+from trainer.settings import has_captions, trainer_settings
 from trainer.stages import Stage, stages
 from trainer.trainer import Trainer
 
@@ -98,11 +99,6 @@ def require_captions(objective: nn.Module, config: Config) -> None:
             )
 
 
-def has_captions(loader: Config) -> bool:
-    """Whether the loader that this block describes yields captions."""
-    return loader.get("args", {}).get("with_captions", True)
-
-
 def build_model(stage: Stage) -> nn.Module:
     """The architecture with the weights it starts from; without any where a checkpoint is loaded next."""
     arch = stage.config.require("arch")
@@ -139,6 +135,7 @@ def build_configured_valid_loader(
     """The loader that the section describes, or None for null."""
     if not block:
         return None
+    require_gallery_captions(block)
     if block["args"].get("split") == "test":
         log.warning(
             "validation is on the test split: what is chosen by it is chosen on the test set"

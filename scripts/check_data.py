@@ -85,6 +85,10 @@ def print_captions(dataset: TextVideoDataset) -> None:
 
     Duplicates and words are counted in the first MAX_CAPTIONS captions.
     """
+    if not dataset.with_captions:
+        print("  captions    not used (with_captions false)")
+        return
+
     captions = dataset.captions[:MAX_CAPTIONS]
     duplicates = [count for count in Counter(captions).values() if count > 1]
     per_video = torch.zeros(1)
@@ -149,11 +153,16 @@ def draw_sample(
         axis.imshow(pixels_CHW.permute(1, 2, 0).numpy())
         axis.set_title(f"frame {index}", fontsize=7, color="0.4")
 
-    text = f"{dataset.name}, {sample['meta']['id']}: {sample['text']}"[
-        : 36 * len(axes_row)
-    ]
+    text = f"{dataset.name}, {sample['meta']['id']}"
+    if dataset.with_captions:
+        text = f"{text}: {sample['text']}"
     axes_row[0].text(
-        0, -0.06, text, transform=axes_row[0].transAxes, fontsize=8, va="top"
+        0,
+        -0.06,
+        text[: 36 * len(axes_row)],
+        transform=axes_row[0].transAxes,
+        fontsize=8,
+        va="top",
     )
 
 

@@ -334,6 +334,12 @@ def stops(home, arguments, message, checkpoint=True):
         (['evaluation.rows=["dls"]'], "nearest: dsl", True),
         (['metrics=["t2v_metric"]'], "nearest: t2v_metrics", True),
         (["data_loader.args.data_dir=/nowhere"], "/nowhere", True),
+        (
+            ["data_loader.args.with_captions=false"],
+            "data_loader.args.with_captions: false is given, and retrieval is judged by captions",
+            True,
+        ),
+        (["data_loader.args.with_captions=false", "--split", "train"], "judged", True),
         (["-d", "cuda:99"], "99", True),
     ],
 )

@@ -1,6 +1,8 @@
 """train.py as a user starts it: errors in one line, run folders, resuming, stages, python and torchrun."""
 
 import json
+import os
+import signal
 import threading
 
 import pytest
@@ -12,6 +14,7 @@ from tests.helpers import killing, tiny_run
 from trainer import lock
 from trainer.settings import trainer_settings
 from trainer.stages import stages
+from trainer.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +246,129 @@ def test_validation_split(tmp_path, content, caplog, home):
         {**content, "valid_loader": tiny_run.loader(data_dir, 2, split="test")},
     )
     assert "validation is on the test split" in caplog.text
+
+
+def with_footage(home, content, **args):
+    """`content` on captioned pictures and, in turn, on pictures without captions."""
+    data = home / "data"
+    loaders = [
+        tiny_run.loader(data, 4),
+        tiny_run.loader(data, 2, with_captions=False, **args),
+    ]
+    return {**content, "data_loader": loaders}
+
+
+@pytest.mark.parametrize("place", ["args", "dataset_params"])
+def test_an_objective_that_needs_captions_refuses_footage(
+    capsys, tmp_path, home, content, place
+):
+    content = with_footage(home, content)
+    if place == "dataset_params":
+        footage = tiny_run.loader(
+            home / "data", 2, dataset_params={"with_captions": False}
+        )
+        content["data_loader"][1] = footage
+    content["objective"] = {"type": "Contrastive", "args": {}}
+    assert (
+        "data_loader.1.args.with_captions: false is given, and Contrastive needs captions"
+        in error_line(capsys, tmp_path, content)
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_footage_is_nothing_to_validate_on(capsys, tmp_path, home, content, split):
+    content = with_footage(home, content)
+    content["valid_loader"] = tiny_run.loader(
+        home / "data", 2, split=split, with_captions=False
+    )
+    assert (
+        "valid_loader.args.with_captions: false is given, and retrieval is judged by captions"
+        in error_line(capsys, tmp_path, content)
+    )
+
+
+@pytest.mark.slow
+def test_validation_is_on_the_first_data_set_with_captions(
+    tmp_path, home, content, caplog
+):
+    content = with_footage(home, content)
+    content["data_loader"].reverse()
+    del content["valid_loader"]
+    run(tmp_path, content)
+    assert "JsonlDataset train: 8 clips, 1 frames of 32 px, without" in caplog.text
+    (folder,) = tmp_path.glob("exps/tiny/*")
+    (row,) = tiny_run.lines(folder, "epoch")
+    assert {"val_loss_vt", "t2v.R1"} <= set(row)
+    content["data_loader"] = content["data_loader"][:1]
+    run(tmp_path, content)
+    assert "no validation: no training data set has captions" in caplog.text
+
+
+@pytest.mark.slow
+def test_footage_in_turn_is_logged_by_its_steps_and_resumes_bit_for_bit(
+    tmp_path, home, content, monkeypatch
+):
+    content = with_footage(home, content)
+    content["optimizer"]["args"]["weight_decay"] = 0.1
+    content["trainer"]["epochs"] = 2
+    run(tmp_path, content, "name=unbroken")
+    (unbroken,) = tmp_path.glob("exps/unbroken/*")
+
+    take_step = Trainer._train_step
+
+    def stop_after(last_step):
+        def take_and_stop(self, *arguments):
+            take_step(self, *arguments)
+            if self.state.step == last_step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(Trainer, "_train_step", take_and_stop)
+
+    # once between a captioned step and one without captions, once after the latter
+    for last_step in (3, 6):
+        stop_after(last_step)
+        with pytest.raises(SystemExit) as left:
+            run(tmp_path, content, "-r", "auto", "name=broken")
+        assert left.value.code == 75
+    monkeypatch.setattr(Trainer, "_train_step", take_step)
+    run(tmp_path, content, "-r", "auto", "name=broken")
+    (broken,) = tmp_path.glob("exps/broken/*")
+
+    digests = {
+        killing.digest(folder / "checkpoint-latest.pth")
+        for folder in (unbroken, broken)
+    }
+    assert len(digests) == 1
+    check_losses(unbroken, broken)
+
+
+def check_losses(*folders):
+    """Captioned steps have both losses, the others one; an epoch's means are over the steps that have them."""
+    epochs = []
+    for folder in folders:
+        steps = tiny_run.lines(folder, "step")
+        assert [row["step"] for row in steps] == list(range(1, 9))
+        for row in steps:
+            assert ("loss_vt" in row) == (row["step"] % 2 == 1) and "loss_mvm" in row
+        for row in tiny_run.lines(folder, "epoch"):
+            of_epoch = [step for step in steps if step["epoch"] == row["epoch"]]
+            captioned, footage = of_epoch[::2], of_epoch[1::2]
+            vt = [step["loss_vt"] for step in captioned]
+            assert row["loss_vt"] == pytest.approx(sum(vt) / len(vt), rel=1e-6)
+            assert row["loss_vt/JsonlDataset"] == pytest.approx(row["loss_vt"])
+            assert "loss_vt/JsonlDataset_2" not in row
+            alone = sum(step["loss_mvm"] for step in footage) / len(footage)
+            both = sum(step["loss_mvm"] for step in captioned) / len(captioned)
+            assert row["loss_mvm/JsonlDataset_2"] == pytest.approx(alone, rel=1e-6)
+            # batches of 4 and of 2
+            mean = (4 * both + 2 * alone) / 6
+            assert row["loss_mvm"] == pytest.approx(mean, rel=1e-6)
+        losses = [
+            {name: value for name, value in row.items() if name.startswith("loss")}
+            for row in tiny_run.lines(folder, "epoch")
+        ]
+        epochs.append(losses)
+    assert all(losses == epochs[0] for losses in epochs) and len(epochs[0]) == 2
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from parse_config import Config, ConfigError, check_args, merge
 from trainer.evaluation.embed import PROMPTS, Embeddings, embed
 from trainer.evaluation.score import STANDARD, score
 from trainer.precision import Precision
+from trainer.settings import has_captions
 
 __all__ = [
     "Embeddings",
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate",
     "evaluation_loaders",
     "evaluation_settings",
+    "require_gallery_captions",
     "score",
 ]
 
@@ -96,6 +98,15 @@ def evaluation_loaders(config: Config, split: str) -> list[Config]:
     return [
         Config(merge(block.to_dict(), changes), block.json_path) for block in blocks
     ]
+
+
+def require_gallery_captions(block: Config) -> None:
+    """ConfigError for a loader without captions: retrieval is judged by them."""
+    if not has_captions(block):
+        raise ConfigError(
+            f"{block.json_path}.args.with_captions: false is given, and retrieval is judged by captions; give a "
+            "data set with captions as valid_loader or evaluation.data_loader"
+        )
 
 
 def evaluate(

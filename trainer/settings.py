@@ -83,3 +83,9 @@ def trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
     values = {"seed": config.get("seed", 0), **section}
     names = [field.name for field in fields(TrainerSettings)]
     return TrainerSettings(**{name: values[name] for name in names if name in values})
+
+
+def has_captions(block: Mapping[str, Any]) -> bool:
+    """Whether the loader that a block {"type", "args"} describes yields captions."""
+    args = block.get("args") or {}
+    return {**args, **(args.get("dataset_params") or {})}.get("with_captions", True)

@@ -14,7 +14,7 @@ from trainer.distributed import rank, world_size, wrap
 from trainer.loss_guard import LossGuard
 from trainer.optim import CONSTANT, OPTIMIZERS, SCHEDULES, set_lr
 from trainer.precision import Precision
-from trainer.settings import trainer_settings
+from trainer.settings import has_captions, trainer_settings
 
 ENCODERS = ("video_model", "text_model")
 
@@ -50,8 +50,7 @@ class OptimizerStep:
             compile_encoders(objective)
         self.objective = objective.to(device)
         has_footage_alone = any(
-            not block.get("args", {}).get("with_captions", True)
-            for block in config.blocks("data_loader")
+            not has_captions(block) for block in config.blocks("data_loader")
         )
         self.wrapped = wrap(
             self.objective,

@@ -18,6 +18,7 @@ from data_loader.annotations.table import Table
 from parse_config import ConfigError, UserError
 
 log = logging.getLogger(__name__)
+FOOTAGE_HINT = "with_captions false trains masked visual modeling alone on such footage"
 
 
 class Size(NamedTuple):
@@ -79,10 +80,7 @@ class VideoSelection:
                     int((~has_caption).sum()),
                 )
             if len(self) and not has_caption.any():
-                raise UserError(
-                    f"{self.name}: no video has a caption; with_captions false trains masked visual modeling "
-                    "alone on such footage"
-                )
+                raise UserError(f"{self.name}: no video has a caption; {FOOTAGE_HINT}")
             self.rows = self.rows[has_caption]
 
         if not len(self):

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple
 
@@ -42,25 +43,31 @@ def import_webdataset() -> ModuleType:
     return webdataset
 
 
-def index_shards(shards: Sequence[str]) -> Iterator[tuple[list[Sample], list[str]]]:
+def index_shards(
+    shards: Sequence[str], with_captions: bool = True
+) -> Iterator[tuple[list[Sample], list[str]]]:
     """`index_shard` of each shard, in order; many shards in one process per core."""
     # an error here rather than in a process
     import_webdataset()
 
+    index = partial(index_shard, with_captions=with_captions)
     # at least four shards per process
     workers = min(len(shards) // 4, len(os.sched_getaffinity(0)))
     if workers < 2:
-        yield from map(index_shard, shards)
+        yield from map(index, shards)
         return
 
     with multiprocessing.get_context("fork").Pool(workers) as pool:
-        yield from pool.imap(index_shard, shards)
+        yield from pool.imap(index, shards)
 
 
-def index_shard(shard: str) -> tuple[list[Sample], list[str]]:
+def index_shard(
+    shard: str, with_captions: bool = True
+) -> tuple[list[Sample], list[str]]:
     """The samples of a shard that have a video or picture, and the faults of the others and of the shard.
 
     Samples are grouped by webdataset: a file's key is its path up to the first dot of its name.
+    with_captions: false: no caption is read, samples have none.
     """
     samples: list[Sample] = []
     faults: list[str] = []
@@ -83,7 +90,9 @@ def index_shard(shard: str) -> tuple[list[Sample], list[str]]:
             ]
             if media:
                 first, size = group[media[0]]
-                captions = _captions(file, group, faults)
+                captions: list[str] = []
+                if with_captions:
+                    captions = _captions(file, group, faults)
                 samples.append(
                     Sample(group["__key__"], media[0], first, size, captions)
                 )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_loader.annotations.layouts import find_layout, read_json
+from data_loader.annotations.selection import FOOTAGE_HINT
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 from parse_config import UserError
@@ -92,7 +93,7 @@ class JsonlDataset(TextVideoDataset):
             video_path = _required_path(row, location)
             row_captions: list[str] = []
             if self.with_captions:
-                row_captions = _required_captions(row, location)
+                row_captions = self._required_captions(row, location)
             start = _seconds(row.get("start"), f"{location}: start")
             end = _seconds(row.get("end"), f"{location}: end")
             segment = Segment(video_path, start, end)
@@ -113,6 +114,19 @@ class JsonlDataset(TextVideoDataset):
             yield Item(
                 ids[segment], segment.path, segment_captions, segment.start, segment.end
             )
+
+    def _required_captions(self, row: Mapping[str, Any], location: str) -> list[str]:
+        """The value of the first of CAPTION_KEYS as a list; UserError if it is neither text nor a list of texts."""
+        captions = _first_value(row, CAPTION_KEYS)
+        if isinstance(captions, str):
+            return [captions]
+
+        if not isinstance(captions, list) or not all(
+            isinstance(text, str) for text in captions
+        ):
+            hint = FOOTAGE_HINT if self.train and captions is None else ""
+            raise _missing_text(row, CAPTION_KEYS, location, hint)
+        return captions
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -166,29 +180,15 @@ def _required_path(row: Mapping[str, Any], location: str) -> str:
     return path
 
 
-def _required_captions(row: Mapping[str, Any], location: str) -> list[str]:
-    """The value of the first of CAPTION_KEYS as a list; UserError if it is neither text nor a list of texts."""
-    captions = _first_value(row, CAPTION_KEYS)
-    if isinstance(captions, str):
-        return [captions]
-
-    if not isinstance(captions, list) or not all(
-        isinstance(text, str) for text in captions
-    ):
-        raise _missing_text(row, CAPTION_KEYS, location)
-    return captions
-
-
 def _first_value(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return next((row[key] for key in keys if row.get(key) is not None), None)
 
 
 def _missing_text(
-    row: Mapping[str, Any], keys: Sequence[str], location: str
+    row: Mapping[str, Any], keys: Sequence[str], location: str, hint: str = ""
 ) -> UserError:
-    return UserError(
-        f"{location}: no {' or '.join(keys)} that is text; its columns are {', '.join(map(repr, row))}"
-    )
+    message = f"{location}: no {' or '.join(keys)} that is text; its columns are {', '.join(map(repr, row))}"
+    return UserError(f"{message}; {hint}" if hint else message)
 
 
 def _seconds(value: Any, location: str) -> float | None:

@@ -37,7 +37,8 @@ MEMBER_PATH = re.compile(r"(.*)\[(\d+)\+(\d+)\]/([^/]*)", re.DOTALL)
 class TarShards(TextVideoDataset):
     """Local tar files in the layout of webdataset.
 
-    Files are never looked for one by one, whatever check_files says. Fewer samples than one batch on every process are
+    Files are never looked for one by one, whatever check_files says. With with_captions false a sample is its video or
+    picture: key.txt and key.json are not read. Fewer samples than one batch on every process are
     an error of the loader at start.
 
     Args:
@@ -99,7 +100,7 @@ class TarShards(TextVideoDataset):
         media_types = set()
         faults: list[str] = []
 
-        indices = index_shards([str(shard) for shard in shards])
+        indices = index_shards([str(shard) for shard in shards], self.with_captions)
         for shard, (samples, shard_faults) in zip(shards, indices):
             faults += shard_faults
             media_types |= {_media_type(sample) for sample in samples}

@@ -22,7 +22,7 @@ class VideoFolder(TextVideoDataset):
     """Every known video and picture under data_dir/<split>, or, if no split has a folder, under data_dir for any split.
 
     Captions are the lines of <name>.txt (in metadata_dir, if given, or beside the video). Videos without captions are
-    left out of training and stay in galleries.
+    left out of training and stay in galleries. With with_captions false no text file is read.
     """
 
     def annotations(self) -> Annotations:
@@ -55,7 +55,9 @@ class VideoFolder(TextVideoDataset):
                     yield Item(name.removeprefix(f"{top}/"), path, self._captions(name))
 
     def _captions(self, name: str) -> list[str]:
-        """The lines of the first text file of that name; [] if there is none."""
+        """The lines of the first text file of that name; [] if there is none or captions are not wanted."""
+        if not self.with_captions:
+            return []
         for folder in self.annotation_folders:
             text_path = Path(folder, f"{name}.txt")
             if text_path.is_file():

@@ -16,11 +16,13 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_data.py"
 
 
-def check(folder, names):
+def check(folder, names, **args):
     rows = [
         {"path": name, "caption": "a box" if i else "a box that grows"}
         for i, name in enumerate(names)
     ]
+    if args.get("with_captions") is False:
+        rows = [{"path": name} for name in names]
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = {
         "data_loader": {
@@ -29,6 +31,7 @@ def check(folder, names):
                 "dataset_name": "JsonlDataset",
                 "data_dir": str(folder),
                 "video_params": {"input_res": 32},
+                **args,
             },
         }
     }
@@ -69,3 +72,14 @@ def test_what_is_missing_and_broken_is_named(tmp_path):
         and "2 of 3 tried" in broken.stdout
         and "b.mp4: " in broken.stdout
     )
+
+
+def test_footage_without_captions_is_drawn_without(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        clip(tmp_path / name, frames=5, size=(64, 48))
+    checked = check(tmp_path, ["a.mp4", "b.mp4"], with_captions=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "2 of 2" in checked.stdout
+    assert "captions    not used (with_captions false)" in checked.stdout
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    assert sheet.std() > 20, "an empty sheet"

@@ -103,19 +103,10 @@ class MILESPretraining(Objective):
         self.mvm_share = _require_share("mvm_share", mvm_share)
         self.mvm_from = _require_share("mvm_from", mvm_from)
         self.mvm_weight = Schedule(mvm_weight, "objective.args.mvm_weight", least=0)
-        depth = len(model.video_model.blocks)
-        if not 1 <= target_layers <= depth:
-            raise ConfigError(
-                f"objective.args.target_layers: {target_layers} is given; the video encoder has {depth} blocks"
-            )
-        self.target_layers = target_layers
         self.target_features = _require_choice(
             "target_features", target_features, TARGET_FEATURES
         )
-        if target_features == "value" and target_layers > 1:
-            raise ConfigError(
-                f'objective.args.target_layers: {target_layers} is given; target_features "value" is of the last block'
-            )
+        self.target_layers = _require_layers(target_layers, target_features, model)
 
         self.contrast = require_loss(loss, ContrastiveLoss, "loss.type")
         self.reconstruct = require_loss(
@@ -298,6 +289,20 @@ def _require_choice(name: str, value: str, known: tuple[str, ...]) -> str:
             f"objective.args.{name}: {value!r} is given; known: {', '.join(known)}"
         )
     return value
+
+
+def _require_layers(layers: int, features: str, model: Any) -> int:
+    """`layers`, or ConfigError if the video encoder has not so many or they do not go with these features."""
+    depth = len(model.video_model.blocks)
+    if not 1 <= layers <= depth:
+        raise ConfigError(
+            f"objective.args.target_layers: {layers} is given; the video encoder has {depth} blocks"
+        )
+    if features == "value" and layers > 1:
+        raise ConfigError(
+            f'objective.args.target_layers: {layers} is given; target_features "value" is of the last block'
+        )
+    return layers
 
 
 def _require_share(name: str, value: float) -> float:
