@@ -80,25 +80,20 @@ def grounding_score(
         model: in eval mode
         data: folder of scripts/make_demo_data.py with masks
         split: val or test
-        phrase: "alone", the embedding of the phrase as a text of its own; "caption", the mean feature of its words
-            inside the caption
+        phrase: "alone", embedded as a text of its own; "caption", the mean feature of its words inside the caption
         batch_size: clips at once
         patch_features: "value", what each patch gives to CLS, or "last", its output, see `MILES.encode_video`
 
     Returns:
-        {"data", "split", "phrase", "patch_features", "clips",
-        "phrases", "left_out", "pointing", "pointing_game", "mean_iou", "chance",
-        "interval"}: the three numbers in percent, means over phrases, None where no phrase has one; "interval": 95 %,
-        of a bootstrap over clips.
+        {"data", "split", "phrase", "patch_features", "clips", "phrases", "left_out", "pointing", "pointing_game",
+        "mean_iou", "chance", "interval"}: the three numbers in percent, means over phrases, None where no phrase has
+        one; "interval": 95 %, of a bootstrap over clips.
 
     Raises:
         UserError: the folder has no such masks or phrases, or the model's features are not finite.
     """
-    dataset = JsonlDataset(
-        str(data),
-        split=split,
-        video_params={**model.preprocessing, "loading": "strict"},
-    )
+    video_params = {**model.preprocessing, "loading": "strict"}
+    dataset = JsonlDataset(str(data), split=split, video_params=video_params)
     objects = read_objects(Path(data), split, dataset.ids)
     text_VKE, has_phrase_VK = phrase_features(model, objects, phrase)
     cosine_VKM, share_VKM = cosine_maps(
