@@ -130,6 +130,16 @@ class ProgressReport:
                 time_left,
             )
 
+    def report_health(self, values: Mapping[str, float]) -> None:
+        """Report what `trainer.health.measure` found."""
+        self.run_log.line(
+            "health",
+            epoch=self.state.progress.epoch + 1,
+            step=self.state.step,
+            **values,
+        )
+        self._write_scalars("health", values)
+
     def end_epoch(self) -> None:
         """Close the bar and stop the clock."""
         self.bar.close()

@@ -11,6 +11,8 @@ MINIMUM = {
     "accumulate": 1,
     "save_period": 1,
     "log_every": 1,
+    "health_every": 0,
+    "min_rank": 0,
     "keep_last": 0,
     "save_every": 0,
     "early_stop": 0,
@@ -39,6 +41,8 @@ class TrainerSettings:
         keep_last: how many of the newest of these checkpoints are kept; 0: all
         save_every: steps between further saves of checkpoint-latest.pth; 0: none
         log_every: steps between log lines
+        health_every: steps between measurements of rank, agreement and gradient shares (docs/health.md); 0: none
+        min_rank: training stops where the effective rank of the clip embeddings falls below it; 0: never
         seed: seed of everything that is drawn at random
         wandb: log to wandb: true, or an object of arguments for wandb.init
     """
@@ -59,6 +63,8 @@ class TrainerSettings:
     keep_last: int = 0
     save_every: int = 0
     log_every: int = 20
+    health_every: int = 200
+    min_rank: float = 0.0
     seed: int = 0
     wandb: Any = False
 

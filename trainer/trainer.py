@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainer import checkpoint, images
+from trainer import checkpoint, health, images
 from trainer.batches import Batch, RoundRobinLoader
 from trainer.distributed import gather_objects, rank, reduce_max
 from trainer.evaluator import evaluation_settings
@@ -188,8 +188,25 @@ class Trainer:
             )
         if is_first and rank() == 0:
             self._log_masked_clips(step, batches[0])
+        if self._health_is_due():
+            self._measure_health(batches[0], where)
         if self.settings.save_every and self.state.step % self.settings.save_every == 0:
             self._save()
+
+    def _health_is_due(self) -> bool:
+        every = self.settings.health_every
+        return every > 0 and self.state.step % every == 0
+
+    def _measure_health(self, batch: Batch, where: str) -> None:
+        """Log the health of the model; UserError where its embeddings have collapsed. Every process must call it."""
+        optimizer_step = self.optimizer_step
+        numbers = health.measure(
+            optimizer_step.objective, batch, optimizer_step.precision
+        )
+        self.report.report_health(numbers)
+        warning = health.check(numbers, self.settings.min_rank, where)
+        if warning and rank() == 0:
+            log.warning(warning)
 
     def _teacher_momentum(self, step: int) -> dict[str, float]:
         """{"momentum": of the objective's teacher after `step`}, nothing without a teacher."""

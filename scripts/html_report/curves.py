@@ -13,6 +13,14 @@ TITLES = {
     "samples_per_s": "Samples a second",
     "waiting": "Share of time waiting for data",
     "memory_gib": "Memory, GiB",
+    "clip_rank": "Effective rank of clip embeddings",
+    "patch_rank": "Effective rank of patch features",
+    "clip_mean": "Clip embeddings: share in common",
+    "patch_mean": "Patch features: share in common",
+    "temperature": "Temperature of the contrastive loss",
+    "agreement": "Student and teacher: cosine",
+    "mvm_explained": "Masked visual modeling: share explained",
+    "mvm_gradient_share": "Masked visual modeling: share of the gradient",
     "loss": "Loss",
     "loss_vt": "Contrastive loss (loss_vt)",
     "loss_mvm": "Masked visual modeling (loss_mvm)",
@@ -44,6 +52,11 @@ def charts(log: Log) -> list[str]:
     figures += [step_chart(name, step_rows) for name in ordered_names[:BEFORE_RECALLS]]
     figures += recall_charts(epoch_rows)
     figures += [step_chart(name, step_rows) for name in ordered_names[BEFORE_RECALLS:]]
+    health_rows = log.rows.get("health", [])
+    health_names = dict.fromkeys(name for row in health_rows for name in row)
+    figures += [
+        step_chart(name, health_rows) for name in health_names if name not in COUNTERS
+    ]
     return [figure for figure in figures if figure]
 
 

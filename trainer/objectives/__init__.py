@@ -52,6 +52,11 @@ class Objective(nn.Module):
         return 1.0
 
     @property
+    def contrastive_loss(self) -> nn.Module | None:
+        """The loss that compares clips and captions, if there is one."""
+        return None
+
+    @property
     def leaves_parameters_unused(self) -> bool:
         """Whether some steps on captioned batches give some parameters no gradient."""
         return False

@@ -18,6 +18,10 @@ class Contrastive(Objective):
         super().__init__(model)
         self.loss = require_loss(loss, ContrastiveLoss, "loss.type")
 
+    @property
+    def contrastive_loss(self) -> nn.Module:
+        return self.loss
+
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """{"v_BE", "t_BE"} of this process's pairs."""
         v_BE, _ = self.model.encode_video(batch["video"])

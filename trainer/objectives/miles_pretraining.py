@@ -236,9 +236,7 @@ class MILESPretraining(Objective):
         rows = len(target_BTNX)
         sums_12 = []
         for view, mask_BTN in zip(masked, masks, strict=True):
-            regressed_BTN = mask_BTN[:rows]
-            if self.regress == "all":
-                regressed_BTN = torch.ones_like(regressed_BTN)
+            regressed_BTN = self.regressed_places(mask_BTN[:rows])
             compared = self.target_norm(view.patch_BTNX[:rows], target_BTNX)
             sums_12.append(self.reconstruct(*compared, regressed_BTN))
         outputs = {"sum_and_count_12": torch.stack(sums_12).sum(0)}
@@ -248,9 +246,17 @@ class MILESPretraining(Objective):
             outputs["target_count_11"] = target_YX.new_full((1, 1), len(target_YX))
         return outputs
 
+    def regressed_places(self, mask_BTN: Tensor) -> Tensor:
+        """bool (B, T, N): the patches whose features are regressed where `mask_BTN` is hidden."""
+        return torch.ones_like(mask_BTN) if self.regress == "all" else mask_BTN
+
     def mvm_rows(self, batch_size: int) -> int:
         """How many of a batch's clips masked visual modeling is trained on: its first ones."""
         return max(1, round(self.mvm_share * batch_size))
+
+    @property
+    def contrastive_loss(self) -> nn.Module:
+        return self.contrast
 
     @property
     def leaves_parameters_unused(self) -> bool:
