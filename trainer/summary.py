@@ -14,7 +14,7 @@ from trainer.settings import TrainerSettings
 
 
 def summary(
-    objective: nn.Module,
+    objective: Any,
     optimizer: torch.optim.Optimizer,
     batches: RoundRobinLoader,
     settings: TrainerSettings,
@@ -45,6 +45,9 @@ def summary(
     lines.append(
         f"parameters: {trained:,} trained, {frozen:,} more without gradient; "
         f"memory: {memory:.2f} GiB before activations, of {device_memory(batches.device)}"
+    )
+    lines.append(
+        f"the video encoder makes {objective.passes():.2f} forward and backward passes a clip, averaged over the run"
     )
     if valid_loader is None:
         lines.append("validation: none")
