@@ -122,6 +122,10 @@ def probe_values(
 
 def probe_untold(feature_VD: Tensor, labels: Labels, seed: int) -> dict[str, Any]:
     """Of what training captions leave out: each half of the training clips is scored by a probe of the other half."""
+    clips = range(len(feature_VD))
+    nothing = {"accuracy": None, "chance": None, "questions": 0}
+    if not any(linear_probe.is_question(labels, clip) for clip in clips):
+        return nothing
     order = np.random.default_rng(seed).permutation(len(feature_VD))
     halves = np.array_split(order, 2)
     score_VC = np.zeros_like(labels.is_shown_VC, dtype=np.float64)
@@ -130,11 +134,9 @@ def probe_untold(feature_VD: Tensor, labels: Labels, seed: int) -> dict[str, Any
         score_VC[scored] = linear_probe.score_values(
             standardised, labels.is_shown_VC[fitted], seed
         )
-    accuracy, chance, questions = linear_probe.untold_accuracy(
-        score_VC, labels, range(len(feature_VD))
-    )
+    accuracy, chance, questions = linear_probe.untold_accuracy(score_VC, labels, clips)
     if not questions:
-        return {"accuracy": None, "chance": None, "questions": 0}
+        return nothing
     return {"accuracy": accuracy, "chance": chance, "questions": questions}
 
 
@@ -202,6 +204,7 @@ def table(report: dict[str, Any]) -> str:
 
 def main(arguments: argparse.Namespace) -> None:
     """Embed, fit, score, print, write."""
+    linear_probe.require_scikit_learn()
     model = load_model(arguments.resume, arguments.device)
     probe = probe_generated if arguments.dataset == GENERATED else probe_actions
     report = {

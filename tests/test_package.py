@@ -36,7 +36,7 @@ def test_dependencies_are_read_from_requirements_txt():
     assert PROJECT["tool"]["setuptools"]["dynamic"]["dependencies"] == {
         "file": ["requirements.txt"]
     }
-    assert set(EXTRAS) == {"dev", "onnx", "torchcodec", "wandb"}
+    assert set(EXTRAS) == {"dev", "onnx", "probe", "torchcodec", "wandb"}
     assert "decord" in {requirement.name for requirement in runtime_requirements()}
 
 
@@ -44,7 +44,11 @@ def test_dependencies_are_read_from_requirements_txt():
     "requirement",
     [
         *runtime_requirements(),
-        *(Requirement(line) for line in EXTRAS["dev"] + EXTRAS["onnx"]),
+        *(
+            Requirement(line)
+            for name in ("dev", "onnx", "probe")
+            for line in EXTRAS[name]
+        ),
     ],
     ids=str,
 )

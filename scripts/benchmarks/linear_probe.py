@@ -3,6 +3,7 @@
 V training clips, Q test clips, D width of the features, C classes or attribute values.
 """
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,16 +36,21 @@ def standardise(train_VD: Tensor, test_QD: Tensor) -> Standardised:
     )
 
 
+def require_scikit_learn() -> None:
+    """Raise UserError where the library is not installed."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise UserError(
+            "the probe needs scikit-learn, which is not installed: pip install scikit-learn"
+        )
+
+
 def logistic_regression(
     train_VD: np.ndarray, label_V: np.ndarray, regularisation: float
 ) -> Any:
     """A fitted classifier of scikit-learn; UserError without the library."""
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError:
-        raise UserError(
-            "the probe needs scikit-learn: pip install scikit-learn"
-        ) from None
+    require_scikit_learn()
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=regularisation, max_iter=1000).fit(train_VD, label_V)
 
 
@@ -165,6 +171,11 @@ def read_labels(
     return Labels(list(values), is_shown_VC, told, shows)
 
 
+def is_question(labels: Labels, clip: int) -> bool:
+    """Whether the captions of a clip of two objects mention one of them alone."""
+    return len(labels.shows[clip]) == 2 and len(labels.told[clip]) == 1
+
+
 def untold_accuracy(
     score_QC: np.ndarray, labels: Labels, clips: Sequence[int]
 ) -> tuple[float, float, int]:
@@ -180,9 +191,9 @@ def untold_accuracy(
     """
     hits, chances = [], []
     for score_C, clip in zip(score_QC, clips, strict=True):
-        items = labels.shows[clip]
-        if len(items) != 2 or len(labels.told[clip]) != 1:
+        if not is_question(labels, clip):
             continue
+        items = labels.shows[clip]
         (told,) = labels.told[clip]
         for attribute, told_value, untold_value in zip(
             ATTRIBUTES, items[told], items[1 - told]

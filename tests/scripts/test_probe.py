@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from parse_config import UserError
 from scripts.benchmarks import linear_probe
 from scripts.benchmarks.linear_probe import Labels, Standardised
-from scripts.synthetic import tiny_models
+from scripts.synthetic import miniatures, tiny_models
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -205,3 +206,47 @@ def test_mistakes_are_one_line(folder, arguments, message):
     done = probe(folder, *arguments)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert message in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, classes", [("UCF101", 4), ("HMDB51", 3)])
+def test_the_command_on_actions(folder, name, classes):
+    """Each clip of the miniatures has a colour of its own, so nothing but the form of the report is known."""
+    data, out = folder / name, folder / f"{name}.json"
+    _, expected = miniatures.build(name, data, videos=12)
+    done = probe(folder, "--data", str(data), "--dataset", name, "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["train"] == len(expected["train"])
+    assert report["test"] == len(expected["test"])
+    assert len({clip.partition("/")[0] for clip in expected["train"]}) == classes
+    for kind in ("linear", "knn"):
+        right = report[kind]["accuracy"] * report["test"] / 100
+        assert right == pytest.approx(round(right)) and 0 <= right <= report["test"]
+
+
+@pytest.mark.slow
+def test_nothing_is_untold_where_captions_tell_all(folder):
+    data = folder / "told"
+    sizes = ["--train", "24", "--val", "2", "--test", "4"]
+    subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "scripts/make_demo_data.py"), *sizes),
+            *("--world", "sparse", "--out", str(data)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    out = folder / "told.json"
+    done = probe(folder, "--data", str(data), "--max-train", "20", "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["train"] == 20 and report["test"] == 4
+    assert report["untold"] == {"accuracy": None, "chance": None, "questions": 0}
+    assert "untold: nothing, every object is mentioned by some caption" in done.stdout
+
+
+def test_without_scikit_learn_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(UserError, match="pip install scikit-learn"):
+        linear_probe.logistic_regression(np.eye(2), np.arange(2), 1.0)
