@@ -29,10 +29,11 @@ part evaluation "$VENV/bin/python" test.py -c configs/demo.json -r "$run/model_b
 clips=("$DEMO_DIR"/videos/test/0000{0,4}.mp4)
 part attention "$VENV/bin/python" scripts/visualize.py attention -r "$run/model_best.pth" "${clips[@]}" -o "$run/attention.png"
 part masking "$VENV/bin/python" scripts/visualize.py masking -r "$run/model_best.pth" "${clips[@]}" -o "$run/masking.png"
+part alignment "$VENV/bin/python" scripts/visualize.py alignment -r "$run/model_best.pth" "${clips[0]}" --text "pink wedge" -o "$run/alignment.png"
 part report "$VENV/bin/python" scripts/report.py "$run"
 
 printf '\n'
 printf '%s\n' "${times[@]}"
 echo "run:     $run (log.jsonl, TensorBoard), numbers: $run/test/results.json"
-echo "figures: $run/attention.png, $run/masking.png"
+echo "figures: $run/attention.png, $run/masking.png, $run/alignment.png (the words on the object)"
 echo "report:  $run/report.html (open it in a browser)"

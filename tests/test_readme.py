@@ -122,7 +122,7 @@ def test_the_demo_from_data_to_table(tmp_path):
     )
     run = next((tmp_path / "exps/demo").iterdir())
     checkpoint = run / "model_best.pth"
-    for name in ("attention.png", "masking.png"):
+    for name in ("attention.png", "masking.png", "alignment.png"):
         assert (run / name).read_bytes().startswith(
             b"\x89PNG"
         ) and f"/{name}" in said.stdout

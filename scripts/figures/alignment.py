@@ -33,11 +33,13 @@ def word_similarity(
     """-> (the words of `text`, cosine_WTYX of each with every patch of the first clip, both in the joint space).
 
     Args:
-        source: "caption", a word as the text encoder reads it inside the text, or "alone", as a text of its own
+        source: "caption", a word as the text encoder reads it inside the text, or "alone", as a text of its own; then
+            the whole text, if it has several words, stands first
         patch_features: "last" or "value", see `MILES.encode_video`
     """
     words, w_WE = encode_words(model, text)
     if source == "alone":
+        words = [text, *words] if len(words) > 1 else words
         w_WE = model.encode_text(words)
     _, patch_BTNE = model.encode_video(
         video_BTCHW.to(model.device), patch_features=patch_features
