@@ -23,7 +23,14 @@ class Video(nn.Module):
             nn.BatchNorm1d(6),
         )
 
-    def forward(self, video_BTCHW, mask_BTN=None, mask_token_D=None, layers=1):
+    def forward(
+        self,
+        video_BTCHW,
+        mask_BTN=None,
+        mask_token_D=None,
+        layers=1,
+        patch_features="last",
+    ):
         patch_BTND = self.drop(self.patch(video_BTCHW.flatten(2)))[:, :, None]
         return self.norm(patch_BTND.mean((1, 2))), patch_BTND
 

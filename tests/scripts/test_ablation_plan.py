@@ -19,7 +19,7 @@ from trainer.objectives import OBJECTIVES
 from trainer.objectives.miles_pretraining import MILESPretraining
 
 SINGLE = ablation_plan.SINGLE_CHANGES
-STEPS = 465  # of configs/ablation.json: 5 epochs of 6,000 clips, 64 a step
+STEPS = 744  # of configs/ablation.json: 8 epochs of 6,000 clips, 64 a step
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_runs_of_a_seed_differ_in_the_objective_alone(plan):
             text = config["arch"]["args"]["text_params"]["model"]
             assert text == str(plan.data / world / "text_model")
             assert run.folder == plan.out / f"runs/{world}/steps/{variant}/seed3"
-            assert run.split == "test" and length(run, [6000]) == (STEPS, 5, 50)
+            assert run.split == "test" and length(run, [6000]) == (STEPS, 8, 50)
             del config["objective"]
             rest.append(config)
         assert all(config == rest[0] for config in rest)
@@ -154,8 +154,9 @@ def test_few_captions(plan):
     method = plan.run("sparse", "captions", "miles", 0)
     captioned_steps, epochs, warmup = length(baseline, [1000])
     steps, method_epochs, method_warmup = length(method, [1000, 5000])
-    assert captioned_steps == STEPS and steps == 2 * STEPS and epochs == method_epochs
-    assert (warmup, method_warmup) == (50, 100)
+    assert captioned_steps == 50 * 15 and steps == 2 * 50 * 15  # the nearest to STEPS
+    assert epochs == method_epochs == 50
+    assert (warmup, method_warmup) == (50, 101)  # 50 of 744 steps
     first, second = (block["args"] for block in method.config.blocks("data_loader"))
     assert baseline.config.blocks("data_loader")[0]["args"] == first
     assert first["cut"] == "captioned1000" and "with_captions" not in first

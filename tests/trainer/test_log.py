@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 
 import pytest
 import torch
@@ -33,6 +34,7 @@ def test_lines_are_only_added_and_a_torn_one_does_not_spoil_the_next(tmp_path):
     assert not (tmp_path / "bad_files.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_tensorboard_holds_numbers_and_pictures_and_a_resume_replaces_what_was_lost(
     tmp_path,
 ):
@@ -41,6 +43,9 @@ def test_tensorboard_holds_numbers_and_pictures_and_a_resume_replaces_what_was_l
             files.scalars(step, {"train/loss": 10.0 * step})
         files.picture(0, "clips", torch.zeros(3, 4, 6, dtype=torch.uint8))
         files.flush()
+    time.sleep(
+        1.1
+    )  # TensorBoard reads the files in the order of their names, which hold whole seconds
     with RunLog(tmp_path, step=2) as files:
         files.scalars(3, {"train/loss": -1.0})
     board = EventAccumulator(str(tmp_path)).Reload()
