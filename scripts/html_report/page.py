@@ -39,8 +39,7 @@ def render_page(run: Run, num_queries: int = 200, num_figures: int = 3) -> str:
         "title": escape(run.config.get("name") or run.folder.resolve().name),
         "folder": escape(run.folder),
         "missing": missing_section(run),
-        "results": "".join(map(results_section, run.evaluations))
-        or note("No evaluation."),
+        "results": results_sections(run),
         "curves": "".join(map(curves_section, run.logs)) or note("No log.jsonl."),
         "figures": draw_figures(run, clips, num_figures),
         "galleries": galleries or note("No ranks.jsonl."),
@@ -77,6 +76,16 @@ def missing_section(run: Run) -> str:
     )
     return (
         f'<section class="missing"><h2>What is missing</h2><ul>{items}</ul></section>'
+    )
+
+
+def results_sections(run: Run) -> str:
+    """The metrics of all evaluations, and what else was measured."""
+    evaluations = "".join(map(results_section, run.evaluations))
+    return (
+        (evaluations or note("No evaluation."))
+        + tables.grounding(run)
+        + tables.probe(run)
     )
 
 

@@ -64,6 +64,8 @@ class Run:
         evaluations: sorted by depth and name
         missing: (what is missing, the command that makes it)
         checkpoint: whose figures are drawn
+        grounding: what visualize.py alignment --score wrote as grounding.json in the folder, {} if nothing
+        probe: what probe.py wrote as probe.json in the folder, {} if nothing
     """
 
     folder: Path
@@ -73,6 +75,8 @@ class Run:
     evaluations: list[Evaluation] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)
     checkpoint: Path | None = None
+    grounding: dict[str, Any] = field(default_factory=dict)
+    probe: dict[str, Any] = field(default_factory=dict)
 
 
 def read_run(folder: Path) -> Run:
@@ -114,6 +118,8 @@ def read_run(folder: Path) -> Run:
         logs=logs,
         evaluations=evaluations,
         checkpoint=find_checkpoint(last_folder, evaluations),
+        grounding=read_json_if_present(folder / "grounding.json"),
+        probe=read_json_if_present(folder / "probe.json"),
     )
     run.missing = list(missing_files(run, last_folder))
     return run

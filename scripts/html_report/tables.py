@@ -11,6 +11,11 @@ from trainer.evaluation.published import published
 from trainer.evaluation.table import COLUMNS, HEADS
 
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
+GROUNDING_NUMBERS = {
+    "pointing": "on its own object more than on another",
+    "pointing_game": "highest patch on the object",
+    "mean_iou": "overlap with the object",
+}
 
 
 def format_learning_rate(value: float) -> str:
@@ -217,6 +222,48 @@ def versions(run: Run) -> str:
     if not rows:
         return note("not recorded")
     return table(["", "version"], rows, "plain")
+
+
+def grounding(run: Run) -> str:
+    """How well phrases find their objects; "" where it was not measured."""
+    score = run.grounding
+    if not score:
+        return ""
+    rows = []
+    for name, words in GROUNDING_NUMBERS.items():
+        if score.get(name) is not None:
+            low, high = score["interval"][name]
+            chance = score["chance"][name]
+            rows.append(
+                [
+                    words,
+                    f"{score[name]:.1f}",
+                    f"{low:.1f} to {high:.1f}",
+                    f"{chance:.1f}",
+                ]
+            )
+    title = f"Words on objects: {score['phrases']} phrases of {score['clips']} clips"
+    heads = ["%", "", "95 % interval", "chance"]
+    return f"<h3>{escape(title)}</h3>{table(heads, rows)}"
+
+
+def probe(run: Run) -> str:
+    """What the frozen encoder knows; "" where it was not probed."""
+    report = run.probe
+    if not report:
+        return ""
+    heads = ["%", *(escape(name) for name in report["linear"])]
+    rows = [
+        [words, *(f"{value:.1f}" for value in report[name].values())]
+        for name, words in (("linear", "linear"), ("knn", "nearest neighbours"))
+    ]
+    section = f"<h3>Probes of the frozen encoder</h3>{table(heads, rows)}"
+    untold = report.get("untold") or {}
+    if untold.get("questions"):
+        section += note(
+            f"What captions leave out: {untold['accuracy']:.1f} % (chance {untold['chance']:.1f} %)."
+        )
+    return section
 
 
 def provenance(evaluation: Evaluation) -> str:

@@ -107,6 +107,26 @@ def test_json_in_the_page_is_the_same_json(words):
     )
 
 
+def test_grounding_and_probes_that_lie_in_the_folder_are_shown(run):
+    score = {"clips": 7, "phrases": 14, "pointing": 81.26, "pointing_game": None}
+    score |= {"mean_iou": 3.0, "chance": {"pointing": 50.0, "mean_iou": 1.5}}
+    score["interval"] = {"pointing": [70.0, 90.04], "mean_iou": [1.0, 5.0]}
+    probes = {"linear": {"colour": 98.0, "all": 60.06}, "knn": {"colour": 90, "all": 5}}
+    assert "Words on objects" not in render_page(read_run(run))
+    (run / "grounding.json").write_text(json.dumps(score))
+    (run / "probe.json").write_text(json.dumps(probes))
+    page = Reader(render_page(read_run(run)))
+    cells = page.text("td").split("\n")
+    assert "Words on objects: 14 phrases of 7 clips" in page.text("h3")
+    assert {"81.3", "70.0 to 90.0", "50.0", "1.0 to 5.0", "60.1"} <= set(cells)
+    assert "highest patch on the object" not in page.text("th")
+    assert "What captions leave out" not in page.text()
+    probes["untold"] = {"questions": 5, "accuracy": 51.0, "chance": 16.8}
+    (run / "probe.json").write_text(json.dumps(probes))
+    page = Reader(render_page(read_run(run)))
+    assert "What captions leave out: 51.0 % (chance 16.8 %)." in page.text()
+
+
 def test_figures_of_the_model(run):
     html = render_page(read_run(run), num_figures=2)
     figures = re.findall(
