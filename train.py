@@ -80,9 +80,7 @@ def build(stage: Stage, device: torch.device) -> Trainer:
     ]
     valid_loader = build_valid_loader(config, supplied)
     loss = LOSSES.build(config.require("loss"))
-    objective = OBJECTIVES.build(
-        config.get("objective") or CONTRASTIVE, model=model, loss=loss
-    )
+    objective = OBJECTIVES.build(objective_block(stage), model=model, loss=loss)
     require_captions(objective, config)
     if stage.before and not stage.resume:
         checkpoint.load_from_previous_stage(checkpoint.read(stage.before), objective)
@@ -97,6 +95,25 @@ def require_captions(objective: nn.Module, config: Config) -> None:
                 f"{block.json_path}.args.with_captions: false is given, and {type(objective).__name__} needs captions; "
                 "objective.type MILESPretraining trains on footage alone"
             )
+
+
+def objective_block(stage: Stage) -> Config:
+    """The config's objective; contrastive learning without the section.
+
+    A run that was begun before targets could be centred regressed hidden patches on them as they are, and goes on so.
+    """
+    block = stage.config.get("objective") or Config(CONTRASTIVE)
+    unsaid = not {"target_norm", "regress"} & set(block.get("args") or {})
+    if not stage.resume or block["type"] != "MILESPretraining" or not unsaid:
+        return block
+    if "target_norm.mean_X" in checkpoint.read(stage.resume)["objective"]:
+        return block
+    log.info(
+        "%s: an older run, it goes on with target_norm none and regress masked",
+        stage.resume,
+    )
+    older = {"args": {"target_norm": "none", "regress": "masked"}}
+    return Config(merge(block.to_dict(), older), block.json_path)
 
 
 def build_model(stage: Stage) -> nn.Module:

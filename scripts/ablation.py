@@ -1,7 +1,7 @@
 """The ablation: variants of the method on worlds of data with equal budgets and several seeds -> a table and a figure.
 
     python scripts/ablation.py                                    all methods, three worlds, five seeds; makes the data
-    python scripts/ablation.py --variants contrastive,miles,clean --worlds sparse --jobs 2
+    python scripts/ablation.py --variants contrastive,miles,miles_as_drawn --worlds sparse --jobs 2
     python scripts/ablation.py --budgets steps,passes,captions    equal steps, equal passes, few captions
     python scripts/ablation.py --tune lr=0.0005,0.001,0.002       choose settings on validation, for later runs
     python scripts/ablation.py trainer.epochs=2 --out exps/quick  settings for train.py, of every run alike

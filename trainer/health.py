@@ -3,6 +3,7 @@
 B clips, T frames, N patches per frame, V vectors, X their width.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from model.loss import widened
 from parse_config import UserError
-from trainer.distributed import gather_objects
+from trainer.distributed import gather_objects, unsharded
 from trainer.precision import Precision
 
 MOST_VECTORS = 1024  # patches of a batch of which the rank is taken
@@ -32,18 +33,23 @@ def measure(
     patch_mean: share of what all of them have in common, 1 if they are equal. temperature: of the contrastive loss.
     With masked visual modeling: agreement, cosine of student and teacher on whole clips; mvm_explained, 1 - its loss /
     that of predicting at each place the batch's mean target (0: a constant does as well; below: worse);
-    mvm_gradient_share, its share of both losses' gradient norms at the video encoder (not of sharded parameters).
+    mvm_gradient_share, its share of both losses' gradient norms at the video encoder (not of sharded parameters). What
+    is not trained on this batch has no number.
 
     Neither training nor its random numbers are touched.
     """
     devices = [precision.device] if precision.device.type == "cuda" else []
     training = objective.training
-    with torch.random.fork_rng(devices=devices), precision.autocast():
+    is_sharded = any(hasattr(p, "full_tensor") for p in objective.parameters())
+    with torch.random.fork_rng(devices=devices):
         objective.eval()
         try:
-            numbers = {**features(objective, batch), **gradients(objective, batch)}
-            if hasattr(objective, "teacher"):
-                numbers |= regression(objective, batch)
+            with unsharded(objective), precision.autocast():
+                numbers = features(objective, batch)
+                if objective.trains_mvm(batch):
+                    numbers |= regression(objective, batch)
+            if not is_sharded:
+                numbers |= gradients(objective, batch, precision)
         finally:
             objective.train(training)
     processes = gather_objects(numbers)
@@ -58,7 +64,9 @@ def features(objective: Any, batch: Mapping[str, Any]) -> dict[str, float]:
     """Rank and common mean of clips and patches in the joint space."""
     v_BE, patch_BTNE = objective.model.encode_video(batch["video"])
     patch_VE = patch_BTNE.flatten(0, 2)
-    patch_VE = patch_VE[:: len(patch_VE) // MOST_VECTORS + 1]
+    # evenly spread, and not in step with the grid of patches
+    places = torch.linspace(0, len(patch_VE) - 1, min(MOST_VECTORS, len(patch_VE)))
+    patch_VE = patch_VE[places.round().long()]
     numbers = {
         "clip_rank": effective_rank(v_BE),
         "patch_rank": effective_rank(patch_VE),
@@ -87,32 +95,35 @@ def regression(objective: Any, batch: Mapping[str, Any]) -> dict[str, float]:
         float(objective.reconstruct(guess_BTNX, normed_BTNX, regressed_BTN)[0, 0])
         for guess_BTNX in (predicted_BTNX, place_mean_BTNX)
     )
-    explained = 0.0 if constant_loss == 0 else 1 - model_loss / constant_loss
     cosine_BTN = F.cosine_similarity(student_BTNX, target_BTNX, dim=-1)
-    return {"agreement": float(cosine_BTN.mean()), "mvm_explained": explained}
+    numbers = {"agreement": float(cosine_BTN.mean())}
+    if constant_loss > 0:  # 0: a single clip, or nothing is hidden
+        numbers["mvm_explained"] = 1 - model_loss / constant_loss
+    return numbers
 
 
-def gradients(objective: Any, batch: Mapping[str, Any]) -> dict[str, float]:
+def gradients(
+    objective: Any, batch: Mapping[str, Any], precision: Precision
+) -> dict[str, float]:
     """{"mvm_gradient_share"} where both losses are trained on this batch."""
     parameters = [
         p for p in objective.model.video_model.parameters() if p.requires_grad
     ]
-    if not hasattr(objective, "teacher") or any(
-        hasattr(p, "full_tensor") for p in parameters
-    ):
+    if not parameters or "text" not in batch or not objective.trains_mvm(batch):
         return {}
-    losses = objective(batch)
-    if not parameters or not {"loss_vt", "loss_mvm"} <= losses.keys():
-        return {}
-    contrastive_norm = gradient_norm(losses["loss_vt"], parameters)
-    weight = objective.mvm_weight(objective.progress)
-    mvm_norm = weight * gradient_norm(losses["loss_mvm"], parameters)
-    return {"mvm_gradient_share": mvm_norm / max(contrastive_norm + mvm_norm, 1e-30)}
+    norms = {}
+    for name in ("loss_vt", "loss_mvm"):
+        # A pass for each: a compiled graph may not be kept. Scaled for fp16, which cancels in the share.
+        with precision.autocast():
+            loss = objective(batch)[name]
+        norms[name] = gradient_norm(precision.scaler.scale(loss), parameters)
+    mvm_norm = objective.mvm_weight(objective.progress) * norms["loss_mvm"]
+    return {"mvm_gradient_share": mvm_norm / max(norms["loss_vt"] + mvm_norm, 1e-30)}
 
 
 def gradient_norm(loss: Tensor, parameters: list[Any]) -> float:
     """The length of a loss's gradient with respect to the parameters that it reaches."""
-    grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True)
     reached = [grad for grad in grads if grad is not None]
     return float(torch.nn.utils.get_total_norm(reached))
 
@@ -120,6 +131,8 @@ def gradient_norm(loss: Tensor, parameters: list[Any]) -> float:
 @torch.no_grad()
 def effective_rank(vector_VX: Tensor) -> float:
     """exp of the entropy of the singular values, scaled to sum 1: from 1 to min(V, X) (RankMe, arXiv 2210.02885)."""
+    if not vector_VX.isfinite().all():
+        return math.nan
     singular_values = torch.linalg.svdvals(widened(vector_VX.detach()))
     share = singular_values / singular_values.sum().clamp(min=1e-30)
     return float(torch.special.entr(share).sum().exp())
@@ -140,7 +153,7 @@ def check(numbers: Mapping[str, float], least_rank: float, where: str) -> str | 
         where: the step in words
     """
     rank = numbers["clip_rank"]
-    if rank < least_rank:
+    if least_rank > 0 and not rank >= least_rank:  # or it is not a number
         raise Collapse(
             f"clip_rank is {rank:.2f} at {where}, below trainer.min_rank {least_rank:g}: the clips' embeddings "
             "collapse; lower optimizer.args.lr, or objective.args.mvm_weight"
@@ -148,6 +161,6 @@ def check(numbers: Mapping[str, float], least_rank: float, where: str) -> str | 
     if numbers.get("mvm_explained", 1.0) < CONSTANT:
         return (
             f"{where}: masked visual modeling explains {numbers['mvm_explained']:.2f} of what a constant leaves: "
-            'nothing is learned by it; try objective.args.target_norm "centred"'
+            "nothing is learned by it (docs/health.md)"
         )
     return None

@@ -75,6 +75,10 @@ class TrainerSettings:
                 raise ConfigError(
                     f"trainer.{name}: {value} is given, {minimum} or more is needed"
                 )
+        if self.min_rank > 0 and self.health_every == 0:
+            raise ConfigError(
+                f"trainer.min_rank: {self.min_rank:g} is given, and trainer.health_every is 0: nothing is measured"
+            )
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             raise ConfigError(
                 f"trainer.clip_grad_norm: {self.clip_grad_norm} is given, a number above 0 is needed; "

@@ -47,7 +47,8 @@ def summary(
         f"memory: {memory:.2f} GiB before activations, of {device_memory(batches.device)}"
     )
     lines.append(
-        f"the video encoder makes {objective.passes():.2f} forward and backward passes a clip, averaged over the run"
+        f"the video encoder makes {objective.passes_per_clip():.2f} forward and backward passes a captioned clip, "
+        "averaged over the run"
     )
     if valid_loader is None:
         lines.append("validation: none")

@@ -186,7 +186,7 @@ class Trainer:
             self.report.report_step(
                 lr=lr, grad_norm=float(norm), **self._teacher_momentum(step + 1)
             )
-        if is_first and rank() == 0:
+        if is_first:  # on every process: masks may need the sharded teacher
             self._log_masked_clips(step, batches[0])
         if self._health_is_due():
             self._measure_health(batches[0], where)

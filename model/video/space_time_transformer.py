@@ -25,6 +25,7 @@ IMAGE_WEIGHTS = {
     (1024, 24, 16, False): "vit_large_patch16_224.augreg_in21k",
     (768, 12, 16, True): "vit_base_patch16_clip_224.openai",
 }
+PATCH_FEATURES = ("last", "value")
 TIME_INITS = ("zeros", "rand", "copy")
 
 
@@ -156,6 +157,12 @@ class SpaceTimeTransformer(VideoEncoder):
                 f"takes up to {self.num_frames} frames of {self.img_size} (num_frames, img_size)"
             )
         x_BSD = self._embed(video_BTCHW, mask_BTN, mask_token_D)
+        if patch_features not in PATCH_FEATURES or (
+            patch_features == "value" and layers > 1
+        ):
+            raise ValueError(
+                f"patch_features {patch_features!r} of {layers} layers; known: last, and value of the last layer alone"
+            )
         if patch_features == "value":
             x_BSD, patch_BSD = self._values(x_BSD, frames)
         else:
@@ -215,7 +222,6 @@ class SpaceTimeTransformer(VideoEncoder):
             return last_BSD, last_BSD
         return last_BSD, torch.stack(outputs_BSD).mean(0)
 
-    @torch.no_grad()
     def cls_attention(self, video_BTCHW: Tensor) -> Tensor:
         """attention_BTN: how much CLS attends to each patch in the last block's spatial layer, mean over heads."""
         last_block: Any = self.blocks[-1]

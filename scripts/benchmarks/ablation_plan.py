@@ -86,7 +86,7 @@ SINGLE_CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "encoder": ("MILES, encoder space", objective_args(target_space="encoder")),
     "ratio30": ("MILES, ratio 0.3", objective_args(mask={"args": {"ratio": 0.3}})),
     "ratio75": ("MILES, ratio 0.75", objective_args(mask={"args": {"ratio": 0.75}})),
-    "clean": ("MILES, clean view", objective_args(contrast_view="full")),
+    "uncentred": ("MILES, target as it is", objective_args(target_norm="none")),
     "masked": (
         "contrastive on masked clips",
         objective_args(contrast_view="masked", mvm_weight=0.0),
@@ -276,7 +276,8 @@ def needs_captions(config: Mapping[str, Any]) -> bool:
     from trainer.objectives import OBJECTIVES
 
     objective: Any = OBJECTIVES.get(config["objective"]["type"])
-    return objective.needs_captions
+    args = config["objective"].get("args", {})
+    return objective.needs_captions or args.get("mvm_from", 0) == 1
 
 
 def rounds_per_epoch(config: Mapping[str, Any], clips: int) -> int:
@@ -355,7 +356,7 @@ def _passes_of_objective(sections: str) -> float:
         model = ARCHS.build(merge(config["arch"], text))
     loss = LOSSES.build(config["loss"])
     objective = OBJECTIVES.build(config["objective"], model=model, loss=loss)
-    return float(objective.passes())
+    return float(objective.passes_per_clip())
 
 
 def settings_hash(config: Mapping[str, Any]) -> str:

@@ -120,7 +120,7 @@ def masking_error(
     """-> (mask_TYX, error_TYX): what is hidden of the first clip, and the objective's distance at each patch.
 
     The distance is the loss of that patch alone; the mean over the hidden ones is the objective's loss_mvm. Visible
-    patches, which the loss leaves out, have an error too.
+    patches have an error too, which is a part of the loss with regress "all".
     """
     objective = masking.objective
     grid = objective.model.grid(video_BTCHW)

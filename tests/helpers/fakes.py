@@ -65,7 +65,10 @@ class FakeObjective(nn.Module):
             loss = loss + self.model.weight.sum().abs().sqrt()
         return {"loss": loss, "loss_a": loss_a, "loss_b": loss_b}
 
-    def passes(self):
+    def trains_mvm(self, batch):
+        return False
+
+    def passes_per_clip(self):
         return 1.0
 
     def before_step(self, step, steps):

@@ -294,7 +294,7 @@ def test_the_report_says_what_numpy_says(tmp_path):
     titles = {
         "contrastive": "contrastive only",
         "miles": "MILES",
-        "clean": "clean view",
+        "uncentred": "target as it is",
     }
     worlds, seeds = ("sparse", "partial"), 4
     runs, numbers = random_runs(tmp_path, rng, worlds, ("steps",), titles, seeds)
@@ -302,7 +302,7 @@ def test_the_report_says_what_numpy_says(tmp_path):
     text = ablation_report.write(tmp_path / "out", [*runs, missing], titles, {})
     report = json.loads((tmp_path / "out/ablation.json").read_text())
     assert len(report["runs"]) == len(runs) and report["runs"][0]["passes"] == 1.5 * 465
-    assert text.count("| MILES | 4 |") == 2 and "| clean view | 4 of 5 |" in text
+    assert text.count("| MILES | 4 |") == 2 and "| target as it is | 4 of 5 |" in text
     assert "With 4 pairs the least possible p is 2/16 = 0.125" in text
 
     for column, metric in enumerate(("t2v.R1", "grounding.pointing")):

@@ -36,7 +36,7 @@ def cost(monkeypatch):
     ablation_plan._passes_of_objective.cache_clear()
 
     def set_cost(passes):
-        monkeypatch.setattr(MILESPretraining, "passes", lambda self: passes)
+        monkeypatch.setattr(MILESPretraining, "passes_per_clip", lambda self: passes)
 
     yield set_cost
     ablation_plan._passes_of_objective.cache_clear()
@@ -86,6 +86,7 @@ def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, plan, tmp
             "teacher": type(objective.teacher).__name__,
             "space": objective.target_space,
             "view": objective.contrast_view,
+            "norm": objective.target_norm.kind,
             "weight": objective.mvm_weight(0.5),
         }
     miles = {
@@ -94,7 +95,8 @@ def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, plan, tmp
         "ratio": 0.5,
         "teacher": "EMA",
         "space": "joint",
-        "view": "masked",
+        "view": "full",
+        "norm": "centred",
         "weight": 1.0,
     }
     differs = {
@@ -104,8 +106,8 @@ def test_a_variant_differs_from_miles_in_what_it_is_called_after(name, plan, tmp
         "encoder": {"space": "encoder"},
         "ratio30": {"ratio": 0.3},
         "ratio75": {"ratio": 0.75},
-        "clean": {"view": "full"},
-        "masked": {"weight": 0.0},
+        "uncentred": {"norm": "none"},
+        "masked": {"view": "masked", "weight": 0.0},
         "weight4": {"weight": 4.0},
     }
     assert facts == (
@@ -135,7 +137,7 @@ def test_runs_of_a_seed_differ_in_the_objective_alone(plan):
 @pytest.mark.parametrize("passes", [4 / 3, 7 / 3, 0.6])
 def test_equal_passes(plan, cost, passes):
     cost(passes)
-    run = plan.run("sparse", "passes", "miles", 0)
+    run = plan.run("sparse", "passes_per_clip", "miles", 0)
     steps, epochs, warmup = length(run, [6000])
     assert run.passes == passes
     assert abs(steps - STEPS / passes) <= (epochs + 1) / 2
@@ -144,7 +146,7 @@ def test_equal_passes(plan, cost, passes):
     same_steps = plan.run("sparse", "steps", "miles", 0)
     assert length(same_steps, [6000])[0] == STEPS and same_steps.passes == passes
 
-    baseline = plan.run("sparse", "passes", "contrastive", 0)
+    baseline = plan.run("sparse", "passes_per_clip", "contrastive", 0)
     assert baseline.passes == 1 and length(baseline, [6000])[0] == STEPS
     assert baseline.folder == plan.run("sparse", "steps", "contrastive", 0).folder
 
@@ -204,15 +206,15 @@ def test_tuned_settings_are_taken(plan):
             "args"
         ]["lr"]
         for budget in ("steps", "captions")
-        for variant in ("contrastive", "miles", "clean")
+        for variant in ("contrastive", "miles", "uncentred")
     }
     assert rates == {
         ("steps", "contrastive"): 0.002,
         ("steps", "miles"): 0.001,
-        ("steps", "clean"): 0.0015,  # the config's own
+        ("steps", "uncentred"): 0.0015,  # the config's own
         ("captions", "contrastive"): 0.002,
         ("captions", "miles"): 0.5,
-        ("captions", "clean"): 0.0015,
+        ("captions", "uncentred"): 0.0015,
     }
     captions = plan.run("sparse", "captions", "miles", 0).config
     assert captions["objective"]["args"]["mvm_weight"] == 3

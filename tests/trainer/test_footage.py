@@ -7,8 +7,9 @@ from model.loss import LOSSES
 from parse_config import Config
 from scripts.synthetic import tiny_models
 from tests.helpers import processes
-from trainer import distributed
+from trainer import distributed, health
 from trainer.objectives import OBJECTIVES
+from trainer.precision import Precision
 from trainer.step import OptimizerStep
 
 ROWS = 4
@@ -102,6 +103,30 @@ def work(folder, parallel, accumulate):
     rank, world = distributed.rank(), distributed.world_size()
     first, last = rank * ROWS // world, (rank + 1) * ROWS // world
     return train(folder, accumulate, first, last, parallel=parallel)
+
+
+def measure_health(folder, parallel):
+    """The numbers after a step on each process; measured twice, with a step in between."""
+    rank, world = distributed.rank(), distributed.world_size()
+    first, last = rank * ROWS // world, (rank + 1) * ROWS // world
+    taken = optimizer_step(folder, parallel=parallel)
+    for step in (0, 2):
+        batches = micro_batches(step, first, last, 1)
+        taken.take(batches, step, STEPS, STEPS, "step")
+        numbers = health.measure(taken.objective, batches[0], Precision())
+    return numbers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_health_is_measured_on_several_processes(folder, parallel, tmp_path):
+    one, two = processes.run(measure_health, 2, tmp_path, (folder, parallel))
+    assert one == two, "means over the processes"
+    expected = {"clip_rank", "patch_rank", "clip_mean", "patch_mean", "temperature"}
+    expected |= {"agreement", "mvm_explained"}
+    if parallel == "ddp":
+        expected.add("mvm_gradient_share")
+    assert one.keys() == expected
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def test_what_is_explained_and_how_far_both_agree(folder):
 def test_the_gradient_share_is_that_of_the_weighted_losses(folder):
     mask = {"type": "Tube", "args": {"ratio": 1.0}}  # the same whenever it is drawn
     objective = build(folder, mask=mask, mvm_weight=3.0).eval()
-    share = health.gradients(objective, batch())["mvm_gradient_share"]
+    share = health.gradients(objective, batch(), Precision())["mvm_gradient_share"]
     norms = []
     for name, weight in (("loss_vt", 1.0), ("loss_mvm", 3.0)):
         objective.zero_grad()
@@ -135,3 +135,28 @@ def test_a_collapse_stops_and_an_empty_regression_warns():
         health.check(numbers, 2.0, "step 3")
     warning = health.check({"clip_rank": 9.0, "mvm_explained": 0.01}, 2.0, "step 3")
     assert warning.startswith("step 3: masked visual modeling explains 0.01")
+
+
+def test_a_compiled_encoder_is_measured(folder):
+    objective = build(folder).float()
+    objective.model.video_model.compile(backend="aot_eager")
+    numbers = health.measure(objective, tiny_models.random_batch(), Precision())
+    assert 0 < numbers["mvm_gradient_share"] < 1
+
+
+def test_what_is_not_trained_has_no_number_and_no_warning(folder):
+    objective = build(folder, mvm_from=0.5)
+    numbers = health.measure(objective, batch(), Precision())
+    assert "agreement" not in numbers and "mvm_gradient_share" not in numbers
+    assert health.check(numbers, 0.0, "step 3") is None
+    single = tiny_models.random_batch(1, dtype=torch.float64)
+    numbers = health.measure(build(folder), single, Precision())
+    assert "mvm_explained" not in numbers, "the mean of one clip is that clip"
+
+
+def test_embeddings_that_are_no_numbers_are_a_collapse():
+    vectors = torch.full((4, 3), math.nan)
+    numbers = {"clip_rank": health.effective_rank(vectors)}
+    with pytest.raises(UserError, match="clip_rank is nan"):
+        health.check(numbers, 2.0, "step 3")
+    assert health.check(numbers, 0.0, "step 3") is None

@@ -345,7 +345,7 @@ def test_the_weight_and_the_ratio_follow_their_schedules(model):
 def test_passes_are_counted(model, args, passes):
     """Against the calls of the encoders themselves, per clip."""
     objective = build(model, **args)
-    assert objective.passes() == pytest.approx(passes)
+    assert objective.passes_per_clip() == pytest.approx(passes)
     clips = {"with gradient": 0, "without": 0}
 
     def count(module, inputs, output):

@@ -47,7 +47,11 @@ class Objective(nn.Module):
         """{"loss": the scalar to minimise, and its parts}, equal on all processes."""
         raise NotImplementedError
 
-    def passes(self) -> float:
+    def trains_mvm(self, batch: Mapping[str, Any]) -> bool:
+        """Whether masked visual modeling is trained on this batch, at this progress."""
+        return False
+
+    def passes_per_clip(self) -> float:
         """Forward and backward passes of the video encoder per clip: what a step costs, beside plain training's 1."""
         return 1.0
 

@@ -5,6 +5,7 @@ Each choice that the paper leaves open, or that comparable methods make otherwis
 B clips, T frames, N patches per frame, D encoder width, E joint width, X the width in which features are compared.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -19,7 +20,9 @@ from model.loss import (
     require_loss,
     widened,
 )
+from model.loss.cosine_regression import CosineRegression
 from model.mask import MASKS
+from model.mask.attention import Attention
 from model.predictor import PREDICTORS
 from model.schedule import Points, Schedule
 from model.target_norm import TARGET_NORMS, TargetNorm
@@ -28,6 +31,7 @@ from parse_config import ConfigError
 from trainer.distributed import gather
 from trainer.objectives import OBJECTIVES, Objective
 
+log = logging.getLogger(__name__)
 TUBE_BLOCK = MappingProxyType({"type": "TubeBlock"})
 EMA = MappingProxyType({"type": "EMA"})
 COSINE = MappingProxyType({"type": "CosineRegression"})
@@ -122,6 +126,8 @@ class MILESPretraining(Objective):
             self.predictor = PREDICTORS.build(predictor, width=width)
         target_width = width if target_space == "encoder" else model.embedding_size
         self.target_norm = TargetNorm(target_norm, target_width)
+        self.needs_captions = self.mvm_from == 1  # else footage alone can be trained on
+        self._warn_of_settings_without_effect()
 
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Embeddings to contrast and the summed distances of masked visual modeling.
@@ -132,7 +138,7 @@ class MILESPretraining(Objective):
         """
         video_BTCHW = batch["video"]
         has_captions = "text" in batch
-        trains_mvm = not has_captions or self.progress >= self.mvm_from
+        trains_mvm = self.trains_mvm(batch)
         contrasts_whole = has_captions and self.contrast_view == "full"
         contrasts_masked = has_captions and not contrasts_whole
 
@@ -209,8 +215,8 @@ class MILESPretraining(Objective):
             layers=self.target_layers,
             patch_features=self.target_features,
         )
-        with torch.no_grad():
-            target_BTNX = self._in_target_space(self.model, patch_BTND)
+        # Not under no_grad: autocast would keep weights cast without a gradient.
+        target_BTNX = self._in_target_space(self.model, patch_BTND).detach()
         return View(self.model.vid_proj(cls_BD), target_BTNX)
 
     @torch.no_grad()
@@ -263,7 +269,16 @@ class MILESPretraining(Objective):
         """Before masked visual modeling begins, the [MASK] token and the predictor get no gradient."""
         return self.mvm_from > 0
 
-    def passes(self) -> float:
+    def trains_mvm(self, batch: Mapping[str, Any]) -> bool:
+        """After `mvm_from`, and always on footage without captions."""
+        return "text" not in batch or self.progress >= self.mvm_from
+
+    def before_step(self, step: int, steps: int) -> None:
+        """Note the share of training that is done; `step` of `steps` have been taken."""
+        super().before_step(step, steps)
+        self.target_norm.step_mean_X = None
+
+    def passes_per_clip(self) -> float:
         """Forward and backward passes of the video encoder per clip, averaged over training; a forward pass is 1/3."""
         mvm_time = 1 - self.mvm_from
         attention = FORWARD_COST if self.mask.needs_attention else 0.0
@@ -272,6 +287,20 @@ class MILESPretraining(Objective):
             return 1 + mvm_time * self.mvm_share * (1 + teacher + attention)
         views = 2 if self.contrast_view == "two_masked" else 1
         return views + attention + mvm_time * self.mvm_share * FORWARD_COST
+
+    def _warn_of_settings_without_effect(self) -> None:
+        if self.target_norm.kind == "centred" and not isinstance(
+            self.reconstruct, CosineRegression
+        ):
+            log.warning(
+                "objective.args.target_norm: centred changes nothing with %s: the same mean is taken from both sides",
+                type(self.reconstruct).__name__,
+            )
+        attends = isinstance(self.mask, Attention) and not self.mask.sampled
+        if self.contrast_view == "two_masked" and attends:
+            log.warning(
+                "objective.args.mask.args.sampled: false hides the same patches in both views"
+            )
 
     def _contrast(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """The contrastive loss of the captions with each view, averaged."""
