@@ -137,7 +137,7 @@ def test_runs_of_a_seed_differ_in_the_objective_alone(plan):
 @pytest.mark.parametrize("passes", [4 / 3, 7 / 3, 0.6])
 def test_equal_passes(plan, cost, passes):
     cost(passes)
-    run = plan.run("sparse", "passes_per_clip", "miles", 0)
+    run = plan.run("sparse", "passes", "miles", 0)
     steps, epochs, warmup = length(run, [6000])
     assert run.passes == passes
     assert abs(steps - STEPS / passes) <= (epochs + 1) / 2
