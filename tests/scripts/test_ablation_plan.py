@@ -146,7 +146,7 @@ def test_equal_passes(plan, cost, passes):
     same_steps = plan.run("sparse", "steps", "miles", 0)
     assert length(same_steps, [6000])[0] == STEPS and same_steps.passes == passes
 
-    baseline = plan.run("sparse", "passes_per_clip", "contrastive", 0)
+    baseline = plan.run("sparse", "passes", "contrastive", 0)
     assert baseline.passes == 1 and length(baseline, [6000])[0] == STEPS
     assert baseline.folder == plan.run("sparse", "steps", "contrastive", 0).folder
 
