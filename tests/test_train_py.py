@@ -1,6 +1,7 @@
 """train.py as a user starts it: errors in one line, run folders, resuming, stages, python and torchrun."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ import torch
 import train
 from parse_config import Config
 from tests.helpers import killing, tiny_run
-from trainer import lock
+from trainer import checkpoint, lock
 from trainer.settings import trainer_settings
 from trainer.stages import stages
 from trainer.trainer import Trainer
@@ -226,6 +227,26 @@ def test_a_run_resumes_in_its_folder_and_an_older_checkpoint_in_a_new_one(
     content["trainer"]["epochs"] = 2
     run(tmp_path, content, "-r", "auto")
     assert "all 2 epochs are done" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_run_from_before_centred_targets_goes_on_as_it_was(tmp_path, content, caplog):
+    caplog.set_level(logging.INFO)
+    older = {"target_norm": "none", "regress": "masked"}
+    content["objective"]["args"] |= older
+    run(tmp_path, content, "name=unbroken", "trainer.epochs=2")
+    run(tmp_path, content, "name=older")
+    for key in older:  # such settings did not exist
+        del content["objective"]["args"][key]
+    run(tmp_path, content, "-r", "auto", "name=older", "trainer.epochs=2")
+    assert "an older run, it goes on with target_norm none" in caplog.text
+    objectives = [
+        checkpoint.read(next(tmp_path.glob(f"exps/{name}/*/checkpoint-latest.pth")))
+        for name in ("unbroken", "older")
+    ]
+    first, second = (state["objective"] for state in objectives)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.slow
