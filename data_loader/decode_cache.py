@@ -319,13 +319,15 @@ def release_all() -> None:
 def open_cache(video: VideoSettings, count: int, name: str) -> DecodeCache | None:
     """The cache that `video` asks for, if any, of the `count` videos of the data set `name`.
 
-    It gets half of the memory that is free at most. Where there is none, the log says so and None is returned.
+    It gets at most half of the memory that is free, shared with torchrun's other processes on this machine. Where there
+    is none, the log says so and None is returned.
     """
     if video.decode_cache == "none":
         return None
 
     limit = int(video.cache_gib * GIB)
-    available = int(AVAILABLE_SHARE * available_memory())
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    available = int(AVAILABLE_SHARE * available_memory() / processes)
     try:
         cache = DecodeCache(count, min(limit, available))
     except (OSError, AttributeError) as error:
@@ -334,7 +336,7 @@ def open_cache(video: VideoSettings, count: int, name: str) -> DecodeCache | Non
 
     remark = ""
     if available < limit:
-        remark = f" (half of what is free; cache_gib is {video.cache_gib:g})"
+        remark = f" (a share of what is free; cache_gib is {video.cache_gib:g})"
     log.info(
         "%s: clips are held in memory once they are decoded, up to %.2f GiB%s",
         name,

@@ -20,6 +20,7 @@ from torch import Tensor
 from data_loader.action_dataset import ActionDataset
 from data_loader.datasets import DATASETS
 from data_loader.datasets.jsonl import read_rows
+from data_loader.reader import BrokenVideo
 from model.load import load_model
 from model.miles import MILES
 from parse_config import UserError, cli_entry
@@ -52,6 +53,24 @@ def embed(
         else:
             batches.append(cls_BD)
     return torch.cat(batches).float().cpu()
+
+
+def readable(model: MILES, dataset: ActionDataset, indices: Sequence[int]) -> list[int]:
+    """Those whose files can be read; a line says how many cannot."""
+    reader = model.clip_reader
+    assert reader is not None, "of load_model"
+    kept = []
+    for index in indices:
+        path = dataset.video_path(index)
+        try:
+            if path is not None:
+                reader([path])
+                kept.append(index)
+        except BrokenVideo as error:
+            print(f"left out: {error}")
+    if len(kept) < len(indices):
+        print(f"{dataset.name}: {len(indices) - len(kept)} clips are left out")
+    return kept
 
 
 def subset(count: int, most: int, seed: int) -> list[int]:
@@ -160,6 +179,7 @@ def probe_actions(model: MILES, arguments: argparse.Namespace) -> dict[str, Any]
             )
         most = arguments.max_train if split == "train" else arguments.max_test
         chosen = subset(len(dataset), most, arguments.seed)
+        chosen = readable(model, dataset, chosen)
         paths = [Path(dataset.video_path(index) or "") for index in chosen]
         features[split] = embed(model, paths, arguments.features, arguments.batch_size)
         labels[split] = dataset.labels[chosen]

@@ -445,7 +445,7 @@ def test_no_more_than_half_of_what_is_free(plain_folder, monkeypatch, caplog):
     loader = make(plain_folder)
     list(loader.epoch())
     assert loader.dataset.cache.held.clips == 2
-    assert "half of what is free; cache_gib is 4" in caplog.text
+    assert "a share of what is free; cache_gib is 4" in caplog.text
 
 
 def test_the_log_says_once_how_much_is_held(plain_folder, caplog):
