@@ -213,7 +213,7 @@ def test_shares_are_those_of_pillows_resize_and_crop(folder, world):
     assert share_KTYX.sum() > 0
 
 
-def maps_by_hand(model, data, split, phrase_source):
+def maps_by_hand(model, data, split, phrase_source, patches):
     """(cosine_VKM, share_VKM) of a folder, clip by clip and phrase by phrase, from figures' own functions."""
     with open(data / "captions.jsonl") as file:
         rows = [json.loads(line) for line in file]
@@ -234,30 +234,39 @@ def maps_by_hand(model, data, split, phrase_source):
         for phrase in row["phrases"]:
             if phrase_source == "caption":
                 words, cosine_WTYX = words_in_caption(
-                    model, video_BTCHW, row["captions"][0], phrase
+                    model, video_BTCHW, row["captions"][0], phrase, patches
                 )
                 assert words == phrase.split()
                 maps.append(cosine_WTYX)
             else:
                 with torch.no_grad():
-                    patch_ME = model.encode_video(video_BTCHW)[1][0].flatten(0, 1)
+                    patch_ME = patches_of_clip(model, video_BTCHW, patches)
                 text_E = model.encode_text(phrase)[0]
                 maps.append(torch.cosine_similarity(text_E[None], patch_ME))
         cosines.append(torch.stack(maps).double().numpy())
     return np.stack(cosines), np.stack(shares)
 
 
-def words_in_caption(model, video_BTCHW, caption, phrase):
+def patches_of_clip(model, video_BTCHW, patches):
+    """patch_ME in the joint space."""
+    features = model.encode_video(video_BTCHW, patch_features=patches)[1]
+    return features[0].flatten(0, 1)
+
+
+def words_in_caption(model, video_BTCHW, caption, phrase, patches):
     """(words, cosine_M) of the mean feature of a phrase's words; the words are found by their characters."""
     words, w_WE = encode_words(model, caption)
     assert words == caption.split()
     first = len(caption[: caption.index(phrase)].split())
     last = first + len(phrase.split())
     with torch.no_grad():
-        patch_ME = model.encode_video(video_BTCHW)[1][0].flatten(0, 1)
+        patch_ME = patches_of_clip(model, video_BTCHW, patches)
     feature_E = w_WE[first:last].mean(0)
     if last == first + 1:
-        single = word_similarity(model, video_BTCHW, caption)[1][first].flatten()
+        cosine_WTYX = word_similarity(model, video_BTCHW, caption, "caption", patches)[
+            1
+        ]
+        single = cosine_WTYX[first].flatten()
         torch.testing.assert_close(
             single, torch.cosine_similarity(feature_E[None], patch_ME)
         )
@@ -266,11 +275,13 @@ def words_in_caption(model, video_BTCHW, caption, phrase):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("phrase", ["alone", "caption"])
-@pytest.mark.parametrize("world", ["sparse", "redundant"])
-def test_score_is_that_of_clips_one_by_one(folder, world, phrase):
+@pytest.mark.parametrize(
+    "world, patches", [("sparse", "last"), ("sparse", "value"), ("redundant", "value")]
+)
+def test_score_is_that_of_clips_one_by_one(folder, world, patches, phrase):
     model = load_model(folder / "a.pth")
-    score = grounding_score(model, folder / world, "test", phrase, batch_size=5)
-    cosine_VKM, share_VKM = maps_by_hand(model, folder / world, "test", phrase)
+    score = grounding_score(model, folder / world, "test", phrase, 5, patches)
+    cosine_VKM, share_VKM = maps_by_hand(model, folder / world, "test", phrase, patches)
     measured = measure(cosine_VKM, share_VKM, np.ones((12, 2), bool))
     for name in NUMBERS:
         value_VK, chance_VK = measured.value_VK[name], measured.chance_VK[name]
@@ -297,7 +308,7 @@ def test_a_model_that_sees_colours_finds_the_objects(folder, monkeypatch):
 
     std_C = torch.tensor(clip_reader(model).video.norm_std)
 
-    def embed_colours(video_BTCHW):
+    def embed_colours(video_BTCHW, patch_features):
         patch_BTCYX = torch.nn.functional.avg_pool2d(video_BTCHW.flatten(0, 1), 8)
         patch_BTNC = patch_BTCYX.flatten(2).mT.unflatten(0, (-1, FRAMES))
         background_B11C = patch_BTNC.flatten(1, 2).median(1).values[:, None, None]
@@ -329,7 +340,8 @@ def test_command_line(folder, tmp_path, capsys):
     visualize.cli([*common, "-r", str(folder / "a.pth"), "-o", str(out)])
     first = json.loads(out.read_text())
     assert list(first) == [
-        *("checkpoint", "data", "split", "phrase", "clips", "phrases", "left_out"),
+        *("checkpoint", "data", "split", "phrase", "patch_features", "clips"),
+        *("phrases", "left_out"),
         *NUMBERS,
         *("chance", "interval"),
     ]

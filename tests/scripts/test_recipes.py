@@ -51,6 +51,7 @@ RECIPES: dict[str, Train | Zero] = {
     "pretrain_curriculum.json": Train(PRETRAIN, BOTH, parts=MVM),
     "pretrain_curriculum_no_mvm.json": Train(PRETRAIN, BOTH),
     "pretrain_curriculum_frozen_teacher.json": Train(PRETRAIN, BOTH, parts=MVM),
+    "pretrain_curriculum_as_drawn.json": Train(PRETRAIN, BOTH, parts=MVM),
     "finetune_msrvtt.json": Train(("MSRVTT_DIR",)),
     "finetune_msvd.json": Train(("MSVD_DIR",), processes=2),
     "finetune_lsmdc.json": Train(("LSMDC_DIR",)),

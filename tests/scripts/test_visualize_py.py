@@ -278,8 +278,12 @@ def test_alignment_drawn_is_alignment_computed(folder, capsys, more):
     )
     model = load_model(folder / "a.pth", "cpu")
     clip = read_clips(model, folder / "h264.mp4", SIDE)[0]
-    heat = word_similarity(model, clip.video_BTCHW, "a red dog")[1].numpy()
-    heat = (heat - sum(heat) / 3 if more else heat)[1:]
+    words, cosine_WTYX = word_similarity(
+        model, clip.video_BTCHW, "a red dog", "alone", "value"
+    )
+    assert words == ["a red dog", "a", "red", "dog"]
+    heat = cosine_WTYX.numpy()
+    heat = (heat - sum(heat) / 4 if more else heat)[2:]
     for w in range(2):
         for t in range(4):
             expected = overlay(
@@ -445,7 +449,7 @@ def test_mistakes_end_in_one_line(folder, capsys):
     assert "2 for 1 checkpoints" in refused(
         capsys, "masking", *base, "--names", "a", "b"
     )
-    assert "its words: a, dog" in refused(
+    assert "its words: a dog, a, dog" in refused(
         capsys, "alignment", *base, "--text", "a dog", "--word", "frisbee"
     )
     assert "has no words" in refused(capsys, "alignment", *base, "--text", "...")
