@@ -547,6 +547,8 @@ def _read_with_bases(
             f"{path}: base: {bases!r} is given, a file name or a list of them is needed"
         )
     base_paths = [path.parent / base for base in bases]
+    if other_bases and not base_paths:
+        raise ConfigError(f"{path}: names no base, so base= has nothing to replace")
     if other_bases:
         base_paths = [Path(base) for base in other_bases]
     merged: dict[str, Any] = {}

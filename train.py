@@ -91,6 +91,11 @@ def require_captions(objective: nn.Module, config: Config) -> None:
     """ConfigError for footage without captions where the objective cannot train on it."""
     for block in config.blocks("data_loader"):
         if objective.needs_captions and not has_captions(block):
+            if getattr(objective, "mvm_from", 0) == 1:
+                raise ConfigError(
+                    "objective.args.mvm_from: 1 never trains masked visual modeling, and "
+                    f"{block.json_path}.args.with_captions is false; give less than 1"
+                )
             raise ConfigError(
                 f"{block.json_path}.args.with_captions: false is given, and {type(objective).__name__} needs captions; "
                 "objective.type MILESPretraining trains on footage alone"

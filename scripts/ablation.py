@@ -30,6 +30,15 @@ from scripts.benchmarks.ablation_runs import MEASURES
 TUNED = "tuned.json"
 
 
+# settings that a run takes from elsewhere, and from where
+SET_BY_RUNS = {
+    "objective": "the variant",
+    "trainer.seed": "--seeds",
+    "data_loader.args.data_dir": "the world",
+    "arch.args.text_params.model": "the world",
+}
+
+
 def main(arguments: argparse.Namespace) -> None:
     """Run what is missing, then report. Raises UserError when a run fails, after the others have ended."""
     check_names(arguments)
@@ -70,6 +79,8 @@ def check_names(arguments: argparse.Namespace) -> None:
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
     """The base config, the sizes of the data, what was tuned before."""
+    for override in arguments.overrides:
+        refuse_what_runs_set(override)
     base = load_config(arguments.config, arguments.overrides).to_dict()
     sizes = Sizes(*(getattr(arguments, name) for name in Sizes._fields))
     path = arguments.out / TUNED
@@ -264,6 +275,16 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         metavar="0,1,...",
         help="default: 0,1,2,3,4",
     )
+
+
+def refuse_what_runs_set(override: str) -> None:
+    """ConfigError for a setting that every run sets itself, so that it would be dropped."""
+    for key, who in SET_BY_RUNS.items():
+        if override.startswith(key):
+            raise ConfigError(
+                f"{override.partition('=')[0]}: is set by {who}; for another one write configs/method/NAME.json, or "
+                "use --tune, --seeds, --data"
+            )
 
 
 @cli_entry

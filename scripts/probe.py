@@ -83,6 +83,10 @@ def probe_generated(model: MILES, arguments: argparse.Namespace) -> dict[str, An
     """The probes of a folder of scripts/make_demo_data.py."""
     folder = Path(arguments.data)
     path = folder / "captions.jsonl"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; make the data with scripts/make_demo_data.py, or give --dataset"
+        )
     rows: dict[str, list[Any]] = {"train": [], "test": []}
     for _, row in read_rows(path):
         if row.get("split") in rows and row.get("shows"):
@@ -194,10 +198,8 @@ def probe_actions(model: MILES, arguments: argparse.Namespace) -> dict[str, Any]
     )
     truth_Q = labels["test"].numpy()
     return {
-        "linear": {
-            "accuracy": float(100 * (predicted_Q == truth_Q).mean()),
-            "C": regularisation,
-        },
+        "linear": {"accuracy": float(100 * (predicted_Q == truth_Q).mean())},
+        "C": regularisation,
         "knn": {
             "accuracy": float(100 * (votes_QC.argmax(1).numpy() == truth_Q).mean())
         },
@@ -261,8 +263,9 @@ def cli(argv: Sequence[str] | None = None) -> None:
     add("--data", required=True, help="folder of the data set")
     add(
         "--dataset",
+        choices=(GENERATED, "UCF101", "HMDB51"),
         default=GENERATED,
-        help="generated (default), UCF101 or HMDB51",
+        help="default: generated",
     )
     add("--features", choices=FEATURES, default="cls", help="default: cls")
     add("--max-train", type=positive, default=2000, help="default: 2000 clips")

@@ -103,6 +103,8 @@ def test_another_base_takes_the_place_of_a_files_own(tmp_path):
     }
     with pytest.raises(ConfigError, match="nowhere.json: no such config file"):
         load_config(path, ["base=nowhere.json"])
+    with pytest.raises(ConfigError, match="a.json: names no base, so base="):
+        load_config(tmp_path / "a.json", [f"base={path}"])
 
 
 def test_merge_copies_its_arguments():

@@ -46,15 +46,23 @@ def summary(
         f"parameters: {trained:,} trained, {frozen:,} more without gradient; "
         f"memory: {memory:.2f} GiB before activations, of {device_memory(batches.device)}"
     )
-    lines.append(
-        f"the video encoder makes {objective.passes_per_clip():.2f} forward and backward passes a captioned clip, "
-        "averaged over the run"
-    )
+    if any(
+        getattr(loader.dataset, "with_captions", True) for loader in batches.loaders
+    ):
+        lines.append(passes_line(objective))
     if valid_loader is None:
         lines.append("validation: none")
     else:
         lines.append(f"validation: {describe_loader(valid_loader)}")
     return lines
+
+
+def passes_line(objective: Any) -> str:
+    """What a step costs."""
+    return (
+        f"the video encoder makes {objective.passes_per_clip():.2f} forward and backward passes a captioned clip, "
+        "averaged over the run"
+    )
 
 
 def describe_loader(loader: Any) -> str:

@@ -6,7 +6,7 @@ one stage of it, or of test.py alone (results.json).
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ CHECKPOINT_NAMES = (
     "model_best.pth",
     "checkpoint-latest.pth",
 )  # the first one that exists is shown
+GROUNDING_KEYS = ("clips", "phrases", "interval", "chance")
+PROBE_KEYS = ("linear", "knn")
 SAVE_OPTIONS = "--save-ranks --save-embeddings"
 
 
@@ -118,8 +120,8 @@ def read_run(folder: Path) -> Run:
         logs=logs,
         evaluations=evaluations,
         checkpoint=find_checkpoint(last_folder, evaluations),
-        grounding=read_json_if_present(folder / "grounding.json"),
-        probe=read_json_if_present(folder / "probe.json"),
+        grounding=read_measurement(folder / "grounding.json", GROUNDING_KEYS),
+        probe=read_measurement(folder / "probe.json", PROBE_KEYS),
     )
     run.missing = list(missing_files(run, last_folder))
     return run
@@ -231,6 +233,17 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_json_if_present(path: Path) -> dict[str, Any]:
     """Reads a JSON object, {} if the file does not exist."""
     return read_json(path) if path.is_file() else {}
+
+
+def read_measurement(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Reads what one of our commands measured, {} if the file does not exist; UserError if it lacks one of `keys`."""
+    content = read_json_if_present(path)
+    missing = [key for key in keys if key not in content]
+    if content and missing:
+        raise UserError(
+            f"{path}: lacks {missing[0]!r}; write it with the command of docs/report.md, for one checkpoint"
+        )
+    return content
 
 
 def find_checkpoint(folder: Path, evaluations: list[Evaluation]) -> Path | None:

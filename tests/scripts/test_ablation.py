@@ -231,6 +231,9 @@ def test_other_settings_sizes_and_unknown_names_are_refused(data, tmp_path, caps
         ("--measure", "beauty"),
     ):
         assert f"{option}: '{name}' is given; known: " in refused(option, name)
+    for setting in ("trainer.seed=3", "objective.args.mvm_weight=2"):
+        key = setting.partition("=")[0]
+        assert f"{key}: is set by " in refused(setting)
 
 
 def test_a_run_that_fails_is_named(data, tmp_path):

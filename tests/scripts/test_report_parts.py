@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 import test
+from parse_config import UserError
 from scripts import report
 from scripts.html_report import figures, gallery
 from scripts.html_report.page import render_page, script_json
@@ -125,6 +126,9 @@ def test_grounding_and_probes_that_lie_in_the_folder_are_shown(run):
     (run / "probe.json").write_text(json.dumps(probes))
     page = Reader(render_page(read_run(run)))
     assert "What captions leave out: 51.0 % (chance 16.8 %)." in page.text()
+    (run / "grounding.json").write_text(json.dumps({"pointing": 3.0}))
+    with pytest.raises(UserError, match="grounding.json: lacks 'clips'"):
+        read_run(run)
 
 
 def test_figures_of_the_model(run):

@@ -369,6 +369,7 @@ def test_passes_are_counted(model, args, passes):
         ({"contrast_view": "clean"}, "known: full, masked, two_masked"),
         ({"regress": "visible"}, "objective.args.regress: 'visible' .*known: masked"),
         ({"target_norm": "batch"}, "known: none, l2, centred, layer"),
+        ({"mvm_share": 0.0}, "objective.args.mvm_share: 0 .*mvm_from 1 trains none"),
         ({"mvm_share": 2.0}, "objective.args.mvm_share: 2.0 .*share from 0 to 1"),
         ({"mvm_from": -0.1}, "objective.args.mvm_from: -0.1"),
         ({"mvm_weight": -1}, "objective.args.mvm_weight: -1 is given, 0 or more"),

@@ -72,7 +72,7 @@ class MILESPretraining(Objective):
         target_norm: none, l2, centred (less the running mean of the targets) or layer
         predictor: what stands between the student's features and the comparison, a block of a registered predictor;
             null: nothing
-        mvm_share: share of each batch, 0 to 1, that masked visual modeling is trained on (at least one clip)
+        mvm_share: share of each batch, up to 1, that masked visual modeling is trained on (at least one clip)
         mvm_from: share of training, 0 to 1, after which masked visual modeling begins (on batches without captions it
             is always on)
     """
@@ -105,6 +105,10 @@ class MILESPretraining(Objective):
         self.regress = _require_choice("regress", regress, REGRESSED)
         _require_choice("target_norm", target_norm, TARGET_NORMS)
         self.mvm_share = _require_share("mvm_share", mvm_share)
+        if mvm_share == 0:
+            raise ConfigError(
+                "objective.args.mvm_share: 0 is given, a share above 0 is needed; mvm_from 1 trains none"
+            )
         self.mvm_from = _require_share("mvm_from", mvm_from)
         self.mvm_weight = Schedule(mvm_weight, "objective.args.mvm_weight", least=0)
         self.target_features = _require_choice(
