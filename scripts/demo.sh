@@ -36,5 +36,5 @@ printf '\n'
 printf '%s\n' "${times[@]}"
 "$VENV/bin/python" -c 'import json; print(json.load(open("results/demo.json"))["says"])'
 echo "run:     $run (log.jsonl, TensorBoard), numbers: $run/test/results.json"
-echo "figures: $run/attention.png, $run/masking.png, $run/alignment.png (the words on the object)"
+echo "figures: $run/attention.png, $run/masking.png, $run/alignment.png"
 echo "report:  $run/report.html (open it in a browser)"
