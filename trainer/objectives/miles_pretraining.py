@@ -104,11 +104,7 @@ class MILESPretraining(Objective):
         self.target_space = _require_choice("target_space", target_space, TARGET_SPACES)
         self.regress = _require_choice("regress", regress, REGRESSED)
         _require_choice("target_norm", target_norm, TARGET_NORMS)
-        self.mvm_share = _require_share("mvm_share", mvm_share)
-        if mvm_share == 0:
-            raise ConfigError(
-                "objective.args.mvm_share: 0 is given, a share above 0 is needed; mvm_from 1 trains none"
-            )
+        self.mvm_share = _require_some("mvm_share", mvm_share)
         self.mvm_from = _require_share("mvm_from", mvm_from)
         self.mvm_weight = Schedule(mvm_weight, "objective.args.mvm_weight", least=0)
         self.target_features = _require_choice(
@@ -342,6 +338,14 @@ def _require_layers(layers: int, features: str, model: Any) -> int:
             f'objective.args.target_layers: {layers} is given; target_features "value" is of the last block'
         )
     return layers
+
+
+def _require_some(name: str, value: float) -> float:
+    if value == 0:
+        raise ConfigError(
+            f"objective.args.{name}: 0 is given, a share above 0 is needed; mvm_from 1 trains none"
+        )
+    return _require_share(name, value)
 
 
 def _require_share(name: str, value: float) -> float:
