@@ -59,18 +59,20 @@ def readable(model: MILES, dataset: ActionDataset, indices: Sequence[int]) -> li
     """Those whose files can be read; a line says how many cannot."""
     reader = model.clip_reader
     assert reader is not None, "of load_model"
-    kept = []
+    readable_indices = []
     for index in indices:
         path = dataset.video_path(index)
         try:
             if path is not None:
                 reader([path])
-                kept.append(index)
+                readable_indices.append(index)
         except BrokenVideo as error:
             print(f"left out: {error}")
-    if len(kept) < len(indices):
-        print(f"{dataset.name}: {len(indices) - len(kept)} clips are left out")
-    return kept
+    if len(readable_indices) < len(indices):
+        print(
+            f"{dataset.name}: {len(indices) - len(readable_indices)} clips are left out"
+        )
+    return readable_indices
 
 
 def subset(count: int, most: int, seed: int) -> list[int]:
@@ -100,8 +102,8 @@ def probe_generated(model: MILES, arguments: argparse.Namespace) -> dict[str, An
     features, labels = {}, {}
     values: list[tuple[str, str]] = []
     for split in ("train", "test"):
-        chosen = subset(len(rows[split]), most[split], arguments.seed)
-        split_rows = [rows[split][index] for index in chosen]
+        clip_indices = subset(len(rows[split]), most[split], arguments.seed)
+        split_rows = [rows[split][index] for index in clip_indices]
         labels[split] = linear_probe.read_labels(split_rows, values)
         values = labels[split].values
         paths = [folder / row["path"] for row in split_rows]
@@ -182,11 +184,11 @@ def probe_actions(model: MILES, arguments: argparse.Namespace) -> dict[str, Any]
                 f"--dataset {arguments.dataset}: has no classes; UCF101 and HMDB51 have"
             )
         most = arguments.max_train if split == "train" else arguments.max_test
-        chosen = subset(len(dataset), most, arguments.seed)
-        chosen = readable(model, dataset, chosen)
-        paths = [Path(dataset.video_path(index) or "") for index in chosen]
+        clip_indices = subset(len(dataset), most, arguments.seed)
+        clip_indices = readable(model, dataset, clip_indices)
+        paths = [Path(dataset.video_path(index) or "") for index in clip_indices]
         features[split] = embed(model, paths, arguments.features, arguments.batch_size)
-        labels[split] = dataset.labels[chosen]
+        labels[split] = dataset.labels[clip_indices]
     standardised = linear_probe.standardise(features["train"], features["test"])
     predicted_Q, regularisation = linear_probe.classify(
         standardised, labels["train"].numpy(), arguments.seed

@@ -148,15 +148,15 @@ class MILESPretraining(Objective):
         if contrasts_masked or trains_mvm:
             masks = self.draw_masks(masked_video_BTCHW)
         masked = [self.masked_view(masked_video_BTCHW, mask_BTN) for mask_BTN in masks]
-        whole = self.whole_view(video_BTCHW) if contrasts_whole else None
+        clean_view = self.whole_view(video_BTCHW) if contrasts_whole else None
 
         outputs: dict[str, Tensor] = {}
         if has_captions:
-            contrasted = masked if whole is None else [whole]
+            contrasted = masked if clean_view is None else [clean_view]
             outputs["t_BE"] = self.model.encode_text(batch["text"])
             outputs |= dict(zip(EMBEDDINGS, (view.v_BE for view in contrasted)))
         if trains_mvm:
-            target_BTNX = self.target(mvm_video_BTCHW, whole)
+            target_BTNX = self.target(mvm_video_BTCHW, clean_view)
             outputs |= self.compare(masked, masks, target_BTNX)
         return outputs
 
@@ -165,20 +165,20 @@ class MILESPretraining(Objective):
 
         loss_vt is the mean over the contrasted views, loss_mvm over the regressed patches of all processes.
         """
-        parts: dict[str, Tensor] = {}
+        loss_by_name: dict[str, Tensor] = {}
         weighted = []
         if "t_BE" in outputs:
-            parts["loss_vt"] = self._contrast(outputs)
-            weighted.append(parts["loss_vt"])
+            loss_by_name["loss_vt"] = self._contrast(outputs)
+            weighted.append(loss_by_name["loss_vt"])
         if "sum_and_count_12" in outputs:
             distance_sum, count = gather(outputs["sum_and_count_12"]).sum(0)
-            parts["loss_mvm"] = distance_sum / count.clamp(min=1)
-            weighted.append(self.mvm_weight(self.progress) * parts["loss_mvm"])
+            loss_by_name["loss_mvm"] = distance_sum / count.clamp(min=1)
+            weighted.append(self.mvm_weight(self.progress) * loss_by_name["loss_mvm"])
         if "target_sum_1X" in outputs:
             target_sum_X = gather(outputs["target_sum_1X"]).detach().sum(0)
             count = gather(outputs["target_count_11"]).detach().sum()
             self.target_norm.step_mean_X = target_sum_X / count
-        return {"loss": torch.stack(weighted).sum(), **parts}
+        return {"loss": torch.stack(weighted).sum(), **loss_by_name}
 
     def after_step(self, step: int, steps: int) -> None:
         """Let the teacher follow the model, and the running mean of the targets follow this step's."""
@@ -220,20 +220,20 @@ class MILESPretraining(Objective):
         return View(self.model.vid_proj(cls_BD), target_BTNX)
 
     @torch.no_grad()
-    def target(self, video_BTCHW: Tensor, whole: View | None = None) -> Tensor:
+    def target(self, video_BTCHW: Tensor, clean_view: View | None = None) -> Tensor:
         """target_BTNX: the teacher's features of the whole clips, before they are normalised.
 
-        whole: the student's view of a batch that begins with these clips, if there is one; the teacher "Self" needs no
-            pass of its own then.
+        clean_view: the student's view of a batch that begins with these clips, if there is one; the teacher "Self"
+            needs no pass of its own then.
         """
         if not self.teacher.is_student:
             _, patch_BTND = self.teacher.video_features(
                 video_BTCHW, self.target_layers, self.target_features
             )
             return self._in_target_space(self.teacher, patch_BTND)
-        if whole is None:
-            whole = self.whole_view(video_BTCHW)
-        return whole.patch_BTNX[: len(video_BTCHW)]
+        if clean_view is None:
+            clean_view = self.whole_view(video_BTCHW)
+        return clean_view.patch_BTNX[: len(video_BTCHW)]
 
     def compare(
         self, masked: Sequence[View], masks: Sequence[Tensor], target_BTNX: Tensor
