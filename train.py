@@ -27,6 +27,7 @@ from parse_config import (
     write_config,
 )
 from trainer import checkpoint, distributed, lock, seeds
+from trainer.config_check import check_config
 from trainer.evaluator import require_gallery_captions
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
@@ -170,6 +171,7 @@ def cli(argv: list[str] | None = None) -> None:
     """The command line."""
     arguments, config = command_line(__doc__, argv)
     if arguments.print_config:
+        check_config(config, SECTIONS)
         write_config(config)
         return
     main(config, arguments.resume, arguments.device)

@@ -55,11 +55,8 @@ def error_line(capsys, tmp_path, content, *arguments):
     errors = [line for line in lines if line.startswith("error: ")]
     assert end.value.code == 2
     assert len(errors) == 1
-    assert (
-        not list(tmp_path.glob("exps/tiny/*"))
-        or "-r" in arguments
-        or "name" not in content
-    )
+    is_new_run = "-r" not in arguments and "name" in content
+    assert not ((tmp_path / "exps").exists() and is_new_run)
     return errors[0]
 
 
@@ -146,10 +143,92 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
         ),
         (["-r", "absent.pth"], "absent.pth: no such checkpoint"),
         (["-d", "cuda:7"], "7"),
+        (["name=3"], "name: 3 is given, str is needed"),
+        (['name=""'], "name: '' is given; it names the run's folder"),
+        (["name=../x"], "name: '../x' is given"),
+        (["seed=x"], "seed: 'x' is given, int is needed"),
+        (["seed=1", "trainer.seed=2"], "seed: 1 is given, and trainer.seed is 2"),
+        (["optimizer.args.lr=-1"], "optimizer.args: Invalid learning rate: -1"),
+        (["optimizer.args.lr=1e999"], "optimizer.args.lr: inf is given"),
+        (["optimizer.args.betas=[0.9]"], "optimizer.args.betas: [0.9] is given, two"),
+        (["optimizer.args.betas=[0.9, 2]"], "optimizer.args: Invalid beta"),
+        (["optimizer.args.eps=-1"], "optimizer.args: Invalid epsilon"),
+        (["optimizer.args.weight_decay=-1"], "optimizer.args: Invalid weight_decay"),
+        (["optimizer.type=SGD"], "optimizer.args.lr: is missing"),
+        (
+            ["optimizer.type=SGD", "--lr", "0.1", "optimizer.args.nesterov=true"]
+            + ["optimizer.args.momentum=0"],
+            "optimizer.args: Nesterov momentum requires",
+        ),
+        (
+            ["lr_scheduler.type=MultiStep", 'lr_scheduler.args.milestones="x"'],
+            "lr_scheduler.args.milestones: 'x' is given, a list of float is needed",
+        ),
+        (
+            ["lr_scheduler.type=MultiStep", "lr_scheduler.args.milestones=[3, 1]"],
+            "lr_scheduler.args.milestones: 1 is given, 3 at least is needed",
+        ),
+        (
+            ["lr_scheduler.type=MultiStep", "lr_scheduler.args.milestones=[1]"]
+            + ["lr_scheduler.args.gamma=-1"],
+            "lr_scheduler.args.gamma: -1 is given, 0 at least and 1 at most",
+        ),
+        (
+            ["lr_scheduler.type=Cosine", "lr_scheduler.args.floor=1.5"],
+            "lr_scheduler.args.floor: 1.5 is given",
+        ),
+        (
+            ["lr_scheduler.type=Cosine", "lr_scheduler.args.warmup_epochs=-1"],
+            "lr_scheduler.args.warmup_epochs: -1 is given",
+        ),
+        (
+            ["lr_scheduler.type=Constant", "lr_scheduler.args.warmup_steps=2"],
+            "lr_scheduler.args: the warm-up has 2 steps, and the whole run 2",
+        ),
+        (["trainer.early_stop=2"], "trainer.early_stop: 2 is given, and nothing"),
+        (["data_loader.args.batch_size=1"], "batch_size: 1 is given, on one process"),
+        (["trainer=3"], "trainer: 3 is given, an object {...} or null is needed"),
+        (["arch=x"], "arch: 'x' is given, an object {...} is needed"),
+        (["data_loader=null"], "data_loader: None is given"),
+        (["metrics=t2v_metrics"], "metrics: 't2v_metrics' is given, a list of str"),
+        (
+            ["data_loader.args.video_params.num_frames=9"],
+            "data_loader.args.video_params.num_frames: 9 frames are read, and the model takes",
+        ),
+        (
+            ["data_loader.args.video_params.input_res=40"],
+            "data_loader.args.video_params.input_res: clips of 40 x 40 pixels are read",
+        ),
+        (
+            ["arch.args.video_params.img_size=[32, 64]"],
+            "clips of 32 x 32 pixels are read, and the model takes 32 x 64",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(capsys, tmp_path, content, changes, message):
     assert message in error_line(capsys, tmp_path, content, *changes)
+
+
+@pytest.mark.parametrize(
+    "mistake", ["optimizer.args.lr=-1", "data_loader.args.video_params.input_res=40"]
+)
+def test_print_config_finds_the_mistakes_of_a_run(capsys, tmp_path, content, mistake):
+    assert error_line(capsys, tmp_path, content, "--print-config", mistake)
+
+
+def test_without_a_loader_the_section_is_named(capsys, tmp_path, content):
+    without = {key: value for key, value in content.items() if key != "data_loader"}
+    assert "data_loader: is missing" in error_line(capsys, tmp_path, without)
+    empty = {**content, "data_loader": []}
+    assert "data_loader: is empty" in error_line(capsys, tmp_path, empty)
+
+
+def test_a_folder_of_other_runs_stays_when_a_start_fails(capsys, tmp_path, content):
+    other = tmp_path / "exps/tiny/0101_000000"
+    other.mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        run(tmp_path, content, "data_loader.args.data_dir=/absent")
+    assert [path.name for path in (tmp_path / "exps/tiny").iterdir()] == [other.name]
 
 
 def test_a_name_that_is_missing_and_a_checkpoint_of_another_model(

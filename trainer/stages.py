@@ -8,19 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
+from parse_config import Config, ConfigError, merge
 from trainer import checkpoint
+from trainer.config_check import Sections, check_config, stage_configs
 from trainer.distributed import run_on_main
 from trainer.evaluation.results import new_folder
 from trainer.lock import acquire
-from trainer.monitor import Monitor
 from trainer.settings import TrainerSettings, trainer_settings
 
 log = logging.getLogger(__name__)
-
-
-# section of the config, the registry of its types, arguments that the program adds
-Sections = Sequence[tuple[str, Registry, Sequence[str]]]
 
 
 class Stage(NamedTuple):
@@ -70,28 +66,21 @@ def stages(
 
     Raises FileNotFoundError, UserError.
     """
+    check_config(config, sections)
     has_stages = bool(config.blocks("stages"))
-    stage_configs = [config]
-    if has_stages:
-        stage_configs = [
-            _stage_config(config, i) for i in range(len(config.blocks("stages")))
-        ]
-    for stage_config in stage_configs:
-        _check_sections(stage_config, sections)
+    configs = stage_configs(config)
 
     def locate() -> RunLocation:
-        return _locate_run(config, stage_configs, resume)
+        return _locate_run(config, configs, resume)
 
     location = run_on_main(locate)
     if not has_stages:
         return [Stage(location.stage, config, location.folder, location.start)]
-    names = [
-        _stage_name(stage_config, i) for i, stage_config in enumerate(stage_configs)
-    ]
+    names = [_stage_name(stage_config, i) for i, stage_config in enumerate(configs)]
     remaining = []
-    for number in range(location.stage, len(stage_configs)):
+    for number in range(location.stage, len(configs)):
         is_first = number == location.stage
-        stage_config = stage_configs[number]
+        stage_config = configs[number]
         before = None
         if number:
             run_folder = location.source if is_first else location.folder
@@ -115,32 +104,6 @@ def is_finished(settings: TrainerSettings, epoch: int, stale: int) -> bool:
     return epoch >= settings.epochs or stopped_early
 
 
-def _stage_config(config: Config, number: int) -> Config:
-    """The config with the sections of stage `number` merged into it."""
-    overrides = config["stages"][number]
-    unknown = set(overrides) - (set(SECTIONS) - {"stages", "base"})
-    if unknown:
-        raise ConfigError(
-            f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(SECTIONS))}"
-        )
-    common = {key: value for key, value in config.to_dict().items() if key != "stages"}
-    return Config(merge(common, overrides.to_dict()))
-
-
-def _check_sections(config: Config, sections: Sections) -> None:
-    """Check types and arguments, as far as they can be without building anything."""
-    Monitor(trainer_settings(config).monitor, True)
-    for name, registry, program_args in sections:
-        for block in config.blocks(name):
-            constructor = registry.get(block.require("type"), f"{block.json_path}.type")
-            check_args(
-                constructor,
-                block.get("args") or {},
-                f"{block.json_path}.args",
-                program_args,
-            )
-
-
 def _with_weights(config: Config, path: Path) -> Config:
     """The config, its model starting from the weights of a checkpoint."""
     return Config(
@@ -153,7 +116,7 @@ def _stage_name(config: Config, number: int) -> str:
 
 
 def _locate_run(
-    config: Config, stage_configs: Sequence[Config], resume: str | None
+    config: Config, configs: Sequence[Config], resume: str | None
 ) -> RunLocation:
     """Find or create the run's folder, and lock it for process 0."""
     name_folder = Path(trainer_settings(config).save_dir) / config.require("name")
@@ -178,11 +141,9 @@ def _locate_run(
         if is_newest and _modified(path) == modified:
             break
 
-    stage, start = _next_stage(path, state, stage_configs if has_stages else ())
+    stage, start = _next_stage(path, state, configs if has_stages else ())
     if start is None:
-        following = (
-            run_folder / _stage_name(stage_configs[stage], stage) / checkpoint.LATEST
-        )
+        following = run_folder / _stage_name(configs[stage], stage) / checkpoint.LATEST
         is_superseded = checkpoint.is_complete(following)
     else:
         latest = path.with_name(checkpoint.LATEST)
@@ -203,26 +164,28 @@ def _checkpoint_to_resume(name_folder: Path, resume: str | None) -> Path | None:
 
 
 def _next_stage(
-    path: Path, state: dict[str, Any], stage_configs: Sequence[Config]
+    path: Path, state: dict[str, Any], configs: Sequence[Config]
 ) -> tuple[int, Path | None]:
     """The stage to go on with and the checkpoint it resumes from: None where the stage before has just finished."""
     stage = state["trainer"]["stage"]
-    if not stage_configs:
+    if not configs:
         return stage, path
-    if stage >= len(stage_configs):
+    if stage >= len(configs):
         raise ConfigError(
-            f"{path}: is of stage {stage + 1}, and the config has {len(stage_configs)}"
+            f"{path}: is of stage {stage + 1}, and the config has {len(configs)}"
         )
-    settings = trainer_settings(stage_configs[stage])
-    is_last = stage + 1 == len(stage_configs)
+    settings = trainer_settings(configs[stage])
+    is_last = stage + 1 == len(configs)
     if not is_last and is_finished(settings, state["epoch"], state["trainer"]["stale"]):
         return stage + 1, None
     return stage, path
 
 
 def _create_folder(name_folder: Path) -> Path:
+    parents = (name_folder, *name_folder.parents)
+    new_parents = [parent for parent in parents if not parent.exists()]
     folder = new_folder(name_folder)
-    acquire(folder)
+    acquire(folder, new_parents)
     return folder
 
 

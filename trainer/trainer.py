@@ -13,6 +13,7 @@ from trainer.distributed import gather_objects, rank, reduce_max
 from trainer.evaluator import evaluation_settings
 from trainer.log import RunLog
 from trainer.monitor import Monitor
+from trainer.optim import require_warmup_within
 from trainer.progress import ProgressReport
 from trainer.settings import trainer_settings
 from trainer.signals import EXIT, StopSignal, signal_name
@@ -56,6 +57,7 @@ class Trainer:
         self.valid_loader = valid_loader
         self.settings = trainer_settings(stage.config)
         self.monitor = Monitor(self.settings.monitor, valid_loader is not None)
+        self.monitor.require_for(self.settings.early_stop)
         self.batches = RoundRobinLoader(
             loaders,
             device,
@@ -65,6 +67,9 @@ class Trainer:
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
         self.optimizer_step = OptimizerStep(
             objective, stage.config, device, stage.number
+        )
+        require_warmup_within(
+            self.optimizer_step.schedule, self.steps, self.batches.steps_per_epoch
         )
         self.state = State(
             stage, self.batches, self.optimizer_step, loader_names(loaders)
