@@ -241,8 +241,8 @@ def require_warmup_within(schedule: Any, steps: int, steps_per_epoch: int) -> No
     warmup = schedule.warmup(steps_per_epoch)
     if warmup >= steps:
         raise ConfigError(
-            f"lr_scheduler.args: the warm-up has {warmup} steps, and the whole run {steps}; lower warmup_steps, or "
-            "train longer"
+            f"lr_scheduler.args: the warm-up has {warmup} steps, and the whole run {steps}; train longer, or give "
+            "lr_scheduler.type=Constant for a short trial"
         )
 
 
