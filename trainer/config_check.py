@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from data_loader.settings import video_settings
 from model.video.build import clip_shape
 from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
 from trainer.distributed import world_size
@@ -52,7 +51,9 @@ def check_config(config: Config, sections: Sections) -> None:
         if "lr_scheduler" in stage_config:
             check_schedule(stage_config, settings)
         check_batch_sizes(stage_config, settings)
-        check_clips(stage_config)
+        for name, registry, _ in sections:
+            if name == "data_loader":
+                check_clips(stage_config, registry)
 
 
 def require_sections(config: Config) -> None:
@@ -102,8 +103,11 @@ def check_batch_sizes(config: Config, settings: TrainerSettings) -> None:
             )
 
 
-def check_clips(config: Config) -> None:
-    """ConfigError for a loader whose clips the model does not take."""
+def check_clips(config: Config, loaders: Registry) -> None:
+    """ConfigError for a loader whose clips the model does not take.
+
+    loaders: the registered loaders; those that do not say the shape of their clips are not looked at
+    """
     arch = config.get("arch") or {}
     video_params = (arch.get("args") or {}).get("video_params")
     shape = clip_shape(video_params) if video_params else None
@@ -111,20 +115,20 @@ def check_clips(config: Config) -> None:
         return
     model_frames, model_size = shape
     for block in clip_loaders(config):
-        args = block.get("args") or {}
-        params = args.get("video_params")
-        clip = video_settings(params, args.get("split", "train"), args.get("reader"))
+        loader = loaders.get(block.require("type"), f"{block.json_path}.type")
+        if not hasattr(loader, "clip_shape"):
+            continue
+        num_frames, size = loader.clip_shape(block.get("args") or {})
         json_path = f"{block.json_path}.args.video_params"
-        if clip.num_frames > model_frames:
+        if num_frames > model_frames:
             raise ConfigError(
-                f"{json_path}.num_frames: {clip.num_frames} frames are read, and the model takes {model_frames} at "
+                f"{json_path}.num_frames: {num_frames} frames are read, and the model takes {model_frames} at "
                 "most; set arch.args.video_params.num_frames too"
             )
-        if (clip.input_res, clip.input_res) != model_size:
-            height, width = model_size
+        if size != model_size:
             raise ConfigError(
-                f"{json_path}.input_res: clips of {clip.input_res} x {clip.input_res} pixels are read, and the model "
-                f"takes {height} x {width}; set arch.args.video_params.img_size too"
+                f"{json_path}.input_res: clips of {size[0]} x {size[1]} pixels are read, and the model takes "
+                f"{model_size[0]} x {model_size[1]}; set arch.args.video_params.img_size too"
             )
 
 
