@@ -207,6 +207,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     _apply_overrides(
         data, [override for override in overrides if not override.startswith("base=")]
     )
+    _translate_mcq(data)
     _drop_legacy_keys(data)
     data.pop("$schema", None)  # for editors
     _check_names(data, SECTIONS, "")
@@ -768,6 +769,45 @@ def _drop_legacy_keys(data: dict[str, Any]) -> None:
                 ".".join(keys),
                 remedy,
             )
+
+
+def _translate_mcq(data: dict[str, Any]) -> None:
+    """Put what only MCQ's configs have into this project's words, with a warning for each."""
+    trainer = _object(data.get("trainer"))
+    arch = _object(data.get("arch"))
+    is_mcq = "schedule" in trainer or arch.get("type") == "MCQ"
+    if not is_mcq:
+        return
+    if arch.get("type") == "MCQ":
+        data["arch"] = {**arch, "type": "MILES"}
+        video_params = _object(_object(arch.get("args")).get("video_params"))
+        if video_params.get("model") == "Video_Bridge_Former":
+            video_params["model"] = "SpaceTimeTransformer"  # type: ignore[index]
+        log.warning(
+            "config: arch.type MCQ: its two encoders are built as MILES; BridgeFormer and its questions are not "
+            "trained here"
+        )
+    if "schedule" in trainer:
+        if "lr_scheduler" in data:
+            raise ConfigError(
+                "trainer.schedule: is MCQ's, and lr_scheduler is given too; leave one out"
+            )
+        milestones = data["trainer"].pop("schedule")
+        data["lr_scheduler"] = {
+            "type": "MultiStep",
+            "args": {"milestones": milestones, "gamma": 0.1},
+        }
+        log.warning(
+            "config: trainer.schedule is MCQ's and read as lr_scheduler MultiStep with milestones %s",
+            milestones,
+        )
+    if "max_samples_per_epoch" in trainer:
+        most = data["trainer"].pop("max_samples_per_epoch")
+        data["trainer"]["max_samples_per_process"] = most
+        log.warning(
+            "config: trainer.max_samples_per_epoch of MCQ counts on each process: read as max_samples_per_process %s",
+            most,
+        )
 
 
 def _drop(data: Any, keys: list[str]) -> bool:

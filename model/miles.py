@@ -68,7 +68,8 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         projection: "minimal" (one linear layer each, ReLU before the text's) or "" (none)
         projection_dim: width of the joint space
         load_checkpoint: checkpoint to start from: of this project, MILES, MCQ or Frozen in Time
-        load_temporal_fix: temporal embedding for another number of frames: zeros, interp or nearest
+        load_temporal_fix: temporal embedding for another number of frames: zeros, linear or nearest; "bilinear" and
+            "interp", Frozen in Time's words for the last two, are read too
         strict: stop where a name of the checkpoint does not fit; false loads what fits
     """
 
@@ -117,8 +118,8 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         }
         self._clip_reader: ClipReader | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        temporal_fix = _one_temporal_fix(video_params, load_temporal_fix)
         if load_checkpoint:
-            temporal_fix = video_params.get("load_temporal_fix", load_temporal_fix)
             load_weights(
                 self, load_checkpoint, strict=strict, temporal_fix=temporal_fix
             )
@@ -382,6 +383,17 @@ class MILES(nn.Module, PyTorchModelHubMixin):
                 embeddings.append(encode(batch))
                 bar.update(len(batch))
         return torch.cat(embeddings)
+
+
+def _one_temporal_fix(video_params: Mapping[str, Any], load_temporal_fix: str) -> str:
+    """`load_temporal_fix`, which may stand in either place. Raises ConfigError for two that differ."""
+    of_video = video_params.get("load_temporal_fix", load_temporal_fix)
+    if load_temporal_fix not in ("zeros", of_video):
+        raise ConfigError(
+            f"arch.args.load_temporal_fix: {load_temporal_fix!r} is given, and video_params has {of_video!r}; leave "
+            "one out"
+        )
+    return of_video
 
 
 def _as_list(videos: Video | Sequence[Video]) -> list[Video]:

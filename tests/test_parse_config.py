@@ -256,6 +256,40 @@ def test_values_are_checked_by_their_annotation(annotation, value, needed):
     )
 
 
+MCQ = {
+    "arch": {
+        "type": "MCQ",
+        "args": {"video_params": {"model": "Video_Bridge_Former", "num_frames": 1}},
+    },
+    "optimizer": {"type": "AdamW", "args": {"lr": 1e-4}},
+    "trainer": {"epochs": 20, "schedule": [12, 16], "max_samples_per_epoch": 1000},
+}
+
+
+def test_a_config_of_mcq_is_read_in_our_words(tmp_path, caplog):
+    config = load_config(write_config_file(tmp_path / "c.json", MCQ)).to_dict()
+    assert config["arch"]["type"] == "MILES"
+    video_params = config["arch"]["args"]["video_params"]
+    assert video_params == {"model": "SpaceTimeTransformer", "num_frames": 1}
+    assert config["trainer"] == {"epochs": 20, "max_samples_per_process": 1000}
+    assert config["lr_scheduler"] == {
+        "type": "MultiStep",
+        "args": {"milestones": [12, 16], "gamma": 0.1},
+    }
+    for words in (
+        "BridgeFormer and its questions are not",
+        "trainer.schedule is MCQ's and read as lr_scheduler MultiStep with milestones [12, 16]",
+        "max_samples_per_process 1000",
+    ):
+        assert words in caplog.text
+
+
+def test_mcqs_schedule_beside_our_own_is_refused(tmp_path):
+    both = {**MCQ, "lr_scheduler": {"type": "Cosine", "args": {}}}
+    with pytest.raises(ConfigError, match="trainer.schedule: is MCQ's, and"):
+        load_config(write_config_file(tmp_path / "c.json", both))
+
+
 def test_variables_expand_and_unset_ones_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_ROOT", "/somewhere")
     monkeypatch.delenv("NOT_SET", raising=False)

@@ -9,7 +9,7 @@ from torch import nn
 
 from trainer import checkpoint, health, images
 from trainer.batches import Batch, RoundRobinLoader
-from trainer.distributed import gather_objects, rank, reduce_max
+from trainer.distributed import gather_objects, rank, reduce_max, world_size
 from trainer.evaluator import evaluation_settings
 from trainer.log import RunLog
 from trainer.monitor import Monitor
@@ -62,7 +62,7 @@ class Trainer:
             loaders,
             device,
             self.settings.accumulate,
-            self.settings.max_samples_per_epoch,
+            self.settings.max_samples(world_size()),
         )
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
         self.optimizer_step = OptimizerStep(
