@@ -1,5 +1,6 @@
 """A checkpoint or an exported folder -> the model in it, without the config that trained it at hand."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from model import ARCHS, pretrained
 from model.miles import MILES
 from model.weights import load_weights, read_checkpoint
+from model.weights.read import find
 from parse_config import LEGACY_KEYS, ConfigError, to_plain
 
 # Keys of a data set's video_params that say what clips look like, beside their size.
@@ -16,7 +18,9 @@ WEIGHT_KEYS = ("load_checkpoint", "strict", "pretrained")
 
 
 def restore(
-    path: str | Path, arch: Mapping[str, Any] | None = None, teacher: bool = False
+    path: str | os.PathLike,
+    arch: Mapping[str, Any] | None = None,
+    teacher: bool = False,
 ) -> MILES:
     """The model, in eval mode on the CPU; its `preprocessing` is that of the data it was trained on.
 
@@ -24,20 +28,22 @@ def restore(
     above it. Raises ConfigError, FileNotFoundError.
 
     Args:
-        path: a folder that scripts/export.py or `save_pretrained` wrote, or a checkpoint of train.py, MILES, Frozen in
-            Time or MCQ
+        path: a folder that scripts/export.py or `save_pretrained` wrote, a run folder, or a checkpoint of train.py,
+            MILES, Frozen in Time or MCQ
         arch: {"type", "args"} in place of what the file says of itself
         teacher: take the snapshot's video encoder instead of the student's
     """
-    if not arch and (Path(path) / pretrained.CONFIG).is_file():
+    weights = find(path)
+    is_exported = weights != Path(path) and weights.name == pretrained.WEIGHTS
+    if not arch and is_exported:
         if teacher:
             raise ConfigError(
                 f"{path}: an exported folder holds one model; take the teacher from the checkpoint"
             )
         return MILES.from_pretrained(path)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(weights)
     return from_checkpoint(
-        checkpoint, str(path), arch, teacher, text_root=Path(path).parent
+        checkpoint, str(weights), arch, teacher, text_root=weights.parent
     )
 
 

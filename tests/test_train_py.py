@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 
@@ -236,9 +237,13 @@ def test_a_name_that_is_missing_and_a_checkpoint_of_another_model(
 ):
     run(tmp_path, content)
     latest = next(tmp_path.glob("exps/tiny/*/checkpoint-latest.pth"))
-    error = error_line(
-        capsys, tmp_path, content, "-r", str(latest), "arch.args.projection_dim=8"
-    )
+    longer = [
+        "-r",
+        str(latest),
+        "arch.args.projection_dim=8",
+        "trainer.epochs=2",
+    ]
+    error = error_line(capsys, tmp_path, content, *longer)
     assert f"{latest}: does not fit this config" in error
     assert "(16," in error and "(8," in error
     weights = tmp_path / "weights.pth"
@@ -326,6 +331,69 @@ def test_a_run_from_before_centred_targets_goes_on_as_it_was(tmp_path, content, 
     first, second = (state["objective"] for state in objectives)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def finish(tmp_path, content, name, **trainer):
+    """A finished run of one epoch; returns its folder."""
+    run(tmp_path, content, f"name={name}")
+    return max(tmp_path.glob(f"exps/{name}/*/config.json")).parent
+
+
+@pytest.mark.slow
+def test_a_run_of_a_longer_name_is_another_run(tmp_path, content, caplog):
+    finish(tmp_path, content, "ft/lr1")
+    caplog.clear()
+    run(tmp_path, content, "-r", "auto", "name=ft")
+    assert "-r auto: no checkpoint under" in caplog.text
+    assert len(list(tmp_path.glob("exps/ft/*/config.json"))) == 1
+
+
+@pytest.mark.slow
+def test_what_is_in_the_checkpoints_decides_which_is_newest(tmp_path, content, caplog):
+    """Not the names of folders, nor the times of files, nor copies."""
+    older = finish(tmp_path, content, "ft")
+    newer = finish(tmp_path, {**content, "seed": 4}, "ft")
+    shutil.copytree(newer, newer.with_name("zz_copy"))
+    older = older.rename(older.with_name("zzz"))
+    for path in older.glob("*.pth"):
+        os.utime(path, (4e9, 4e9))
+    caplog.clear()
+    run(tmp_path, content, "-r", "auto", "name=ft", "trainer.epochs=2")
+    assert f"going on from {newer}" in caplog.text
+    assert len(tiny_run.lines(newer, "epoch")) == 2
+    assert len(tiny_run.lines(older, "epoch")) == 1
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_how_to_train_on_and_makes_no_folder(
+    tmp_path, content, caplog
+):
+    folder = finish(tmp_path, content, "tiny")
+    for resume in (folder, folder / "checkpoint-latest.pth", "auto"):
+        caplog.clear()
+        run(tmp_path, content, "-r", str(resume))
+        path = folder / "checkpoint-latest.pth"
+        assert "all 1 epochs are done; to train on, give trainer.epochs" in caplog.text
+        assert f"arch.args.load_checkpoint={path} without -r" in caplog.text
+    assert len(list(tmp_path.glob("exps/tiny/*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_early_says_so(tmp_path, content, caplog):
+    stops = ["trainer.monitor=min loss", "trainer.early_stop=1", "trainer.epochs=5"]
+    run(tmp_path, content, *stops, "optimizer.args.lr=0")
+    (folder,) = tmp_path.glob("exps/tiny/*")
+    assert len(tiny_run.lines(folder, "epoch")) < 5
+    caplog.clear()
+    run(tmp_path, content, *stops, "-r", str(folder))
+    assert "stopped early after epoch" in caplog.text
+    assert "give trainer.early_stop=0" in caplog.text
+
+
+def test_a_folder_without_checkpoints_is_named(capsys, tmp_path, content):
+    (tmp_path / "empty").mkdir()
+    error = error_line(capsys, tmp_path, content, "-r", str(tmp_path / "empty"))
+    assert "empty: is a folder without a checkpoint" in error
 
 
 @pytest.mark.slow
@@ -537,7 +605,7 @@ def test_stages_follow_each_other_and_are_resumed_in_the_right_one(
     )
     caplog.clear()
     run(tmp_path, content, "-r", "auto")
-    assert "stage2_4f: all 2 epochs are done" in caplog.text
+    assert "stage2_4f/checkpoint-latest.pth: all 2 epochs are done" in caplog.text
     assert len(list(tmp_path.glob("exps/tiny/*"))) == 1
     # cut off between the stages, and within the second: the end is the same
     for name in (

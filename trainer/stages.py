@@ -45,12 +45,14 @@ class RunLocation(NamedTuple):
         source: the folder of the run that it resumes
         stage: number of the first stage to run
         start: that stage's checkpoint to resume from, if any
+        is_finished: whether nothing is left to train
     """
 
     folder: Path
     source: Path
     stage: int
     start: Path | None
+    is_finished: bool = False
 
 
 def stages(
@@ -74,6 +76,8 @@ def stages(
         return _locate_run(config, configs, resume)
 
     location = run_on_main(locate)
+    if location.is_finished:
+        return []
     if not has_stages:
         return [Stage(location.stage, config, location.folder, location.start)]
     names = [_stage_name(stage_config, i) for i, stage_config in enumerate(configs)]
@@ -130,17 +134,16 @@ def _locate_run(
                 )
             folder = _create_folder(name_folder)
             return RunLocation(folder, folder, 0, None)
-        modified = _modified(path) if path.is_file() else None
-        state = checkpoint.read(path)
+        checkpoint.progress(path)  # before a foreign folder is locked
         run_folder = path.parent.parent if has_stages else path.parent
         acquire(run_folder)
         # whoever held the lock until now may have saved once more
-        is_newest = (
-            resume != "auto" or _checkpoint_to_resume(name_folder, resume) == path
-        )
-        if is_newest and _modified(path) == modified:
+        if _checkpoint_to_resume(name_folder, resume) == path:
             break
 
+    state = checkpoint.read(path)
+    if _is_finished_run(path, state, configs):
+        return RunLocation(run_folder, run_folder, 0, None, is_finished=True)
     stage, start = _next_stage(path, state, configs if has_stages else ())
     if start is None:
         following = run_folder / _stage_name(configs[stage], stage) / checkpoint.LATEST
@@ -158,9 +161,57 @@ def _locate_run(
 
 
 def _checkpoint_to_resume(name_folder: Path, resume: str | None) -> Path | None:
+    """The checkpoint that -r means: a file, the newest of a run folder, or with "auto" the newest of this name."""
+    if resume is None:
+        return None
     if resume == "auto":
-        return _newest_checkpoint(name_folder)
-    return Path(resume) if resume else None
+        paths: list[Path] = []
+        for run_folder in name_folder.glob("*/"):
+            paths += _checkpoints_in(run_folder)
+        return checkpoint.newest(paths)
+    folder = Path(resume)
+    if not folder.is_dir():
+        return folder
+    path = checkpoint.newest(_checkpoints_in(folder))
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder}: is a folder without a checkpoint-*.pth that is whole; give a run's folder or a checkpoint"
+        )
+    return path
+
+
+def _checkpoints_in(run_folder: Path) -> list[Path]:
+    """Those of a run, of all of its stages; not those of runs in folders below, which have names of their own."""
+    return [
+        *run_folder.glob("checkpoint-*.pth"),
+        *run_folder.glob("stage*/checkpoint-*.pth"),
+    ]
+
+
+def _is_finished_run(
+    path: Path, state: dict[str, Any], configs: Sequence[Config]
+) -> bool:
+    """Whether the checkpoint is the end of the last stage; then how to go on from it is logged."""
+    stage = state["trainer"]["stage"] if len(configs) > 1 else 0
+    if stage + 1 != len(configs):
+        return False
+    settings = trainer_settings(configs[stage])
+    if not is_finished(settings, state["epoch"], state["trainer"]["stale"]):
+        return False
+    log.info("%s", describe_end(path, settings, state["epoch"]))
+    return True
+
+
+def describe_end(path: Path, settings: TrainerSettings, epoch: int) -> str:
+    """What is said of a run that has nothing left to train, and how to train on."""
+    if epoch >= settings.epochs:
+        reason = f"all {settings.epochs} epochs are done; to train on, give trainer.epochs more"
+    else:
+        reason = (
+            f"stopped early after epoch {epoch} of {settings.epochs}, trainer.early_stop is {settings.early_stop}; to "
+            "train on, give trainer.early_stop=0"
+        )
+    return f"{path}: {reason}, or begin a new run from its weights: arch.args.load_checkpoint={path} without -r"
 
 
 def _next_stage(
@@ -187,27 +238,6 @@ def _create_folder(name_folder: Path) -> Path:
     folder = new_folder(name_folder)
     acquire(folder, new_parents)
     return folder
-
-
-def _newest_checkpoint(name_folder: Path) -> Path | None:
-    """The newest complete checkpoint of the newest run that has one."""
-    for run_folder in sorted(name_folder.glob("*/"), key=_last_saved, reverse=True):
-        for path in sorted(
-            run_folder.rglob("checkpoint-*.pth"), key=_modified, reverse=True
-        ):
-            if checkpoint.is_complete(path):
-                return path
-            log.warning("%s is not whole, the one before is taken", path)
-    return None
-
-
-def _last_saved(run_folder: Path) -> tuple[int, bool]:
-    return max(map(_modified, run_folder.rglob("checkpoint-*.pth")), default=(0, False))
-
-
-def _modified(path: Path) -> tuple[int, bool]:
-    """Sort key: the time of writing; of two names of one file checkpoint-latest.pth comes last."""
-    return path.stat().st_mtime_ns, path.name == checkpoint.LATEST
 
 
 def _saved_step(path: Path) -> int:

@@ -1,6 +1,7 @@
 """All that a run must remember, into a checkpoint and back."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,6 +104,8 @@ class State:
             "trainer": trainer_state,
             "monitor_best": self.progress.best,
             "config": config,
+            "saved_at": time.time(),
+            "folder": str(self.stage.folder),
         }
         folder = self.stage.folder
         checkpoint.write(

@@ -17,7 +17,7 @@ from trainer.optim import require_warmup_within
 from trainer.progress import ProgressReport
 from trainer.settings import trainer_settings
 from trainer.signals import EXIT, StopSignal, signal_name
-from trainer.stages import Stage, is_finished
+from trainer.stages import Stage, describe_end, is_finished
 from trainer.state import State
 from trainer.step import OptimizerStep
 from trainer.summary import loader_names, summary
@@ -90,11 +90,8 @@ class Trainer:
         A signal ends it with SystemExit(75) after a checkpoint. Raises NonFiniteLoss before the update it would spoil.
         """
         if self._is_finished():
-            log.info(
-                "%s: all %d epochs are done",
-                self.stage.folder,
-                self.state.progress.epoch,
-            )
+            path = self.stage.folder / checkpoint.LATEST
+            log.info("%s", describe_end(path, self.settings, self.state.progress.epoch))
             return {}
         self._log_start()
         values: Values = {}
