@@ -4,6 +4,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -115,11 +116,11 @@ class TextVideoDataLoader:
         )
 
     @staticmethod
-    def clip_shape(args: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
-        """(frames, (height, width)) of the clips of a loader with these arguments. Raises ConfigError."""
+    def clip_settings(args: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a loader with these arguments that say how a file becomes a clip. Raises ConfigError."""
         split = args.get("split", "train")
         video = video_settings(args.get("video_params"), split, args.get("reader"))
-        return video.num_frames, (video.input_res, video.input_res)
+        return asdict(video)
 
     def __len__(self) -> int:
         """Batches per epoch on this process."""

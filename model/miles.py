@@ -18,6 +18,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from model import ARCHS, pretrained
+from model.text import own_files
 from model.text.hugging_face import (
     DEFAULT,
     build_text_model,
@@ -63,8 +64,8 @@ class MILES(nn.Module, PyTorchModelHubMixin):
     model wants them), `clip_reader` (what `embed_videos` reads with, or None; see `set_clip_reader`).
 
     Args:
-        video_params: the video encoder, see arch.args.video_params
-        text_params: the text encoder, see arch.args.text_params
+        video_params: the video encoder, see arch.args.video_params; default: ViT-B/16 for 4 frames
+        text_params: the text encoder, see arch.args.text_params; default: DistilBERT
         projection: "minimal" (one linear layer each, ReLU before the text's) or "" (none)
         projection_dim: width of the joint space
         load_checkpoint: checkpoint to start from: of this project, MILES, MCQ or Frozen in Time
@@ -80,8 +81,8 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def __init__(
         self,
-        video_params: Mapping[str, Any],
-        text_params: Mapping[str, Any],
+        video_params: Mapping[str, Any] | None = None,
+        text_params: Mapping[str, Any] | None = None,
         projection: str = "minimal",
         projection_dim: int = 256,
         load_checkpoint: str | None = "",
@@ -90,6 +91,8 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         pretrained: bool = True,
     ) -> None:
         super().__init__()
+        video_params = {} if video_params is None else video_params
+        text_params = {} if text_params is None else text_params
         self.settings: dict[str, Any] = {
             "video_params": to_plain(video_params),
             "text_params": to_plain(text_params),
@@ -118,6 +121,7 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         }
         self._clip_reader: ClipReader | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._text_files: dict[str, Tensor] = {}
         temporal_fix = _one_temporal_fix(video_params, load_temporal_fix)
         if load_checkpoint:
             load_weights(
@@ -286,6 +290,12 @@ class MILES(nn.Module, PyTorchModelHubMixin):
                 self.settings["text_params"].get("model", DEFAULT)
             )
         return self._tokenizer
+
+    def text_files(self) -> dict[str, Tensor]:
+        """The text model's configuration and tokenizer as files: what a checkpoint needs to be self-contained."""
+        if not self._text_files:
+            self._text_files = own_files.pack(self.tokenizer, self.text_model.config)
+        return self._text_files
 
     def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:
         """(frames, rows, columns) of patches of a clip."""

@@ -9,6 +9,7 @@ A file is plain data, read without running anything in it:
     trainer            position within the epoch, loaders, running means (see `State.save` in trainer/state.py)
     monitor_best       best monitored value so far; None without
     config             as resolved
+    text_files         configuration and tokenizer of the text model, {file name: uint8 bytes}
     saved_at, folder   seconds since 1970 and the folder it was written to: which of several is the newest
 """
 

@@ -116,9 +116,11 @@ def check_clips(config: Config, loaders: Registry) -> None:
     model_frames, model_size = shape
     for block in clip_loaders(config):
         loader = loaders.get(block.require("type"), f"{block.json_path}.type")
-        if not hasattr(loader, "clip_shape"):
+        if not hasattr(loader, "clip_settings"):
             continue
-        num_frames, size = loader.clip_shape(block.get("args") or {})
+        clip = loader.clip_settings(block.get("args") or {})
+        num_frames = clip["num_frames"]
+        size = (clip["input_res"], clip["input_res"])
         json_path = f"{block.json_path}.args.video_params"
         if num_frames > model_frames:
             raise ConfigError(

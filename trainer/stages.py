@@ -97,6 +97,16 @@ def stages(
     return remaining
 
 
+def find_resumed(config: Config, resume: str | None) -> Path | None:
+    """The checkpoint that `resume` means, None for a new run; every process must call it. Raises FileNotFoundError."""
+
+    def find() -> Path | None:
+        save_dir = Path(trainer_settings(config).save_dir)
+        return _checkpoint_to_resume(save_dir / config.require("name"), resume)
+
+    return run_on_main(find)
+
+
 def is_finished(settings: TrainerSettings, epoch: int, stale: int) -> bool:
     """Whether a stage has nothing left to train.
 

@@ -7,7 +7,7 @@ import torch
 
 from model.video import VIDEO_ENCODERS, VideoEncoder
 from model.weights.image_vit import init_from_image, locate
-from parse_config import ConfigError, check_args
+from parse_config import ConfigError, check_args, parameters
 
 # Keys of video_params that are not the encoder's own arguments.
 BUILD_KEYS = ("model", "arch_config", "pretrained", "load_temporal_fix")
@@ -53,6 +53,15 @@ def clip_shape(video_params: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
     with torch.device("meta"):
         video_model = encoder(**args)
     return video_model.num_frames, video_model.img_size
+
+
+def full_arguments(video_params: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of the encoder that `video_params` describe, with its defaults, and "model", its name."""
+    encoder, args = _encoder_and_args(video_params)
+    by_name, _ = parameters(encoder)
+    defaults = {name: parameter.default for name, parameter in by_name.items()}
+    name = video_params.get("model", "SpaceTimeTransformer")
+    return {"model": name, **defaults, **args}
 
 
 def _encoder_and_args(

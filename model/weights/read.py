@@ -69,7 +69,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 def read_skeleton(path: str | Path) -> dict[str, Any]:
     """What `read_checkpoint` returns and raises, with tensors on the device "meta": shapes without values.
 
-    For zip files: of a large one only a small part is read.
+    Tensors of bytes, which hold small files, have their values. Of a large zip file only a small part is read.
     """
     return _read(find(path), with_values=False)
 
@@ -191,7 +191,7 @@ def _read_zip(file: BinaryIO, with_values: bool) -> Any:
 
         # read whole, because only then its checksum is compared
         data = io.BytesIO(archive.read(f"{root}data.pkl"))
-        storages = _storage_loader(fetch if with_values else _fetch_nothing)
+        storages = _storage_loader(fetch, with_values)
         return SafeUnpickler(data, CALLS, storages).load()
 
 
@@ -209,10 +209,6 @@ def _check_members(archive: zipfile.ZipFile, file_size: int) -> None:
         )
     if sum(member.file_size for member in members) > file_size:
         raise zipfile.BadZipFile("its members are larger than the file")
-
-
-def _fetch_nothing(key: str, size: int) -> Tensor:
-    return torch.empty(size, dtype=torch.uint8, device="meta")
 
 
 def _read_legacy(file: BinaryIO) -> Any:
@@ -249,8 +245,13 @@ def _no_storage(persistent_id: Any) -> None:
     return None
 
 
-def _storage_loader(fetch: Callable[[str, int], Tensor]) -> Callable[[Any], Any]:
-    """Persistent ids ("storage", type, key, device, elements[, view]) -> flat tensors; one memory for each key."""
+def _storage_loader(
+    fetch: Callable[[str, int], Tensor], with_values: bool = True
+) -> Callable[[Any], Any]:
+    """Persistent ids ("storage", type, key, device, elements[, view]) -> flat tensors; one memory for each key.
+
+    with_values: false fetches bytes alone; the rest is on the device "meta"
+    """
     memory: dict[str, Tensor] = {}
 
     def load_storage(persistent_id: Any) -> Any:
@@ -261,7 +262,11 @@ def _storage_loader(fetch: Callable[[str, int], Tensor]) -> Callable[[Any], Any]
             raise UnsafeCheckpoint(f"read a persistent object {category!r}")
         dtype = storage_type(name)
         if key not in memory:
-            memory[key] = fetch(key, count * dtype.itemsize)
+            size = count * dtype.itemsize
+            if with_values or dtype is torch.uint8:
+                memory[key] = fetch(key, size)
+            else:
+                memory[key] = torch.empty(size, dtype=torch.uint8, device="meta")
         flat = memory[key].view(dtype)
         if view and view[0]:
             _, start, length = view[0]
