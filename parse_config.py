@@ -203,7 +203,12 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         for override in overrides
         if override.startswith("base=")
     ]
-    data = _read_with_bases(Path(path), (), other_bases)
+    return resolve_config(_read_with_bases(Path(path), (), other_bases), overrides)
+
+
+def resolve_config(data: dict[str, Any], overrides: Iterable[str] = ()) -> Config:
+    """The config of JSON data with `key.path=value` overrides. Raises what `load_config` raises."""
+    data = to_plain(data)
     _apply_overrides(
         data, [override for override in overrides if not override.startswith("base=")]
     )
@@ -220,11 +225,12 @@ def command_line(
     description: str,
     argv: list[str] | None = None,
     add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+    read_config: Callable[[str], Mapping[str, Any]] | None = None,
 ) -> tuple[argparse.Namespace, Config]:
     """The arguments of train.py and test.py, and the config that they name.
 
     -c -r -d --lr --bs and key.path=value as in Frozen-in-Time codebases, and what `add_options` adds. Without -c the
-    config.json beside the checkpoint of -r is taken.
+    config is what `read_config` returns for the checkpoint of -r.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -233,7 +239,7 @@ def command_line(
     parser.add_argument(
         "-r",
         "--resume",
-        help="checkpoint to go on from or to test; train.py also takes 'auto'",
+        help="checkpoint or run folder to go on from or to test; train.py also takes 'auto'",
     )
     parser.add_argument(
         "-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
@@ -259,7 +265,27 @@ def command_line(
     if add_options:
         add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
-    return arguments, load_config(_config_path(arguments), _overrides(arguments))
+    return arguments, _named_config(arguments, read_config)
+
+
+def _named_config(
+    arguments: argparse.Namespace,
+    read_config: Callable[[str], Mapping[str, Any]] | None,
+) -> Config:
+    """The config of -c, or the own one of the checkpoint of -r, with the overrides."""
+    overrides = _overrides(arguments)
+    if arguments.config:
+        return load_config(arguments.config, overrides)
+    if read_config is None or arguments.resume in (None, "auto"):
+        raise ConfigError(
+            "command line: -c CONFIG is missing, and no checkpoint is given by -r whose own config could be taken"
+        )
+    data = read_config(arguments.resume)
+    if not data:
+        raise ConfigError(
+            f"command line: -c CONFIG is missing, and {arguments.resume} does not say what config it was trained with"
+        )
+    return resolve_config(to_plain(data), overrides)
 
 
 def write_config(config: Mapping[str, Any]) -> None:
@@ -443,18 +469,6 @@ class _ListRegistered(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         sys.stdout.write(registered_names())
         parser.exit()
-
-
-def _config_path(arguments: argparse.Namespace) -> Path:
-    """The file of -c, or the config.json beside the checkpoint of -r."""
-    if arguments.config:
-        return Path(arguments.config)
-    beside_checkpoint = Path(arguments.resume or "").parent / "config.json"
-    if not arguments.resume or not beside_checkpoint.is_file():
-        raise ConfigError(
-            "command line: -c CONFIG is missing, and no config.json lies beside a checkpoint given by -r"
-        )
-    return beside_checkpoint
 
 
 def _overrides(arguments: argparse.Namespace) -> list[str]:

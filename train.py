@@ -9,6 +9,8 @@ Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 end
 """
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +38,7 @@ from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
 from trainer.origin import complete, contradictions, origin_of, read_origin
 from trainer.settings import has_captions, trainer_settings
-from trainer.stages import Stage, find_resumed, stages
+from trainer.stages import Stage, find_resumed, newest_in, stages
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -195,10 +197,17 @@ def build_configured_valid_loader(
     return LOADERS.build(block, **supplied)
 
 
+def config_of_checkpoint(path: str) -> Mapping[str, Any]:
+    """The config that a checkpoint, or the newest one of a run's folder, was trained with."""
+    if Path(path).is_dir():
+        path = str(newest_in(Path(path)))
+    return read_origin(path).config
+
+
 @cli_entry
 def cli(argv: list[str] | None = None) -> None:
     """The command line."""
-    arguments, config = command_line(__doc__, argv)
+    arguments, config = command_line(__doc__, argv, read_config=config_of_checkpoint)
     if arguments.print_config:
         check_config(config, SECTIONS)
         write_config(config)

@@ -489,10 +489,15 @@ def test_command_line(tmp_path):
         "data_loader": {"args": {"batch_size": 4}},
         "trainer": {"epochs": 2},
     }
-    _, config_of_checkpoint = command_line(
-        "x", ["-r", str(tmp_path / "checkpoint.pth")]
-    )
-    assert config_of_checkpoint["trainer"].to_dict() == {}
+    own = {"trainer": {"epochs": 3}, "optimizer": {"args": {"lr": 1}}}
+    argv = ["-r", "x.pth", "--lr", "0.1"]
+    _, config = command_line("x", argv, read_config=lambda path: {"x.pth": own}[path])
+    assert config["trainer"].to_dict() == {"epochs": 3}
+    assert config["optimizer"]["args"]["lr"] == 0.1
+    with pytest.raises(ConfigError, match="x.pth does not say what config"):
+        command_line("x", ["-r", "x.pth"], read_config=lambda path: {})
+    with pytest.raises(ConfigError, match="-c CONFIG is missing"):
+        command_line("x", ["-r", "auto"], read_config=lambda path: own)
     with pytest.raises(ConfigError, match="-c CONFIG is missing"):
         command_line("x", [])
 

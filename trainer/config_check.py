@@ -53,7 +53,7 @@ def check_config(config: Config, sections: Sections) -> None:
         check_batch_sizes(stage_config, settings)
         for name, registry, _ in sections:
             if name == "data_loader":
-                check_clips(stage_config, registry)
+                check_clips(stage_config, clip_loaders(stage_config), registry)
 
 
 def require_sections(config: Config) -> None:
@@ -103,10 +103,13 @@ def check_batch_sizes(config: Config, settings: TrainerSettings) -> None:
             )
 
 
-def check_clips(config: Config, loaders: Registry) -> None:
+def check_clips(config: Config, blocks: Sequence[Config], loaders: Registry) -> None:
     """ConfigError for a loader whose clips the model does not take.
 
-    loaders: the registered loaders; those that do not say the shape of their clips are not looked at
+    Args:
+        config: the whole config
+        blocks: the blocks of the loaders
+        loaders: the registered loaders; those that do not say what their clips are like are not looked at
     """
     arch = config.get("arch") or {}
     video_params = (arch.get("args") or {}).get("video_params")
@@ -114,7 +117,7 @@ def check_clips(config: Config, loaders: Registry) -> None:
     if shape is None:
         return
     model_frames, model_size = shape
-    for block in clip_loaders(config):
+    for block in blocks:
         loader = loaders.get(block.require("type"), f"{block.json_path}.type")
         if not hasattr(loader, "clip_settings"):
             continue

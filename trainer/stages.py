@@ -179,9 +179,12 @@ def _checkpoint_to_resume(name_folder: Path, resume: str | None) -> Path | None:
         for run_folder in name_folder.glob("*/"):
             paths += _checkpoints_in(run_folder)
         return checkpoint.newest(paths)
-    folder = Path(resume)
-    if not folder.is_dir():
-        return folder
+    path = Path(resume)
+    return newest_in(path) if path.is_dir() else path
+
+
+def newest_in(folder: Path) -> Path:
+    """The newest checkpoint of a run's folder. Raises FileNotFoundError if it has none that is whole."""
     path = checkpoint.newest(_checkpoints_in(folder))
     if path is None:
         raise FileNotFoundError(
