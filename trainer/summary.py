@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from model.metric import chance
 from trainer.batches import RoundRobinLoader
 from trainer.distributed import world_size
+from trainer.evaluation.table import SMALL_GALLERY, few_queries
 from trainer.settings import TrainerSettings
 
 
@@ -54,7 +56,21 @@ def summary(
         lines.append("validation: none")
     else:
         lines.append(f"validation: {describe_loader(valid_loader)}")
+        lines += validation_gallery(valid_loader.dataset)
     return lines
+
+
+def validation_gallery(dataset: Any) -> list[str]:
+    """What guessing gets in a small gallery of captions, and a warning for few queries."""
+    owner_C = getattr(dataset, "owner", None)
+    if owner_C is None or not len(owner_C) or getattr(dataset, "classes", ()):
+        return []
+    lines = []
+    if len(dataset) < SMALL_GALLERY:
+        numbers = chance(owner_C, len(dataset))["t2v"]
+        cells = [f"{name} {numbers[name]:.1f}" for name in ("R1", "R5", "R10", "MedR")]
+        lines.append(f"chance in this gallery, text to video: {', '.join(cells)}")
+    return lines + few_queries({"t2v": len(owner_C), "v2t": len(owner_C.unique())})
 
 
 def passes_line(objective: Any) -> str:
