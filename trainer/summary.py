@@ -63,7 +63,8 @@ def summary(
 def validation_gallery(dataset: Any) -> list[str]:
     """What guessing gets in a small gallery of captions, and a warning for few queries."""
     owner_C = getattr(dataset, "owner", None)
-    if owner_C is None or not len(owner_C) or getattr(dataset, "classes", ()):
+    is_recognition = bool(getattr(dataset, "classes", None))
+    if owner_C is None or not len(owner_C) or is_recognition:
         return []
     lines = []
     if len(dataset) < SMALL_GALLERY:
