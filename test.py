@@ -43,7 +43,9 @@ from trainer.evaluator import (
     EvaluationSettings,
     embed,
     evaluation_loaders,
+    evaluation_metrics,
     evaluation_settings,
+    refuse_retrieval_rows,
     require_gallery_captions,
     score,
 )
@@ -73,7 +75,7 @@ class Report:
     ) -> None:
         """Score one data set; process 0 writes it into `subfolder` of the folder."""
         settings = evaluation_settings(self.config)
-        metrics = tuple(self.config.get("metrics") or ("t2v_metrics", "v2t_metrics"))
+        metrics = evaluation_metrics(self.config)
         results = score(
             embeddings,
             self.device,
@@ -105,6 +107,7 @@ def main(config: Config, arguments: argparse.Namespace) -> None:
     try:
         console()
         evaluation_settings(config)
+        evaluation_metrics(config)
         report = Report(config, arguments, device, output_folder(arguments))
         if arguments.metrics_from:
             evaluate_embeddings(report)
@@ -144,6 +147,11 @@ def evaluate_model(report: Report) -> None:
     """Embed and score every data set of the config."""
     config, arguments, device = report.config, report.arguments, report.device
     settings = evaluation_settings(config)
+    if arguments.split == "train":
+        raise ConfigError(
+            "--split: 'train' is given, and the training split is read at random frames, cropped at random; evaluate "
+            "val or test"
+        )
     blocks = evaluation_loaders(config, arguments.split)
     for block in blocks:
         require_gallery_captions(block)
@@ -153,9 +161,12 @@ def evaluate_model(report: Report) -> None:
     )
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     for block in blocks:
+        loader = LOADERS.build(block, **processes)
+        if getattr(loader.dataset, "classes", ()):
+            refuse_retrieval_rows(settings.all_rows)
         embeddings = embed(
             model,
-            LOADERS.build(block, **processes),
+            loader,
             device,
             stride=settings.stride,
             bank=query_bank(settings, block, processes),
@@ -200,6 +211,10 @@ def query_bank(
             "batch_size": 1,
         }
     }
+    if block["args"]["split"] != "val":
+        changes["args"]["holdout"] = (
+            0  # held-out captions are test queries of val alone
+        )
     training_block = Config(merge(block.to_dict(), changes), block.json_path)
     captions = LOADERS.build(training_block, **processes).dataset.captions
     step = 1

@@ -79,6 +79,7 @@ def build(stage: Stage, device: torch.device) -> Trainer:
         LOADERS.build(block, **supplied) for block in config.blocks("data_loader")
     ]
     valid_loader = build_valid_loader(config, supplied)
+    require_held_out(loaders, valid_loader)
     loss = LOSSES.build(config.require("loss"))
     objective = OBJECTIVES.build(objective_block(stage), model=model, loss=loss)
     require_captions(objective, config)
@@ -138,7 +139,7 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
     Without the section it is the "val" split of the first training data set with captions, or None where that has none.
     """
     if "valid_loader" in config:
-        return build_configured_valid_loader(config["valid_loader"], supplied)
+        return build_configured_valid_loader(config.blocks("valid_loader"), supplied)
     captioned = [block for block in config.blocks("data_loader") if has_captions(block)]
     if not captioned:
         log.warning("no validation: no training data set has captions")
@@ -151,14 +152,41 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
         return None
 
 
+def require_held_out(loaders: list[Any], valid_loader: Any) -> None:
+    """ConfigError where held-out training videos are trained on: the loaders have other settings of holdout."""
+    if valid_loader is None or not valid_loader.dataset.reads_holdout:
+        return
+    gallery = valid_loader.dataset
+    for loader in loaders:
+        is_same = type(loader.dataset) is type(gallery)
+        if is_same and loader.dataset.data_dir == gallery.data_dir:
+            common = set(loader.dataset.ids) & set(gallery.ids)
+            if common:
+                raise ConfigError(
+                    f"valid_loader.args.holdout: {len(common)} of the {len(gallery)} held-out videos of {gallery.name} "
+                    "are trained on; give data_loader and valid_loader the same holdout and holdout_seed"
+                )
+
+
 def build_configured_valid_loader(
-    block: Config | None, supplied: dict[str, Any]
+    blocks: tuple[Config, ...], supplied: dict[str, Any]
 ) -> Any:
     """The loader that the section describes, or None for null."""
-    if not block:
+    if not blocks:
         return None
+    if len(blocks) > 1:
+        raise ConfigError(
+            f"valid_loader: {len(blocks)} loaders are given, validation reads one"
+        )
+    (block,) = blocks
     require_gallery_captions(block)
-    if block["args"].get("split") == "test":
+    split = (block.get("args") or {}).get("split", "train")
+    if split == "train":
+        raise ConfigError(
+            "valid_loader.args.split: is 'train' (its default too), which is read at random frames, cropped at random; "
+            "give val"
+        )
+    if split == "test":
         log.warning(
             "validation is on the test split: what is chosen by it is chosen on the test set"
         )

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data_loader import frames, seeding
+from data_loader.annotations.holdout import Holdout, check_holdout, hold_out
 from data_loader.annotations.items import Annotations, Item
 from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
@@ -38,6 +39,7 @@ class TextVideoDataset(Dataset):
     """One sample per video. A subclass says which videos there are: `annotations`.
 
     layout, protocol, validates_on_test: see `Annotations`. counts: see `VideoSelection.compare_with_protocol`.
+    holdout: see `Holdout`; None where the data set has a validation split.
 
     Args:
         data_dir: folder of the data set as it was downloaded
@@ -52,6 +54,9 @@ class TextVideoDataset(Dataset):
         check_files: look for every file at the start; default: val and test always, train up to 200,000 videos
         strict_protocol: refuse a gallery that has not the counts of its protocol
         with_captions: false: footage alone, captions are neither needed nor used; training split only
+        holdout: where there is no validation split: training videos that are held out as one; null: 500, at most a
+            fifth; 0: none, "val" is the test split
+        holdout_seed: which videos are held out; independent of the run's seed
     """
 
     def __init__(
@@ -68,6 +73,8 @@ class TextVideoDataset(Dataset):
         check_files: bool | None = None,
         strict_protocol: bool = False,
         with_captions: bool = True,
+        holdout: int | None = None,
+        holdout_seed: int = 0,
         *,
         seed: int = 0,
     ) -> None:
@@ -82,6 +89,9 @@ class TextVideoDataset(Dataset):
         self.video = video_settings(video_params, split, reader)
         check_text_params(text_params)
         self._check_split()
+        lacks_validation = self.lacks_validation_split()
+        check_holdout(holdout, lacks_validation, self.name)
+        self.holds_out = lacks_validation and holdout != 0
         self.annotation_folders = [
             folder for folder in (metadata_dir, data_dir) if folder
         ]
@@ -90,9 +100,19 @@ class TextVideoDataset(Dataset):
         self.layout: str = table.notes["layout"]
         self.protocol: str | None = table.notes["protocol"]
         self.validates_on_test: bool = table.notes["validates_on_test"]
+        if self.reads_holdout:
+            self.protocol = None  # its counts are those of the whole training split
 
         self.selection = VideoSelection(table, data_dir, self.name)
-        self.selection.subsample(subsample, need_captions=self.train and with_captions)
+        self.holdout: Holdout | None = None
+        if lacks_validation:
+            self.holdout = hold_out(
+                self.selection, split, holdout, holdout_seed, self.holdout_group
+            )
+        self.selection.subsample(
+            1.0 if self.reads_holdout else subsample,
+            need_captions=self.train and with_captions,
+        )
         if check_files is None:
             check_files = not self.train or len(self) <= MAX_CHECKED
         if check_files:
@@ -112,6 +132,19 @@ class TextVideoDataset(Dataset):
                 f"with_captions: false is given for split {self.split!r}; retrieval is judged by captions, only "
                 "split 'train' can do without"
             )
+
+    def lacks_validation_split(self) -> bool:
+        """Whether the protocol has no validation split, so that training videos are held out as one."""
+        return False
+
+    def holdout_group(self, video_id: str) -> str:
+        """What is held out together with a training video; default: the video alone."""
+        return video_id
+
+    @property
+    def reads_holdout(self) -> bool:
+        """Whether this is the gallery of the held-out training videos; `annotations` are then those of training."""
+        return self.holds_out and self.split == "val"
 
     def _load_table(self, cache_dir: str | None) -> Table:
         split = self.split if self.with_captions else f"{self.split} without captions"
@@ -136,7 +169,7 @@ class TextVideoDataset(Dataset):
         log.info("%s: %d videos, %s%s", self.name, len(self), captions, layout)
         if self.validates_on_test:
             log.warning(
-                "%s: there is no such split, the test split stands in: do not choose models by it",
+                "%s: there is no such split, the test split stands in: do not choose models by it (holdout gives one)",
                 self.name,
             )
 

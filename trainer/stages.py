@@ -12,6 +12,7 @@ from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, me
 from trainer import checkpoint
 from trainer.distributed import run_on_main
 from trainer.evaluation.results import new_folder
+from trainer.evaluator import evaluation_metrics, evaluation_settings
 from trainer.lock import acquire
 from trainer.monitor import Monitor
 from trainer.settings import TrainerSettings, trainer_settings
@@ -130,6 +131,8 @@ def _stage_config(config: Config, number: int) -> Config:
 def _check_sections(config: Config, sections: Sections) -> None:
     """Check types and arguments, as far as they can be without building anything."""
     Monitor(trainer_settings(config).monitor, True)
+    evaluation_settings(config)
+    evaluation_metrics(config)
     for name, registry, program_args in sections:
         for block in config.blocks(name):
             constructor = registry.get(block.require("type"), f"{block.json_path}.type")

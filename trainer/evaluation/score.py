@@ -46,7 +46,7 @@ def score(
         name: METRICS.get(name, "metrics") for name in metrics if name not in STANDARD
     }
     if embeddings.labels_V is not None:
-        _refuse_retrieval_rows(specs)
+        refuse_retrieval_rows(specs)
         return score_recognition(embeddings, device, resamples)
 
     extra_P2 = same_words(list(embeddings.captions), embeddings.owner)
@@ -77,12 +77,13 @@ def score(
     return results
 
 
-def _refuse_retrieval_rows(specs: Sequence[Mapping[str, Any]]) -> None:
+def refuse_retrieval_rows(rows: Sequence[str | Mapping[str, Any]]) -> None:
     """Raise ConfigError for a row that recognition does not have."""
-    for spec in specs:
-        if spec["type"] not in ("raw", "tta"):
+    for row in rows:
+        name = row if isinstance(row, str) else row["type"]
+        if name not in ("raw", "tta"):
             raise ConfigError(
-                f"evaluation.rows: {spec['type']!r} is for retrieval; recognition knows raw and tta"
+                f"evaluation.rows: {name!r} is for retrieval; recognition knows raw and tta"
             )
 
 
