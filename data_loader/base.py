@@ -89,34 +89,18 @@ class TextVideoDataset(Dataset):
         self.video = video_settings(video_params, split, reader)
         check_text_params(text_params)
         self._check_split()
-        lacks_validation = self.lacks_validation_split()
-        check_holdout(holdout, lacks_validation, self.name)
-        self.holds_out = lacks_validation and holdout != 0
-        self.annotation_folders = [
-            folder for folder in (metadata_dir, data_dir) if folder
-        ]
+        check_holdout(holdout, self.lacks_validation_split(), self.name)
+        self.holds_out = self.lacks_validation_split() and holdout != 0
+        self.annotation_folders = [path for path in (metadata_dir, data_dir) if path]
 
         table = self._load_table(cache_dir)
         self.layout: str = table.notes["layout"]
         self.protocol: str | None = table.notes["protocol"]
         self.validates_on_test: bool = table.notes["validates_on_test"]
-        if self.reads_holdout:
-            self.protocol = None  # its counts are those of the whole training split
 
         self.selection = VideoSelection(table, data_dir, self.name)
-        self.holdout: Holdout | None = None
-        if lacks_validation:
-            self.holdout = hold_out(
-                self.selection, split, holdout, holdout_seed, self.holdout_group
-            )
-        self.selection.subsample(
-            1.0 if self.reads_holdout else subsample,
-            need_captions=self.train and with_captions,
-        )
-        if check_files is None:
-            check_files = not self.train or len(self) <= MAX_CHECKED
-        if check_files:
-            self.selection.remove_missing(strict=self.video.loading == "strict")
+        self.holdout = self._hold_out(holdout, holdout_seed)
+        self._select_videos(subsample, check_files)
         self.counts = self.selection.compare_with_protocol(
             self.protocol, strict_protocol
         )
@@ -156,6 +140,22 @@ class TextVideoDataset(Dataset):
             self.cut,
             cache_dir,
         )
+
+    def _hold_out(self, count: int | None, seed: int) -> Holdout | None:
+        if not self.lacks_validation_split():
+            return None
+        return hold_out(self.selection, self.split, count, seed, self.holdout_group)
+
+    def _select_videos(self, subsample: float, check_files: bool | None) -> None:
+        """Leave out what is not in the share and what is missing."""
+        if self.reads_holdout:
+            self.protocol = None  # its counts are those of the whole training split
+            subsample = 1.0
+        self.selection.subsample(subsample, self.train and self.with_captions)
+        if check_files is None:
+            check_files = not self.train or len(self) <= MAX_CHECKED
+        if check_files:
+            self.selection.remove_missing(strict=self.video.loading == "strict")
 
     def annotations(self) -> Annotations:
         """The videos of `self.split` and their captions, from the files in `self.annotation_folders`."""

@@ -244,7 +244,7 @@ PROTOCOL_OF = [
         "MSRVTT",
         "Frozen",
         {"cut": "jsfusion"},
-        {"train": "msrvtt-1k-A-train", "val": "msrvtt-1k-A"},
+        {"train": "msrvtt-1k-A-train", "test": "msrvtt-1k-A"},
     ),
     (
         "MSRVTT",
@@ -274,7 +274,9 @@ PROTOCOL_OF = [
         {},
         {"val": "didemo-paragraph-val", "test": "didemo-paragraph"},
     ),
-    ("UCF101", "split 1", {}, {"val": "ucf101-split1", "test": "ucf101-split1"}),
+    ("UCF101", "split 1", {}, {"test": "ucf101-split1"}),
+    ("UCF101", "split 1", {"holdout": 0}, {"val": "ucf101-split1"}),
+    ("MSRVTT", "Frozen", {"cut": "jsfusion", "holdout": 0}, {"val": "msrvtt-1k-A"}),
     ("UCF101", "class", {}, {"test": None}),
     (
         "HMDB51",
@@ -321,9 +323,9 @@ def test_published_counts():
 
 
 @pytest.mark.parametrize("layout", ["Frozen", "CLIP4Clip", "VindLU"])
-def test_msrvtt_validates_on_test_and_says_so(copied, layout, caplog):
+def test_msrvtt_without_holdout_validates_on_test_and_says_so(copied, layout, caplog):
     folder, _, expected = copied("MSRVTT", layout)
-    dataset = load("MSRVTT", folder, "val")  # jsfusion is the default cut
+    dataset = load("MSRVTT", folder, "val", holdout=0)  # jsfusion is the default cut
     assert content(dataset) == expected["test"] and dataset.validates_on_test
     assert "the test split stands in" in caplog.text
     assert not load("MSRVTT", folder, "test").validates_on_test
