@@ -36,6 +36,7 @@ class ActionDataset(TextVideoDataset):
     classes: the names in words; labels: int64 (videos,), index in classes of each video.
     """
 
+    splits = ("train", "val", "test")
     classes: Sequence[str] = ()
     roots: Sequence[str] = (
         "",

@@ -59,6 +59,11 @@ class TextVideoDataset(Dataset):
         holdout_seed: which videos are held out; independent of the run's seed
     """
 
+    # the splits there are; empty: those that the files name
+    splits: Sequence[str] = ()
+    # "test" is then the validation split
+    lacks_test_split = False
+
     def __init__(
         self,
         data_dir: str,
@@ -110,7 +115,11 @@ class TextVideoDataset(Dataset):
         self.cache = open_cache(self.video, len(self), self.name)
 
     def _check_split(self) -> None:
-        """ConfigError for a gallery without captions."""
+        """ConfigError for a split that cannot be, or a gallery without captions."""
+        if self.splits and self.split not in self.splits:
+            raise ConfigError(
+                f"split: {self.split!r} is no split of {type(self).__name__}; known: {', '.join(self.splits)}"
+            )
         if not (self.with_captions or self.train):
             raise ConfigError(
                 f"with_captions: false is given for split {self.split!r}; retrieval is judged by captions, only "
@@ -167,6 +176,11 @@ class TextVideoDataset(Dataset):
         if self.with_captions:
             captions = f"{self.counts['num_captions']} captions"
         log.info("%s: %d videos, %s%s", self.name, len(self), captions, layout)
+        if self.lacks_test_split and self.split == "test":
+            log.warning(
+                "%s: there is no such split, the validation split stands in: what was chosen by it is not tested by it",
+                self.name,
+            )
         if self.validates_on_test:
             log.warning(
                 "%s: there is no such split, the test split stands in: do not choose models by it (holdout gives one)",

@@ -331,6 +331,22 @@ def test_msrvtt_without_holdout_validates_on_test_and_says_so(copied, layout, ca
     assert not load("MSRVTT", folder, "test").validates_on_test
 
 
+@pytest.mark.parametrize("name", ["UCF101", "HMDB51", "WebVid", "ConceptualCaptions3M"])
+def test_a_split_that_there_is_not_is_refused(copied, name):
+    folder, args, _ = copied(name)
+    with pytest.raises(ConfigError, match="'validation' is no split of .*train, val"):
+        load(name, folder, "validation", **args)
+
+
+@pytest.mark.parametrize("name", ["WebVid", "ConceptualCaptions3M"])
+def test_where_there_is_no_test_split_the_log_says_so(copied, name, caplog):
+    folder, args, _ = copied(name)
+    load(name, folder, "val", **args)
+    assert "stands in" not in caplog.text
+    load(name, folder, "test", **args)
+    assert "the validation split stands in" in caplog.text
+
+
 def test_msrvtt_index_over_the_order_of_the_captions(copied):
     folder, args, _ = copied("MSRVTT", "Frozen")
     rows = [

@@ -151,6 +151,8 @@ def _about(
         "dataset": type(dataset).__name__,
         "split": getattr(dataset, "split", None),
         "stands_in_for_validation": bool(getattr(dataset, "validates_on_test", False)),
+        "stands_in_for_test": getattr(dataset, "split", None) == "test"
+        and bool(getattr(dataset, "lacks_test_split", False)),
         "holdout": _holdout(dataset),
         "num_frames": getattr(settings, "num_frames", None),
         "input_res": getattr(settings, "input_res", None),
