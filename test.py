@@ -147,14 +147,14 @@ def evaluate_model(report: Report) -> None:
     """Embed and score every data set of the config."""
     config, arguments, device = report.config, report.arguments, report.device
     settings = evaluation_settings(config)
+    blocks = evaluation_loaders(config, arguments.split)
+    for block in blocks:
+        require_gallery_captions(block)
     if arguments.split == "train":
         raise ConfigError(
             "--split: 'train' is given, and the training split is read at random frames, cropped at random; evaluate "
             "val or test"
         )
-    blocks = evaluation_loaders(config, arguments.split)
-    for block in blocks:
-        require_gallery_captions(block)
     model = build_model(config, arguments.pretrained_only).to(device)
     identity = describe_run(
         config, config["arch"]["args"].get("load_checkpoint"), device
