@@ -14,7 +14,12 @@ import torch
 from torch.utils.data import Dataset
 
 from data_loader import frames, seeding
-from data_loader.annotations.holdout import Holdout, check_holdout, hold_out
+from data_loader.annotations.holdout import (
+    LARGEST_SHARE,
+    Holdout,
+    check_holdout,
+    hold_out,
+)
 from data_loader.annotations.items import Annotations, Item
 from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
@@ -98,7 +103,7 @@ class TextVideoDataset(Dataset):
         self.holds_out = self.lacks_validation_split() and holdout != 0
         self.annotation_folders = [path for path in (metadata_dir, data_dir) if path]
 
-        table = self._load_table(cache_dir)
+        table = self._load_table(cache_dir, holdout)
         self.layout: str = table.notes["layout"]
         self.protocol: str | None = table.notes["protocol"]
         self.validates_on_test: bool = table.notes["validates_on_test"]
@@ -139,7 +144,18 @@ class TextVideoDataset(Dataset):
         """Whether this is the gallery of the held-out training videos; `annotations` are then those of training."""
         return self.holds_out and self.split == "val"
 
-    def _load_table(self, cache_dir: str | None) -> Table:
+    def _load_table(self, cache_dir: str | None, holdout: int | None) -> Table:
+        """The table of the annotations.
+
+        Of too few training videos none is held out where no number is given: the test split then stands in.
+        """
+        table = self._parse(cache_dir)
+        if self.reads_holdout and holdout is None and len(table) < LARGEST_SHARE:
+            self.holds_out = False
+            table = self._parse(cache_dir)
+        return table
+
+    def _parse(self, cache_dir: str | None) -> Table:
         split = self.split if self.with_captions else f"{self.split} without captions"
         return load_table(
             self.annotations(),
@@ -153,6 +169,8 @@ class TextVideoDataset(Dataset):
     def _hold_out(self, count: int | None, seed: int) -> Holdout | None:
         if not self.lacks_validation_split():
             return None
+        if not self.holds_out:
+            count = 0
         return hold_out(self.selection, self.split, count, seed, self.holdout_group)
 
     def _select_videos(self, subsample: float, check_files: bool | None) -> None:

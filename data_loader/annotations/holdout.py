@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 
 from data_loader.annotations.selection import VideoSelection
-from parse_config import ConfigError, UserError
+from parse_config import ConfigError
 
 log = logging.getLogger(__name__)
 
-DEFAULT_HOLDOUT = 500  # videos, and at most a fifth of the training split
+DEFAULT_HOLDOUT = 500  # videos
+LARGEST_SHARE = 5  # of which it is at most one: a fifth of the training split
 
 
 class Holdout(NamedTuple):
@@ -48,14 +49,14 @@ def hold_out(
     """Leave the held-out videos out of the selection where `split` is train; keep them alone where it is val.
 
     selection: the training videos, where `split` is train or val and `count` not 0
-    count: None: DEFAULT_HOLDOUT, at most a fifth
+    count: None: DEFAULT_HOLDOUT, at most a fifth, none of fewer than five videos
     group: id of a video -> what is held out together with it
     """
     if count == 0 or split not in ("train", "val"):
         return Holdout(DEFAULT_HOLDOUT if count is None else count, seed)
     num_videos = len(selection)
     if count is None:
-        count = min(DEFAULT_HOLDOUT, num_videos // 5)
+        count = min(DEFAULT_HOLDOUT, num_videos // LARGEST_SHARE)
     mask = held_out_mask([group(video) for video in selection.ids], count, seed)
     holdout = Holdout(int(mask.sum()), seed)
     log.info(
@@ -65,10 +66,6 @@ def hold_out(
         num_videos,
         seed,
     )
-    if split == "val" and not holdout.videos:
-        raise UserError(
-            f"{selection.name}: of {num_videos} training videos none is held out; give a number as holdout"
-        )
     selection.keep(mask if split == "val" else ~mask)
     return holdout
 

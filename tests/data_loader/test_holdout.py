@@ -7,7 +7,7 @@ import pytest
 from data_loader.annotations.holdout import held_out_mask
 from data_loader.datasets import DATASETS
 from data_loader.loader import TextVideoDataLoader
-from parse_config import ConfigError, UserError
+from parse_config import ConfigError
 from scripts.synthetic.miniatures import MINIATURES
 
 VIDEO = {"num_frames": 2, "input_res": 16, "deadline": 0, "loading": "skip"}
@@ -186,12 +186,14 @@ def test_a_data_set_with_a_validation_split_has_nothing_to_hold_out(tmp_path):
     assert len(load(tree, "train")) == 4
 
 
-def test_too_few_training_videos_are_no_validation_split(tmp_path):
-    LACKING[0].write(tmp_path, 4)
+def test_of_fewer_than_five_training_videos_none_is_held_out(tmp_path, caplog):
+    expected = LACKING[0].write(tmp_path, 4)
     tree = tmp_path, {"type": "MSRVTT", "args": LACKING[0].args}, None
-    assert len(load(tree, "train")) == 4
-    with pytest.raises(UserError, match="of 4 training videos none is held out"):
-        load(tree, "val")
+    assert ids(tree, "train") == set(expected["train"])
+    assert ids(tree, "val") == set(expected["test"])
+    assert load(tree, "val").holdout == (0, 0)
+    assert "the test split stands in" in caplog.text
+    assert len(ids(tree, "val", holdout=1)) == 1
 
 
 @pytest.mark.parametrize("name", ["UCF101", "HMDB51"])
