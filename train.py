@@ -48,6 +48,9 @@ SECTIONS = (
     ("lr_scheduler", SCHEDULES, ()),
     ("optimizer", OPTIMIZERS, ("module",)),
 )
+MAX_GALLERY = (
+    20_000  # videos of a gallery that are looked for among the training videos
+)
 CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
@@ -79,7 +82,7 @@ def build(stage: Stage, device: torch.device) -> Trainer:
         LOADERS.build(block, **supplied) for block in config.blocks("data_loader")
     ]
     valid_loader = build_valid_loader(config, supplied)
-    require_held_out(loaders, valid_loader)
+    check_gallery(loaders, valid_loader)
     loss = LOSSES.build(config.require("loss"))
     objective = OBJECTIVES.build(objective_block(stage), model=model, loss=loss)
     require_captions(objective, config)
@@ -152,20 +155,29 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
         return None
 
 
-def require_held_out(loaders: list[Any], valid_loader: Any) -> None:
-    """ConfigError where held-out training videos are trained on: the loaders have other settings of holdout."""
-    if valid_loader is None or not valid_loader.dataset.reads_holdout:
+def check_gallery(loaders: list[Any], valid_loader: Any) -> None:
+    """Warn of a validation gallery that is trained on; ConfigError where it was to be held out."""
+    if valid_loader is None or len(valid_loader.dataset) > MAX_GALLERY:
         return
     gallery = valid_loader.dataset
-    for loader in loaders:
-        is_same = type(loader.dataset) is type(gallery)
-        if is_same and loader.dataset.data_dir == gallery.data_dir:
-            common = set(loader.dataset.ids) & set(gallery.ids)
-            if common:
-                raise ConfigError(
-                    f"valid_loader.args.holdout: {len(common)} of the {len(gallery)} held-out videos of {gallery.name} "
-                    "are trained on; give data_loader and valid_loader the same holdout and holdout_seed"
-                )
+    gallery_ids = set(gallery.ids)
+    for dataset in (loader.dataset for loader in loaders):
+        is_same_data = type(dataset) is type(gallery)
+        if not is_same_data or dataset.data_dir != gallery.data_dir:
+            continue
+        common = len(gallery_ids.intersection(dataset.ids))
+        if common and gallery.reads_holdout:
+            raise ConfigError(
+                f"valid_loader.args.holdout: {common} of the {len(gallery)} held-out videos of {gallery.name} are "
+                "trained on; give data_loader and valid_loader the same holdout and holdout_seed"
+            )
+        if common:
+            log.warning(
+                "%d of the %d videos of %s are trained on: validation does not show what is learned by heart",
+                common,
+                len(gallery),
+                gallery.name,
+            )
 
 
 def build_configured_valid_loader(

@@ -317,6 +317,7 @@ def msrvtt_loader(folder, **args):
     return tiny_run.loader(folder, 2, **args)
 
 
+@pytest.mark.slow
 def test_validation_of_msrvtt_is_on_held_out_training_videos(tmp_path, content, caplog):
     miniatures.build("MSRVTT", tmp_path / "msrvtt", "Frozen", videos=8)
     caplog.set_level(logging.INFO)
@@ -330,6 +331,18 @@ def test_validation_of_msrvtt_is_on_held_out_training_videos(tmp_path, content, 
     assert "test split" not in caplog.text
     (row,) = tiny_run.lines(next(tmp_path.glob("exps/tiny/*")), "epoch")
     assert row["t2v.R5"] == 100
+
+
+@pytest.mark.slow
+def test_a_gallery_that_is_trained_on_is_named(tmp_path, content, caplog):
+    folder = tmp_path / "whole"
+    for i in range(4):
+        miniatures.write_media(folder / f"{i}.mp4", i)
+        miniatures.write_text(folder / f"{i}.txt", miniatures.sentence(i))
+    loader = tiny_run.loader(folder, 2, dataset_name="VideoFolder")
+    del content["valid_loader"]
+    run(tmp_path, {**content, "data_loader": loader})
+    assert "4 of the 4 videos of VideoFolder val are trained on" in caplog.text
 
 
 def test_held_out_videos_that_are_trained_on_are_refused(capsys, tmp_path, content):
