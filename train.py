@@ -48,9 +48,8 @@ SECTIONS = (
     ("lr_scheduler", SCHEDULES, ()),
     ("optimizer", OPTIMIZERS, ("module",)),
 )
-MAX_GALLERY = (
-    20_000  # videos of a gallery that are looked for among the training videos
-)
+# training videos among which those of the gallery are looked for
+MAX_COMPARED = 200_000
 CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
@@ -157,15 +156,15 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
 
 def check_gallery(loaders: list[Any], valid_loader: Any) -> None:
     """Warn of a validation gallery that is trained on; ConfigError where it was to be held out."""
-    if valid_loader is None or len(valid_loader.dataset) > MAX_GALLERY:
+    if valid_loader is None:
         return
     gallery = valid_loader.dataset
-    gallery_ids = set(gallery.ids)
+    gallery_videos = set(zip(gallery.ids, gallery.paths))
     for dataset in (loader.dataset for loader in loaders):
         is_same_data = type(dataset) is type(gallery)
-        if not is_same_data or dataset.data_dir != gallery.data_dir:
+        if not is_same_data or len(dataset) > MAX_COMPARED:
             continue
-        common = len(gallery_ids.intersection(dataset.ids))
+        common = len(gallery_videos.intersection(zip(dataset.ids, dataset.paths)))
         if common and gallery.reads_holdout:
             raise ConfigError(
                 f"valid_loader.args.holdout: {common} of the {len(gallery)} held-out videos of {gallery.name} are "
