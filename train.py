@@ -9,6 +9,7 @@ Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 end
 """
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -159,12 +160,13 @@ def check_gallery(loaders: list[Any], valid_loader: Any) -> None:
     if valid_loader is None:
         return
     gallery = valid_loader.dataset
-    gallery_videos = set(zip(gallery.ids, gallery.paths))
+    gallery_videos = set(_videos(gallery, gallery.reads_holdout))
     for dataset in (loader.dataset for loader in loaders):
         is_same_data = type(dataset) is type(gallery)
         if not is_same_data or len(dataset) > MAX_COMPARED:
             continue
-        common = len(gallery_videos.intersection(zip(dataset.ids, dataset.paths)))
+        videos = _videos(dataset, gallery.reads_holdout)
+        common = len(gallery_videos.intersection(videos))
         if common and gallery.reads_holdout:
             raise ConfigError(
                 f"valid_loader.args.holdout: {common} of the {len(gallery)} held-out videos of {gallery.name} are "
@@ -177,6 +179,11 @@ def check_gallery(loaders: list[Any], valid_loader: Any) -> None:
                 len(gallery),
                 gallery.name,
             )
+
+
+def _videos(dataset: Any, by_id: bool) -> Iterable[Any]:
+    """What tells the videos of data sets of one class apart: the ids alone where they are those of all its copies."""
+    return dataset.ids if by_id else zip(dataset.ids, dataset.paths)
 
 
 def build_configured_valid_loader(
