@@ -24,6 +24,7 @@ from trainer.evaluator import (
     evaluation_settings,
     score,
 )
+from trainer.summary import validation_gallery
 
 E = 6
 
@@ -340,6 +341,32 @@ def test_recognition_is_video_to_text_over_averaged_prompts():
     assert "top-1" in table(results)
     with pytest.raises(ConfigError, match="'dsl' is for retrieval"):
         evaluate(model, loader, "cpu", settings=EvaluationSettings(rows=["dsl"]))
+
+
+def test_constant_embeddings_recognise_as_often_as_chance():
+    classes = [f"c {i}" for i in range(7)]
+    model, loader = world(captions=7, videos=20, classes=classes)
+    loader.dataset.labels = torch.arange(20) % 7
+    model.text_CE, loader.video_VE = torch.ones(7, E), torch.full((20, E), 0.3)
+    settings = EvaluationSettings(prompts=["{}"], stride=1)
+    results = evaluate(model, loader, "cpu", settings=settings)
+    assert results["recognition"]["top1"] == pytest.approx(100 / 7)
+    assert results["recognition"]["top5"] == pytest.approx(500 / 7)
+    assert results["v2t"] == pytest.approx(results["chance"]["v2t"])
+    assert results["rows"]["tta"]["v2t"] == results["v2t"]
+    assert "  chance" in table(results) and "few queries (20 of v2t)" in table(results)
+    lines = validation_gallery(loader.dataset)
+    assert lines[0].startswith("chance among 7 classes: R1 14.3, R5 71.4")
+    assert "few queries (20 of v2t)" in lines[1]
+
+
+@pytest.mark.parametrize("videos, small", [(999, True), (1000, False)])
+def test_the_validation_gallery_is_introduced_with_chance(videos, small):
+    owner = torch.arange(videos)
+    lines = validation_gallery(Loader(torch.zeros(videos, E), owner).dataset)
+    assert len(lines) == small
+    if small:
+        assert "text to video: R1 0.1, R5 0.5, R10 1.0, MedR 500.0" in lines[0]
 
 
 def test_other_metrics_come_along():
