@@ -153,11 +153,20 @@ class Config(Mapping):
         return self._data[key]
 
     def blocks(self, key: str) -> tuple["Config", ...]:
-        """The value of `key` as a tuple of objects: one object counts as a list of one, absence as an empty list."""
-        value = self._data.get(key) or ()
-        if isinstance(value, tuple):
-            return value
-        return (value,)
+        """The value of `key` as a tuple of objects: one object counts as a list of one, absence and null as none.
+
+        Raises ConfigError for anything else, an empty object or list included.
+        """
+        value = self._data.get(key)
+        if value is None:
+            return ()
+        values = value if isinstance(value, tuple) else (value,)
+        if not value or not all(isinstance(block, Config) for block in values):
+            raise ConfigError(
+                f"{_join(self.json_path, key)}: {to_plain(value)!r} is given, an object that is not empty or a list of "
+                "such is needed; null is none"
+            )
+        return values
 
     def to_dict(self) -> dict[str, Any]:
         """A copy of ordinary dicts and lists, as it goes into JSON."""

@@ -50,7 +50,9 @@ from trainer.evaluator import (
     EvaluationSettings,
     embed,
     evaluation_loaders,
+    evaluation_metrics,
     evaluation_settings,
+    refuse_retrieval_rows,
     require_gallery_captions,
     score,
 )
@@ -92,7 +94,7 @@ class Report:
     ) -> None:
         """Score one data set; process 0 writes it into `subfolder` of the folder."""
         settings = evaluation_settings(self.config)
-        metrics = tuple(self.config.get("metrics") or ("t2v_metrics", "v2t_metrics"))
+        metrics = evaluation_metrics(self.config)
         results = score(
             embeddings,
             self.device,
@@ -125,6 +127,7 @@ def main(config: Config, arguments: argparse.Namespace) -> None:
     try:
         console()
         evaluation_settings(config)
+        evaluation_metrics(config)
         report = Report(config, arguments, device, output_folder(arguments))
         if arguments.metrics_from:
             evaluate_embeddings(report)
@@ -171,6 +174,11 @@ def evaluate_model(report: Report) -> None:
     blocks = evaluation_loaders(config, arguments.split)
     for block in blocks:
         require_gallery_captions(block)
+    if arguments.split == "train":
+        raise ConfigError(
+            "--split: 'train' is given, and the training split is read at random frames, cropped at random; evaluate "
+            "val or test"
+        )
     changes = differences(config, blocks, origin)
     check_clips(config, blocks, LOADERS)
     model = build_model(config, arguments.pretrained_only).to(device)
@@ -180,9 +188,12 @@ def evaluate_model(report: Report) -> None:
     identity["other_than_checkpoint"] = changes
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     for block in blocks:
+        loader = LOADERS.build(block, **processes)
+        if getattr(loader.dataset, "classes", ()):
+            refuse_retrieval_rows(settings.all_rows)
         embeddings = embed(
             model,
-            LOADERS.build(block, **processes),
+            loader,
             device,
             stride=settings.stride,
             bank=query_bank(settings, block, processes),
@@ -251,6 +262,10 @@ def query_bank(
             "batch_size": 1,
         }
     }
+    if block["args"]["split"] != "val":
+        changes["args"]["holdout"] = (
+            0  # held-out captions are test queries of val alone
+        )
     training_block = Config(merge(block.to_dict(), changes), block.json_path)
     captions = LOADERS.build(training_block, **processes).dataset.captions
     step = 1

@@ -9,7 +9,7 @@ Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 end
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ SECTIONS = (
     ("lr_scheduler", SCHEDULES, ()),
     ("optimizer", OPTIMIZERS, ("module",)),
 )
+# training videos among which those of the gallery are looked for
+MAX_COMPARED = 200_000
 CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
@@ -109,6 +111,7 @@ def build(stage: Stage, device: torch.device) -> Trainer:
         LOADERS.build(block, **supplied) for block in config.blocks("data_loader")
     ]
     valid_loader = build_valid_loader(config, supplied)
+    check_gallery(loaders, valid_loader)
     loss = LOSSES.build(config.require("loss"))
     objective = OBJECTIVES.build(objective_block(stage), model=model, loss=loss)
     require_captions(objective, config)
@@ -170,7 +173,7 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
     Without the section it is the "val" split of the first training data set with captions, or None where that has none.
     """
     if "valid_loader" in config:
-        return build_configured_valid_loader(config["valid_loader"], supplied)
+        return build_configured_valid_loader(config.blocks("valid_loader"), supplied)
     captioned = [block for block in config.blocks("data_loader") if has_captions(block)]
     if not captioned:
         log.warning("no validation: no training data set has captions")
@@ -183,14 +186,56 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
         return None
 
 
+def check_gallery(loaders: list[Any], valid_loader: Any) -> None:
+    """Warn of a validation gallery that is trained on; ConfigError where it was to be held out."""
+    if valid_loader is None:
+        return
+    gallery = valid_loader.dataset
+    gallery_videos = set(_videos(gallery, gallery.reads_holdout))
+    for dataset in (loader.dataset for loader in loaders):
+        is_same_data = type(dataset) is type(gallery)
+        if not is_same_data or len(dataset) > MAX_COMPARED:
+            continue
+        videos = _videos(dataset, gallery.reads_holdout)
+        common = len(gallery_videos.intersection(videos))
+        if common and gallery.reads_holdout:
+            raise ConfigError(
+                f"valid_loader.args.holdout: {common} of the {len(gallery)} held-out videos of {gallery.name} are "
+                "trained on; give data_loader and valid_loader the same holdout and holdout_seed"
+            )
+        if common:
+            log.warning(
+                "%d of the %d videos of %s are trained on: validation does not show what is learned by heart",
+                common,
+                len(gallery),
+                gallery.name,
+            )
+
+
+def _videos(dataset: Any, by_id: bool) -> Iterable[Any]:
+    """What tells the videos of data sets of one class apart: the ids alone where they are those of all its copies."""
+    return dataset.ids if by_id else zip(dataset.ids, dataset.paths)
+
+
 def build_configured_valid_loader(
-    block: Config | None, supplied: dict[str, Any]
+    blocks: tuple[Config, ...], supplied: dict[str, Any]
 ) -> Any:
     """The loader that the section describes, or None for null."""
-    if not block:
+    if not blocks:
         return None
+    if len(blocks) > 1:
+        raise ConfigError(
+            f"valid_loader: {len(blocks)} loaders are given, validation reads one"
+        )
+    (block,) = blocks
     require_gallery_captions(block)
-    if block["args"].get("split") == "test":
+    split = (block.get("args") or {}).get("split", "train")
+    if split == "train":
+        raise ConfigError(
+            "valid_loader.args.split: is 'train' (its default too), which is read at random frames, cropped at random; "
+            "give val"
+        )
+    if split == "test":
         log.warning(
             "validation is on the test split: what is chosen by it is chosen on the test set"
         )

@@ -36,6 +36,7 @@ class ActionDataset(TextVideoDataset):
     classes: the names in words; labels: int64 (videos,), index in classes of each video.
     """
 
+    splits = ("train", "val", "test")
     classes: Sequence[str] = ()
     roots: Sequence[str] = (
         "",
@@ -45,14 +46,18 @@ class ActionDataset(TextVideoDataset):
     def official_split(self) -> ActionSplit | None:
         """The clips of `official_split_name` in split 1 of the official lists.
 
-        Without lists: None for a gallery; FileNotFoundError for training, since clips of the test must not be in it.
+        Without lists: None for a gallery; FileNotFoundError for training and what is held out of it, since clips of
+        the test must not be in it.
         """
         raise NotImplementedError(f"{type(self).__name__}.official_split")
 
     @property
     def official_split_name(self) -> str:
         """train or test: the lists know no other."""
-        return "train" if self.train else "test"
+        return "train" if self.train or self.reads_holdout else "test"
+
+    def lacks_validation_split(self) -> bool:
+        return True
 
     def annotations(self) -> Annotations:
         split = self.official_split()
@@ -71,7 +76,7 @@ class ActionDataset(TextVideoDataset):
             items=self._items(split),
             layout=layout,
             protocol=protocol,
-            validates_on_test=self.split == "val",
+            validates_on_test=self.split == "val" and not self.reads_holdout,
         )
 
     @property

@@ -192,7 +192,10 @@ def main(argv: list[str] | None = None) -> None:
     datasets = []
     complete = True
     for block in (*config.blocks("data_loader"), *config.blocks("valid_loader")):
-        dataset = open_leniently(block, **changes)
+        args = {**(block.get("args") or {}), **changes}
+        if args.get("split", "train") == "train":
+            args["holdout"] = 0  # all training videos are looked at
+        dataset = open_leniently(block, **args)
         count = len(dataset)
         if arguments.decode != "all":
             count = min(int(arguments.decode), len(dataset))

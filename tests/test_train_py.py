@@ -12,6 +12,7 @@ import torch
 
 import train
 from parse_config import Config
+from scripts.synthetic import miniatures
 from tests.helpers import killing, tiny_run
 from trainer import checkpoint, lock
 from trainer.settings import trainer_settings
@@ -143,6 +144,29 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
             "loss.args.temprature: unknown key",
         ),
         (["-r", "absent.pth"], "absent.pth: no such checkpoint"),
+        (
+            ['metrics=["foo"]'],
+            "metrics: 'foo' is no metric; known: t2v_metrics, v2t_metrics",
+        ),
+        (['metrics=["t2v_metrics", 3]'], "metrics: ['t2v_metrics', 3] is given"),
+        (["metrics=t2v_metrics"], "metrics: 't2v_metrics' is given, a list of names"),
+        (["metrics=[]"], "metrics: [] is given, a list of names"),
+        (['stages=[{}, {"metrics": ["foo"]}]'], "metrics: 'foo' is no metric"),
+        (['evaluation.rows=["dls"]'], "'dls' is no row of the evaluation"),
+        (
+            ['evaluation.rows=[{"type": "dsl", "args": {"temperature": 0}}]'],
+            "dsl: temperature 0 is given",
+        ),
+        (["evaluation.rows=[3]"], "evaluation.rows: 3 is given"),
+        (["evaluation=[]"], "evaluation: an object {...} is needed"),
+        (["trainer=[]"], "trainer: an object {...} is needed"),
+        (["valid_loader={}"], "valid_loader: {} is given"),
+        (["valid_loader=[]"], "valid_loader: [] is given"),
+        (["valid_loader=false"], "valid_loader: False is given"),
+        (["objective={}"], "objective: {} is given"),
+        (["lr_scheduler={}"], "lr_scheduler: {} is given"),
+        (["data_loader={}"], "data_loader: {} is given"),
+        (["data_loader=[]"], "data_loader: [] is given"),
         (["-d", "cuda:7"], "7"),
         (["name=3"], "name: 3 is given, str is needed"),
         (['name=""'], "name: '' is given; it names the run's folder"),
@@ -414,6 +438,68 @@ def test_validation_split(tmp_path, content, caplog, home):
         {**content, "valid_loader": tiny_run.loader(data_dir, 2, split="test")},
     )
     assert "validation is on the test split" in caplog.text
+
+
+@pytest.mark.parametrize("given", [{"split": "train"}, {}])
+def test_validation_on_the_training_split_is_refused(
+    capsys, tmp_path, content, home, given
+):
+    loader = tiny_run.loader(home / "data", 2, **given)
+    if not given:
+        loader["args"].pop("split", None)
+    content["valid_loader"] = loader
+    error = error_line(capsys, tmp_path, content)
+    assert "valid_loader.args.split: is 'train'" in error
+
+
+def test_several_validation_loaders_are_refused(capsys, tmp_path, content, home):
+    loader = tiny_run.loader(home / "data", 2, split="val")
+    content["valid_loader"] = [loader, loader]
+    error = error_line(capsys, tmp_path, content)
+    assert "valid_loader: 2 loaders are given, validation reads one" in error
+
+
+def msrvtt_loader(folder, **args):
+    args = {"dataset_name": "MSRVTT", "cut": "jsfusion", **args}
+    return tiny_run.loader(folder, 2, **args)
+
+
+@pytest.mark.slow
+def test_validation_of_msrvtt_is_on_held_out_training_videos(tmp_path, content, caplog):
+    miniatures.build("MSRVTT", tmp_path / "msrvtt", "Frozen", videos=8)
+    caplog.set_level(logging.INFO)
+    loader = msrvtt_loader(tmp_path / "msrvtt", holdout=3)
+    del content["valid_loader"]
+    run(tmp_path, {**content, "data_loader": loader})
+    assert "MSRVTT jsfusion train: 3 of 8 training videos are held out" in caplog.text
+    assert "MSRVTT jsfusion val: 3 videos, 3 captions" in caplog.text
+    assert "chance in this gallery, text to video: R1 33.3" in caplog.text
+    assert "warning: few queries (3 of t2v and 3 of v2t)" in caplog.text
+    assert "test split" not in caplog.text
+    (row,) = tiny_run.lines(next(tmp_path.glob("exps/tiny/*")), "epoch")
+    assert row["t2v.R5"] == 100
+
+
+@pytest.mark.slow
+def test_a_gallery_that_is_trained_on_is_named(tmp_path, content, caplog):
+    folder = tmp_path / "whole"
+    for i in range(4):
+        miniatures.write_media(folder / f"{i}.mp4", i)
+        miniatures.write_text(folder / f"{i}.txt", miniatures.sentence(i))
+    loader = tiny_run.loader(folder, 2, dataset_name="VideoFolder")
+    del content["valid_loader"]
+    run(tmp_path, {**content, "data_loader": loader})
+    assert "4 of the 4 videos of VideoFolder val are trained on" in caplog.text
+
+
+def test_held_out_videos_that_are_trained_on_are_refused(capsys, tmp_path, content):
+    miniatures.build("MSRVTT", tmp_path / "msrvtt", "Frozen", videos=8)
+    content["data_loader"] = msrvtt_loader(tmp_path / "msrvtt", holdout=3)
+    content["valid_loader"] = msrvtt_loader(
+        tmp_path / "msrvtt", holdout=3, holdout_seed=1, split="val"
+    )
+    error = error_line(capsys, tmp_path, content)
+    assert "held-out videos of MSRVTT jsfusion val are trained on" in error
 
 
 def with_footage(home, content, **args):

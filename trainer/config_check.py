@@ -9,7 +9,7 @@ from torch import nn
 from model.video.build import clip_shape
 from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
 from trainer.distributed import world_size
-from trainer.evaluator import evaluation_settings
+from trainer.evaluator import evaluation_metrics, evaluation_settings
 from trainer.monitor import Monitor
 from trainer.optim import CONSTANT, OPTIMIZERS, SCHEDULES
 from trainer.settings import TrainerSettings, has_captions, trainer_settings
@@ -41,6 +41,7 @@ def check_config(config: Config, sections: Sections) -> None:
         is_validated = stage_config.get("valid_loader", ...) is not None
         Monitor(settings.monitor, is_validated).require_for(settings.early_stop)
         evaluation_settings(stage_config)
+        evaluation_metrics(stage_config)
         if sections:
             require_sections(stage_config)
         for name, registry, program_args in sections:

@@ -101,7 +101,9 @@ class TrainerSettings:
 
 def trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
     """The settings of a whole config; `seed` may stand at its top or in "trainer"."""
-    section = config.get("trainer") or {}
+    section = config.get("trainer")
+    if section is None:
+        section = {}
     check_args(TrainerSettings, section, "trainer")
     values = {"seed": config.get("seed", 0), **section}
     names = [field.name for field in fields(TrainerSettings)]

@@ -48,6 +48,8 @@ class VideoSelection:
 
         # counts before missing files were removed
         self._listed_size = self._size()
+        # what `keep` left out
+        self._left_out = Size(0, 0)
         # whether every file was looked for
         self._files_exist = False
         # row -> path, where it is not the listed one
@@ -55,6 +57,15 @@ class VideoSelection:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def keep(self, mask: torch.Tensor) -> None:
+        """Keep the videos of a bool mask (videos,); a protocol's numbers are then expected less the others."""
+        before = self._size()
+        self.rows = self.rows[mask]
+        self._listed_size = self._size()
+        self._left_out = Size(
+            before.videos - len(self), before.captions - self._listed_size.captions
+        )
 
     def subsample(self, share: float, need_captions: bool) -> None:
         """Keep a share of the videos, the same ones in each run; those of 0.1 are among those of 0.2.
@@ -69,7 +80,8 @@ class VideoSelection:
             )
         if share < 1:
             count = max(1, round(len(self) * share))
-            self.rows = seeding.permutation(len(self), 0)[:count].sort().values
+            kept = seeding.permutation(len(self), 0)[:count].sort().values
+            self.rows = self.rows[kept]
 
         if need_captions and self.table.caption_offsets is not None:
             has_caption = self._caption_counts() > 0
@@ -139,7 +151,10 @@ class VideoSelection:
         assert protocol is None or protocol in PROTOCOLS, protocol
         expected = self._listed_size
         if protocol is not None:
-            expected = Size(PROTOCOLS[protocol].videos, PROTOCOLS[protocol].captions)
+            expected = Size(
+                PROTOCOLS[protocol].videos - self._left_out.videos,
+                PROTOCOLS[protocol].captions - self._left_out.captions,
+            )
 
         actual = self._size()
         if actual != expected:

@@ -16,6 +16,11 @@ class HMDB51(ActionDataset):
     roots = ("", "hmdb51_org", "hmdb51", "HMDB51", "videos")
     official_protocol = "hmdb51-split1"
 
+    def holdout_group(self, video_id: str) -> str:
+        """The clips of one source video: April_09_brush_hair_u_nm_np1_ba_goo_0 is of April_09."""
+        folder, _, clip = video_id.partition("/")
+        return f"{folder}/{clip.partition(f'_{folder}_')[0]}"
+
     def official_split(self) -> ActionSplit | None:
         list_paths = {
             path.name.removesuffix(LIST_SUFFIX): path
@@ -23,7 +28,7 @@ class HMDB51(ActionDataset):
             for path in sorted(folder.glob(f"*{LIST_SUFFIX}"))
         }
         if not list_paths:
-            if self.train:
+            if self.official_split_name == "train":
                 raise FileNotFoundError(
                     f"{self.data_dir}: no official split of HMDB51 here nor in a folder below; looked "
                     f"for testTrainMulti_7030_splits/*{LIST_SUFFIX}"

@@ -31,11 +31,15 @@ TEXT_KEYS = (
 
 
 def open_data_sets(source: Path, split: str) -> list[TextVideoDataset]:
-    """Opens a config's data sets, so that no missing file stops the run; [] for any other source."""
+    """Opens a config's data sets, so that no missing file stops the run; [] for any other source.
+
+    The training split is whole: nothing is held out of it.
+    """
     if source.suffix != ".json":
         return []
     blocks = evaluation_loaders(load_config(source), split)
-    return [open_leniently(block, check_files=False) for block in blocks]
+    changes = {"holdout": 0} if split == "train" else {}
+    return [open_leniently(block, check_files=False, **changes) for block in blocks]
 
 
 def list_files(source: Path) -> list[Row]:
