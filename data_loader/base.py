@@ -93,10 +93,7 @@ class TextVideoDataset(Dataset):
 
         self.selection = VideoSelection(table, data_dir, self.name)
         self.selection.subsample(subsample, need_captions=self.train and with_captions)
-        if check_files is None:
-            check_files = not self.train or len(self) <= MAX_CHECKED
-        if check_files:
-            self.selection.remove_missing(strict=self.video.loading == "strict")
+        self._check_files(check_files)
         self.counts = self.selection.compare_with_protocol(
             self.protocol, strict_protocol
         )
@@ -104,6 +101,14 @@ class TextVideoDataset(Dataset):
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
         self.cache = open_cache(self.video, len(self), self.name)
+
+    def _check_files(self, check_files: bool | None) -> None:
+        """Look for every file; for some where that is left to the default and there are very many."""
+        is_large = self.train and len(self) > MAX_CHECKED
+        if check_files or (check_files is None and not is_large):
+            self.selection.remove_missing(strict=self.video.loading == "strict")
+        elif check_files is None:
+            self.selection.require_some()
 
     def _check_split(self) -> None:
         """ConfigError for a gallery without captions."""

@@ -1,0 +1,150 @@
+"""In which of a data set's known folders each listed video lies; where files of those names are, if in none."""
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+
+from data_loader.annotations.file_lookup import FileLookup, FolderListing, is_foreign
+
+NUM_EXAMPLES = 50  # missing files that are looked for nearby
+MAX_FOLDERS = 400  # that are listed for that
+MAX_DEPTH = 4  # folders below the first one
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
+
+
+def media_paths(
+    root: str | os.PathLike, folders: Sequence[str], names: Sequence[str]
+) -> list[str]:
+    """The path under `root` of each of the listed files `names`: in the first of `folders` that has it.
+
+    `folders` are tried in the order of how many of the files they have, the first of them first among equals; then,
+    for files in none of them, the same folders in each folder of `root` (a zip file unpacked into a folder of its own).
+    A file that is nowhere gets the path that it would have in the folder with most of the files.
+    """
+    top = os.fspath(root)
+    folder_of: dict[str, str] = {}
+    ranked = _rank(top, folders, names)
+    for candidates in (ranked, _nested_folders(top, folders)):
+        for folder in candidates:
+            remaining = [name for name in names if name not in folder_of]
+            if not remaining:
+                break
+            for name in _existing(top, folder, remaining):
+                folder_of[name] = folder
+
+    usual_folder = ranked[0]
+    if folder_of:
+        usual_folder = Counter(folder_of.values()).most_common(1)[0][0]
+    return [
+        f"{folder_of.get(name, usual_folder)}/{name}".lstrip("/") for name in names
+    ]
+
+
+def _rank(top: str, folders: Sequence[str], names: Sequence[str]) -> list[str]:
+    """`folders`, those with more of the files first."""
+    counts = {folder: len(_existing(top, folder, names)) for folder in folders}
+    return sorted(folders, key=lambda folder: -counts[folder])
+
+
+def _existing(top: str, folder: str, names: Sequence[str]) -> list[str]:
+    """Those of `names` that are in `folder`."""
+    path = os.path.join(top, folder)
+    if not os.path.isdir(path):
+        return []
+    lookup = FileLookup(path)
+    subfolders = set(_subfolders(path))
+
+    existing = []
+    for name in names:
+        first, slash, _ = name.partition("/")
+        if slash and first not in subfolders:
+            continue
+        if lookup.find(name) is not None:
+            existing.append(name)
+    return existing
+
+
+def _nested_folders(top: str, folders: Sequence[str]) -> Iterator[str]:
+    """`folders` in each folder of `top`, if they exist."""
+    if not os.path.isdir(top):
+        return
+    for subfolder in sorted(_subfolders(top)):
+        for folder in folders:
+            nested = os.path.join(subfolder, folder).rstrip("/")
+            if nested not in folders and os.path.isdir(os.path.join(top, nested)):
+                yield nested
+
+
+def _subfolders(folder: str) -> list[str]:
+    """Names of the folders in `folder`, without hidden ones; [] if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if not is_foreign(entry.name) and entry.is_dir()
+            ]
+    except OSError:
+        return []
+
+
+def describe_nearby(root: str | os.PathLike, names: Sequence[str]) -> str:
+    """Where files of the listed `names` are that are not in `root`: part of a message, or an empty text.
+
+    `root` and the folders below it are searched, then those of the folder above it, and the one above that; up to
+    `MAX_FOLDERS` folders in all.
+    """
+    top = os.path.abspath(root)
+    examples = list(names[:NUM_EXAMPLES])
+    counts: Counter[str] = Counter()
+    data_dirs: Counter[str] = Counter()
+
+    for listing_path in _nearby_folders(top):
+        listing = FolderListing(listing_path)
+        for name in examples:
+            folder, base = os.path.split(name)
+            if listing.find(base) is None:
+                continue
+            counts[listing_path] += 1
+            if folder and f"{listing_path}/".endswith(f"/{folder}/"):
+                data_dirs[listing_path[: -len(folder) - 1]] += 1
+
+    if counts:
+        folder = counts.most_common(1)[0][0]
+        hint = f"; files of these names are in {folder}"
+        if data_dirs:
+            hint += f": set data_dir to {data_dirs.most_common(1)[0][0]}"
+        return hint
+    archives = _archives(top)
+    if archives:
+        return f"; {', '.join(archives[:3])} in {top}: not unpacked?"
+    return ""
+
+
+def _nearby_folders(top: str) -> Iterator[str]:
+    """Folders in and below `top`, nearest first, then those in and below the two folders above it."""
+    seen: set[str] = set()
+    starts = [top, os.path.dirname(top), os.path.dirname(os.path.dirname(top))]
+    for start in starts:
+        if os.path.dirname(start) == start:
+            # the root of the file system: too much lies below it
+            return
+        queue = deque([(start, 0)])
+        while queue and len(seen) < MAX_FOLDERS:
+            folder, depth = queue.popleft()
+            if folder in seen:
+                continue
+            seen.add(folder)
+            yield folder
+            if depth < MAX_DEPTH:
+                queue += [
+                    (os.path.join(folder, name), depth + 1)
+                    for name in sorted(_subfolders(folder))
+                ]
+
+
+def _archives(folder: str) -> list[str]:
+    """Names of the archives in `folder`, sorted."""
+    if not os.path.isdir(folder):
+        return []
+    return sorted(name for name in os.listdir(folder) if name.endswith(ARCHIVES))
