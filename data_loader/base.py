@@ -288,6 +288,10 @@ class TextVideoDataset(Dataset):
         """Path of the file of video `index`; None if it does not exist."""
         return self.selection.find_path(index)
 
+    def source_file(self, index: int) -> tuple[str, str]:
+        """(path of the file that holds video `index`, which part of it the video is); "" is the whole file."""
+        return self.paths[index], ""
+
     def segment(self, index: int) -> tuple[float | None, float | None]:
         """(start, end) of video `index` in its file, in seconds; None where there is none."""
         return self.selection.segment(index)

@@ -90,7 +90,7 @@ def _describe_text(header: bytes) -> str:
     lines = text.splitlines()
     if not lines or not all(line.replace("\t", " ").isprintable() for line in lines):
         return ""
-    return f"is text, not a video: {lines[0][:60]!r}"
+    return f"is no video but text: {lines[0][:60]!r}"
 
 
 def describe_path(path: str) -> str:

@@ -61,15 +61,13 @@ def find_layout(
     Raises FileNotFoundError that lists what was looked for.
     dataset: data set and split, for the message.
     """
-    roots = list(dict.fromkeys(map(os.fspath, folders)))
+    roots = list(dict.fromkeys(os.fspath(folder) for folder in folders))
     searched = search_folders(roots)
     distances = _distances(roots, searched)
     complete: list[tuple[int, str, list[Path]]] = []
     for name, files in layouts.items():
         found = [
-            home
-            for file in files
-            if (home := _first_with(searched, file)) is not None
+            home for file in files if (home := _first_with(searched, file)) is not None
         ]
         if files and len(found) == len(files):
             distance = max(distances[home] for home in found)

@@ -35,9 +35,7 @@ def media_paths(
     usual_folder = ranked[0]
     if folder_of:
         usual_folder = Counter(folder_of.values()).most_common(1)[0][0]
-    return [
-        f"{folder_of.get(name, usual_folder)}/{name}".lstrip("/") for name in names
-    ]
+    return [f"{folder_of.get(name, usual_folder)}/{name}".lstrip("/") for name in names]
 
 
 def _rank(top: str, folders: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -99,7 +97,7 @@ def describe_nearby(root: str | os.PathLike, names: Sequence[str]) -> str:
     counts: Counter[str] = Counter()
     data_dirs: Counter[str] = Counter()
 
-    for listing_path in _nearby_folders(top):
+    for listing_path in nearby_folders(top):
         listing = FolderListing(listing_path)
         for name in examples:
             folder, base = os.path.split(name)
@@ -115,13 +113,13 @@ def describe_nearby(root: str | os.PathLike, names: Sequence[str]) -> str:
         if data_dirs:
             hint += f": set data_dir to {data_dirs.most_common(1)[0][0]}"
         return hint
-    archives = _archives(top)
+    archives = [name for name in list_names(top) if name.endswith(ARCHIVES)]
     if archives:
         return f"; {', '.join(archives[:3])} in {top}: not unpacked?"
     return ""
 
 
-def _nearby_folders(top: str) -> Iterator[str]:
+def nearby_folders(top: str) -> Iterator[str]:
     """Folders in and below `top`, nearest first, then those in and below the two folders above it."""
     seen: set[str] = set()
     starts = [top, os.path.dirname(top), os.path.dirname(os.path.dirname(top))]
@@ -143,8 +141,9 @@ def _nearby_folders(top: str) -> Iterator[str]:
                 ]
 
 
-def _archives(folder: str) -> list[str]:
-    """Names of the archives in `folder`, sorted."""
-    if not os.path.isdir(folder):
+def list_names(folder: str | os.PathLike) -> list[str]:
+    """What is in `folder`, sorted; [] if it cannot be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
         return []
-    return sorted(name for name in os.listdir(folder) if name.endswith(ARCHIVES))

@@ -122,7 +122,7 @@ class VideoSelection:
         self._files_exist = True
 
     def require_some(self) -> None:
-        """FileNotFoundError if none of `NUM_SAMPLES` videos exists: a cheap check where not every file is looked for."""
+        """FileNotFoundError if none of `NUM_SAMPLES` videos exists: cheap where not every file is looked for."""
         step = max(1, len(self) // NUM_SAMPLES)
         listed = [
             self.table.path[row] for row in self.rows[::step][:NUM_SAMPLES].tolist()
@@ -231,6 +231,16 @@ class VideoSelection:
     def paths(self) -> Sequence[str]:
         """Path of each video: of the existing file after `remove_missing`, before it as listed."""
         return LazyStrings(len(self), self._path)
+
+    def listed_paths(self) -> Iterator[str]:
+        """Path of each video as listed: quick, for millions of them."""
+        rows = self.rows.numpy()
+        if len(rows) == len(self.table):
+            yield from self.table.path
+            return
+        kept = np.zeros(len(self.table), bool)
+        kept[rows] = True
+        yield from itertools.compress(self.table.path, kept)
 
     def _path(self, index: int) -> str:
         row = int(self.rows[index])

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from data_loader.annotations.file_lookup import is_foreign
 from parse_config import UserError
@@ -49,7 +50,7 @@ def split_of_file(name: str) -> str | None:
 
 def subfolder_names(folder: str | os.PathLike) -> list[str]:
     """Names of the folders directly in `folder`, without hidden ones and those of other programs, sorted."""
-    with os.scandir(folder) as entries:
+    with os.scandir(Path(folder)) as entries:
         return sorted(
             entry.name
             for entry in entries

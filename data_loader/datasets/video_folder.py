@@ -88,7 +88,7 @@ class VideoFolder(TextVideoDataset):
             )
 
     def _check_scan(self, scan: MediaScan) -> None:
-        """UserError if there is nothing, or, if loading is strict, a folder that cannot be listed; log what is left out."""
+        """UserError if there is nothing, or, if loading is strict, an unreadable folder; log what is left out."""
         for folder in scan.unreadable:
             if self.video.loading == "strict":
                 raise UserError(
