@@ -26,7 +26,8 @@ MAGIC = (
     (b"\0\x05\x16\x07", "a resource file of macOS", "delete it"),
     (b"%PDF-", "a PDF document", "fetch the file again"),
 )
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[Hh][Tt][Tt][Pp][Ss]?:")
+# one slash is left of two where the URL has been a Path
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
@@ -62,7 +63,7 @@ def _describe_special(mode: int) -> str:
 def describe_bytes(header: bytes) -> str:
     """`describe_file` for a file that begins with `header`, up to `HEADER` bytes of it."""
     if not header:
-        return "is empty; fetch the file again"
+        return "is empty"
 
     for magic, kind, remedy in MAGIC:
         if header.startswith(magic):
@@ -74,7 +75,7 @@ def describe_bytes(header: bytes) -> str:
     if text.startswith(GIT_LFS):
         return "is a Git LFS pointer, not the file itself; fetch it (git lfs pull)"
     if text.startswith(WEB_PAGE):
-        return "is a web page, not a video; fetch the file again"
+        return "is a web page, not a video"
     if not header.strip(b"\0"):
         return "begins with zeros alone, as an unfinished download does; fetch the file again"
     return _describe_text(header)

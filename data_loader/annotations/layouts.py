@@ -35,15 +35,12 @@ def search_folders(folders: Iterable[str | os.PathLike]) -> list[Path]:
 
     FileNotFoundError, saying what is there instead, if one of `folders` is no folder.
     """
-    roots = [
-        Path(folder)
-        for folder in dict.fromkeys(os.fspath(folder) for folder in folders)
-    ]
     searched: list[Path] = []
-    for root in roots:
+    for folder in dict.fromkeys(os.fspath(folder) for folder in folders):
+        root = Path(folder)
         if not root.is_dir():
             raise FileNotFoundError(
-                f"{root}: {describe_absent_folder(root)}; data_dir and metadata_dir say where the data set lies"
+                f"{folder}: {describe_absent_folder(folder)}; data_dir and metadata_dir say where the data set lies"
             )
         searched += [root, *(root / name for name in subfolder_names(root))]
     return searched

@@ -16,7 +16,7 @@ from data_loader.annotations.media_folders import describe_nearby
 from data_loader.annotations.packed_strings import LazyStrings
 from data_loader.annotations.protocols import PROTOCOLS
 from data_loader.annotations.table import Table
-from data_loader.file_kind import describe_file, describe_path
+from data_loader.file_kind import describe_absent_folder, describe_file, describe_path
 from parse_config import ConfigError, UserError
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,8 @@ class VideoSelection:
 
     def _missing_hint(self, missing: Sequence[str]) -> str:
         """What is wrong with the first of the missing paths, or where files of those names are; or an empty text."""
+        if not os.path.isdir(self.root):
+            return f"; {self.root} {describe_absent_folder(self.root)}"
         reason = describe_path(missing[0])
         if not reason:
             reason = describe_file(os.path.join(self.root, missing[0]))
@@ -231,6 +233,10 @@ class VideoSelection:
     def paths(self) -> Sequence[str]:
         """Path of each video: of the existing file after `remove_missing`, before it as listed."""
         return LazyStrings(len(self), self._path)
+
+    def listed_path(self, index: int) -> str:
+        """Path of video `index` as the annotations list it."""
+        return self.table.path[int(self.rows[index])]
 
     def listed_paths(self) -> Iterator[str]:
         """Path of each video as listed: quick, for millions of them."""
