@@ -8,6 +8,7 @@ comes before upper case, and that before any other.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 
 VIDEO_EXTENSIONS = (
     ".mp4",
@@ -70,6 +71,22 @@ FOREIGN_NAMES = {
 def is_foreign(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or was left behind by another program (@eaDir, ._a.mp4)."""
     return name.startswith(".") or name.lower() in FOREIGN_NAMES
+
+
+def entry_is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a file, or leads to one; False for a link in a circle."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def entry_is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a folder, or leads to one; False for a link in a circle."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def stem(name: str) -> str:
@@ -174,13 +191,17 @@ class FileLookup:
 
 
 class FolderListing:
-    """The files of one folder; an absent folder has none."""
+    """The files of one folder, or the first of them up to `limit`; an absent folder has none."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, limit: int | None = None) -> None:
         self.names: set[str] = set()
         if os.path.isdir(folder):
             with os.scandir(folder) as entries:
-                self.names = {entry.name for entry in entries if entry.is_file()}
+                self.names = {
+                    entry.name
+                    for entry in islice(entries, limit)
+                    if entry_is_file(entry)
+                }
 
     def find(self, name: str) -> str | None:
         """The file name here of the file listed as `name`, or None."""

@@ -4,10 +4,16 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
-from data_loader.annotations.file_lookup import FileLookup, FolderListing, is_foreign
+from data_loader.annotations.file_lookup import (
+    FileLookup,
+    FolderListing,
+    entry_is_folder,
+    is_foreign,
+)
 
 NUM_EXAMPLES = 50  # missing files that are looked for nearby
-MAX_FOLDERS = 400  # that are listed for that
+MAX_FOLDERS = 300  # that are listed for that
+MAX_ENTRIES = 100_000  # that are read of each
 MAX_DEPTH = 4  # folders below the first one
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 
@@ -80,7 +86,7 @@ def _subfolders(folder: str) -> list[str]:
             return [
                 entry.name
                 for entry in entries
-                if not is_foreign(entry.name) and entry.is_dir()
+                if not is_foreign(entry.name) and entry_is_folder(entry)
             ]
     except OSError:
         return []
@@ -89,56 +95,57 @@ def _subfolders(folder: str) -> list[str]:
 def describe_nearby(root: str | os.PathLike, names: Sequence[str]) -> str:
     """Where files of the listed `names` are that are not in `root`: part of a message, or an empty text.
 
-    `root` and the folders below it are searched, then those of the folder above it, and the one above that; up to
-    `MAX_FOLDERS` folders in all.
+    `root` and the folders below it are searched, then the folder above it and those below that.
     """
     top = os.path.abspath(root)
-    examples = list(names[:NUM_EXAMPLES])
+    examples = names[:NUM_EXAMPLES]
+    hint = _describe_below(top, examples)
+    if hint:
+        return hint
+
+    archives = [name for name in list_names(top) if name.lower().endswith(ARCHIVES)]
+    if archives:
+        return f"; {', '.join(archives[:3])} in {top}: not unpacked?"
+    return _describe_below(os.path.dirname(top), examples)
+
+
+def _describe_below(top: str, names: Sequence[str]) -> str:
+    """The folder in or below `top` with most of the files `names`, and the data_dir that fits them, in words."""
     counts: Counter[str] = Counter()
     data_dirs: Counter[str] = Counter()
-
-    for listing_path in nearby_folders(top):
-        listing = FolderListing(listing_path)
-        for name in examples:
+    for path in folders_below(top):
+        listing = FolderListing(path, MAX_ENTRIES)
+        for name in names:
             folder, base = os.path.split(name)
             if listing.find(base) is None:
                 continue
-            counts[listing_path] += 1
-            if folder and f"{listing_path}/".endswith(f"/{folder}/"):
-                data_dirs[listing_path[: -len(folder) - 1]] += 1
+            counts[path] += 1
+            if folder and f"{path}/".endswith(f"/{folder}/"):
+                data_dirs[path[: -len(folder) - 1]] += 1
 
-    if counts:
-        folder = counts.most_common(1)[0][0]
-        hint = f"; files of these names are in {folder}"
-        if data_dirs:
-            hint += f": set data_dir to {data_dirs.most_common(1)[0][0]}"
-        return hint
-    archives = [name for name in list_names(top) if name.endswith(ARCHIVES)]
-    if archives:
-        return f"; {', '.join(archives[:3])} in {top}: not unpacked?"
-    return ""
+    if not counts:
+        return ""
+    hint = f"; files of these names are in {counts.most_common(1)[0][0]}"
+    if data_dirs:
+        hint += f": set data_dir to {data_dirs.most_common(1)[0][0]}"
+    return hint
 
 
-def nearby_folders(top: str) -> Iterator[str]:
-    """Folders in and below `top`, nearest first, then those in and below the two folders above it."""
-    seen: set[str] = set()
-    starts = [top, os.path.dirname(top), os.path.dirname(os.path.dirname(top))]
-    for start in starts:
-        if os.path.dirname(start) == start:
-            # the root of the file system: too much lies below it
+def folders_below(top: str) -> Iterator[str]:
+    """`top` and the folders below it, nearest first, up to `MAX_FOLDERS`; none for the root of the file system."""
+    if os.path.dirname(top) == top:
+        return
+    queue = deque([(top, 0)])
+    for _ in range(MAX_FOLDERS):
+        if not queue:
             return
-        queue = deque([(start, 0)])
-        while queue and len(seen) < MAX_FOLDERS:
-            folder, depth = queue.popleft()
-            if folder in seen:
-                continue
-            seen.add(folder)
-            yield folder
-            if depth < MAX_DEPTH:
-                queue += [
-                    (os.path.join(folder, name), depth + 1)
-                    for name in sorted(_subfolders(folder))
-                ]
+        folder, depth = queue.popleft()
+        yield folder
+        if depth < MAX_DEPTH:
+            queue += [
+                (os.path.join(folder, name), depth + 1)
+                for name in sorted(_subfolders(folder))
+            ]
 
 
 def list_names(folder: str | os.PathLike) -> list[str]:

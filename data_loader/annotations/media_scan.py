@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data_loader.annotations.file_lookup import (
+    entry_is_file,
+    entry_is_folder,
     is_foreign,
     is_media,
     is_video,
@@ -91,10 +93,10 @@ def _scan_folder(scan: MediaScan, path: str) -> tuple[list[str], list[str]]:
             for entry in entries:
                 if is_foreign(entry.name):
                     scan.skipped["hidden or of another program"] += 1
-                elif entry.is_dir():
+                elif entry_is_folder(entry):
                     kind = links if entry.is_symlink() else subfolders
                     kind.append(os.path.join(path, entry.name))
-                elif entry.is_file() or entry.is_symlink():
+                elif entry_is_file(entry) or entry.is_symlink():
                     # a broken link is a file that is missing
                     files.append(entry.name)
                 else:

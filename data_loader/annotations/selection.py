@@ -20,6 +20,7 @@ from data_loader.file_kind import describe_absent_folder, describe_file, describ
 from parse_config import ConfigError, UserError
 
 log = logging.getLogger(__name__)
+FEW_MISSING = 0.05  # share below which missing videos are not looked for elsewhere
 NUM_SAMPLES = 100  # videos that are looked for where not every one is
 FOOTAGE_HINT = "with_captions false trains masked visual modeling alone on such footage"
 
@@ -161,6 +162,8 @@ class VideoSelection:
             reason = describe_file(os.path.join(self.root, missing[0]))
         if reason:
             return f"; {missing[0]} {reason}"
+        if len(missing) < FEW_MISSING * len(self):
+            return ""
         return describe_nearby(self.root, missing)
 
     def compare_with_protocol(

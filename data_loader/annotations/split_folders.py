@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_loader.annotations.file_lookup import is_foreign
+from data_loader.annotations.file_lookup import entry_is_folder, is_foreign
 from parse_config import UserError
 
 SPLIT_WORDS = {
@@ -54,7 +54,7 @@ def subfolder_names(folder: str | os.PathLike) -> list[str]:
         return sorted(
             entry.name
             for entry in entries
-            if not is_foreign(entry.name) and entry.is_dir()
+            if not is_foreign(entry.name) and entry_is_folder(entry)
         )
 
 
@@ -91,5 +91,5 @@ def require_no_splits_below(top: str | os.PathLike, paths: Iterable[str]) -> Non
         if len(splits) > 1:
             raise UserError(
                 f"{os.fspath(top)}: no split has a folder here, but {' and '.join(sorted(splits.values()))} "
-                f"lie in {below}; set data_dir to that"
+                f"lie below; set data_dir to {below}"
             )

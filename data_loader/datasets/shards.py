@@ -17,12 +17,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from data_loader.annotations.file_lookup import IMAGE_EXTENSIONS, is_foreign
+from data_loader.annotations.file_lookup import (
+    IMAGE_EXTENSIONS,
+    entry_is_file,
+    is_foreign,
+)
 from data_loader.annotations.layouts import search_folders
-from data_loader.annotations.media_folders import list_names, nearby_folders
+from data_loader.annotations.media_folders import folders_below, list_names
 from data_loader.annotations.split_folders import (
     split_folders,
     split_of_file,
+    split_of_folder,
     subfolder_names,
 )
 from data_loader.annotations.table import Chunk
@@ -146,9 +151,13 @@ class TarShards(TextVideoDataset):
             kind = describe_file(top / compressed[0]) or "is compressed"
             return f"; {compressed[0]} {kind}: a shard must be a plain .tar"
 
-        for folder in nearby_folders(os.path.abspath(self.data_dir)):
-            if any(is_tar(name) for name in list_names(folder)):
-                return f"; there are some in {folder}: set data_dir to it, or to the folder above it"
+        data_dir = os.path.abspath(self.data_dir)
+        for start in (data_dir, os.path.dirname(data_dir)):
+            for folder in folders_below(start):
+                if any(is_tar(name) for name in list_names(folder)):
+                    if split_of_folder(os.path.basename(folder)):
+                        folder = os.path.dirname(folder)
+                    return f"; set data_dir to {folder}, where there are some"
         return ""
 
     def _chunks(self, shards: list[Path], remarks: list[str]) -> Iterator[Chunk]:
@@ -272,7 +281,7 @@ def _tar_files(folder: Path) -> list[Path]:
         return sorted(
             Path(entry.path)
             for entry in entries
-            if is_tar(entry.name) and entry.is_file()
+            if is_tar(entry.name) and entry_is_file(entry)
         )
 
 

@@ -77,7 +77,8 @@ class Source:
             or stream.disposition & Disposition.attached_pic
         ):
             container.close()
-            raise BrokenVideo(self.path, "has no video stream")
+            reason = describe_file(self.path) or "has no video stream"
+            raise BrokenVideo(self.path, reason)
         if stream.codec_context is None:
             container.close()
             raise BrokenVideo(
