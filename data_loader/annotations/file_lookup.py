@@ -170,24 +170,28 @@ class FileLookup:
     def __init__(self, root: str) -> None:
         self.root = root
         self.choices: list[tuple[str, str]] = []
-        self._listings: dict[str, FolderListing] = {}
+        # folder as listed, with its slash -> (its path, its files)
+        self._listings: dict[str, tuple[str, FolderListing]] = {}
 
     def find(self, name: str) -> str | None:
         """The path of the file listed as `name`, or None."""
-        folder, base = os.path.split(os.path.join(self.root, name))
-        listing = self._listings.get(folder)
-        if listing is None:
-            listing = self._listings[folder] = FolderListing(folder)
+        base = name.rpartition("/")[2]
+        folder = name.removesuffix(base)
+        entry = self._listings.get(folder)
+        if entry is None:
+            # ends with a slash
+            path = os.path.join(self.root, folder, "")
+            entry = self._listings[folder] = (path, FolderListing(path))
 
+        path, listing = entry
         file_name = listing.find(base)
         if file_name is None:
             return None
-        path = os.path.join(folder, file_name)
         if file_name != base:
             other = listing.other(base, file_name)
             if other is not None:
-                self.choices.append((path, other))
-        return path
+                self.choices.append((path + file_name, other))
+        return path + file_name
 
 
 class FolderListing:

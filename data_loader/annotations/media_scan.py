@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data_loader.annotations.file_lookup import (
+    PRIORITY,
+    VIDEO_EXTENSIONS,
     entry_is_file,
     entry_is_folder,
     is_foreign,
-    is_media,
-    is_video,
     name_priority,
 )
 
+VIDEO_EXTENSION_SET = frozenset(VIDEO_EXTENSIONS)
 NO_EXTENSION = "files without extension"
 
 
@@ -113,21 +114,29 @@ def _scan_folder(scan: MediaScan, path: str) -> tuple[list[str], list[str]]:
 def _sort_files(path: str, files: Sequence[str], skipped: Counter[str]) -> MediaFolder:
     """Divide the names of a folder's files into media and texts; the others are counted in `skipped`."""
     folder = MediaFolder(path)
-    videos = {name for name in files if is_video(name)}
-    names_of_videos = videos | {os.path.splitext(name)[0] for name in videos}
+    pictures: list[tuple[str, str]] = []
+    names_of_videos: set[str] = set()
     texts = []
 
     for name in sorted(files):
         base, extension = os.path.splitext(name)
-        if extension.lower() == ".txt":
+        extension = extension.lower()
+        if extension in VIDEO_EXTENSION_SET:
+            folder.media.append(name)
+            names_of_videos |= {name, base}
+        elif extension in PRIORITY:
+            pictures.append((name, base))
+        elif extension == ".txt":
             texts.append(name)
-        elif not is_media(name):
-            skipped[extension.lower() or NO_EXTENSION] += 1
-        elif name not in videos and base in names_of_videos:
+        else:
+            skipped[extension or NO_EXTENSION] += 1
+
+    for name, base in pictures:
+        if base in names_of_videos:
             skipped["pictures beside a video of the same name"] += 1
         else:
             folder.media.append(name)
-
+    folder.media.sort()
     _pair_texts(folder, texts, skipped)
     return folder
 
@@ -136,6 +145,8 @@ def _pair_texts(
     folder: MediaFolder, texts: Sequence[str], skipped: Counter[str]
 ) -> None:
     """Fill `folder.texts`: name.txt comes before name.TXT."""
+    if not texts:
+        return
     stems = {os.path.splitext(name)[0] for name in folder.media}
     for name in sorted(texts, key=lambda name: (not name.endswith(".txt"), name)):
         base = os.path.splitext(name)[0]

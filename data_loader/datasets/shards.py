@@ -7,6 +7,7 @@ batch.
 """
 
 import glob
+import logging
 import os
 import re
 import tempfile
@@ -43,6 +44,7 @@ from data_loader.file_kind import describe_file, describe_path
 from data_loader.reader import BrokenVideo, read_clip
 from parse_config import UserError
 
+log = logging.getLogger(__name__)
 PARSER_VERSION = 2
 COMPRESSED = re.compile(r"\.(tgz|tar\.\w+)$", re.IGNORECASE)
 # shard[first byte+bytes]/name
@@ -90,7 +92,7 @@ class TarShards(TextVideoDataset):
         shards = _tar_files(Path(self.data_dir, folder))
         if not shards:
             raise FileNotFoundError(
-                f"{Path(self.data_dir, folder)}/*.tar: no such tar shard{self._nearby_hint(folder)}"
+                f"{Path(self.data_dir, folder)}/*.tar: no such tar shard{self._nearby_hint()}"
             )
         if not folder:
             self._require_one_split(shards)
@@ -132,6 +134,14 @@ class TarShards(TextVideoDataset):
                 f"{self.data_dir}: no such tar shard of split {self.split!r}; folders with shards are "
                 f"{', '.join(folder_of_split.values())}"
             )
+        loose = _tar_files(Path(self.data_dir))
+        if loose:
+            log.warning(
+                "%s: in no split, since splits have folders: %s and %d more .tar",
+                self.name,
+                loose[0],
+                len(loose) - 1,
+            )
         return folder_of_split[self.split]
 
     def _require_one_split(self, shards: Sequence[Path]) -> None:
@@ -143,18 +153,22 @@ class TarShards(TextVideoDataset):
                 f'which are of split {self.split!r}: dataset_params.shards, such as "{self.split}*.tar"'
             )
 
-    def _nearby_hint(self, split_folder: str) -> str:
+    def _nearby_hint(self) -> str:
         """Where tar files are, or compressed ones, when none are in the split's folder; or an empty text."""
-        top = Path(self.data_dir, split_folder)
-        compressed = sorted(name for name in list_names(top) if COMPRESSED.search(name))
-        if compressed:
-            kind = describe_file(top / compressed[0]) or "is compressed"
-            return f"; {compressed[0]} {kind}: a shard must be a plain .tar"
-
         data_dir = os.path.abspath(self.data_dir)
-        for start in (data_dir, os.path.dirname(data_dir)):
-            for folder in folders_below(start):
-                if any(is_tar(name) for name in list_names(folder)):
+        above = os.path.dirname(data_dir)
+        splits_above = [
+            os.path.join(above, name)
+            for name in list_names(above)
+            if split_of_folder(name)
+        ]
+        for folder in (*folders_below(data_dir), above, *splits_above):
+            for name in list_names(folder):
+                path = os.path.join(folder, name)
+                if COMPRESSED.search(name):
+                    kind = describe_file(path) or "is compressed"
+                    return f"; {path} {kind}: a shard must be a plain .tar"
+                if is_tar(name):
                     if split_of_folder(os.path.basename(folder)):
                         folder = os.path.dirname(folder)
                     return f"; set data_dir to {folder}, where there are some"

@@ -562,11 +562,16 @@ def test_shards_of_one_name_have_ids_of_their_own(tmp_path):
         {"train": "training", "val": "valid", "test": "testing"},
     ],
 )
-def test_folders_of_splits_by_other_names(tmp_path, names):
+def test_folders_of_splits_by_other_names(tmp_path, names, caplog):
     for number, folder in enumerate(names.values()):
         write_shard(tmp_path / folder, *members(number))
     for number, split in enumerate(names):
         assert list(load(tmp_path, split).ids) == [f"00000/{number:06d}"]
+    write_shard(tmp_path, *members(9), name="loose.tar")
+    load(tmp_path)
+    assert (
+        f"in no split, since splits have folders: {tmp_path}/loose.tar" in caplog.text
+    )
     write_shard(tmp_path / "train_shards", *members(7))
     with pytest.raises(UserError, match="both named for split 'train'"):
         load(tmp_path, "val")
