@@ -50,7 +50,8 @@ class TextVideoDataset(Dataset):
         metadata_dir: where the annotations are, if not in data_dir
         reader: the same as video_params.reader, where Frozen-in-Time codebases write it
         cache_dir: where parsed tables are kept; default: $MILES_CACHE or ~/.cache/miles
-        check_files: look for every file at the start; default: val and test always, train up to 200,000 videos
+        check_files: look for every file at the start; default: val and test always, train up to 200,000 videos (of
+            more, for 100)
         strict_protocol: refuse a gallery that has not the counts of its protocol
         with_captions: false: footage alone, captions are neither needed nor used; training split only
     """

@@ -50,6 +50,7 @@ IMAGE_EXTENSIONS = (
     ".jpe",
 )
 MEDIA_EXTENSIONS = VIDEO_EXTENSIONS + IMAGE_EXTENSIONS
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 PRIORITY = {extension: position for position, extension in enumerate(MEDIA_EXTENSIONS)}
 # folders and files that other programs leave behind, in lower case; hidden ones are known by their dot
 FOREIGN_NAMES = {

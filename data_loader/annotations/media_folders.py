@@ -1,10 +1,12 @@
 """In which of a data set's known folders each listed video lies; where files of those names are, if in none."""
 
+import itertools
 import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
 from data_loader.annotations.file_lookup import (
+    ARCHIVES,
     FileLookup,
     FolderListing,
     entry_is_folder,
@@ -15,7 +17,6 @@ NUM_EXAMPLES = 50  # missing files that are looked for nearby
 MAX_FOLDERS = 300  # that are listed for that
 MAX_ENTRIES = 100_000  # that are read of each
 MAX_DEPTH = 4  # folders below the first one
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 
 
 def media_paths(
@@ -30,13 +31,14 @@ def media_paths(
     top = os.fspath(root)
     folder_of: dict[str, str] = {}
     ranked = _rank(top, folders, names)
-    for candidates in (ranked, _nested_folders(top, folders)):
-        for folder in candidates:
-            remaining = [name for name in names if name not in folder_of]
-            if not remaining:
-                break
-            for name in _existing(top, folder, remaining):
-                folder_of[name] = folder
+    remaining = list(names)
+    for folder in itertools.chain(ranked, _nested_folders(top, folders)):
+        if not remaining:
+            break
+        existing = _existing(top, folder, remaining)
+        if existing:
+            folder_of |= dict.fromkeys(existing, folder)
+            remaining = [name for name in remaining if name not in folder_of]
 
     usual_folder = ranked[0]
     if folder_of:
@@ -103,7 +105,11 @@ def describe_nearby(root: str | os.PathLike, names: Sequence[str]) -> str:
     if hint:
         return hint
 
-    archives = [name for name in list_names(top) if name.lower().endswith(ARCHIVES)]
+    archives = [
+        name
+        for name in list_names(top)
+        if os.path.splitext(name)[1].lower() in ARCHIVES
+    ]
     if archives:
         return f"; {', '.join(archives[:3])} in {top}: not unpacked?"
     return _describe_below(os.path.dirname(top), examples)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from data_loader.annotations.file_lookup import (
+    ARCHIVES,
     PRIORITY,
     VIDEO_EXTENSIONS,
     entry_is_file,
@@ -128,6 +129,8 @@ def _sort_files(path: str, files: Sequence[str], skipped: Counter[str]) -> Media
             pictures.append((name, base))
         elif extension == ".txt":
             texts.append(name)
+        elif extension in ARCHIVES:
+            skipped[f"{extension} (not unpacked)"] += 1
         else:
             skipped[extension or NO_EXTENSION] += 1
 

@@ -24,6 +24,7 @@ from data_loader.annotations.split_folders import (
 )
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
+from data_loader.file_kind import GIT_LFS, describe_file
 from parse_config import UserError
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,10 @@ class VideoFolder(TextVideoDataset):
         """The lines of the first text file; [] if there is none or captions are not wanted."""
         if not self.with_captions:
             return []
-        for text_path in texts:
-            if text_path is not None:
-                return read_lines(text_path)
-        return []
+        text_path = next((path for path in texts if path is not None), None)
+        if text_path is None:
+            return []
+        lines = read_lines(text_path)
+        if lines and lines[0].startswith(GIT_LFS.decode()):
+            raise UserError(f"{text_path}: {describe_file(text_path)}")
+        return lines

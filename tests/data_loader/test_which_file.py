@@ -680,6 +680,19 @@ def test_unreadable_folders_are_named(tmp_path, monkeypatch, caplog):
     assert "left out, " in caplog.text and "closed: Permission denied" in caplog.text
 
 
+def test_what_is_in_an_archive_is_not_looked_at(tmp_path):
+    touch(tmp_path, "clips.zip", "more.tar.gz")
+    with pytest.raises(UserError, match=r"1 .gz \(not unpacked\), 1 .zip \(not unpa"):
+        load("VideoFolder", tmp_path)
+
+
+def test_a_caption_that_is_a_pointer(tmp_path):
+    write_media(tmp_path / "a.mp4")
+    (tmp_path / "a.txt").write_bytes(KINDS["pointer"][0])
+    with pytest.raises(UserError, match="a.txt: is a Git LFS pointer.*git lfs pull"):
+        load("VideoFolder", tmp_path)
+
+
 # What a file is
 
 
