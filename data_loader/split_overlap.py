@@ -20,32 +20,29 @@ class Overlap(NamedTuple):
     """Validation clips that training uses too.
 
     clips: indices of those whose seconds are trained on. parts: of those of which only other seconds of the same file
-    are. example: path of the first.
+    are. example: path of the first. trained_by: names of the training data sets that have them.
     """
 
     clips: list[int]
     parts: list[int]
     example: str
+    trained_by: list[str]
 
 
 def warn_of_shared_clips(train_loaders: Iterable[Any], valid_loader: Any) -> None:
-    """Log a warning if clips of `valid_loader` (None: there is none) are also clips of `train_loaders`."""
+    """Log one warning if clips of `valid_loader` (None: there is none) are also clips of `train_loaders`."""
     validation = getattr(valid_loader, "dataset", None)
     if not isinstance(validation, TextVideoDataset):
         return
 
-    for loader in train_loaders:
-        training = getattr(loader, "dataset", None)
-        if not isinstance(training, TextVideoDataset):
-            continue
-        overlap = find_overlap(training, validation)
-        if overlap is not None:
-            log.warning("%s", _describe(overlap, training, validation))
+    data_sets = [getattr(loader, "dataset", None) for loader in train_loaders]
+    trainings = [data for data in data_sets if isinstance(data, TextVideoDataset)]
+    overlap = find_overlap(trainings, validation)
+    if overlap is not None:
+        log.warning("%s", _describe(overlap, validation))
 
 
-def _describe(
-    overlap: Overlap, training: TextVideoDataset, validation: TextVideoDataset
-) -> str:
+def _describe(overlap: Overlap, validation: TextVideoDataset) -> str:
     total = len(validation)
     counts = []
     if overlap.clips:
@@ -55,40 +52,53 @@ def _describe(
             f"{len(overlap.parts)} of {total} clips are other seconds of files that are trained on"
         )
     return (
-        f"{validation.name}: {', and '.join(counts)} ({training.name}), such as {overlap.example}; what is measured on "
-        "them says nothing of unseen videos: give each split its own files"
+        f"{validation.name}: {', and '.join(counts)} ({', '.join(overlap.trained_by)}), such as {overlap.example}; "
+        "what is measured on them says nothing of unseen videos: give each split its own files"
     )
 
 
 def find_overlap(
-    training: TextVideoDataset, validation: TextVideoDataset
+    trainings: Iterable[TextVideoDataset], validation: TextVideoDataset
 ) -> Overlap | None:
-    """Which clips of `validation` are also in `training`; None if there are none.
+    """Which clips of `validation` are also in one of `trainings`; None if there are none.
 
     Files are compared by inode in small data sets. In large ones those that are called alike are; the name of each
     training video is read once, and no file of training is touched otherwise.
     """
-    validation_clips: dict[Identity, list[int]] = defaultdict(list)
-    for index in range(len(validation)):
-        validation_clips[_identity(validation, index)].append(index)
-
-    candidates: Iterable[int] = range(len(training))
-    if len(training) + len(validation) > MAX_COMPARED:
-        candidates = _videos_called_alike(training, validation)
-
+    clips_of_file: dict[Identity, list[int]] = defaultdict(list)
     clips: set[int] = set()
     files: set[int] = set()
-    for index in candidates:
-        segment = training.segment(index)
-        for shared in validation_clips.get(_identity(training, index), ()):
-            files.add(shared)
-            if _overlap_in_time(segment, validation.segment(shared)):
-                clips.add(shared)
+    trained_by: list[str] = []
+
+    for training in trainings:
+        if not clips_of_file:
+            for index in range(len(validation)):
+                clips_of_file[_identity(validation, index)].append(index)
+
+        shares_files = False
+        for index in _candidates(training, validation):
+            segment = training.segment(index)
+            for shared in clips_of_file.get(_identity(training, index), ()):
+                shares_files = True
+                files.add(shared)
+                if _overlap_in_time(segment, validation.segment(shared)):
+                    clips.add(shared)
+        if shares_files:
+            trained_by.append(training.name)
 
     if not files:
         return None
-    example = min(clips or files)
-    return Overlap(sorted(clips), sorted(files - clips), validation.paths[example])
+    example = validation.paths[min(clips or files)]
+    return Overlap(sorted(clips), sorted(files - clips), example, trained_by)
+
+
+def _candidates(
+    training: TextVideoDataset, validation: TextVideoDataset
+) -> Iterable[int]:
+    """Indices of the videos of `training` that `validation` may share."""
+    if len(training) + len(validation) > MAX_COMPARED:
+        return _videos_called_alike(training, validation)
+    return range(len(training))
 
 
 def _identity(dataset: TextVideoDataset, index: int) -> Identity:

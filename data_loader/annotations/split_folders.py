@@ -1,5 +1,6 @@
 """Which folders, or tar files, hold which split, by their names."""
 
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from pathlib import Path
 from data_loader.annotations.file_lookup import entry_is_folder, is_foreign
 from parse_config import UserError
 
+log = logging.getLogger(__name__)
 SPLIT_WORDS = {
     "train": ("train", "training", "trainset", "trainval"),
     "val": ("val", "valid", "validation", "valset", "dev"),
@@ -72,6 +74,17 @@ def split_folders(top: str | os.PathLike, names: Iterable[str]) -> dict[str, str
             )
         folders[split] = name
     return {split: folders[split] for split in SPLIT_WORDS if split in folders}
+
+
+def warn_of_other_split(name: str, data_dir: str, split: str) -> None:
+    """Log that a whole folder is read as `split` of the data set `name`, though it is named for another split."""
+    folder = os.path.basename(os.path.abspath(data_dir))
+    if split_of_folder(folder) not in (None, split):
+        log.warning(
+            "%s: all of data_dir is read, and it is called %s; data_dir is the folder above those of the splits",
+            name,
+            folder,
+        )
 
 
 def require_no_splits_below(top: str | os.PathLike, paths: Iterable[str]) -> None:

@@ -30,6 +30,7 @@ from data_loader.annotations.split_folders import (
     split_of_file,
     split_of_folder,
     subfolder_names,
+    warn_of_other_split,
 )
 from data_loader.annotations.table import Chunk
 from data_loader.annotations.tar_index import (
@@ -96,6 +97,7 @@ class TarShards(TextVideoDataset):
             )
         if not folder:
             self._require_one_split(shards)
+            warn_of_other_split(self.name, self.data_dir, self.split)
         return shards
 
     def _expand_pattern(self) -> list[Path]:

@@ -21,6 +21,7 @@ from data_loader.annotations.split_folders import (
     require_no_splits_below,
     split_folders,
     subfolder_names,
+    warn_of_other_split,
 )
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -48,6 +49,7 @@ class VideoFolder(TextVideoDataset):
         if split_folder == "":
             paths = [folder.path for folder in scan.folders if folder.media]
             require_no_splits_below(self.data_dir, paths)
+            warn_of_other_split(self.name, self.data_dir, self.split)
 
         layout = "whole folder"
         if split_folder:

@@ -496,6 +496,14 @@ def test_what_is_in_no_split_is_said(tmp_path, caplog):
     assert "in no split, since splits have folders: b.mp4, extra/" in caplog.text
 
 
+def test_the_folder_of_another_split(tmp_path, caplog):
+    write_clip(tmp_path / "Train/a.mp4")
+    load("VideoFolder", tmp_path / "Train")
+    assert "is called" not in caplog.text
+    load("VideoFolder", tmp_path / "Train", "test")
+    assert "all of data_dir is read, and it is called Train" in caplog.text
+
+
 def test_captions_elsewhere_for_folders_of_other_names(tmp_path, caplog):
     write_media(tmp_path / "data/Train/x/a.mp4")
     write_text(tmp_path / "words/training/x/a.TXT", "from elsewhere")
