@@ -19,7 +19,7 @@ from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
 from data_loader.annotations.table_cache import load_table
 from data_loader.decode_cache import open_cache
-from data_loader.file_kind import describe_path
+from data_loader.file_kind import describe_file, describe_path
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text_params, video_settings
 from data_loader.transforms import build_transform
@@ -264,10 +264,9 @@ class TextVideoDataset(Dataset):
         """What `read_clip` returns and raises, from the file."""
         path = self.video_path(index)
         if path is None:
-            listed_path = self.selection.listed_path(index)
-            reason = (
-                describe_path(listed_path) or "no such file, nor with another extension"
-            )
+            reason = describe_path(self.selection.listed_path(index))
+            reason = reason or describe_file(self.paths[index])
+            reason = reason or "no such file, nor with another extension"
             raise BrokenVideo(self.paths[index], reason)
 
         start, end = self.segment(index)

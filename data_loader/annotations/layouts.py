@@ -37,11 +37,12 @@ def search_folders(folders: Iterable[str | os.PathLike]) -> list[Path]:
     """
     searched: list[Path] = []
     for folder in dict.fromkeys(os.fspath(folder) for folder in folders):
-        root = Path(folder)
-        if not root.is_dir():
+        if not os.path.isdir(folder):
             raise FileNotFoundError(
-                f"{folder}: {describe_absent_folder(folder)}; data_dir and metadata_dir say where the data set lies"
+                f"{folder or repr(folder)}: {describe_absent_folder(folder)}; data_dir and metadata_dir say where the "
+                "data set lies"
             )
+        root = Path(folder)
         searched += [root, *(root / name for name in subfolder_names(root))]
     return searched
 

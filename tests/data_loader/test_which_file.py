@@ -77,7 +77,7 @@ def move(folder, paths, to):
         ("videos/all", "elsewhere/videos/all"),
     ],
 )
-@pytest.mark.parametrize("layout", ["Frozen", "CLIP4Clip", "VindLU"])
+@pytest.mark.parametrize("layout", ["Frozen", "CLIP4Clip", "VindLU", "official"])
 def test_msrvtt_as_it_is_shipped(tmp_path, train_folder, test_folder, layout):
     args, expected = miniatures.build("MSRVTT", tmp_path, layout, videos=4)
     clips = {path.stem: path for path in tmp_path.rglob("video*.*")}
@@ -89,7 +89,7 @@ def test_msrvtt_as_it_is_shipped(tmp_path, train_folder, test_folder, layout):
         to = tmp_path / (test_folder if path in of_test else train_folder)
         to.mkdir(parents=True, exist_ok=True)
         shutil.move(tmp_path / "moved" / path.name, to / path.name)
-    for split in ("train", "test"):
+    for split in expected:
         dataset = load("MSRVTT", tmp_path, split, **args_of(args))
         assert not dataset.counts["missing"]
         assert set(dataset.ids) == set(expected[split])
@@ -334,6 +334,18 @@ def test_two_copies_of_a_list_are_named(tmp_path, caplog):
     shutil.rmtree(tmp_path / "b")
     with pytest.raises(FileNotFoundError, match="looked for x: train.jsonl"):
         find_layout("any", [tmp_path], {"x": ["train.jsonl"]})
+
+
+def test_hmdb51_lists_of_data_dir_come_first(tmp_path):
+    args, expected = miniatures.build("HMDB51", tmp_path)
+    lists = tmp_path / "testTrainMulti_7030_splits"
+    for path in lists.iterdir():
+        shutil.copy(path, tmp_path)
+        # in the older copy, every clip is one of training
+        write_text(path, path.read_text().replace(" 2", " 1"))
+        (tmp_path / f"._{path.name}").write_bytes(b"\0\5\x16\7\xff")
+    dataset = load("HMDB51", tmp_path, "test")
+    assert set(dataset.ids) == set(expected["test"])
 
 
 # A listed file
@@ -747,6 +759,22 @@ def test_kinds_of_files(tmp_path, kind, name):
 def test_a_video_is_not_described(tmp_path, suffix):
     assert describe_file(write_media(tmp_path / f"a{suffix}")) == ""
     assert describe_file(tmp_path / "nowhere.mp4") == ""
+
+
+def test_a_listed_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    jsonl(tmp_path, "a.mp4")
+    with pytest.raises(FileNotFoundError, match="a.mp4 is a pipe, not a file"):
+        load("JsonlDataset", tmp_path)
+    dataset = load("JsonlDataset", tmp_path, check_files=False)
+    with pytest.raises(UserError, match="a.mp4: is a pipe, not a file"):
+        dataset[0]
+
+
+@pytest.mark.parametrize("name", ["VideoFolder", "TarShards"])
+def test_no_folder_at_all(name):
+    with pytest.raises(FileNotFoundError, match="^'': no such folder; data_dir"):
+        load(name, "")
 
 
 def test_describing_never_waits(tmp_path):
