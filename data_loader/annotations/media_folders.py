@@ -77,7 +77,9 @@ def _nested_folders(top: str, folders: Sequence[str]) -> Iterator[str]:
     for subfolder in sorted(_subfolders(top)):
         for folder in folders:
             nested = os.path.join(subfolder, folder).rstrip("/")
-            if nested not in folders and os.path.isdir(os.path.join(top, nested)):
+            path = os.path.join(top, nested)
+            is_new = nested not in folders
+            if is_new and os.path.isdir(path) and os.access(path, os.R_OK | os.X_OK):
                 yield nested
 
 
@@ -120,7 +122,10 @@ def _describe_below(top: str, names: Sequence[str]) -> str:
     counts: Counter[str] = Counter()
     data_dirs: Counter[str] = Counter()
     for path in folders_below(top):
-        listing = FolderListing(path, MAX_ENTRIES)
+        try:
+            listing = FolderListing(path, MAX_ENTRIES)
+        except OSError:
+            continue
         for name in names:
             folder, base = os.path.split(name)
             if listing.find(base) is None:

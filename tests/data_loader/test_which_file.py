@@ -238,6 +238,28 @@ def test_the_search_nearby_ends(tmp_path, monkeypatch):
     assert "are in" in media_folders.describe_nearby(tmp_path / "7/7", ["0/x.mp4"])
 
 
+def test_a_folder_nearby_that_cannot_be_read(tmp_path, monkeypatch):
+    touch(tmp_path, "data/closed/a.mp4", "data/open/b.mp4", "other/a.mp4")
+    real_scandir, real_access = os.scandir, os.access
+
+    def scandir(path):
+        if str(path).rstrip("/").endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real_scandir(path)
+
+    def access(path, mode):
+        return not str(path).endswith("closed") and real_access(path, mode)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "access", access)
+    assert media_paths(tmp_path / "data", ("",), ["a.mp4", "b.mp4"]) == [
+        "open/a.mp4",
+        "open/b.mp4",
+    ]
+    hint = media_folders.describe_nearby(tmp_path / "data", ["a.mp4"])
+    assert hint == f"; files of these names are in {tmp_path}/other"
+
+
 def test_large_sets_are_looked_for_by_sample(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "MAX_CHECKED", 3)
     names = [f"clips/{number}.mp4" for number in range(9)]
