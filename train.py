@@ -9,7 +9,7 @@ Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 end
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from data_loader import LOADERS
+from data_loader.split_overlap import warn_of_shared_clips
 from model import ARCHS
 from model.loss import LOSSES
 from model.restore import build_from_checkpoint, build_with_text_of
@@ -112,6 +113,8 @@ def build(stage: Stage, device: torch.device) -> Trainer:
     ]
     valid_loader = build_valid_loader(config, supplied)
     check_gallery(loaders, valid_loader)
+    if distributed.rank() == 0:
+        warn_of_shared_clips(loaders, valid_loader)
     loss = LOSSES.build(config.require("loss"))
     objective = OBJECTIVES.build(objective_block(stage), model=model, loss=loss)
     require_captions(objective, config)
@@ -187,34 +190,20 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
 
 
 def check_gallery(loaders: list[Any], valid_loader: Any) -> None:
-    """Warn of a validation gallery that is trained on; ConfigError where it was to be held out."""
-    if valid_loader is None:
+    """ConfigError for held-out videos that are trained on. Other galleries that are: `warn_of_shared_clips`."""
+    if valid_loader is None or not valid_loader.dataset.reads_holdout:
         return
     gallery = valid_loader.dataset
-    gallery_videos = set(_videos(gallery, gallery.reads_holdout))
+    gallery_ids = set(gallery.ids)
     for dataset in (loader.dataset for loader in loaders):
-        is_same_data = type(dataset) is type(gallery)
-        if not is_same_data or len(dataset) > MAX_COMPARED:
+        if type(dataset) is not type(gallery) or len(dataset) > MAX_COMPARED:
             continue
-        videos = _videos(dataset, gallery.reads_holdout)
-        common = len(gallery_videos.intersection(videos))
-        if common and gallery.reads_holdout:
+        common = len(gallery_ids.intersection(dataset.ids))
+        if common:
             raise ConfigError(
                 f"valid_loader.args.holdout: {common} of the {len(gallery)} held-out videos of {gallery.name} are "
                 "trained on; give data_loader and valid_loader the same holdout and holdout_seed"
             )
-        if common:
-            log.warning(
-                "%d of the %d videos of %s are trained on: validation does not show what is learned by heart",
-                common,
-                len(gallery),
-                gallery.name,
-            )
-
-
-def _videos(dataset: Any, by_id: bool) -> Iterable[Any]:
-    """What tells the videos of data sets of one class apart: the ids alone where they are those of all its copies."""
-    return dataset.ids if by_id else zip(dataset.ids, dataset.paths)
 
 
 def build_configured_valid_loader(

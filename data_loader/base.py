@@ -25,6 +25,7 @@ from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
 from data_loader.annotations.table_cache import load_table
 from data_loader.decode_cache import open_cache
+from data_loader.file_kind import describe_file, describe_path
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text_params, video_settings
 from data_loader.transforms import build_transform
@@ -56,7 +57,8 @@ class TextVideoDataset(Dataset):
         metadata_dir: where the annotations are, if not in data_dir
         reader: the same as video_params.reader, where Frozen-in-Time codebases write it
         cache_dir: where parsed tables are kept; default: $MILES_CACHE or ~/.cache/miles
-        check_files: look for every file at the start; default: val and test always, train up to 200,000 videos
+        check_files: look for every file at the start; default: val and test always, train up to 200,000 videos (of
+            more, for 100)
         strict_protocol: refuse a gallery that has not the counts of its protocol
         with_captions: false: footage alone, captions are neither needed nor used; training split only
         holdout: where there is no validation split: training videos that are held out as one; null: 500, at most a
@@ -119,6 +121,14 @@ class TextVideoDataset(Dataset):
         self._log_summary()
         self.cache = open_cache(self.video, len(self), self.name)
 
+    def _check_files(self, check_files: bool | None) -> None:
+        """Look for every file; for some where that is left to the default and there are very many."""
+        is_large = self.train and len(self) > MAX_CHECKED
+        if check_files or (check_files is None and not is_large):
+            self.selection.remove_missing(strict=self.video.loading == "strict")
+        elif check_files is None:
+            self.selection.require_some()
+
     def _check_split(self) -> None:
         """ConfigError for a split that cannot be, or a gallery without captions."""
         if self.splits and self.split not in self.splits:
@@ -179,10 +189,7 @@ class TextVideoDataset(Dataset):
             self.protocol = None  # its counts are those of the whole training split
             subsample = 1.0
         self.selection.subsample(subsample, self.train and self.with_captions)
-        if check_files is None:
-            check_files = not self.train or len(self) <= MAX_CHECKED
-        if check_files:
-            self.selection.remove_missing(strict=self.video.loading == "strict")
+        self._check_files(check_files)
 
     def annotations(self) -> Annotations:
         """The videos of `self.split` and their captions, from the files in `self.annotation_folders`."""
@@ -322,9 +329,10 @@ class TextVideoDataset(Dataset):
         """What `read_clip` returns and raises, from the file."""
         path = self.video_path(index)
         if path is None:
-            raise BrokenVideo(
-                self.paths[index], "no such file, nor with another extension"
-            )
+            reason = describe_path(self.selection.listed_path(index))
+            reason = reason or describe_file(self.paths[index])
+            reason = reason or "no such file, nor with another extension"
+            raise BrokenVideo(self.paths[index], reason)
 
         start, end = self.segment(index)
         try:
@@ -347,6 +355,10 @@ class TextVideoDataset(Dataset):
     def video_path(self, index: int) -> str | None:
         """Path of the file of video `index`; None if it does not exist."""
         return self.selection.find_path(index)
+
+    def source_file(self, index: int) -> tuple[str, str]:
+        """(path of the file that holds video `index`, which part of it the video is); "" is the whole file."""
+        return self.paths[index], ""
 
     def segment(self, index: int) -> tuple[float | None, float | None]:
         """(start, end) of video `index` in its file, in seconds; None where there is none."""

@@ -1,6 +1,7 @@
 """HMDB51 (Kuehne et al., ICCV 2011): 51 actions, for zero-shot recognition."""
 
 from data_loader.action_dataset import ActionDataset, ActionSplit
+from data_loader.annotations.file_lookup import is_foreign
 from data_loader.annotations.layouts import read_lines, search_folders
 from data_loader.datasets import DATASETS
 
@@ -22,10 +23,12 @@ class HMDB51(ActionDataset):
         return f"{folder}/{clip.partition(f'_{folder}_')[0]}"
 
     def official_split(self) -> ActionSplit | None:
+        # the first folders last: their lists are the ones that count
         list_paths = {
             path.name.removesuffix(LIST_SUFFIX): path
-            for folder in search_folders(self.annotation_folders)
-            for path in sorted(folder.glob(f"*{LIST_SUFFIX}"))
+            for folder in reversed(search_folders(self.annotation_folders))
+            for path in folder.glob(f"*{LIST_SUFFIX}")
+            if not is_foreign(path.name)
         }
         if not list_paths:
             if self.official_split_name == "train":

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from data_loader.annotations.layouts import (
     find_layout,
     look_up_listed,
-    media_folder,
     read_csv,
     read_json,
     read_lines,
     read_pickle,
 )
+from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -36,6 +36,14 @@ VIDEO_FOLDERS = (
     "TestVideo",
     "all",
     "MSRVTT_Videos",
+    "videos/TrainValVideo",
+    "videos/TestVideo",
+    "videos/train",
+    "videos/val",
+    "videos/test",
+    "train",
+    "val",
+    "test",
 )
 FROZEN_LISTS = "structured-symlinks/"
 FROZEN_CAPTIONS = "MSR_VTT.json"
@@ -210,10 +218,10 @@ class MSRVTT(TextVideoDataset):
         )
 
     def _items(self, captions: Captions) -> Iterator[Item]:
-        folder = media_folder(
+        paths = media_paths(
             self.data_dir, VIDEO_FOLDERS, [f"{name}.mp4" for name in captions]
         )
-        for name, video_captions in captions.items():
+        for (name, video_captions), path in zip(captions.items(), paths):
             if self.reads_holdout:
                 video_captions = video_captions[:1]
-            yield Item(name, f"{folder}/{name}.mp4".lstrip("/"), video_captions)
+            yield Item(name, path, video_captions)
