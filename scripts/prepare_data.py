@@ -227,7 +227,9 @@ def copy_all(
         open(out / records.JOURNAL, "a", encoding="utf-8") as journal,
         closing(pool.results(work, waiting, arguments.workers)) as results,
     ):
-        progress = tqdm(results, total=len(jobs), initial=len(files), unit="file")
+        progress = tqdm(
+            results, total=len(jobs), initial=len(files), unit="file", disable=None
+        )
         for file in progress:
             if file.failure:
                 failures.append(Failure(file.source, file.failure))

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import os
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -51,8 +52,8 @@ def run_job(
             raise BrokenVideo(str(path), "changed while it was copied")
         size, digest = part.stat().st_size, sha256(part)
         _put(part, target)
-    except TargetError:
-        raise
+    except TargetError as error:
+        raise TargetError(str(target), error.reason) from None
     except BrokenVideo as error:
         return _failed(job, target, error.reason)
     except OSError as error:
@@ -93,8 +94,11 @@ def write_image(source: Path, target: Path, settings: Settings) -> None:
     scale = min(1.0, settings.side / min(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.BICUBIC)
+    content = io.BytesIO()
+    image.save(content, format="JPEG", quality=95)
     try:
-        image.save(target, format="JPEG", quality=95)
+        # by Python, which sees a write that the disk took only in part
+        target.write_bytes(content.getvalue())
     except OSError as error:
         raise target_error(target, error) from None
 

@@ -85,7 +85,9 @@ def pack_shards(out: Path, settings: ShardSettings) -> str:
             maxsize=ONE_SHARD_BYTES,
             verbose=0,
         ) as writer:
-            for sample in tqdm(_samples(dataset), total=len(dataset), unit="video"):
+            for sample in tqdm(
+                _samples(dataset), total=len(dataset), unit="video", disable=None
+            ):
                 writer.write(sample)
         folder.parent.mkdir(exist_ok=True)
         os.replace(temporary, folder)

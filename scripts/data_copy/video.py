@@ -40,7 +40,16 @@ class Settings(NamedTuple):
 
 
 class TargetError(UserError):
-    """The copy cannot be written: its disk is full, read-only or broken. No other file can be written either."""
+    """A file of the copy cannot be written: its disk is full, read-only or broken. No other can be written either."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        remedy = "make room there or make it writable, or choose another folder"
+        super().__init__(f"{path}: cannot be written ({reason}); {remedy}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["TargetError"], tuple[str, str]]:
+        return TargetError, (self.path, self.reason)
 
 
 class _NoTimeStamp(Exception):
@@ -161,10 +170,7 @@ def _writing(source: str, target: str) -> Iterator[None]:
 
 
 def target_error(path: str | Path, error: OSError) -> TargetError:
-    """That a file of the copy cannot be written."""
-    return TargetError(
-        f"{path}: cannot be written ({error.strerror}); make room there or make it writable, or choose another folder"
-    )
+    return TargetError(str(path), error.strerror or str(error))
 
 
 class _Clock:
