@@ -16,6 +16,7 @@ Exit status: 0 every file was tried, 2 a mistake in what was given or a copy tha
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -146,6 +147,8 @@ def _json_object(text: str) -> dict[str, Any]:
 @cli_entry
 def main(argv: list[str] | None = None) -> None:
     """The command line; exit status 0 when every file was tried, whatever failed is in the manifest."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # any file name can be shown
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = parse_arguments(argv)
     source = arguments.source.resolve()
     out = arguments.out.resolve()
