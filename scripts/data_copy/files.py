@@ -88,8 +88,21 @@ def _write(
 
 
 def write_image(source: Path, target: Path, settings: Settings) -> None:
-    """A JPEG of the picture, upright, with at most `side` pixels on its short side. Raises BrokenVideo, TargetError."""
-    (picture_HWC,), _ = read_image(str(source), [0])
+    """A JPEG of the picture, upright, with at most `side` pixels on its short side; of an animation the same bytes.
+
+    Raises BrokenVideo, OSError, TargetError.
+    """
+    num_frames = 1
+
+    def first_frame(length: int) -> list[int]:
+        nonlocal num_frames
+        num_frames = length
+        return [0]
+
+    (picture_HWC,), _ = read_image(str(source), first_frame)
+    if num_frames > 1:
+        copy_file(source, target)
+        return
     image = Image.fromarray(picture_HWC)
     scale = min(1.0, settings.side / min(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

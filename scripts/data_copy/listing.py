@@ -11,6 +11,7 @@ from data_loader.annotations.file_lookup import (
     VIDEO_EXTENSIONS,
 )
 from data_loader.readers.image_reader import is_image
+from parse_config import UserError
 
 FILE_TYPES = ("video", "image", "other")
 OWN_FILES = ("manifest.json", "prepare.json", "prepare.jsonl")  # beside the copies
@@ -155,7 +156,7 @@ def file_type(path: Path) -> str:
         return "image"
     try:
         return "image" if not suffix and is_image(str(path)) else "other"
-    except OSError:  # said when it is copied
+    except (OSError, UserError):  # said when it is copied
         return "other"
 
 

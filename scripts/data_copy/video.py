@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,10 +51,6 @@ class TargetError(UserError):
 
     def __reduce__(self) -> tuple[type["TargetError"], tuple[str, str]]:
         return TargetError, (self.path, self.reason)
-
-
-class _NoTimeStamp(Exception):
-    """A frame has no time stamp: then the reader spaces all frames of the file evenly."""
 
 
 def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:
@@ -102,37 +99,60 @@ def _go_on(source: str, turn: float) -> bool:
 
 def _copy(source: str, target: str, settings: Settings) -> Iterator[None]:
     """Write and compare; yields after every frame."""
-    try:
-        seconds = yield from _encode(source, target, settings, evenly_spaced=False)
-    except _NoTimeStamp:
-        seconds = yield from _encode(source, target, settings, evenly_spaced=True)
+    seconds, written = yield from _encode(source, target, settings)
+    if _first_difference(written, seconds) is not None:
+        # the reader does not take the time stamps as they are: they begin anew on the way, or some are absent
+        _check_order(source, seconds)
+        yield from _encode(source, target, settings, seconds)
     yield from _compare(source, target, seconds)
 
 
 def _encode(
-    source_path: str, target: str, settings: Settings, evenly_spaced: bool
-) -> Generator[None, None, list[float]]:
-    """Write the copy; returns when each frame begins, in seconds after the first."""
+    source_path: str,
+    target: str,
+    settings: Settings,
+    seconds: list[float] | None = None,
+) -> Generator[None, None, tuple[list[float], list[float]]]:
+    """Write the copy, its frames at `seconds`, or as their time stamps say.
+
+    Returns when each frame begins in the source, by the reader's word, and in the copy, in seconds after the first.
+    """
     stamps: list[int | None] = []
+    options = {"movflags": "+faststart"}
     with Source(source_path) as source, _writing(source_path, target):
-        clock = _Clock(source, evenly_spaced)
-        with av.open(
-            target, "w", format="mp4", options={"movflags": "+faststart"}
-        ) as output:
+        clock = _Clock(source, seconds)
+        with av.open(target, "w", format="mp4", options=options) as output:
             encoder = None
             for frame in source.frames():
                 stamps.append(frame.pts)
                 if encoder is None:
-                    encoder = _Encoder(output, clock, frame, settings)
+                    encoder = _Encoder(source, output, clock, frame, settings)
                 encoder.write(frame, clock.stamp(frame))
                 yield
             if encoder is None:
                 reason = f"holds no frame that can be decoded ({source.damage or 'no packets'})"
                 raise BrokenVideo(source_path, reason)
             encoder.end()
-        if evenly_spaced:
-            stamps = [None] * len(stamps)
-        return source.seconds(stamps)
+        return source.seconds(stamps), clock.written
+
+
+def _first_difference(found: list[float], expected: list[float]) -> int | None:
+    """The first frame that is TOLERANCE early or late; None if there is none."""
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+        if abs(one - other) > TOLERANCE:
+            return number
+    return None
+
+
+def _check_order(source: str, seconds: list[float]) -> None:
+    """Raise BrokenVideo if a frame begins before the one that is shown before it."""
+    for number, (before, after) in enumerate(pairwise(seconds), 1):
+        if after < before - TOLERANCE:
+            raise BrokenVideo(
+                source,
+                f"frame {number} begins at {after:.3f} s and the one before it at {before:.3f} s: time stamps that do "
+                "not rise cannot be copied; use the original",
+            )
 
 
 def _compare(source: str, target: str, seconds: list[float]) -> Iterator[None]:
@@ -148,13 +168,13 @@ def _compare(source: str, target: str, seconds: list[float]) -> Iterator[None]:
         if len(found) != len(seconds):
             reason = f"its copy has {len(found)} frames and not {len(seconds)}"
             raise BrokenVideo(source, reason)
-        for number, (is_at, should_be_at) in enumerate(zip(found, seconds)):
-            if abs(is_at - should_be_at) > TOLERANCE:
-                raise BrokenVideo(
-                    source,
-                    f"frame {number} begins at {should_be_at:.3f} s and in the copy at {is_at:.3f} s: its time "
-                    "stamps do not rise from frame to frame, which mp4 cannot say; use the original",
-                )
+        number = _first_difference(found, seconds)
+        if number is not None:
+            raise BrokenVideo(
+                source,
+                f"frame {number} begins at {seconds[number]:.3f} s and in the copy at {found[number]:.3f} s; use the "
+                "original",
+            )
 
 
 @contextmanager
@@ -174,33 +194,39 @@ def target_error(path: str | Path, error: OSError) -> TargetError:
 
 
 class _Clock:
-    """Time stamps of the source -> those of the copy, whose `tick` divides the source's so that nothing is rounded."""
+    """When the frames of the copy begin, in a `tick` that divides the source's, so that nothing is rounded.
 
-    def __init__(self, source: Source, evenly_spaced: bool) -> None:
-        stream = source.stream
-        rate = stream.average_rate or stream.guessed_rate
+    seconds: of each frame; None: as its time stamp says, or evenly spaced if it has none. written: seconds after the
+    first frame of those that were asked for.
+    """
+
+    def __init__(self, source: Source, seconds: list[float] | None) -> None:
+        rate = source.stream.average_rate or source.stream.guessed_rate
         self.rate = rate or Fraction(DEFAULT_FRAME_RATE)
-        self.evenly_spaced = evenly_spaced
-        unit = 1 / self.rate if evenly_spaced else source.time_base
+        self.written: list[float] = []
+        self._seconds = seconds
+        unit = source.time_base
         parts = max(1, math.ceil(TICKS / unit.denominator))
         self.tick = Fraction(1, unit.denominator * parts)
         self._ticks_per_unit = unit.numerator * parts
-        self._number = -1
-        self._first = 0
+        self._first: int | None = None
         self._last = -1
 
     def stamp(self, frame: av.VideoFrame) -> int:
-        """Of the next frame, in ticks after the first. Raises _NoTimeStamp."""
-        self._number += 1
-        if self.evenly_spaced:
-            return self._number * self._ticks_per_unit
-        if frame.pts is None:
-            raise _NoTimeStamp
-        if self._number == 0:
-            self._first = frame.pts
-        stamp = (frame.pts - self._first) * self._ticks_per_unit
-        self._last = max(self._last + 1, stamp)  # H.264 has no two at one time
+        """Of the next frame, in ticks after the first."""
+        # H.264 has no two at one time
+        self._last = max(self._last + 1, self._ticks(frame, len(self.written)))
+        self.written.append(float(self._last * self.tick))
         return self._last
+
+    def _ticks(self, frame: av.VideoFrame, number: int) -> int:
+        if self._seconds is not None:
+            return round(self._seconds[number] / self.tick)
+        if frame.pts is None:
+            return round(number / self.rate / self.tick)
+        if self._first is None:
+            self._first = frame.pts
+        return (frame.pts - self._first) * self._ticks_per_unit
 
 
 class _Encoder:
@@ -208,35 +234,46 @@ class _Encoder:
 
     def __init__(
         self,
+        source: Source,
         output: OutputContainer,
         clock: _Clock,
         first_frame: av.VideoFrame,
         settings: Settings,
     ) -> None:
+        self.source = source
         self.output = output
-        self.tick = clock.tick
+        self.clock = clock
+        self.settings = settings
         self.size = scaled_size(first_frame.width, first_frame.height, settings.side)
         self.stream: VideoStream | None = None
-        self.rate = clock.rate
-        self.settings = settings
         self._reformatter = VideoReformatter()
 
     def write(self, frame: av.VideoFrame, stamp: int) -> None:
         """The frame as the reader shows it: RGB, upright, in the size of the first frame."""
-        rgb = self._reformatter.reformat(
-            frame, *self.size, "rgb24", interpolation="AREA", threads=1
-        )
-        quarter_turns = (frame.rotation // 90) % 4
-        rgb_HWC = rgb.to_ndarray().astype(np.uint8, copy=False)
-        picture_HWC = np.ascontiguousarray(np.rot90(rgb_HWC, quarter_turns))
-        upright = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")
-        encoded = upright.reformat(format="yuv420p")
+        picture_HWC = self._picture(frame)
+        rgb = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")
+        encoded = rgb.reformat(format="yuv420p")
         if self.stream is None:
             self.stream = self._add_stream(encoded.width, encoded.height)
         encoded.pts = stamp
-        encoded.time_base = self.tick
+        encoded.time_base = self.clock.tick
         encoded.pict_type = 0  # the encoder chooses
         self.output.mux(self.stream.encode(encoded))
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        """uint8 (H, W, 3), in the size of the copy."""
+        quarter_turns = (frame.rotation // 90) % 4
+        if any(component.is_alpha for component in frame.format.components):
+            # what is transparent looks as the reader makes it look
+            shown_HWC = np.rot90(self.source.picture(frame), -quarter_turns)
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(shown_HWC), format="rgb24"
+            )
+        rgb = self._reformatter.reformat(
+            frame, *self.size, "rgb24", interpolation="AREA", threads=1
+        )
+        rgb_HWC = rgb.to_ndarray().astype(np.uint8, copy=False)
+        return np.ascontiguousarray(np.rot90(rgb_HWC, quarter_turns))
 
     def end(self) -> None:
         """Write the frames that the encoder still holds."""
@@ -250,12 +287,14 @@ class _Encoder:
             "g": str(self.settings.keyframe),
             "sc_threshold": "0",
         }
-        stream = self.output.add_stream("libx264", rate=self.rate, options=options)
+        stream = self.output.add_stream(
+            "libx264", rate=self.clock.rate, options=options
+        )
         stream.width = width
         stream.height = height
         stream.pix_fmt = "yuv420p"
-        stream.time_base = self.tick
-        stream.codec_context.time_base = self.tick
+        stream.time_base = self.clock.tick
+        stream.codec_context.time_base = self.clock.tick
         stream.codec_context.thread_count = 1
         return stream
 

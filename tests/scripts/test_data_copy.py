@@ -130,17 +130,43 @@ def test_colours_of_another_standard_are_those_that_the_reader_shows(tmp_path):
     assert (shown_TCHW - copied_TCHW).abs().max() < 5
 
 
-def test_time_stamps_that_begin_anew_are_a_failure(tmp_path):
+def test_time_stamps_that_do_not_rise_are_a_failure(tmp_path):
     source = tmp_path / "source"
+    source.mkdir()
+    make(NOT_IN_ORDER, source)
+    assert prepare(source, tmp_path / "copy")[0] == 0
+    (reason,) = failures(tmp_path / "copy").values()
+    assert "frame 2 begins at 0.040 s and the one before it at 0.080 s" in reason
+    assert files_in(tmp_path / "copy") == ["manifest.json", "prepare.json"]
+
+
+def test_time_stamps_that_begin_anew_are_copied_as_the_reader_takes_them(tmp_path):
+    source, copy = tmp_path / "source", tmp_path / "copy"
     source.mkdir()
     once = Path(make("h264.ts", tmp_path)).read_bytes()
     (source / "twice.ts").write_bytes(once + once)
-    make(NOT_IN_ORDER, source)
-    assert prepare(source, tmp_path / "copy")[0] == 0
-    reasons = failures(tmp_path / "copy")
-    assert set(reasons) == {"twice.ts", NOT_IN_ORDER}
-    assert "do not rise" in reasons["twice.ts"]
-    assert files_in(tmp_path / "copy") == ["manifest.json", "prepare.json"]
+    assert prepare(source, copy)[0] == 0
+    seconds = decoded_seconds(source / "twice.ts")
+    if seconds != sorted(seconds):  # for this reader the clip goes back in time
+        assert "cannot be copied" in failures(copy)["twice.ts"]
+        return
+    assert numbers(copy / "twice.mp4") == [*range(40), *range(40)]
+    assert decoded_seconds(copy / "twice.mp4") == pytest.approx(seconds, abs=1e-4)
+
+
+def test_the_reader_has_the_last_word_on_the_seconds(tmp_path, monkeypatch):
+    source, copy = tmp_path / "a.mp4", tmp_path / "copy.mp4"
+    write_clip(source, length=8)
+    real = Source.seconds
+
+    def slowly(self, stamps):
+        factor = 2 if self.path == str(source) else 1
+        return [factor * second for second in real(self, stamps)]
+
+    monkeypatch.setattr(Source, "seconds", slowly)
+    write_video(source, copy, SETTINGS, deadline=None)
+    expected = [0.08 * number for number in range(8)]
+    assert decoded_seconds(copy) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_size_that_changes_on_the_way_is_that_of_the_first_frame(tmp_path):
@@ -215,6 +241,41 @@ def test_a_picture_keeps_the_orientation_of_its_camera(tmp_path):
         assert shown.shape == copied.shape == (1, 3, 60, 40)
         assert (shown - copied).abs().mean() < 3
     assert numbers(tmp_path / "copy/video.jpg") == list(range(5))
+
+
+def test_an_animated_picture_has_the_frames_that_the_reader_sees(tmp_path):
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.mkdir()
+    pictures = [Image.new("RGB", (40, 30), (60 * number, 0, 0)) for number in range(4)]
+    pictures[0].save(source / "a.webp", save_all=True, append_images=pictures[1:])
+    assert prepare(source, copy, "--side", 10)[0] == 0
+    assert count_frames(copy / "a.webp") == count_frames(source / "a.webp")
+
+    def four_frames(path, choose):
+        return [np.zeros((30, 40, 3), np.uint8)], choose(4)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "read_image", four_frames)
+        files.write_image(source / "a.webp", tmp_path / "same", SETTINGS)
+    assert (tmp_path / "same").read_bytes() == (source / "a.webp").read_bytes()
+
+
+def test_what_is_transparent_looks_as_the_reader_makes_it_look(tmp_path):
+    source, copy = tmp_path / "a.mov", tmp_path / "copy.mp4"
+    picture_HWC = np.full((32, 48, 4), (200, 60, 20, 255), np.uint8)
+    picture_HWC[:, 24:, 3] = 0
+    with av.open(str(source), "w") as output:
+        stream = output.add_stream("qtrle", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "argb"
+        for _ in range(3):
+            frame = av.VideoFrame.from_ndarray(picture_HWC, format="rgba")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    write_video(source, copy, SETTINGS, deadline=None)
+    shown_TCHW = read_frames(source, range(3)).float()
+    copied_TCHW = read_frames(copy, range(3)).float()
+    assert (shown_TCHW - copied_TCHW)[..., :16].abs().max() < 8
+    assert (shown_TCHW - copied_TCHW)[..., 32:].abs().max() < 8
 
 
 def test_linked_folders_are_part_of_the_source(tmp_path):
@@ -413,7 +474,8 @@ def test_a_decoder_that_gives_nothing_is_ended(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Source, "frames", hang)
     assert prepare(source, copy, "--deadline", 0.4)[0] == 0
-    assert failures(copy) == {"a.mp4": "the decoder did not return within 0.4 s"}
+    assert "the decoder did not return within 0.4 s" in failures(copy)["a.mp4"]
+    assert len(failures(copy)) == 1
     assert count_frames(copy / "b.mp4") == 5
 
 
