@@ -34,7 +34,7 @@ from data_loader.datasets import DATASETS
 from parse_config import ConfigError, UserError, cli_entry
 from scripts.data_copy import pool, records
 from scripts.data_copy.files import CopiedFile, run_job
-from scripts.data_copy.listing import PARTS, Failure, Job, list_files, orphans
+from scripts.data_copy.listing import PARTS, SHARDS, Failure, Job, list_files, orphans
 from scripts.data_copy.shards import ShardSettings, check_shards, pack_shards
 from scripts.data_copy.video import Settings
 
@@ -205,6 +205,8 @@ def one_line_for_system_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # said in words already
+            raise
         path = error.filename or out
         raise UserError(
             f"{path}: {error.strerror or error}; make room there or make it writable, or choose another folder"
@@ -241,6 +243,12 @@ def copy_all(
                 records.add_to_journal(journal, file)
 
     finish(out, settings, jobs, list(files.values()), failures)
+    packed = sorted((out / SHARDS).glob("*/"))
+    if waiting and packed:
+        folders = ", ".join(map(str, packed))
+        print(
+            f"  {folders}: packed before this; remove it and give --shards again if its videos have changed"
+        )
 
 
 def finish(

@@ -12,6 +12,7 @@ import torch
 from data_loader.base import TextVideoDataset
 from parse_config import ConfigError, UserError
 from scripts.data_check.media import spread_indices
+from trainer.files import atomic_write
 
 ROWS = 6  # videos of each data set
 TRIES = 4  # videos that are tried for each row
@@ -61,7 +62,8 @@ def draw_sheet(
     for axes_row, (dataset, sample) in zip(axes, rows, strict=True):
         num_boxes += draw_sample(axes_row, dataset, sample)
     try:
-        figure.savefig(path, dpi=100)
+        with atomic_write(path, "wb") as file:
+            figure.savefig(file, dpi=100, format=path.suffix.lstrip(".").lower())
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"--sheet: {path}: cannot be written ({reason})") from None

@@ -710,6 +710,23 @@ def test_shards_keep_ids_and_take_cut_and_metadata_dir(tmp_path):
     assert "is there already; remove it" in refused(
         source, copy, *arguments, "--metadata-dir", lists, "--split", "test"
     )
+    assert "packed before" not in prepare(source, copy)[1]
+    write_clip_in(source / "1.mp4", length=7)
+    assert f"{folder}: packed before this; remove it" in prepare(source, copy)[1]
+
+
+def test_shards_of_nothing_are_one_line(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    write_rows(source / "train.jsonl", [{"path": "gone.mp4", "caption": "c"}])
+    arguments = ["--shards", 1, "--dataset", "JsonlDataset"]
+    line = refused(source, tmp_path / "copy", *arguments)
+    assert "1 of 1 videos are not in" in line and "make room" not in line
+    assert files_in(tmp_path / "copy") == [
+        "manifest.json",
+        "prepare.json",
+        "train.jsonl",
+    ]
 
 
 @pytest.mark.parametrize(
