@@ -42,13 +42,14 @@ def list_files(source: Path, out: Path) -> tuple[list[Job], list[Failure]]:
     for folder, files in _walk(source, "", (), out, failures):
         if is_copy and not folder:
             files = [file for file in files if file not in OWN_FILES]
+        names = []
         for file in files:
             path = os.path.join(folder, file)
             reason = _why_not_copied(source / path, path)
             if reason:
                 failures.append(Failure(path, reason))
-        refused = {failure.path for failure in failures}
-        names = [name for name in files if os.path.join(folder, name) not in refused]
+            else:
+                names.append(file)
         for file, target in target_names(names).items():
             path = os.path.join(folder, file)
             if target is None:

@@ -32,6 +32,7 @@ from scripts.data_copy.listing import target_names
 from scripts.data_copy.shards import shard_key
 from scripts.data_copy.video import Settings, scaled_size, write_video
 from scripts.synthetic.clips import BROKEN, VIDEOS, make, read_number, write_clip
+from scripts.synthetic.miniatures import MINIATURES
 
 pytestmark = pytest.mark.slow
 
@@ -396,6 +397,45 @@ def test_a_file_that_changes_while_it_is_copied_is_a_failure(tmp_path, monkeypat
     monkeypatch.undo()
     prepare(source, copy)
     assert failures(copy) == {} and (copy / "list.txt").read_text() == "another"
+
+
+def lengths(dataset):
+    """Frames of each video as the data set reads it."""
+    found = []
+    for index in range(len(dataset)):
+        seen = []
+        dataset.read_clip(index, lambda length, seen=seen: seen.append(length) or [0])
+        found.append(seen[-1])
+    return found
+
+
+@pytest.mark.parametrize(
+    "number",
+    range(len(MINIATURES)),
+    ids=[f"{m.dataset}-{m.layout}-{m.args.get('cut')}" for m in MINIATURES],
+)
+def test_the_copy_of_every_data_set_is_the_same_data_set(number, tmp_path):
+    miniature = MINIATURES[number]
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.mkdir()
+    splits = miniature.write(source, 3)
+    assert prepare(source, copy, "--side", 24)[0] == 0
+    assert failures(copy) == {}
+    for split in splits:
+        args = {**miniature.args, "split": split}
+        args["video_params"] = {"input_res": 32, "deadline": 0}
+        original, copied = (
+            DATASETS.build(
+                {"type": miniature.dataset, "args": {**args, "data_dir": str(folder)}}
+            )
+            for folder in (source, copy)
+        )
+        assert list(copied.ids) == list(original.ids)
+        assert list(copied.captions) == list(original.captions)
+        indices = range(len(original))
+        segments = [original.segment(index) for index in indices]
+        assert [copied.segment(index) for index in indices] == segments
+        assert lengths(copied) == lengths(original)
 
 
 def test_copies_without_a_source_are_named_and_kept(tmp_path):
