@@ -127,6 +127,13 @@ def test_what_is_missing_and_broken_is_named(tmp_path):
     assert f"broken: {tmp_path / 'b.mp4'}: is no video" in output
 
 
+def test_a_name_with_control_characters_stays_on_its_line(tmp_path):
+    write_clips(tmp_path, "a.mp4")
+    _, output, _ = check(tmp_path, ["a.mp4", "b\n\x1b[2J.mp4", "\u00fc.mp4"])
+    assert "missing: b\\n\\x1b[2J.mp4\n" in output
+    assert "missing: \u00fc.mp4\n" in output
+
+
 def test_every_file_is_looked_for_however_many_there_are(tmp_path, monkeypatch):
     monkeypatch.setattr("data_loader.base.MAX_CHECKED", 2)
     write_clips(tmp_path, "a.mp4")

@@ -315,6 +315,19 @@ def test_linked_folders_are_part_of_the_source(tmp_path):
     }
 
 
+def test_a_name_that_is_not_utf_8_is_a_failure(tmp_path):
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.mkdir()
+    (source / os.fsdecode(b"a\xff.txt")).write_text("text")
+    (source / "line\nend.html.mp4").write_text("<html>")
+    (source / "\u00fc.txt").write_text("text")
+    status, output, _ = prepare(source, copy)
+    assert status == 0
+    assert "failed: a\\udcff.txt: its name is not UTF-8; rename it\n" in output
+    assert "failed: line\\nend.html.mp4: is a web page" in output
+    assert "\u00fc.txt" in files_in(copy)
+
+
 def test_a_folder_that_cannot_be_read_is_a_failure(tmp_path, monkeypatch):
     source, copy = tmp_path / "source", tmp_path / "copy"
     write_clip_in(source / "closed/a.mp4")
