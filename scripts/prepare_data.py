@@ -161,14 +161,15 @@ def main(argv: list[str] | None = None) -> None:
 
     with stoppable(), one_line_for_system_errors(out):
         records.begin(out, {"version": VERSION, **settings._asdict()})
-        shutil.rmtree(out / PARTS, ignore_errors=True)
-        try:
-            (out / PARTS).mkdir()
-            copy_all(source, out, settings, arguments)
-            if shards:
-                print(pack_shards(out, shards))
-        finally:
+        with records.locked(out):
             shutil.rmtree(out / PARTS, ignore_errors=True)
+            try:
+                (out / PARTS).mkdir()
+                copy_all(source, out, settings, arguments)
+                if shards:
+                    print(pack_shards(out, shards))
+            finally:
+                shutil.rmtree(out / PARTS, ignore_errors=True)
 
 
 def check_folders(source: Path, out: Path) -> None:

@@ -1,13 +1,16 @@
 """What was copied: manifest.json at the end of a run, and prepare.jsonl, a line per file, as long as it lasts."""
 
+import errno
+import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from parse_config import ConfigError
+from parse_config import ConfigError, UserError
 from scripts.data_copy.files import CopiedFile
 from scripts.data_copy.listing import FILE_TYPES, Failure, Job
 from trainer.files import write_json
@@ -31,8 +34,25 @@ def begin(out: Path, settings: dict[str, int]) -> None:
         raise ConfigError(
             f"{out}: holds files, and not those of a copy; give a new or an empty folder"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings, indent=None)
+    if not path.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings, indent=None)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep other processes from writing into the copy. Raises UserError if one does."""
+    with open(out / STAMP, "r+") as file:
+        try:
+            # the lock of this process alone: it ends with it, however that ends
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(
+                    f"{out}: another process is writing this copy; wait for it, or end it first"
+                ) from None
+            # a file system without locks
+        yield
 
 
 def read_records(out: Path) -> dict[str, CopiedFile]:

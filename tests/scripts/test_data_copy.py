@@ -389,7 +389,7 @@ def test_a_copy_follows_its_source(tmp_path):
         for path in copy.iterdir()
         if times.get(path.name) == path.stat().st_mtime_ns
     }
-    assert unchanged == {"same.mp4"}
+    assert unchanged == {"prepare.json", "same.mp4"}
     assert failures(copy) == {"broken.avi": "is a web page, not a video"}
     assert not (copy / "broken.mp4").exists(), "of what the file once was"
     assert manifest(copy)["hash"] != first["hash"]
@@ -663,6 +663,34 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(tmp_path):
     assert prepare(source, copy)[0] == 0
     assert all(path.stat().st_mtime_ns == ns for path, ns in times.items())
     assert len(manifest(copy)["files"]) == 16
+
+
+HOLD_LOCK = """
+import fcntl, sys
+file = open(sys.argv[1], "r+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_runs_into_one_copy_are_refused(tmp_path):
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    write_clip_in(source / "a.mp4")
+    assert prepare(source, copy)[0] == 0
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCK, str(copy / "prepare.json")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        assert "another process is writing this copy" in refused(source, copy)
+    finally:
+        holder.kill()
+        holder.communicate(timeout=60)
+    assert prepare(source, copy)[0] == 0
 
 
 def test_a_line_that_a_kill_cut_in_two_is_passed_over(tmp_path):
