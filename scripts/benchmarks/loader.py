@@ -32,7 +32,7 @@ from data_loader.frames import pick
 from data_loader.reader import read_clip
 from data_loader.transforms import build_transform
 from scripts.benchmarks.record import cpu_name, write_record
-from scripts.prepare_data import Settings, write_video
+from scripts.data_copy.video import Settings, write_video
 
 FRAMES, RES = 4, 224
 SMALL_CLIPS, SMALL_SIZE, SMALL_FRAMES, SMALL_RES = 200, (64, 64), 12, 32
