@@ -14,6 +14,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_loader.base import TextVideoDataset
 from data_loader.loader import open_leniently
