@@ -50,7 +50,7 @@ SECTION_TYPES: dict[str, Any] = {
     "seed": int,
     "arch": Mapping,
     "data_loader": Mapping | Sequence[Mapping],
-    "valid_loader": Mapping | None,
+    "valid_loader": Mapping | Sequence[Mapping] | None,
     "objective": Mapping | None,
     "loss": Mapping,
     "optimizer": Mapping,

@@ -149,7 +149,10 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
             "metrics: 'foo' is no metric; known: t2v_metrics, v2t_metrics",
         ),
         (['metrics=["t2v_metrics", 3]'], "metrics: ['t2v_metrics', 3] is given"),
-        (["metrics=t2v_metrics"], "metrics: 't2v_metrics' is given, a list of names"),
+        (
+            ["metrics=t2v_metrics"],
+            "metrics: 't2v_metrics' is given, a list of str is needed",
+        ),
         (["metrics=[]"], "metrics: [] is given, a list of names"),
         (['stages=[{}, {"metrics": ["foo"]}]'], "metrics: 'foo' is no metric"),
         (['evaluation.rows=["dls"]'], "'dls' is no row of the evaluation"),
@@ -158,8 +161,11 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
             "dsl: temperature 0 is given",
         ),
         (["evaluation.rows=[3]"], "evaluation.rows: 3 is given"),
-        (["evaluation=[]"], "evaluation: an object {...} is needed"),
-        (["trainer=[]"], "trainer: an object {...} is needed"),
+        (
+            ["evaluation=[]"],
+            "evaluation: [] is given, an object {...} or null is needed",
+        ),
+        (["trainer=[]"], "trainer: [] is given, an object {...} or null is needed"),
         (["valid_loader={}"], "valid_loader: {} is given"),
         (["valid_loader=[]"], "valid_loader: [] is given"),
         (["valid_loader=false"], "valid_loader: False is given"),
@@ -245,7 +251,7 @@ def test_without_a_loader_the_section_is_named(capsys, tmp_path, content):
     without = {key: value for key, value in content.items() if key != "data_loader"}
     assert "data_loader: is missing" in error_line(capsys, tmp_path, without)
     empty = {**content, "data_loader": []}
-    assert "data_loader: is empty" in error_line(capsys, tmp_path, empty)
+    assert "data_loader: [] is given" in error_line(capsys, tmp_path, empty)
 
 
 def test_a_folder_of_other_runs_stays_when_a_start_fails(capsys, tmp_path, content):
