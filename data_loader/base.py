@@ -5,6 +5,7 @@ T frames, C channels, H height, W width; the letter before them: W windows (only
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from data_loader import frames, seeding
 from data_loader.annotations.items import Annotations, Item
+from data_loader.annotations.left_out import left_out_text
 from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
 from data_loader.annotations.table_cache import load_table
@@ -37,7 +39,8 @@ CAPTION_DRAW, FRAMES_DRAW, TRANSFORM_DRAW = 1, 2, 3
 class TextVideoDataset(Dataset):
     """One sample per video. A subclass says which videos there are: `annotations`.
 
-    layout, protocol, validates_on_test: see `Annotations`. counts: see `VideoSelection.compare_with_protocol`.
+    layout, protocol, validates_on_test: see `Annotations`. left_out: reason -> number of the rows, captions and videos
+    that were not taken. counts: see `VideoSelection.compare_with_protocol`.
 
     Args:
         data_dir: folder of the data set as it was downloaded
@@ -90,6 +93,7 @@ class TextVideoDataset(Dataset):
         self.layout: str = table.notes["layout"]
         self.protocol: str | None = table.notes["protocol"]
         self.validates_on_test: bool = table.notes["validates_on_test"]
+        self.left_out = Counter(table.notes.get("left_out", {}))
 
         self.selection = VideoSelection(table, data_dir, self.name)
         self.selection.subsample(subsample, need_captions=self.train and with_captions)
@@ -100,6 +104,8 @@ class TextVideoDataset(Dataset):
         self.counts = self.selection.compare_with_protocol(
             self.protocol, strict_protocol
         )
+
+        self.left_out.update(self.selection.left_out)
 
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
@@ -115,8 +121,10 @@ class TextVideoDataset(Dataset):
 
     def _load_table(self, cache_dir: str | None) -> Table:
         split = self.split if self.with_captions else f"{self.split} without captions"
+        annotations = self.annotations()
+        annotations.with_captions = self.with_captions
         return load_table(
-            self.annotations(),
+            annotations,
             type(self).__name__,
             self.data_dir,
             split,
@@ -133,7 +141,14 @@ class TextVideoDataset(Dataset):
         captions = "without captions"
         if self.with_captions:
             captions = f"{self.counts['num_captions']} captions"
-        log.info("%s: %d videos, %s%s", self.name, len(self), captions, layout)
+        log.info(
+            "%s: %d videos, %s%s; %s",
+            self.name,
+            len(self),
+            captions,
+            layout,
+            left_out_text(self.left_out),
+        )
         if self.validates_on_test:
             log.warning(
                 "%s: there is no such split, the test split stands in: do not choose models by it",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.annotations.layouts import (
-    caption_text,
+    caption_texts,
     find_layout,
     look_up_listed,
     media_folder,
@@ -13,6 +13,7 @@ from data_loader.annotations.layouts import (
     read_lines,
     read_pickle,
 )
+from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -61,16 +62,24 @@ class MSVD(TextVideoDataset):
             {file: [list_file, file] for file in CAPTION_READERS},
         )
         all_captions = CAPTION_READERS[layout](captions_path)
-        captions = look_up_listed(read_lines(list_path), all_captions, captions_path)
+        left_out = LeftOut()
+        listed = look_up_listed(
+            read_lines(list_path), all_captions, captions_path, left_out
+        )
+        captions = {
+            name: caption_texts(video_captions, captions_path, repr(name))
+            for name, video_captions in listed.items()
+        }
         return Annotations(
             items=self._items(captions),
+            left_out=left_out,
             layout=layout,
             protocol=protocol_of_split(
                 f"msvd-{self.query_protocol.replace('_', '-')}", self.split
             ),
         )
 
-    def _items(self, captions: dict[str, Any]) -> Iterator[Item]:
+    def _items(self, captions: dict[str, list[str]]) -> Iterator[Item]:
         protocol = self.query_protocol
         if self.train:
             protocol = "all_captions"
@@ -80,9 +89,8 @@ class MSVD(TextVideoDataset):
             [f"{name}.avi" for name in captions],
         )
         for name, video_captions in captions.items():
-            texts = [caption_text(caption) for caption in video_captions]
             yield Item(
                 name,
                 f"{folder}/{name}.avi".lstrip("/"),
-                select_queries(texts, protocol),
+                select_queries(video_captions, protocol),
             )
