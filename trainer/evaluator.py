@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from parse_config import Config, ConfigError, check_args, merge
-from trainer.evaluation.embed import PROMPTS, Embeddings, embed
+from trainer.evaluation.embed import PROMPTS, Embeddings, embed, require_any_caption
 from trainer.evaluation.score import STANDARD, score
 from trainer.precision import Precision
 from trainer.settings import has_captions
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "evaluation_loaders",
     "evaluation_settings",
+    "require_any_caption",
     "require_gallery_captions",
     "score",
 ]
