@@ -2,7 +2,8 @@
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, compress, islice
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,13 +12,13 @@ from data_loader.annotations.shapes import describe
 from data_loader.annotations.text_files import iterate_lines
 from parse_config import UserError
 
-PIECE = 2_000  # rows that are held as lists of cells: more of them are slower
-PIECES = 25  # of a chunk
+CHUNK = 2_000  # rows; more of them do not stay in the processor's cache
 QUOTE_REMEDY = 'write a quotation mark in a cell twice, and the cell between quotation marks: "a ""red"" car"'
 WIDTH_REMEDY = (
     "put a cell that holds the delimiter between quotation marks, and leave no cell out"
 )
 Record = tuple[int, list[str]]  # number of a row's first line, its cells
+UnsplitRecord = tuple[int, str | list[str]]  # the same; a row without quotes as text
 
 
 class TableChunk(NamedTuple):
@@ -38,6 +39,18 @@ def read_records(
     quoted: cells may stand between quotation marks; false: quotation marks are plain characters.
     left_out: counts rows with a lone quotation mark; without it they raise UserError that names their line.
     """
+    for line, row in _unsplit_records(path, delimiter, quoted, left_out):
+        yield line, _split(row, delimiter)
+
+
+def _split(row: str | list[str], delimiter: str) -> list[str]:
+    return row.split(delimiter) if isinstance(row, str) else row
+
+
+def _unsplit_records(
+    path: Path, delimiter: str, quoted: bool, left_out: LeftOut | None
+) -> Iterator[UnsplitRecord]:
+    """`read_records`, rows without quotation marks unsplit."""
     lines = iterate_lines(path, newline="")
     begun: list[str] = []  # the first line of a record, for the reader
 
@@ -52,7 +65,7 @@ def read_records(
             plain_lines += 1
             text = line.rstrip("\r\n")
             if text:
-                yield plain_lines + reader.line_num, text.split(delimiter)
+                yield plain_lines + reader.line_num, text
             continue
 
         number = plain_lines + reader.line_num + 1
@@ -77,11 +90,11 @@ def read_csv(
     left_out: counts rows that are not as wide as the header; without it they raise UserError.
     Raises UserError that lists the file's columns if one of `columns` is absent.
     """
-    records = read_records(path, ",", left_out=left_out)
+    records = _unsplit_records(path, ",", True, left_out)
     header = next(records, None)
     if header is None:
         raise UserError(f"{path}: is no such table (it is empty); fetch the file again")
-    _, names = header
+    names = _split(header[1], ",")
     absent = [column for column in columns if column not in names]
     if absent:
         raise UserError(
@@ -89,7 +102,8 @@ def read_csv(
             f"between them, are {', '.join(map(describe, names))}"
         )
     positions = {column: names.index(column) for column in columns}
-    yield from _chunks(path, records, positions, len(names), left_out)
+    table = _Table(path, ",", len(names), positions, left_out)
+    yield from table.chunks(records)
 
 
 def read_tsv(
@@ -105,60 +119,78 @@ def read_tsv(
     quoted, left_out: see `read_records` and `read_csv`. has_header: the first row is left out. width: cells of a row;
     None: as many as the first row has.
     """
-    records = read_records(path, "\t", quoted, left_out)
+    records = _unsplit_records(path, "\t", quoted, left_out)
     first = next(records, None)
     if first is None:
         return
     if width is None:
-        width = len(first[1])
+        width = len(_split(first[1], "\t"))
     if not has_header:
         records = chain([first], records)
     positions = {column: position for position, column in enumerate(columns)}
-    yield from _chunks(path, records, positions, width, left_out)
+    table = _Table(path, "\t", width, positions, left_out)
+    yield from table.chunks(records)
 
 
-def _chunks(
-    path: Path,
-    records: Iterator[Record],
-    positions: dict[str, int],
-    width: int,
-    left_out: LeftOut | None,
-) -> Iterator[TableChunk]:
-    """Columns at `positions` of the rows that have `width` cells."""
-    number_pieces: list[Iterable[int]] = []
-    columns: dict[str, list[str]] = {name: [] for name in positions}
-    first_number = 0
-    while piece := list(islice(records, PIECE)):
-        numbers: Iterable[int] = range(first_number, first_number + len(piece))
-        first_number += len(piece)
-        if any(len(cells) != width for _, cells in piece):
-            _report_ragged(path, piece, width, left_out)
-            kept = [len(cells) == width for _, cells in piece]
-            numbers = compress(numbers, kept)
-            piece = list(compress(piece, kept))
+@dataclass(frozen=True)
+class _Table:
+    """Which cells of a table are read: column -> its position in rows of `width` cells."""
 
-        number_pieces.append(numbers)
-        for name, position in positions.items():
-            columns[name].extend([cells[position] for _, cells in piece])
-        if len(number_pieces) == PIECES:
-            yield TableChunk(chain.from_iterable(number_pieces), columns)
-            number_pieces = []
-            columns = {name: [] for name in positions}
-    yield TableChunk(chain.from_iterable(number_pieces), columns)
+    path: Path
+    delimiter: str
+    width: int
+    positions: dict[str, int]
+    left_out: LeftOut | None
 
+    def chunks(self, records: Iterator[UnsplitRecord]) -> Iterator[TableChunk]:
+        """The rows that have `width` cells, in chunks of at most CHUNK rows."""
+        first = 0
+        while True:
+            cells: list[str] = []
+            unsplit: list[str] = []  # rows behind `cells`: one split of many is quicker
+            dropped: set[int] = set()
+            end = first
+            for line, row in islice(records, CHUNK):
+                if isinstance(row, str):
+                    width = row.count(self.delimiter) + 1
+                else:
+                    width = len(row)
+                if width != self.width:
+                    self._report_width(line, width)
+                    dropped.add(end)
+                elif isinstance(row, str):
+                    unsplit.append(row)
+                else:
+                    self._split_into(cells, unsplit)
+                    cells += row
+                end += 1
+            self._split_into(cells, unsplit)
 
-def _report_ragged(
-    path: Path, records: Iterable[Record], width: int, left_out: LeftOut | None
-) -> None:
-    """Count the rows that have not `width` cells in `left_out`; without it, UserError for the first."""
-    for line, cells in records:
-        if len(cells) == width:
-            continue
-        if left_out is None:
+            if end == first:
+                return
+            numbers = (number for number in range(first, end) if number not in dropped)
+            columns = {
+                name: cells[position :: self.width]
+                for name, position in self.positions.items()
+            }
+            yield TableChunk(numbers, columns)
+            first = end
+
+    def _split_into(self, cells: list[str], unsplit: list[str]) -> None:
+        """Move the rows `unsplit` to the end of `cells`."""
+        if unsplit:
+            cells += self.delimiter.join(unsplit).split(self.delimiter)
+            unsplit.clear()
+
+    def _report_width(self, line: int, width: int) -> None:
+        """Count a row of `width` cells in `left_out`; without it, UserError."""
+        if self.left_out is None:
             raise UserError(
-                f"{path}: line {line}: has {len(cells)} cells where {width} are needed; {WIDTH_REMEDY}"
+                f"{self.path}: line {line}: has {width} cells where {self.width} are needed; {WIDTH_REMEDY}"
             )
-        left_out.add(f"rows of more or fewer than {width} cells", where=f"line {line}")
+        self.left_out.add(
+            f"rows of more or fewer than {self.width} cells", where=f"line {line}"
+        )
 
 
 def first_row_is_header(path: Path) -> bool:
