@@ -1,7 +1,7 @@
 """Tables of cells with commas or tabs between them: their rows, none of them cut or joined to another in silence."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -22,9 +22,9 @@ UnsplitRecord = tuple[int, str | list[str]]  # the same; a row without quotes as
 
 
 class TableChunk(NamedTuple):
-    """Some rows in columns. numbers: of each row, counted from 0 after the header, those left out too; read once."""
+    """Some rows in columns. numbers: of each row, counted from 0 after the header, those left out too."""
 
-    numbers: Iterable[int]
+    numbers: Sequence[int]
     columns: dict[str, list[str]]
 
 
@@ -168,7 +168,9 @@ class _Table:
 
             if end == first:
                 return
-            numbers = (number for number in range(first, end) if number not in dropped)
+            numbers: Sequence[int] = range(first, end)
+            if dropped:
+                numbers = [number for number in numbers if number not in dropped]
             columns = {
                 name: cells[position :: self.width]
                 for name, position in self.positions.items()

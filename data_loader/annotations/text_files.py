@@ -199,7 +199,9 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(iterate_lines(path), 1):
         if line.strip():
             location = f"{path}: line {number}"
-            source = _JsonText(path, line, number, "write one whole object a line")
+            source = _JsonText(
+                path, line.rstrip("\n"), number, "write one whole object a line"
+            )
             yield location, source.parse(location)
 
 
