@@ -3,7 +3,6 @@
 T frames, C channels, H height, W width; the letter before them: W windows (only in `windows`).
 """
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from data_loader.annotations.left_out import left_out_text
 from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
 from data_loader.annotations.table_cache import load_table
+from data_loader.annotations.text_files import read_json
 from data_loader.decode_cache import open_cache
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text_params, video_settings
@@ -333,4 +333,5 @@ class TextVideoDataset(Dataset):
         if not path.is_file():
             return None
 
-        return json.loads(path.read_text(encoding="utf-8")).get("hash")
+        manifest = read_json(path)
+        return manifest.get("hash") if isinstance(manifest, dict) else None

@@ -185,7 +185,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     Raises UserError that names the location of what is no object.
     """
-    entries = _json_list(path) if path.suffix == ".json" else _json_lines(path)
+    entries = _json_list(path) if path.suffix.lower() == ".json" else _json_lines(path)
     for location, entry in entries:
         if not isinstance(entry, dict):
             raise UserError(

@@ -17,7 +17,7 @@ from typing import Any
 
 from data_loader.annotations import text_files
 from data_loader.annotations.delimited import QUOTE_REMEDY, WIDTH_REMEDY, read_records
-from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
+from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS, find_file, stem
 from data_loader.annotations.layouts import find_layout
 from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.rows import (
@@ -91,6 +91,7 @@ class JsonlDataset(TextVideoDataset):
     ) -> Iterator[Item]:
         """The rows of the split, grouped by segment. Raises UserError if there is none."""
         videos: dict[tuple[str, float, float | None], _Video] = {}
+        files = _Files(self.data_dir)
         splits_in_file: set[str] = set()
         first_without_split = ""
         for location, values in read_rows(path, left_out):
@@ -102,7 +103,7 @@ class JsonlDataset(TextVideoDataset):
             elif split not in split_names:
                 left_out.add(f"rows of split {describe(split)}")
                 continue
-            self._add_row(row, videos)
+            self._add_row(row, videos, files)
 
         if not videos:
             splits = ", ".join(sorted(splits_in_file)) or "it has no rows"
@@ -114,12 +115,14 @@ class JsonlDataset(TextVideoDataset):
         yield from _to_items(videos.values())
 
     def _add_row(
-        self, row: Row, videos: dict[tuple[str, float, float | None], _Video]
+        self,
+        row: Row,
+        videos: dict[tuple[str, float, float | None], _Video],
+        files: "_Files",
     ) -> None:
         """Add the row to its video among `videos`, by file, start and end."""
         segment = row.segment(self.data_dir)
-        file = os.path.join(os.path.abspath(self.data_dir), segment.path)
-        key = (file, segment.start or 0.0, segment.end)
+        key = (files.key(segment.path), segment.start or 0.0, segment.end)
         video = videos.setdefault(key, _Video(segment, row.location))
         if self.with_captions:
             video.captions += row.captions(FOOTAGE_HINT if self.train else "")
@@ -148,6 +151,31 @@ class JsonlDataset(TextVideoDataset):
         raise UserError(
             f"{location}: names no split, and other rows do ({named}); give each row one"
         )
+
+
+class _Files:
+    """Tells whether two paths are of one file: `a`, `./a.mp4` and `/data/a.mp4` may be.
+
+    root: the folder that paths are under.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.abspath(root)
+        self._paths_by_stem: dict[str, list[str]] = {}
+
+    def key(self, path: str) -> str:
+        """The same text for all paths of one file. The disk is read only if stems agree and paths do not."""
+        path = os.path.join(self._root, path)
+        paths = self._paths_by_stem.setdefault(stem(path), [])
+        if path in paths:
+            return path
+        if paths:
+            file = find_file("", path)
+            for other in paths:
+                if file is not None and find_file("", other) == file:
+                    return other
+        paths.append(path)
+        return path
 
 
 def _to_items(videos: Iterable[_Video]) -> Iterator[Item]:
@@ -186,6 +214,7 @@ def _table_rows(
     records = read_records(path, delimiter)
     header_line, header = next(records, (1, []))
     names = [name.strip().lower() for name in header]
+    has_path = any(key in names for key in PATH_KEYS)
     for name in KNOWN_KEYS:
         if names.count(name) > 1:
             raise UserError(
@@ -197,8 +226,10 @@ def _table_rows(
         if not any(cell.strip() for cell in cells):
             left_out.add("empty rows", where=f"line {line}")
             continue
-        _require_width(header, cells, location)
-        _refuse_swallowed_rows(names, cells, delimiter, location)
+        # without it the delimiter is another one, or the header absent, which the reader of the row says
+        if has_path:
+            _require_width(header, cells, location)
+            _refuse_swallowed_rows(names, cells, delimiter, location)
         yield location, dict(zip(header, cells))
 
 

@@ -184,6 +184,7 @@ def test_rows_without_a_split_are_taken_with_a_warning(folder, caplog):
             "video_id;caption\na;x",
             "line 2: no path .* its columns are 'video_id;caption'",
         ),
+        ("train.csv", "path;caption\na;x, y", "line 2: no path .* 'path;caption'"),
         ("train.csv", "path,caption\na", "line 2: no caption"),
         ("train.json", '{"path": "a"}', "a list of objects is needed"),
         ("train.json", '[{"path": "a"]', "train.json: line 1, column 14"),
@@ -532,6 +533,17 @@ def test_one_file_is_one_video(folder, path, first):
     assert list(read(folder, rows).values()) == [["0", "1"]]
     whole = [{"start": 0, **rows[0]}, {"start": None, **rows[1]}]
     assert list(read(folder, whole).values()) == [["0", "1"]]
+
+
+def test_one_file_under_two_names_is_one_video(folder):
+    names = ["clips/a", "clips/a.avi", "clips/b.avi", "clips/a.mp4", "clips/b.mp4"]
+    write_media(folder / "clips/b.avi", 4)
+    rows = [{"path": path, "caption": path} for path in names]
+    assert read(folder, rows) == {
+        "clips/a": ["clips/a", "clips/a.avi", "clips/a.mp4"],
+        "clips/b.avi": ["clips/b.avi"],
+        "clips/b.mp4": ["clips/b.mp4"],
+    }
 
 
 @pytest.mark.parametrize(
