@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,10 @@ from parse_config import UserError
 PATH_KEYS = ("path", "video", "image")
 CAPTION_KEYS = ("caption", "captions")
 KNOWN_KEYS = (*PATH_KEYS, *CAPTION_KEYS, "id", "split", "start", "end")
+# a path with "." or an empty part between its slashes
+UNCLEAN = re.compile(r"(?:^|/)\.?(?:/|$)")
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f]")
+UNUSUAL = re.compile(r"[\x00-\x1f\\\ufeff]|://|^\s|\s$")
 QUOTED_LISTS = ('["', "['", "[]")  # how a list of texts begins where it stands in text
 
 
@@ -34,11 +39,11 @@ class Segment(NamedTuple):
 
 
 class Row(NamedTuple):
-    """The known fields of one row, by the names of KNOWN_KEYS, and its location for messages."""
+    """The known fields of one row, by the names of KNOWN_KEYS, its location for messages, and the row as it is."""
 
     location: str
     fields: Mapping[str, Any]
-    columns: Sequence[str]
+    values: Mapping[str, Any]
 
     def split(self) -> str | None:
         """The split in lower case; None where the row names none."""
@@ -106,44 +111,59 @@ class Row(NamedTuple):
 
     def _path(self, root: str) -> str:
         """The path without "." and doubled slashes, so that one file has one path."""
-        values = {
-            key: self.fields[key]
-            for key in PATH_KEYS
-            if self.fields.get(key) not in (None, "")
-        }
-        if not values and any(self.fields.get(key) == "" for key in PATH_KEYS):
+        paths: list[str] = []
+        for key in PATH_KEYS:
+            value = self.fields.get(key)
+            if isinstance(value, str):
+                paths.append(value)
+            elif value is not None:
+                raise self._missing_text(PATH_KEYS)
+        if not paths:
+            raise self._missing_text(PATH_KEYS)
+
+        paths = [path for path in paths if path] if len(paths) > 1 else paths
+        if not any(paths):
             raise UserError(
                 f"{self.location}: the path is empty; write the name of the file, or remove the row"
             )
-        if not values or not all(isinstance(path, str) for path in values.values()):
-            raise self._missing_text(PATH_KEYS)
-        if len({_clean_path(path) for path in values.values()}) > 1:
-            texts = " and ".join(
-                f"{key} {describe(path)}" for key, path in values.items()
-            )
-            raise UserError(f"{self.location}: {texts} are two files; keep one of them")
-
-        path = next(iter(values.values()))
-        self._check_path(path, root)
+        path = paths[0]
         cleaned = _clean_path(path)
+        for other in paths[1:]:
+            if _clean_path(other) != cleaned:
+                raise UserError(
+                    f"{self.location}: {self._named_paths()} are two files; keep one of them"
+                )
+        self._check_path(path, root)
         if not cleaned.strip("/"):
             raise UserError(
                 f"{self.location}: path {describe(path)} names no file; write its name"
             )
         return cleaned
 
+    def _named_paths(self) -> str:
+        """ "path 'a.mp4' and video 'b.mp4'"."""
+        return " and ".join(
+            f"{key} {describe(self.fields[key])}"
+            for key in PATH_KEYS
+            if self.fields.get(key)
+        )
+
     def _check_path(self, path: str, root: str) -> None:
         """UserError for what hardly is part of a file's name, unless there is such a file."""
-        if "\0" in path:
-            require_encodable(path, f"{self.location}: path")
+        if not path.isascii() or "\0" in path:
+            self._require_file_name(path)
+        problem = _unusual(path)
+        if problem and not os.path.lexists(os.path.join(root, path)):
+            raise UserError(f"{self.location}: path {describe(path)} {problem}")
+
+    def _require_file_name(self, path: str) -> None:
+        """UserError for NUL and for half a surrogate pair that stands for no byte of a name."""
         try:
             os.fsencode(path)
         except UnicodeEncodeError:
             require_encodable(path, f"{self.location}: path")
-
-        problem = _unusual(path)
-        if problem and not os.path.lexists(os.path.join(root, path)):
-            raise UserError(f"{self.location}: path {describe(path)} {problem}")
+        if "\0" in path:
+            require_encodable(path, f"{self.location}: path")
 
     def _seconds(self, key: str) -> float | None:
         """A number of seconds, 0 or more, or its text; None for an empty field."""
@@ -164,7 +184,7 @@ class Row(NamedTuple):
         return seconds
 
     def _missing_text(self, keys: Sequence[str], hint: str = "") -> UserError:
-        columns = ", ".join(map(describe, self.columns)) or "none"
+        columns = ", ".join(map(describe, self.values)) or "none"
         message = f"{self.location}: no {' or '.join(keys)} that is text; its columns are {columns}"
         return UserError(f"{message}; {hint}" if hint else message)
 
@@ -184,7 +204,7 @@ def parse_row(values: Mapping[str, Any], location: str) -> Row:
                 f"{location}: {name} stands twice, {describe(fields[name])} and {describe(value)}; keep one of them"
             )
         fields[name] = value
-    return Row(location, fields, list(values))
+    return Row(location, fields, values)
 
 
 def _listed_in_text(text: str, location: str) -> list[str]:
@@ -212,6 +232,8 @@ def _listed_in_text(text: str, location: str) -> list[str]:
 
 
 def _clean_path(path: str) -> str:
+    if not UNCLEAN.search(path):
+        return path
     parts = [part for part in path.split("/") if part not in ("", ".")]
     root = "/" if path.startswith("/") else ""
     return root + "/".join(parts)
@@ -219,9 +241,11 @@ def _clean_path(path: str) -> str:
 
 def _unusual(path: str) -> str:
     """What is unusual in the name of a file, with the remedy; "" if nothing is."""
+    if not UNUSUAL.search(path):
+        return ""
     if path != path.strip():
         return "has blanks around it; remove them"
-    if any(ord(character) < 32 for character in path):
+    if CONTROL_CHARACTER.search(path):
         return (
             "has a line break or tab in it; is a quotation mark before it never closed?"
         )
@@ -229,9 +253,7 @@ def _unusual(path: str) -> str:
         return "has a byte order mark (U+FEFF) in it; remove it"
     if "\\" in path:
         return f"has backslashes; write {path.replace(chr(92), '/')}"
-    if "://" in path:
-        return "is an address; download the file and write its path"
-    return ""
+    return "is an address; download the file and write its path"
 
 
 def _shortest(number: float) -> str:

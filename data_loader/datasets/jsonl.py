@@ -44,7 +44,7 @@ SPLIT_NAMES = {
 COMMON_STEMS = ("captions", "annotations", "metadata")  # files that hold all splits
 
 
-@dataclass
+@dataclass(slots=True)
 class _Video:
     """A segment with what its rows say. location: of its first row; id, id_location: of the row that names it."""
 
@@ -161,20 +161,25 @@ class _Files:
 
     def __init__(self, root: str) -> None:
         self._root = os.path.abspath(root)
-        self._paths_by_stem: dict[str, list[str]] = {}
+        self._first_paths: dict[str, str] = {}  # of each stem
+        self._other_paths: dict[str, list[str]] = {}
 
     def key(self, path: str) -> str:
         """The same text for all paths of one file. The disk is read only if stems agree and paths do not."""
-        path = os.path.join(self._root, path)
-        paths = self._paths_by_stem.setdefault(stem(path), [])
-        if path in paths:
+        path = path.removeprefix(f"{self._root}/")
+        name = stem(path)
+        first = self._first_paths.setdefault(name, path)
+        if first == path:
             return path
-        if paths:
-            file = find_file("", path)
-            for other in paths:
-                if file is not None and find_file("", other) == file:
-                    return other
-        paths.append(path)
+
+        others = self._other_paths.setdefault(name, [])
+        if path in others:
+            return path
+        file = find_file(self._root, path)
+        for other in (first, *others):
+            if file is not None and find_file(self._root, other) == file:
+                return other
+        others.append(path)
         return path
 
 
