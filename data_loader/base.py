@@ -90,11 +90,7 @@ class TextVideoDataset(Dataset):
         ]
 
         table = self._load_table(cache_dir)
-        self.layout: str = table.notes["layout"]
-        self.protocol: str | None = table.notes["protocol"]
-        self.validates_on_test: bool = table.notes["validates_on_test"]
-        self.left_out = Counter(table.notes.get("left_out", {}))
-
+        self._take_notes(table)
         self.selection = VideoSelection(table, data_dir, self.name)
         self.selection.subsample(subsample, need_captions=self.train and with_captions)
         if check_files is None:
@@ -131,6 +127,13 @@ class TextVideoDataset(Dataset):
             self.cut,
             cache_dir,
         )
+
+    def _take_notes(self, table: Table) -> None:
+        """Attributes that were found out while the annotations were read."""
+        self.layout: str = table.notes["layout"]
+        self.protocol: str | None = table.notes["protocol"]
+        self.validates_on_test: bool = table.notes["validates_on_test"]
+        self.left_out: Counter[str] = Counter(table.notes.get("left_out", {}))
 
     def annotations(self) -> Annotations:
         """The videos of `self.split` and their captions, from the files in `self.annotation_folders`."""
