@@ -17,6 +17,8 @@ from torch import nn
 from data_loader import LOADERS
 from model import ARCHS
 from model.loss import LOSSES
+from model.restore import build_from_checkpoint, build_with_text_of
+from model.weights.read import read_skeleton
 from parse_config import (
     Config,
     ConfigError,
@@ -27,12 +29,14 @@ from parse_config import (
     write_config,
 )
 from trainer import checkpoint, distributed, lock, seeds
+from trainer.config_check import check_config
 from trainer.evaluator import require_any_caption, require_gallery_captions
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
+from trainer.origin import complete, contradictions, origin_of, read_origin
 from trainer.settings import has_captions, trainer_settings
-from trainer.stages import Stage, stages
+from trainer.stages import Stage, find_resumed, stages
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -52,15 +56,39 @@ CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
 def main(config: Config, resume: str | None = None, device: str | None = None) -> None:
-    """Run every stage that remains. `resume`: a checkpoint, or "auto" for the newest of this name."""
+    """Run every stage that remains.
+
+    resume: a checkpoint, a run's folder, or "auto" for the newest of this name
+    """
     torch_device = distributed.start(device)
     try:
         console()
+        config = completed_by_checkpoint(config, resume)
         for stage in stages(config, resume, SECTIONS):
             build(stage, torch_device).run()
     finally:
         lock.release()
         distributed.stop()
+
+
+def completed_by_checkpoint(config: Config, resume: str | None) -> Config:
+    """The config, with what it leaves open taken from the checkpoint that it resumes or starts from.
+
+    What is said otherwise than in the checkpoint that it starts from is logged; of a resumed one the trainer says it.
+    """
+    if config.blocks("stages"):
+        return config
+    resumed = find_resumed(config, resume)
+    if resumed is not None:
+        return complete(config, read_origin(resumed))
+    origin = origin_of(config)
+    if origin is None:
+        return config
+    completed = complete(config, origin)
+    loaders = [*completed.blocks("data_loader"), *completed.blocks("valid_loader")]
+    for change in contradictions(completed, origin, loaders, LOADERS):
+        log.warning("other than in %s: %s", origin.path, change)
+    return completed
 
 
 def build(stage: Stage, device: torch.device) -> Trainer:
@@ -124,12 +152,14 @@ def objective_block(stage: Stage) -> Config:
 def build_model(stage: Stage) -> nn.Module:
     """The architecture with the weights it starts from; without any where a checkpoint is loaded next."""
     arch = stage.config.require("arch")
-    if not stage.resume:
-        return ARCHS.build(arch)
-    spec = arch.to_dict()
-    if "load_checkpoint" in spec.get("args", {}):
-        spec["args"]["load_checkpoint"] = ""
-    return ARCHS.build(Config(spec, arch.json_path), pretrained=False)
+    starts_from = (arch.get("args") or {}).get("load_checkpoint")
+    if stage.resume:
+        without_weights = merge(arch, {"args": {"load_checkpoint": ""}})
+        own = read_skeleton(stage.resume)
+        return build_with_text_of(own, Config(without_weights, arch.json_path))
+    if starts_from:
+        return build_from_checkpoint(arch)
+    return ARCHS.build(arch)
 
 
 def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
@@ -174,6 +204,7 @@ def cli(argv: list[str] | None = None) -> None:
     """The command line."""
     arguments, config = command_line(__doc__, argv)
     if arguments.print_config:
+        check_config(config, SECTIONS)
         write_config(config)
         return
     main(config, arguments.resume, arguments.device)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 
@@ -55,11 +56,8 @@ def error_line(capsys, tmp_path, content, *arguments):
     errors = [line for line in lines if line.startswith("error: ")]
     assert end.value.code == 2
     assert len(errors) == 1
-    assert (
-        not list(tmp_path.glob("exps/tiny/*"))
-        or "-r" in arguments
-        or "name" not in content
-    )
+    is_new_run = "-r" not in arguments and "name" in content
+    assert not ((tmp_path / "exps").exists() and is_new_run)
     return errors[0]
 
 
@@ -146,10 +144,92 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
         ),
         (["-r", "absent.pth"], "absent.pth: no such checkpoint"),
         (["-d", "cuda:7"], "7"),
+        (["name=3"], "name: 3 is given, str is needed"),
+        (['name=""'], "name: '' is given; it names the run's folder"),
+        (["name=../x"], "name: '../x' is given"),
+        (["seed=x"], "seed: 'x' is given, int is needed"),
+        (["seed=1", "trainer.seed=2"], "seed: 1 is given, and trainer.seed is 2"),
+        (["optimizer.args.lr=-1"], "optimizer.args: Invalid learning rate: -1"),
+        (["optimizer.args.lr=1e999"], "optimizer.args.lr: inf is given"),
+        (["optimizer.args.betas=[0.9]"], "optimizer.args.betas: [0.9] is given, two"),
+        (["optimizer.args.betas=[0.9, 2]"], "optimizer.args: Invalid beta"),
+        (["optimizer.args.eps=-1"], "optimizer.args: Invalid epsilon"),
+        (["optimizer.args.weight_decay=-1"], "optimizer.args: Invalid weight_decay"),
+        (["optimizer.type=SGD"], "optimizer.args.lr: is missing"),
+        (
+            ["optimizer.type=SGD", "--lr", "0.1", "optimizer.args.nesterov=true"]
+            + ["optimizer.args.momentum=0"],
+            "optimizer.args: Nesterov momentum requires",
+        ),
+        (
+            ["lr_scheduler.type=MultiStep", 'lr_scheduler.args.milestones="x"'],
+            "lr_scheduler.args.milestones: 'x' is given, a list of float is needed",
+        ),
+        (
+            ["lr_scheduler.type=MultiStep", "lr_scheduler.args.milestones=[3, 1]"],
+            "lr_scheduler.args.milestones: 1 is given, 3 at least is needed",
+        ),
+        (
+            ["lr_scheduler.type=MultiStep", "lr_scheduler.args.milestones=[1]"]
+            + ["lr_scheduler.args.gamma=-1"],
+            "lr_scheduler.args.gamma: -1 is given, 0 at least and 1 at most",
+        ),
+        (
+            ["lr_scheduler.type=Cosine", "lr_scheduler.args.floor=1.5"],
+            "lr_scheduler.args.floor: 1.5 is given",
+        ),
+        (
+            ["lr_scheduler.type=Cosine", "lr_scheduler.args.warmup_epochs=-1"],
+            "lr_scheduler.args.warmup_epochs: -1 is given",
+        ),
+        (
+            ["lr_scheduler.type=Constant", "lr_scheduler.args.warmup_steps=2"],
+            "lr_scheduler.args: the warm-up has 2 steps, and the whole run 2",
+        ),
+        (["trainer.early_stop=2"], "trainer.early_stop: 2 is given, and nothing"),
+        (["data_loader.args.batch_size=1"], "batch_size: 1 is given, on one process"),
+        (["trainer=3"], "trainer: 3 is given, an object {...} or null is needed"),
+        (["arch=x"], "arch: 'x' is given, an object {...} is needed"),
+        (["data_loader=null"], "data_loader: None is given"),
+        (["metrics=t2v_metrics"], "metrics: 't2v_metrics' is given, a list of str"),
+        (
+            ["data_loader.args.video_params.num_frames=9"],
+            "data_loader.args.video_params.num_frames: 9 frames are read, and the model takes",
+        ),
+        (
+            ["data_loader.args.video_params.input_res=40"],
+            "data_loader.args.video_params.input_res: clips of 40 x 40 pixels are read",
+        ),
+        (
+            ["arch.args.video_params.img_size=[32, 64]"],
+            "clips of 32 x 32 pixels are read, and the model takes 32 x 64",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(capsys, tmp_path, content, changes, message):
     assert message in error_line(capsys, tmp_path, content, *changes)
+
+
+@pytest.mark.parametrize(
+    "mistake", ["optimizer.args.lr=-1", "data_loader.args.video_params.input_res=40"]
+)
+def test_print_config_finds_the_mistakes_of_a_run(capsys, tmp_path, content, mistake):
+    assert error_line(capsys, tmp_path, content, "--print-config", mistake)
+
+
+def test_without_a_loader_the_section_is_named(capsys, tmp_path, content):
+    without = {key: value for key, value in content.items() if key != "data_loader"}
+    assert "data_loader: is missing" in error_line(capsys, tmp_path, without)
+    empty = {**content, "data_loader": []}
+    assert "data_loader: is empty" in error_line(capsys, tmp_path, empty)
+
+
+def test_a_folder_of_other_runs_stays_when_a_start_fails(capsys, tmp_path, content):
+    other = tmp_path / "exps/tiny/0101_000000"
+    other.mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        run(tmp_path, content, "data_loader.args.data_dir=/absent")
+    assert [path.name for path in (tmp_path / "exps/tiny").iterdir()] == [other.name]
 
 
 def test_a_name_that_is_missing_and_a_checkpoint_of_another_model(
@@ -157,9 +237,13 @@ def test_a_name_that_is_missing_and_a_checkpoint_of_another_model(
 ):
     run(tmp_path, content)
     latest = next(tmp_path.glob("exps/tiny/*/checkpoint-latest.pth"))
-    error = error_line(
-        capsys, tmp_path, content, "-r", str(latest), "arch.args.projection_dim=8"
-    )
+    longer = [
+        "-r",
+        str(latest),
+        "arch.args.projection_dim=8",
+        "trainer.epochs=2",
+    ]
+    error = error_line(capsys, tmp_path, content, *longer)
     assert f"{latest}: does not fit this config" in error
     assert "(16," in error and "(8," in error
     weights = tmp_path / "weights.pth"
@@ -247,6 +331,69 @@ def test_a_run_from_before_centred_targets_goes_on_as_it_was(tmp_path, content, 
     first, second = (state["objective"] for state in objectives)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def finish(tmp_path, content, name, **trainer):
+    """A finished run of one epoch; returns its folder."""
+    run(tmp_path, content, f"name={name}")
+    return max(tmp_path.glob(f"exps/{name}/*/config.json")).parent
+
+
+@pytest.mark.slow
+def test_a_run_of_a_longer_name_is_another_run(tmp_path, content, caplog):
+    finish(tmp_path, content, "ft/lr1")
+    caplog.clear()
+    run(tmp_path, content, "-r", "auto", "name=ft")
+    assert "-r auto: no checkpoint under" in caplog.text
+    assert len(list(tmp_path.glob("exps/ft/*/config.json"))) == 1
+
+
+@pytest.mark.slow
+def test_what_is_in_the_checkpoints_decides_which_is_newest(tmp_path, content, caplog):
+    """Not the names of folders, nor the times of files, nor copies."""
+    older = finish(tmp_path, content, "ft")
+    newer = finish(tmp_path, {**content, "seed": 4}, "ft")
+    shutil.copytree(newer, newer.with_name("zz_copy"))
+    older = older.rename(older.with_name("zzz"))
+    for path in older.glob("*.pth"):
+        os.utime(path, (4e9, 4e9))
+    caplog.clear()
+    run(tmp_path, content, "-r", "auto", "name=ft", "trainer.epochs=2")
+    assert f"going on from {newer}" in caplog.text
+    assert len(tiny_run.lines(newer, "epoch")) == 2
+    assert len(tiny_run.lines(older, "epoch")) == 1
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_how_to_train_on_and_makes_no_folder(
+    tmp_path, content, caplog
+):
+    folder = finish(tmp_path, content, "tiny")
+    for resume in (folder, folder / "checkpoint-latest.pth", "auto"):
+        caplog.clear()
+        run(tmp_path, content, "-r", str(resume))
+        path = folder / "checkpoint-latest.pth"
+        assert "all 1 epochs are done; to train on, give trainer.epochs" in caplog.text
+        assert f"arch.args.load_checkpoint={path} without -r" in caplog.text
+    assert len(list(tmp_path.glob("exps/tiny/*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_early_says_so(tmp_path, content, caplog):
+    stops = ["trainer.monitor=min loss", "trainer.early_stop=1", "trainer.epochs=5"]
+    run(tmp_path, content, *stops, "optimizer.args.lr=0")
+    (folder,) = tmp_path.glob("exps/tiny/*")
+    assert len(tiny_run.lines(folder, "epoch")) < 5
+    caplog.clear()
+    run(tmp_path, content, *stops, "-r", str(folder))
+    assert "stopped early after epoch" in caplog.text
+    assert "give trainer.early_stop=0" in caplog.text
+
+
+def test_a_folder_without_checkpoints_is_named(capsys, tmp_path, content):
+    (tmp_path / "empty").mkdir()
+    error = error_line(capsys, tmp_path, content, "-r", str(tmp_path / "empty"))
+    assert "empty: is a folder without a checkpoint" in error
 
 
 @pytest.mark.slow
@@ -458,7 +605,7 @@ def test_stages_follow_each_other_and_are_resumed_in_the_right_one(
     )
     caplog.clear()
     run(tmp_path, content, "-r", "auto")
-    assert "stage2_4f: all 2 epochs are done" in caplog.text
+    assert "stage2_4f/checkpoint-latest.pth: all 2 epochs are done" in caplog.text
     assert len(list(tmp_path.glob("exps/tiny/*"))) == 1
     # cut off between the stages, and within the second: the end is the same
     for name in (
@@ -602,7 +749,8 @@ def test_shards_write_the_checkpoint_that_one_process_goes_on_from(
         type(state["optimizer"]["model.vid_proj.0.weight"]["exp_avg"]) is torch.Tensor
     )
     assert killing.run(path, "-r", "auto", "trainer.epochs=2", processes=2) == [0, 0]
-    assert killing.run(path, "-r", "auto", "trainer.epochs=3") == [0], (
+    one_process = ["trainer.epochs=3", "data_loader.args.batch_size=2"]
+    assert killing.run(path, "-r", "auto", *one_process) == [0], (
         tmp_path / killing.OUTPUT
     ).read_text()
     assert len(tiny_run.lines(folder, "epoch")) == 3

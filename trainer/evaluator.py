@@ -53,14 +53,8 @@ class EvaluationSettings:
             raise ConfigError(
                 f"evaluation.stride: {self.stride} is given, 1 or more is needed (test.py -s STRIDE)"
             )
-        if (
-            isinstance(self.rows, str)
-            or isinstance(self.prompts, str)
-            or not self.prompts
-        ):
-            raise ConfigError(
-                "evaluation.rows and evaluation.prompts are lists; prompts has at least one entry"
-            )
+        if not self.prompts:
+            raise ConfigError("evaluation.prompts: at least one template is needed")
         malformed = [prompt for prompt in self.prompts if prompt.count("{}") != 1]
         if malformed:
             raise ConfigError(

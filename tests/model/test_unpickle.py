@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import copy
 import functools
 import io
 import logging
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 from model.weights import read_checkpoint
+from model.weights.read import read_skeleton
 from model.weights.safe_unpickler import UnsafeCheckpoint
 from parse_config import ConfigError
 
@@ -340,10 +342,62 @@ def test_files_that_are_no_checkpoints(tmp_path, data, message):
         read_checkpoint(tmp_path / "x.pth")
 
 
+def test_a_skeleton_has_shapes_without_values(tmp_path):
+    path = tmp_path / "m.pth"
+    torch.save({"state_dict": {"a": torch.ones(3, 4)}, "step": 7}, path)
+    skeleton = read_skeleton(path)
+    assert skeleton["step"] == 7
+    assert skeleton["state_dict"]["a"].shape == (3, 4)
+    assert skeleton["state_dict"]["a"].device.type == "meta"
+
+
+def test_compressed_members_are_refused(tmp_path):
+    """A bomb of a few kilobytes would need gigabytes."""
+    path = tmp_path / "m.pth"
+    torch.save({"state_dict": {"a": torch.zeros(1000)}}, path)
+    bomb = tmp_path / "bomb.pth"
+    with (
+        zipfile.ZipFile(path) as plain_archive,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in plain_archive.namelist():
+            archive.writestr(name, plain_archive.read(name))
+    with pytest.raises(ConfigError, match="is compressed, which torch.save does not"):
+        read_checkpoint(bomb)
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    """A directory that names one member many times: more than fits into the file."""
+    path = tmp_path / "m.pth"
+    torch.save({"state_dict": {"a": torch.zeros(100_000)}}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        (large,) = [
+            member
+            for member in archive.infolist()
+            if member.filename.endswith("data/0")
+        ]
+        for number in range(5):
+            again = copy.copy(large)
+            again.filename = f"m/data/{number + 1}"
+            archive.filelist.append(again)
+            archive.NameToInfo[again.filename] = again
+        archive._didModify = True
+    with pytest.raises(ConfigError, match="its members are larger than the file"):
+        read_checkpoint(path)
+
+
+def test_an_expanded_tensor_costs_nothing(tmp_path):
+    path = tmp_path / "m.pth"
+    torch.save({"state_dict": {"a": torch.zeros(1).expand(10**6, 10**6)}}, path)
+    tensor = read_checkpoint(path)["state_dict"]["a"]
+    assert tensor.shape == (10**6, 10**6)
+    assert tensor.untyped_storage().nbytes() == 4
+
+
 def test_absent_files_and_files_without_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         read_checkpoint(tmp_path / "absent.pth")
-    with pytest.raises(FileNotFoundError, match="folder without model.safetensors"):
+    with pytest.raises(FileNotFoundError, match="is a folder without a model"):
         read_checkpoint(tmp_path)
     torch.save({"epoch": 3, "net": torch.nn.Linear(2, 2)}, tmp_path / "x.pth")
     with pytest.raises(ConfigError, match="holds no state_dict .* but epoch, net"):

@@ -403,7 +403,7 @@ def test_published_rows():
         ({"row": ["dsl"]}, "evaluation.row: unknown key .nearest: rows"),
         ({"stride": 0}, "evaluation.stride: 0 is given"),
         ({"prompts": ["a person"]}, "needs one {}"),
-        ({"rows": "dsl"}, "are lists"),
+        ({"rows": "dsl"}, "evaluation.rows: .dsl. is given, a list is needed"),
     ],
 )
 def test_the_section_is_checked(section, words):
