@@ -154,8 +154,10 @@ class SafeUnpickler(pickle._Unpickler):
             raise UnsafeCheckpoint(f"set the state of {describe(target)}")
 
     def load_setitem(self) -> None:
-        _check_key(self.stack[-2])
-        pickle._Unpickler.dispatch[pickle.SETITEM[0]](self)
+        value = self.stack.pop()
+        key = self.stack.pop()
+        _check_key(key)
+        self.stack[-1][key] = value
 
     def load_setitems(self) -> None:
         items = self.pop_mark()

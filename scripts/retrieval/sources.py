@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
 from data_loader.annotations.media_scan import scan_media
+from data_loader.annotations.text_files import iterate_lines
 from data_loader.base import TextVideoDataset
 from data_loader.collate import identity
 from data_loader.datasets.jsonl import read_rows
@@ -94,8 +95,8 @@ def list_texts(source: Path, datasets: Sequence[TextVideoDataset]) -> list[Row]:
     if datasets:
         texts = list(_dataset_texts(datasets))
     elif source.suffix == ".txt":
-        with open(source, encoding="utf-8-sig") as file:
-            texts = [(str(number), line.strip()) for number, line in enumerate(file, 1)]
+        lines = enumerate(iterate_lines(source), 1)
+        texts = [(str(number), line.strip()) for number, line in lines]
     elif source.suffix == ".jsonl":
         texts = list(_jsonl_texts(source))
     else:
