@@ -104,34 +104,22 @@ def check(folder, names, *arguments, captions=None, **args):
 
 
 def test_what_is_missing_and_broken_is_named(tmp_path):
-<<<<<<< HEAD
     names = ["a.mp4", "b.mp4", "c.mp4"]
     write_clips(tmp_path, *names)
     sheet = tmp_path / "sheet.png"
     status, output, errors = check(
         tmp_path, names, "--sheet", sheet, captions=["a box grows", "a box", "a box"]
-=======
-    for name in ("a.mp4", "b.mp4", "c.mp4"):
-        clip(tmp_path / name, frames=5, size=(64, 48))
-    intact = check(tmp_path, ["a.mp4", "b.mp4", "c.mp4"])
-    assert intact.returncode == 0, intact.stdout + intact.stderr
-    assert (
-        "3 of 3" in intact.stdout
-        and "0 missing" in intact.stdout
-        and "1 texts stand more than once" in intact.stdout
-        and "annotations nothing left out" in intact.stdout
->>>>>>> tables
     )
     assert status == 0, output + errors
     assert "videos      3 of 3 expected, 0 missing" in output
     assert "captions    3, 1 to 1 a video, 1 texts stand more than once (2" in output
     assert "cut short   0 files" in output
+    assert "annotations nothing left out" in output
     assert f"contact sheet: {sheet}\n" in output
     picture = np.asarray(Image.open(sheet).convert("RGB"))
     assert picture.std() > 20, "an empty sheet"
 
     (tmp_path / "b.mp4").write_bytes(b"nothing")
-<<<<<<< HEAD
     status, output, _ = check(tmp_path, [*names, "gone.mp4"])
     assert status == 1
     assert "3 of 4 expected, 1 missing" in output
@@ -154,21 +142,6 @@ def test_every_file_is_looked_for_however_many_there_are(tmp_path, monkeypatch):
     status, output, _ = check(tmp_path, names)
     assert status == 1
     assert "videos      1 of 5 expected, 4 missing" in output
-=======
-    broken = check(tmp_path, ["a.mp4", "b.mp4", "c.mp4", "gone.mp4"])
-    assert broken.returncode == 1
-    assert (
-        "missing: gone" in broken.stdout
-        and "2 of 3 tried" in broken.stdout
-        and "b.mp4: " in broken.stdout
-        and "annotations left out: 1 videos without a file" in broken.stdout
-    )
-    wrong = check(tmp_path, ["a.mp4", " b.mp4"])
-    assert wrong.returncode == 2
-    assert wrong.stderr == (
-        f"error: {tmp_path}/train.jsonl: line 2: path ' b.mp4' has blanks around it; remove them\n"
-    )
->>>>>>> tables
 
 
 def test_footage_without_captions_is_drawn_without(tmp_path):
