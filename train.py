@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from data_loader import LOADERS
+from data_loader.split_overlap import warn_of_shared_clips
 from model import ARCHS
 from model.loss import LOSSES
 from model.restore import build_from_checkpoint, build_with_text_of
@@ -107,6 +108,8 @@ def build(stage: Stage, device: torch.device) -> Trainer:
         LOADERS.build(block, **supplied) for block in config.blocks("data_loader")
     ]
     valid_loader = build_valid_loader(config, supplied)
+    if distributed.rank() == 0:
+        warn_of_shared_clips(loaders, valid_loader)
     loss = LOSSES.build(config.require("loss"))
     objective = OBJECTIVES.build(objective_block(stage), model=model, loss=loss)
     require_captions(objective, config)

@@ -3,6 +3,7 @@
 An id is "Class/clip", without an extension.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,14 @@ from typing import NamedTuple
 
 import torch
 
-from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
 from data_loader.annotations.left_out import LeftOut
+from data_loader.annotations.media_folders import media_paths
+from data_loader.annotations.media_scan import one_per_stem, scan_media
 from data_loader.annotations.protocols import protocol_of_split
+from data_loader.annotations.split_folders import subfolder_names
 from data_loader.base import Annotations, Item, TextVideoDataset
+
+log = logging.getLogger(__name__)
 
 
 class ActionSplit(NamedTuple):
@@ -88,16 +93,11 @@ class ActionDataset(TextVideoDataset):
         return torch.tensor([label_of[in_words(folder)] for folder in class_folders])
 
     def _items(self, split: ActionSplit) -> Iterator[Item]:
-        class_folders = set(split.class_folders)
-
-        def count_class_folders(root: str) -> int:
-            return len(self._subfolders(root) & class_folders)
-
-        root = max(self.roots, key=count_class_folders)
-        for clip in split.clips:
+        paths = media_paths(self.data_dir, self.roots, split.clips)
+        for clip, path in zip(split.clips, paths):
             folder, _, file = clip.partition("/")
             name = f"{folder}/{os.path.splitext(file)[0]}"
-            yield Item(name, os.path.join(root, clip), [in_words(folder)])
+            yield Item(name, path, [in_words(folder)])
 
     def _list_clips(self) -> ActionSplit:
         """All clips in the class folders, sorted; the classes are the folders that have clips."""
@@ -106,12 +106,17 @@ class ActionDataset(TextVideoDataset):
             return len(self._subfolders(root))
 
         root = max(self.roots, key=count_subfolders)
-        clips = []
-        for folder in self._subfolders(root):
-            for file in os.listdir(os.path.join(self.data_dir, root, folder)):
-                if file.lower().endswith(MEDIA_EXTENSIONS):
-                    clips.append(f"{folder}/{file}")
+        scan = scan_media(os.path.join(self.data_dir, root))
+        for message in (*scan.unreadable, scan.left_out()):
+            if message:
+                log.warning("%s: left out: %s", self.name, message)
 
+        clips = [
+            f"{folder.path}/{file}"
+            for folder in scan.folders
+            if folder.path and os.sep not in folder.path
+            for file in one_per_stem(folder.media)
+        ]
         class_folders = {clip.partition("/")[0] for clip in clips}
         return ActionSplit(sorted(clips), sorted(class_folders))
 
@@ -121,4 +126,4 @@ class ActionDataset(TextVideoDataset):
         if not os.path.isdir(path):
             return set()
 
-        return {entry.name for entry in os.scandir(path) if entry.is_dir()}
+        return set(subfolder_names(path))

@@ -21,6 +21,7 @@ from data_loader.annotations.table import Table
 from data_loader.annotations.table_cache import load_table
 from data_loader.annotations.text_files import read_json
 from data_loader.decode_cache import open_cache
+from data_loader.file_kind import describe_file, describe_path
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text_params, video_settings
 from data_loader.transforms import build_transform
@@ -52,7 +53,8 @@ class TextVideoDataset(Dataset):
         metadata_dir: where the annotations are, if not in data_dir
         reader: the same as video_params.reader, where Frozen-in-Time codebases write it
         cache_dir: where parsed tables are kept; default: $MILES_CACHE or ~/.cache/miles
-        check_files: look for every file at the start; default: val and test always, train up to 200,000 videos
+        check_files: look for every file at the start; default: val and test always, train up to 200,000 videos (of
+            more, for 100)
         strict_protocol: refuse a gallery that has not the counts of its protocol
         with_captions: false: footage alone, captions are neither needed nor used; training split only
     """
@@ -93,10 +95,7 @@ class TextVideoDataset(Dataset):
         self._take_notes(table)
         self.selection = VideoSelection(table, data_dir, self.name)
         self.selection.subsample(subsample, need_captions=self.train and with_captions)
-        if check_files is None:
-            check_files = not self.train or len(self) <= MAX_CHECKED
-        if check_files:
-            self.selection.remove_missing(strict=self.video.loading == "strict")
+        self._check_files(check_files)
         self.counts = self.selection.compare_with_protocol(
             self.protocol, strict_protocol
         )
@@ -106,6 +105,14 @@ class TextVideoDataset(Dataset):
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
         self.cache = open_cache(self.video, len(self), self.name)
+
+    def _check_files(self, check_files: bool | None) -> None:
+        """Look for every file; for some where that is left to the default and there are very many."""
+        is_large = self.train and len(self) > MAX_CHECKED
+        if check_files or (check_files is None and not is_large):
+            self.selection.remove_missing(strict=self.video.loading == "strict")
+        elif check_files is None:
+            self.selection.require_some()
 
     def _check_split(self) -> None:
         """ConfigError for a gallery without captions."""
@@ -275,9 +282,10 @@ class TextVideoDataset(Dataset):
         """What `read_clip` returns and raises, from the file."""
         path = self.video_path(index)
         if path is None:
-            raise BrokenVideo(
-                self.paths[index], "no such file, nor with another extension"
-            )
+            reason = describe_path(self.selection.listed_path(index))
+            reason = reason or describe_file(self.paths[index])
+            reason = reason or "no such file, nor with another extension"
+            raise BrokenVideo(self.paths[index], reason)
 
         start, end = self.segment(index)
         try:
@@ -300,6 +308,10 @@ class TextVideoDataset(Dataset):
     def video_path(self, index: int) -> str | None:
         """Path of the file of video `index`; None if it does not exist."""
         return self.selection.find_path(index)
+
+    def source_file(self, index: int) -> tuple[str, str]:
+        """(path of the file that holds video `index`, which part of it the video is); "" is the whole file."""
+        return self.paths[index], ""
 
     def segment(self, index: int) -> tuple[float | None, float | None]:
         """(start, end) of video `index` in its file, in seconds; None where there is none."""

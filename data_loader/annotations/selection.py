@@ -12,14 +12,18 @@ import numpy as np
 import torch
 
 from data_loader import seeding
-from data_loader.annotations.file_lookup import find_file, find_files
+from data_loader.annotations.file_lookup import FileLookup, find_file
 from data_loader.annotations.left_out import left_out_text
+from data_loader.annotations.media_folders import describe_nearby
 from data_loader.annotations.packed_strings import LazyStrings
 from data_loader.annotations.protocols import PROTOCOLS
 from data_loader.annotations.table import Table
+from data_loader.file_kind import describe_absent_folder, describe_file, describe_path
 from parse_config import ConfigError, UserError
 
 log = logging.getLogger(__name__)
+FEW_MISSING = 0.05  # share below which missing videos are not looked for elsewhere
+NUM_SAMPLES = 100  # videos that are looked for where not every one is
 FOOTAGE_HINT = "with_captions false trains masked visual modeling alone on such footage"
 
 
@@ -101,23 +105,44 @@ class VideoSelection:
         Raises FileNotFoundError if all are missing, or, if `strict`, any.
         """
         exists = torch.ones(len(self), dtype=torch.bool)
-        paths = find_files(
-            self.root, (self.table.path[row] for row in self._iterate_rows())
-        )
+        lookup = FileLookup(self.root)
 
-        for index, (row, path) in enumerate(zip(self._iterate_rows(), paths)):
+        for index, row in enumerate(self._iterate_rows()):
             listed = self.table.path[row]
+            path = lookup.find(listed)
             if path is None:
                 exists[index] = False
                 self.missing.append(listed)
             elif path != os.path.join(self.root, listed):
                 self._renamed[row] = path
 
+        if lookup.choices:
+            taken, other = lookup.choices[0]
+            log.warning(
+                "%s: several files fit %d of the listed videos; %s is taken, not %s",
+                self.name,
+                len(lookup.choices),
+                taken,
+                other,
+            )
         if self.missing:
             self.left_out["videos without a file"] = len(self.missing)
             self._report_missing(strict)
         self.rows = self.rows[exists]
         self._files_exist = True
+
+    def require_some(self) -> None:
+        """FileNotFoundError if none of `NUM_SAMPLES` videos exists: cheap where not every file is looked for."""
+        step = max(1, len(self) // NUM_SAMPLES)
+        listed = [
+            self.table.path[row] for row in self.rows[::step][:NUM_SAMPLES].tolist()
+        ]
+        if any(find_file(self.root, path) is not None for path in listed):
+            return
+        raise FileNotFoundError(
+            f"{self.name}: none of {len(listed)} videos that were looked for is in {self.root}: "
+            f"{', '.join(listed[:3])}{self._missing_hint(listed)}"
+        )
 
     def _report_missing(self, strict: bool) -> None:
         """Log a warning, or raise FileNotFoundError if all are missing, or any and `strict`."""
@@ -127,7 +152,7 @@ class VideoSelection:
 
         message = (
             f"{self.name}: {len(self.missing)} of {len(self)} videos are not in {self.root}: "
-            f"{examples}"
+            f"{examples}{self._missing_hint(self.missing)}"
         )
         if len(self.missing) == len(self):
             raise FileNotFoundError(message)
@@ -136,6 +161,19 @@ class VideoSelection:
                 message + '; video_params.loading "skip" goes on without them'
             )
         log.warning("%s", message)
+
+    def _missing_hint(self, missing: Sequence[str]) -> str:
+        """What is wrong with the first of the missing paths, or where files of those names are; or an empty text."""
+        if not os.path.isdir(self.root):
+            return f"; {self.root} {describe_absent_folder(self.root)}"
+        reason = describe_path(missing[0])
+        if not reason:
+            reason = describe_file(os.path.join(self.root, missing[0]))
+        if reason:
+            return f"; {missing[0]} {reason}"
+        if len(missing) < FEW_MISSING * len(self):
+            return ""
+        return describe_nearby(self.root, missing)
 
     def compare_with_protocol(
         self, protocol: str | None, strict: bool
@@ -207,6 +245,20 @@ class VideoSelection:
     def paths(self) -> Sequence[str]:
         """Path of each video: of the existing file after `remove_missing`, before it as listed."""
         return LazyStrings(len(self), self._path)
+
+    def listed_path(self, index: int) -> str:
+        """Path of video `index` as the annotations list it."""
+        return self.table.path[int(self.rows[index])]
+
+    def listed_paths(self) -> Iterator[str]:
+        """Path of each video as listed: quick, for millions of them."""
+        rows = self.rows.numpy()
+        if len(rows) == len(self.table):
+            yield from self.table.path
+            return
+        kept = np.zeros(len(self.table), bool)
+        kept[rows] = True
+        yield from itertools.compress(self.table.path, kept)
 
     def _path(self, index: int) -> str:
         row = int(self.rows[index])

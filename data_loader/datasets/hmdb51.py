@@ -1,7 +1,11 @@
 """HMDB51 (Kuehne et al., ICCV 2011): 51 actions, for zero-shot recognition."""
 
 from data_loader.action_dataset import ActionDataset, ActionSplit
-from data_loader.annotations.layouts import read_numbered_lines, search_folders
+from data_loader.annotations.file_lookup import is_foreign
+from data_loader.annotations.layouts import (
+    read_numbered_lines,
+    search_folders,
+)
 from data_loader.annotations.shapes import describe
 from data_loader.datasets import DATASETS
 from parse_config import UserError
@@ -20,10 +24,12 @@ class HMDB51(ActionDataset):
     official_protocol = "hmdb51-split1"
 
     def official_split(self) -> ActionSplit | None:
+        # the first folders last: their lists are the ones that count
         list_paths = {
             path.name.removesuffix(LIST_SUFFIX): path
-            for folder in search_folders(self.annotation_folders)
-            for path in sorted(folder.glob(f"*{LIST_SUFFIX}"))
+            for folder in reversed(search_folders(self.annotation_folders))
+            for path in folder.glob(f"*{LIST_SUFFIX}")
+            if not is_foreign(path.name)
         }
         if not list_paths:
             if self.train:

@@ -7,12 +7,12 @@ from data_loader.annotations.layouts import (
     caption_texts,
     find_layout,
     look_up_listed,
-    media_folder,
     read_lines,
     read_numbered_lines,
     read_pickle,
 )
 from data_loader.annotations.left_out import LeftOut
+from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.annotations.shapes import describe
 from data_loader.annotations.text_files import iterate_lines
@@ -82,11 +82,11 @@ class LSMDC(TextVideoDataset):
             "videos that are damaged in every copy", len(captions) - len(paths)
         )
 
-        folder = media_folder(
+        found_paths = media_paths(
             self.data_dir, ("videos", "", "avi"), list(paths.values())
         )
-        for clip, path in paths.items():
-            yield Item(clip, f"{folder}/{path}".lstrip("/"), captions[clip])
+        for clip, path in zip(paths, found_paths):
+            yield Item(clip, path, captions[clip])
 
 
 def _official_captions(table: Path) -> dict[str, list[str]]:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 from data_loader.annotations.layouts import (
     find_layout,
     look_up_listed,
-    media_folder,
     read_csv,
     read_json,
     read_lines,
     read_pickle,
 )
 from data_loader.annotations.left_out import LeftOut
+from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.annotations.shapes import (
     describe,
@@ -43,6 +43,14 @@ VIDEO_FOLDERS = (
     "TestVideo",
     "all",
     "MSRVTT_Videos",
+    "videos/TrainValVideo",
+    "videos/TestVideo",
+    "videos/train",
+    "videos/val",
+    "videos/test",
+    "train",
+    "val",
+    "test",
 )
 FROZEN_LISTS = "structured-symlinks/"
 FROZEN_CAPTIONS = "MSR_VTT.json"
@@ -246,8 +254,8 @@ class MSRVTT(TextVideoDataset):
         )
 
     def _items(self, captions: Captions) -> Iterator[Item]:
-        folder = media_folder(
+        paths = media_paths(
             self.data_dir, VIDEO_FOLDERS, [f"{name}.mp4" for name in captions]
         )
-        for name, video_captions in captions.items():
-            yield Item(name, f"{folder}/{name}.mp4".lstrip("/"), video_captions)
+        for (name, video_captions), path in zip(captions.items(), paths):
+            yield Item(name, path, video_captions)

@@ -11,6 +11,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from data_loader.file_kind import describe_file
 from data_loader.readers import BrokenVideo
 
 HOLD = (
@@ -67,7 +68,7 @@ class Source:
                 f"file:{self.path}", options=dict(options), metadata_errors="ignore"
             )
         except av.FFmpegError as error:
-            reason = _not_video_reason(self.path) or f"is no video ({error.strerror})"
+            reason = describe_file(self.path) or f"is no video ({error.strerror})"
             raise BrokenVideo(self.path, reason) from None
 
         stream = container.streams.best("video")
@@ -76,7 +77,8 @@ class Source:
             or stream.disposition & Disposition.attached_pic
         ):
             container.close()
-            raise BrokenVideo(self.path, "has no video stream")
+            reason = describe_file(self.path) or "has no video stream"
+            raise BrokenVideo(self.path, reason)
         if stream.codec_context is None:
             container.close()
             raise BrokenVideo(
@@ -215,14 +217,3 @@ def frame_range(
     if start >= seconds[-1] + frame_duration:
         return 0, 0
     return begun[-1], begun[-1] + 1
-
-
-def _not_video_reason(path: str) -> str:
-    """What a file is that is no video, if it is something common; else an empty text."""
-    with open(path, "rb") as file:
-        header = file.read(64).lstrip().lower()
-    if header.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, not a video"
-    if not header:
-        return "is empty"
-    return ""
