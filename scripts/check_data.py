@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from data_loader.annotations.left_out import left_out_text
 from data_loader.base import TextVideoDataset
 from data_loader.loader import open_leniently
 from data_loader.reader import BrokenVideo
@@ -68,7 +69,7 @@ def print_report(
 
 
 def print_videos(dataset: TextVideoDataset) -> None:
-    """Print the number of videos beside the expected one, and the first missing files."""
+    """Print the number of videos beside the expected one, the first missing files, and what was left out and why."""
     counts = dataset.counts
     missing = counts["missing"]
     protocol = f" ({dataset.protocol})" if dataset.protocol else ""
@@ -78,6 +79,7 @@ def print_videos(dataset: TextVideoDataset) -> None:
     )
     for name in missing[:MAX_LISTED]:
         print(f"              missing: {name}")
+    print(f"  annotations {left_out_text(dataset.left_out)}")
 
 
 def print_captions(dataset: TextVideoDataset) -> None:

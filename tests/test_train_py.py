@@ -455,6 +455,19 @@ def test_footage_is_nothing_to_validate_on(capsys, tmp_path, home, content, spli
     )
 
 
+@pytest.mark.parametrize("captions", [[], [" "]])
+def test_a_gallery_without_captions_is_nothing_to_validate_on(
+    capsys, tmp_path, content, captions
+):
+    data_dir = tiny_run.write_data(tmp_path / "gallery", val=2)
+    rows = [{"path": "0.png", "captions": captions}, {"path": "1.png", "captions": []}]
+    path = data_dir / "val.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    content["valid_loader"] = tiny_run.loader(data_dir, 1, split="val")
+    error = error_line(capsys, tmp_path, content)
+    assert "JsonlDataset val: none of its" in error and "videos has a caption" in error
+
+
 @pytest.mark.slow
 def test_validation_is_on_the_first_data_set_with_captions(
     tmp_path, home, content, caplog

@@ -26,12 +26,12 @@ class LeftOut:
 
     def counts(self) -> dict[str, int]:
         """{reason, with its first place: count}"""
-        return {
-            f"{reason} (the first: {self.first[reason]})"
-            if reason in self.first
-            else reason: count
-            for reason, count in self._counts.items()
-        }
+        counts = {}
+        for reason, count in self._counts.items():
+            if reason in self.first:
+                reason += f" (the first: {self.first[reason]})"
+            counts[reason] = count
+        return counts
 
 
 def left_out_text(counts: Mapping[str, int]) -> str:

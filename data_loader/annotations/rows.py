@@ -122,8 +122,8 @@ class Row(NamedTuple):
         if not paths:
             raise self._missing_text(PATH_KEYS)
 
-        paths = [path for path in paths if path] if len(paths) > 1 else paths
-        if not any(paths):
+        paths = [path for path in paths if path]
+        if not paths:
             raise UserError(
                 f"{self.location}: the path is empty; write the name of the file, or remove the row"
             )

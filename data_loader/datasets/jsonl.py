@@ -28,7 +28,7 @@ from data_loader.annotations.rows import (
     parse_row,
 )
 from data_loader.annotations.selection import FOOTAGE_HINT
-from data_loader.annotations.shapes import describe
+from data_loader.annotations.shapes import MAX_KEYS, MAX_SHOWN, describe
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 from parse_config import UserError
@@ -107,7 +107,7 @@ class JsonlDataset(TextVideoDataset):
             self._add_row(row, videos, files)
 
         if not videos:
-            splits = ", ".join(sorted(splits_in_file)) or "it has no rows"
+            splits = _list_splits(splits_in_file) or "it has no rows"
             raise UserError(
                 f"{path}: no row of split {self.split!r}; splits in it: {splits}"
             )
@@ -148,10 +148,18 @@ class JsonlDataset(TextVideoDataset):
                 "%s: its rows name no split, all are taken for %r", path, self.split
             )
             return
-        named = ", ".join(sorted(splits_in_file - {""}))
+        named = _list_splits(splits_in_file - {""})
         raise UserError(
             f"{location}: names no split, and other rows do ({named}); give each row one"
         )
+
+
+def _list_splits(names: set[str]) -> str:
+    """Some of the names, each on one line."""
+    shown = [" ".join(name.split())[:MAX_SHOWN] for name in sorted(names)[:MAX_KEYS]]
+    if len(names) > MAX_KEYS:
+        shown.append("...")
+    return ", ".join(shown)
 
 
 class _Files:

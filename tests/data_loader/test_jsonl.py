@@ -415,6 +415,16 @@ def test_the_name_of_a_split_may_have_blanks_and_capitals(folder, split):
     assert read(folder, [row, ROWS[3]]) == {"clips/a.mp4": ["x"]}
 
 
+def test_wrong_splits_are_listed_briefly(folder):
+    rows = [
+        {"path": "clips/a.mp4", "caption": "x", "split": f"a\nb{number} {'c' * 99}"}
+        for number in range(100)
+    ]
+    message = error_of(folder, rows)
+    assert message.startswith("no row of split 'train'; splits in it: a b0 ccc")
+    assert message.endswith(", ...") and len(message) < 600
+
+
 @pytest.mark.parametrize("split", [1, ["train"], True, {"train": 1}])
 def test_a_split_that_is_no_text(folder, split):
     row = {"path": "clips/a.mp4", "caption": "x", "split": split}

@@ -61,6 +61,7 @@ def test_what_is_missing_and_broken_is_named(tmp_path):
         "3 of 3" in intact.stdout
         and "0 missing" in intact.stdout
         and "1 texts stand more than once" in intact.stdout
+        and "annotations nothing left out" in intact.stdout
     )
     sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert sheet.std() > 20, "an empty sheet"
@@ -71,6 +72,12 @@ def test_what_is_missing_and_broken_is_named(tmp_path):
         "missing: gone" in broken.stdout
         and "2 of 3 tried" in broken.stdout
         and "b.mp4: " in broken.stdout
+        and "annotations left out: 1 videos without a file" in broken.stdout
+    )
+    wrong = check(tmp_path, ["a.mp4", " b.mp4"])
+    assert wrong.returncode == 2
+    assert wrong.stderr == (
+        f"error: {tmp_path}/train.jsonl: line 2: path ' b.mp4' has blanks around it; remove them\n"
     )
 
 
