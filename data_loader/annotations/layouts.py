@@ -34,7 +34,6 @@ __all__ = [
     "read_tsv",
     "search_folders",
 ]
-
 log = logging.getLogger(__name__)
 
 

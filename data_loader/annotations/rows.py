@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data_loader.annotations.shapes import describe, require_encodable
+from data_loader.file_kind import describe_path
 from parse_config import UserError
 
 PATH_KEYS = ("path", "video", "image")
@@ -18,7 +19,7 @@ KNOWN_KEYS = (*PATH_KEYS, *CAPTION_KEYS, "id", "split", "start", "end")
 # a path with "." or an empty part between its slashes
 UNCLEAN = re.compile(r"(?:^|/)\.?(?:/|$)")
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f]")
-UNUSUAL = re.compile(r"[\x00-\x1f\\\ufeff]|://|^\s|\s$")
+UNUSUAL = re.compile(r"[\x00-\x1f\\\ufeff]|:|^~|^\s|\s$")
 QUOTED_LISTS = ('["', "['", "[]")  # how a list of texts begins where it stands in text
 
 
@@ -251,9 +252,7 @@ def _unusual(path: str) -> str:
         )
     if "\ufeff" in path:
         return "has a byte order mark (U+FEFF) in it; remove it"
-    if "\\" in path:
-        return f"has backslashes; write {path.replace(chr(92), '/')}"
-    return "is an address; download the file and write its path"
+    return describe_path(path)
 
 
 def _shortest(number: float) -> str:

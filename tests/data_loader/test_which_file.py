@@ -276,43 +276,27 @@ def test_large_sets_are_looked_for_by_sample(tmp_path, monkeypatch):
 
 
 PATHS = [
+    ("https://example.org/a.mp4", "is a URL"),
+    ("s3://bucket/a.mp4", "is a URL"),
     ("~/clips/a.mp4", '"~" is not expanded'),
     ("~anna/a.mp4", '"~" is not expanded'),
+    ("C:\\clips\\a.mp4", "path of Windows"),
     ("C:/clips/a.mp4", "path of Windows"),
+    ("clips\\a.mp4", 'write "/"'),
     ("clips", "is a folder"),
 ]
-
-
-@pytest.mark.parametrize(
-    "path, reason",
-    [
-        ("https://example.org/a.mp4", "is an address"),
-        ("s3://bucket/a.mp4", "is an address"),
-        ("C:\\clips\\a.mp4", "has backslashes"),
-        ("clips\\a.mp4", "has backslashes"),
-    ],
-)
-def test_rows_whose_path_can_be_none(tmp_path, path, reason):
-    jsonl(tmp_path, path)
-    with pytest.raises(UserError) as error:
-        load("JsonlDataset", tmp_path)
-    assert "line 1: path" in str(error.value) and reason in str(error.value)
-    assert describe_path(path)
 
 
 @pytest.mark.parametrize("path, reason", PATHS)
 def test_paths_that_are_none(tmp_path, path, reason):
     (tmp_path / "clips").mkdir()
     jsonl(tmp_path, path)
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises((FileNotFoundError, UserError)) as error:
         load("JsonlDataset", tmp_path)
-    assert reason in str(error.value) and path in str(error.value)
+    assert reason in str(error.value)
     if path != "clips":
         assert reason in describe_path(path)
-        dataset = load("JsonlDataset", tmp_path, check_files=False)
-        with pytest.raises(UserError, match="in a row") as error:
-            dataset[0]
-        assert reason in str(error.value)
+        assert str(error.value).startswith(f"{tmp_path}/train.jsonl: line 1: path ")
 
 
 @pytest.mark.parametrize("name", DATASETS.names())

@@ -9,7 +9,8 @@ import torch
 from data_loader.datasets import DATASETS
 from data_loader.loader import TextVideoDataLoader
 from parse_config import UserError
-from scripts.synthetic.miniatures import write_media, write_text
+from scripts.synthetic.miniatures import encode_media, write_media, write_text
+from scripts.synthetic.miniatures.pretraining import write_tar
 from trainer.evaluator import embed
 
 VIDEO = {"num_frames": 2, "input_res": 16, "loading": "skip"}
@@ -399,6 +400,31 @@ def test_a_table_of_which_nothing_is_left_says_why(tmp_path):
 
 
 # Galleries
+
+
+def test_a_text_file_of_blanks(tmp_path):
+    for number, name in enumerate("abc"):
+        write_media(tmp_path / f"{name}.mp4", number)
+    write(tmp_path, {"a.txt": "x\n", "b.txt": " \n\n"})
+    dataset = load("VideoFolder", tmp_path, "test")
+    assert pairs(dataset) == {"a": ["x"], "c": []}
+    assert dataset.left_out == {"videos with blank captions alone": 1}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"caption": "\\ud800"}', b'{"caption": "a\\u0000"}'],
+    ids=short,
+)
+def test_metadata_of_a_shard(tmp_path, content):
+    files = []
+    for number, metadata in enumerate([b'{"caption": "x"}', content]):
+        files.append((f"{number}.mp4", encode_media(".mp4", number, 8, 8)))
+        files.append((f"{number}.json", metadata))
+    write_tar(tmp_path / "train/0.tar", files)
+    dataset = load("TarShards", tmp_path)
+    assert pairs(dataset) == {"0/0": ["x"]}
+    assert "1 faulty" in dataset.layout and "1.json" in dataset.layout
 
 
 @pytest.mark.parametrize("captions", [[], [" "]])
