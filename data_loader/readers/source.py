@@ -1,7 +1,7 @@
 """An open video file: its packets, its decoder, its frames from first to last, and their pictures."""
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import cast
 
 import av
@@ -11,7 +11,9 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from data_loader.readers import BrokenVideo
+from data_loader.readers import BrokenVideo, progress
+from data_loader.readers.container import open_container
+from data_loader.readers.limits import check_clip, check_pixels, current_limits
 
 HOLD = (
     256 << 20
@@ -20,6 +22,7 @@ SLACK = 2.0  # seconds between the stamp at which reading ends and the last fram
 # Open without decoding any frame: 0.2 ms, not 5.
 QUICK = {"skip_frame": "all", "probesize": "32", "fpsprobesize": "0"}
 DEFAULT_FRAME_RATE = 25
+OPAQUE = 255  # alpha of a pixel through which nothing is seen
 TOLERANCE = 1e-6  # seconds by which rounding may move a time stamp
 
 
@@ -38,53 +41,48 @@ class Source:
         self.quick = quick
         self.damage = ""  # the first error that ffmpeg reported
 
-        self._containers: list[InputContainer] = []
+        self._opened = ExitStack()
         self._held_packets: list[av.Packet] | None = None
         self._unread = True
 
-        self.stream = self._open()
-        assert (
-            self.stream.time_base is not None
-        )  # ffmpeg gives every stream of a file one
-        self.time_base = self.stream.time_base
-        self.decoder = self.stream.codec_context
-        self.decoder.thread_count = 1
-
         self._reformatter = VideoReformatter()
         self._size: tuple[int | None, int | None] = (None, None)
+        self._num_pictures = 0
+
+        with self._opened as opened:
+            self._container, self.stream = self._open()
+            assert self.stream.time_base is not None  # ffmpeg gives every stream one
+            self.time_base = self.stream.time_base
+            self.decoder = self.stream.codec_context
+            self.decoder.thread_count = 1
+            check_pixels(path, self.decoder.width, self.decoder.height)
+            # ffmpeg counts the margins of its buffers, too: this is for pictures that grow on the way
+            max_pixels = 2 * current_limits().max_pixels
+            self.decoder.options = {"max_pixels": str(max_pixels)}
+            progress.describe(self._description())
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> "Source":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for container in self._containers:
-            container.close()
+        self._opened.close()
 
-    def _open(self) -> VideoStream:
+    def _open(self) -> tuple[InputContainer, VideoStream]:
         options = QUICK if self.quick else {}
-        try:
-            container = av.open(
-                f"file:{self.path}", options=dict(options), metadata_errors="ignore"
-            )
-        except av.FFmpegError as error:
-            reason = _not_video_reason(self.path) or f"is no video ({error.strerror})"
-            raise BrokenVideo(self.path, reason) from None
-
+        container = self._opened.enter_context(open_container(self.path, options))
         stream = container.streams.best("video")
         if (
             not isinstance(stream, VideoStream)
             or stream.disposition & Disposition.attached_pic
         ):
-            container.close()
             raise BrokenVideo(self.path, "has no video stream")
         if stream.codec_context is None:
-            container.close()
             raise BrokenVideo(
                 self.path, "is in a format that this ffmpeg does not decode"
             )
 
-        self._containers.append(container)
-        return stream
+        return container, stream
 
     def packets(self) -> Iterator[av.Packet]:
         """The packets in the order of decoding, up to the end of the file or its first damage.
@@ -95,12 +93,13 @@ class Source:
             yield from self._held_packets
             return
 
-        stream = self.stream if self._unread else self._open()
+        if not self._unread:
+            self._container, self.stream = self._open()
         self._unread = False
         held: list[av.Packet] = []
         size = 0
 
-        for packet in self._demux(stream):
+        for packet in self._demux():
             size += packet.size
             if size <= HOLD:
                 held.append(packet)
@@ -111,9 +110,9 @@ class Source:
         if size <= HOLD:
             self._held_packets = held
 
-    def _demux(self, stream: VideoStream) -> Iterator[av.Packet]:
+    def _demux(self) -> Iterator[av.Packet]:
         limit = None  # time stamp of decoding after which nothing is read
-        packets = cast("Generator[av.Packet]", self._containers[-1].demux(stream))
+        packets = cast("Generator[av.Packet]", self._container.demux(self.stream))
         with closing(
             packets
         ):  # PyAV leaks if the generator is dropped half way and not closed
@@ -126,8 +125,15 @@ class Source:
                             return
                     if packet.size:
                         yield packet
-            except av.FFmpegError as error:
-                self.damage = self.damage or str(error)
+            except (MemoryError, OSError) as error:
+                if not isinstance(error, av.FFmpegError):
+                    raise
+                self._note_damage(error)
+            except Exception as error:  # noqa: BLE001 whatever the demuxer raises
+                self._note_damage(error)
+
+    def _note_damage(self, error: Exception) -> None:
+        self.damage = self.damage or str(error) or type(error).__name__
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """The decode from first to last.
@@ -150,23 +156,64 @@ class Source:
 
     def _decode(self, packet: av.Packet | None) -> tuple[list[av.VideoFrame], bool]:
         """The frames that the decoder returns for a packet (None: the rest), and whether it failed."""
+        self.decode_begins()
         try:
             return self.decoder.decode(packet), False
-        except av.FFmpegError as error:
-            self.damage = self.damage or str(error)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 whatever the decoder raises
+            self._note_damage(error)
             return [], True
+
+    def decode_begins(self) -> None:
+        """To be called before each packet is decoded: a process that waits for it grants time for each picture."""
+        progress.decode_begins(self.decoder.width, self.decoder.height)
 
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 (H, W, 3) RGB, upright, in the size of the first frame, should the size change on the way."""
+        check_pixels(self.path, frame.width, frame.height)
         width, height = self._size
+        self._num_pictures += 1
+        check_clip(
+            self.path,
+            self._num_pictures,
+            width or frame.width,
+            height or frame.height,
+        )
         try:
             rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
-        except (av.FFmpegError, ValueError) as error:
+            self._size = (rgb.width, rgb.height)
+            picture_HWC = rgb.to_ndarray()
+            if _may_be_transparent(frame.format):
+                picture_HWC = self._on_white(frame, picture_HWC)
+            return np.rot90(picture_HWC, (frame.rotation // 90) % 4)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 whatever the converter raises
             raise BrokenVideo(
                 self.path, f"has pictures that cannot be converted to RGB ({error})"
             ) from None
-        self._size = (rgb.width, rgb.height)
-        return np.rot90(rgb.to_ndarray(), (frame.rotation // 90) % 4)
+
+    def _on_white(self, frame: av.VideoFrame, rgb_HWC: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3): `rgb_HWC`, the frame in RGB, with white behind what is transparent."""
+        rgba = self._reformatter.reformat(frame, *self._size, "rgba", threads=1)
+        alpha_HW1 = rgba.to_ndarray()[:, :, 3:].astype(np.uint16)
+        if alpha_HW1.min() == OPAQUE:
+            return rgb_HWC
+        mixed_HWC = rgb_HWC * alpha_HW1 + OPAQUE * (OPAQUE - alpha_HW1)
+        return ((mixed_HWC + OPAQUE // 2) // OPAQUE).astype(np.uint8)
+
+    def _description(self) -> str:
+        """Codec, size and length, as far as the file says them before it is decoded."""
+        parts = [
+            self.decoder.name,
+            f"{self.decoder.width} x {self.decoder.height}",
+        ]
+        if self.stream.frames:
+            parts.append(f"{self.stream.frames:,} frames")
+        if self.stream.duration:
+            parts.append(f"{float(self.stream.duration * self.time_base):,.0f} s")
+        return ", ".join(parts)
 
     def frame_rate(self) -> float:
         """Frames per second by the container's word."""
@@ -188,6 +235,11 @@ class Source:
         known = cast("Sequence[int]", stamps)
         unit = float(self.time_base)
         return [(stamp - known[0]) * unit for stamp in known]
+
+
+def _may_be_transparent(pixel_format: av.VideoFormat) -> bool:
+    has_alpha = any(component.is_alpha for component in pixel_format.components)
+    return has_alpha or pixel_format.has_palette
 
 
 def frame_range(
@@ -215,14 +267,3 @@ def frame_range(
     if start >= seconds[-1] + frame_duration:
         return 0, 0
     return begun[-1], begun[-1] + 1
-
-
-def _not_video_reason(path: str) -> str:
-    """What a file is that is no video, if it is something common; else an empty text."""
-    with open(path, "rb") as file:
-        header = file.read(64).lstrip().lower()
-    if header.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, not a video"
-    if not header:
-        return "is empty"
-    return ""

@@ -213,7 +213,7 @@ def run_in_fork(work) -> bytes:
 
 
 def test_a_hung_child_ends_itself_when_nobody_is_left_to_end_it(paths, monkeypatch):
-    monkeypatch.setattr(worker, "GRACE", 0.2)
+
 
     def work(answer):
         request = partial(
