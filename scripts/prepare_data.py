@@ -35,7 +35,9 @@ from data_loader.annotations.file_lookup import IMAGE_EXTENSIONS, VIDEO_EXTENSIO
 from data_loader.datasets import DATASETS
 from data_loader.loader import open_leniently
 from data_loader.readers import BrokenVideo
-from data_loader.readers.image_reader import is_image
+from data_loader.readers.container import open_container
+from data_loader.readers.image_reader import is_image, open_picture, upright_rgb
+from data_loader.readers.regular_file import open_regular
 from parse_config import Config, ConfigError, cli_entry
 from trainer.files import write_json
 
@@ -77,9 +79,16 @@ def file_type(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in VIDEO_EXTENSIONS:
         return "video"
-    if suffix in IMAGE_EXTENSIONS or (not suffix and is_image(str(path))):
+    if suffix in IMAGE_EXTENSIONS or (not suffix and _begins_as_image(path)):
         return "image"
     return "other"
+
+
+def _begins_as_image(path: Path) -> bool:
+    try:
+        return is_image(str(path))
+    except (BrokenVideo, OSError):  # a pipe, or unreadable: copying it says why
+        return False
 
 
 def list_jobs(source: Path) -> Iterator[Job]:
@@ -115,7 +124,7 @@ def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:
 def write_video(source: Path, target: Path, settings: Settings) -> None:
     """Every frame of the best video stream, upright, with its time stamp; no sound. Raises BrokenVideo, OSError."""
     with (
-        av.open(str(source), metadata_errors="ignore") as container,
+        open_container(str(source), {}) as container,
         av.open(str(target), "w", format="mp4") as output,
     ):
         stream = container.streams.best("video")
@@ -195,9 +204,9 @@ def _add_encoder(
 
 
 def write_image(source: Path, target: Path, settings: Settings) -> None:
-    """A JPEG of the picture with at most `side` pixels on its short side."""
-    with Image.open(source) as file:
-        image = file.convert("RGB")
+    """A JPEG of the picture, upright and on white, with at most `side` pixels on its short side."""
+    with open_picture(str(source)) as picture:
+        image = upright_rgb(str(source), picture)
         scale = min(1.0, settings.side / min(image.size))
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BICUBIC)
@@ -205,7 +214,8 @@ def write_image(source: Path, target: Path, settings: Settings) -> None:
 
 
 def copy_file(source: Path, target: Path, settings: Settings) -> None:
-    """The same bytes."""
+    """The same bytes. Raises BrokenVideo for what is no regular file."""
+    open_regular(str(source)).close()
     shutil.copyfile(source, target)
 
 

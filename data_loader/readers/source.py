@@ -7,11 +7,13 @@ from typing import cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.format import Flags as FormatFlags
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from data_loader.readers import BrokenVideo, progress
+from data_loader.readers.clock import Clock
 from data_loader.readers.container import open_container
 from data_loader.readers.limits import check_clip, check_pixels, current_limits
 
@@ -22,6 +24,7 @@ SLACK = 2.0  # seconds between the stamp at which reading ends and the last fram
 # Open without decoding any frame: 0.2 ms, not 5.
 QUICK = {"skip_frame": "all", "probesize": "32", "fpsprobesize": "0"}
 DEFAULT_FRAME_RATE = 25
+TS_DISCONT = cast("int", FormatFlags.ts_discont.value)
 OPAQUE = 255  # alpha of a pixel through which nothing is seen
 TOLERANCE = 1e-6  # seconds by which rounding may move a time stamp
 
@@ -111,18 +114,18 @@ class Source:
             self._held_packets = held
 
     def _demux(self) -> Iterator[av.Packet]:
-        limit = None  # time stamp of decoding after which nothing is read
+        clock = self._clock()
+        limit = float("inf")  # time of decoding after which nothing is read
+        if self.end is not None:
+            limit = float((self.end + SLACK) / self.time_base)
         packets = cast("Generator[av.Packet]", self._container.demux(self.stream))
         with closing(
             packets
         ):  # PyAV leaks if the generator is dropped half way and not closed
             try:
                 for packet in packets:
-                    if self.end is not None and packet.dts is not None:
-                        if limit is None:
-                            limit = packet.dts + (self.end + SLACK) / self.time_base
-                        if packet.dts > limit:
-                            return
+                    if packet.dts is not None and clock.advance(packet.dts) > limit:
+                        return
                     if packet.size:
                         yield packet
             except (MemoryError, OSError) as error:
@@ -222,19 +225,39 @@ class Source:
 
     def packet_seconds(self) -> list[float]:
         """When each frame begins by the packets' time stamps; a damaged file may hold fewer frames."""
-        stamps = [packet.pts for packet in self.packets() if not packet.is_discard]
+        packets = [packet for packet in self.packets() if not packet.is_discard]
+        stamps = [packet.pts for packet in packets]
         if None not in stamps:
-            stamps.sort()
+            stamps = self._sorted_between_restarts(packets)
         return self.seconds(stamps)
 
+    def _sorted_between_restarts(self, packets: list[av.Packet]) -> list[int | None]:
+        """The packets' time stamps in the order of showing; they may begin anew on the way."""
+        parts: list[list[int]] = [[]]
+        clock = self._clock()
+        for packet in packets:
+            if packet.dts is not None:
+                clock.advance(packet.dts)
+            if clock.restarts == len(parts):
+                parts.append([])
+            parts[-1].append(cast("int", packet.pts))
+        return [stamp for part in parts for stamp in sorted(part)]
+
+    def _clock(self) -> Clock:
+        is_broadcast = bool(self._container.format.flags & TS_DISCONT)
+        return Clock(self.time_base, 1 / self.frame_rate(), is_broadcast)
+
     def seconds(self, stamps: Sequence[int | None]) -> list[float]:
-        """Time stamps in seconds after the first frame; frames without time stamps are evenly spaced."""
+        """Time stamps in seconds after the first frame; frames without time stamps are evenly spaced.
+
+        Where the time stamps begin anew, as in files that were joined, the seconds go on.
+        """
         if None in stamps:
             rate = self.frame_rate()
             return [number / rate for number in range(len(stamps))]
-        known = cast("Sequence[int]", stamps)
+        clock = self._clock()
         unit = float(self.time_base)
-        return [(stamp - known[0]) * unit for stamp in known]
+        return [clock.advance(stamp) * unit for stamp in cast("Sequence[int]", stamps)]
 
 
 def _may_be_transparent(pixel_format: av.VideoFormat) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data_loader.decode import process, worker
+from data_loader.decode import process
 from data_loader.reader import (
     READERS,
     BrokenVideo,
@@ -213,7 +213,6 @@ def run_in_fork(work) -> bytes:
 
 
 def test_a_hung_child_ends_itself_when_nobody_is_left_to_end_it(paths, monkeypatch):
-
 
     def work(answer):
         request = partial(
