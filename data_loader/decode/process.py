@@ -68,7 +68,7 @@ def _call_child(
 ) -> Any:
     global _idle_child
     with _lock:
-        child = _child_with_request((function, args))
+        child = _child_with_request((function, args, _working_folder()))
         try:
             error, result = child.outcome(answer, deadline)
         except TimeoutError:
@@ -85,6 +85,13 @@ def _call_child(
     if error is not None:
         raise error
     return result
+
+
+def _working_folder() -> str:
+    """The working folder of this process, "" if it has been removed."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.getcwd()
+    return ""
 
 
 class _Child:

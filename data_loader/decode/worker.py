@@ -1,6 +1,6 @@
 """What the child process of `process` does: it calls one function after another; and the messages on the socket.
 
-A message is a pickle behind its length (8 bytes). The parent sends (function, args). The child sends
+A message is a pickle behind its length (8 bytes). The parent sends (function, args, its working folder). The child sends
 ("question", value) as often as the function calls `ask_parent`, each answered by the parent, and in the end one of
 - ("error", exception),
 - ("result", value),
@@ -66,7 +66,9 @@ def serve(
         gc.freeze()  # leave the parent's objects, and so the memory pages shared with it, alone
         progress.report_to(memoryview(memory)[: progress.SIZE])
         while True:
-            function, args = receive(parent_socket)
+            function, args, folder = receive(parent_socket)
+            if folder:  # in which relative paths begin; the parent may have changed it
+                os.chdir(folder)
             _answer(parent_socket, memory, function, args)
     finally:
         os._exit(0)

@@ -25,6 +25,7 @@ SLACK = 2.0  # seconds between the stamp at which reading ends and the last fram
 QUICK = {"skip_frame": "all", "probesize": "32", "fpsprobesize": "0"}
 DEFAULT_FRAME_RATE = 25
 TS_DISCONT = cast("int", FormatFlags.ts_discont.value)
+MARGIN_PIXELS = 1 << 20  # what the margins of a small picture may take
 OPAQUE = 255  # alpha of a pixel through which nothing is seen
 TOLERANCE = 1e-6  # seconds by which rounding may move a time stamp
 
@@ -60,7 +61,7 @@ class Source:
             self.decoder.thread_count = 1
             check_pixels(path, self.decoder.width, self.decoder.height)
             # ffmpeg counts the margins of its buffers, too: this is for pictures that grow on the way
-            max_pixels = 2 * current_limits().max_pixels
+            max_pixels = 2 * current_limits().max_pixels + MARGIN_PIXELS
             self.decoder.options = {"max_pixels": str(max_pixels)}
             progress.describe(self._description())
             self._opened = opened.pop_all()
