@@ -1,7 +1,8 @@
 """What the child process of `process` does: it calls one function after another; and the messages on the socket.
 
-A message is a pickle behind its length (8 bytes). The parent sends (function, args, its working folder). The child sends
-("question", value) as often as the function calls `ask_parent`, each answered by the parent, and in the end one of
+A message is a pickle behind its length (8 bytes). The parent sends (function, args, its working folder). The child
+sends ("question", value) as often as the function calls `ask_parent`, each answered by the parent, and in the end one
+of
 - ("error", exception),
 - ("result", value),
 - ("pictures", (shape, indices)): the pictures lie in the memory that both share, or, where they do not fit in there,

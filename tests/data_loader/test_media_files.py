@@ -68,6 +68,15 @@ def numbers(frames_TCHW) -> list[int]:
     ]
 
 
+def write_png(path, *chunks: tuple[bytes, bytes]) -> None:
+    """Each chunk is a name and its data."""
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, content in (*chunks, (b"IEND", b"")):
+        data += struct.pack(">I", len(content)) + name + content
+        data += struct.pack(">I", zlib.crc32(name + content))
+    path.write_bytes(data)
+
+
 def end_child() -> None:
     """The next read has a child process of its own."""
     if process._idle_child is not None:
@@ -254,18 +263,13 @@ def test_grey_of_16_bits_is_scaled(tmp_path, name):
 
 
 def test_grey_of_16_bits_with_a_transparent_value(tmp_path):
-    def chunk(name, data):
-        check = struct.pack(">I", zlib.crc32(name + data))
-        return struct.pack(">I", len(data)) + name + data + check
-
     pixels = zlib.compress(b"\0" + struct.pack(">2H", 1000, 25700))
     header = struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)
-    (tmp_path / "key.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"tRNS", struct.pack(">H", 1000))
-        + chunk(b"IDAT", pixels)
-        + chunk(b"IEND", b"")
+    write_png(
+        tmp_path / "key.png",
+        (b"IHDR", header),
+        (b"tRNS", struct.pack(">H", 1000)),
+        (b"IDAT", pixels),
     )
     assert read_picture(tmp_path / "key.png")[0, :, 0].tolist() == [255, 100]
 
@@ -362,7 +366,8 @@ def test_a_mistake_in_the_choice_is_not_taken_for_a_broken_picture(tmp_path, dra
 @pytest.mark.parametrize("deadline", DEADLINES)
 def test_a_small_file_may_not_hold_a_giant_picture(tmp_path, deadline):
     path = tmp_path / "bomb.png"
-    Image.new("1", (20_000, 10_000)).save(path)
+    header = struct.pack(">IIBBBBB", 20_000, 10_000, 1, 0, 0, 0, 0)
+    write_png(path, (b"IHDR", header), (b"IDAT", zlib.compress(bytes(2501 * 10_000))))
     assert path.stat().st_size < 100_000
     with pytest.raises(
         BrokenVideo,

@@ -351,6 +351,7 @@ def slow_reader(path, choose, start=None, end=None):
         return Pictures([clip.picture(next(clip.frames()))], [0])
 
 
+@pytest.mark.slow
 def test_a_deadline_grows_with_what_is_decoded(paths):
     """0.6 s of work: 0.5 s of that is granted, whatever the deadline."""
     read_frames(paths / "h264.mp4", [0], "test-slow", deadline=0.25)
