@@ -40,7 +40,8 @@ def check_pixels(path: str, width: int, height: int) -> None:
     if width * height > limit:
         raise BrokenVideo(
             path,
-            f"has pictures of {width} x {height}, more than the {limit:,} pixels of video_params.max_pixels",
+            f"has pictures of {width} x {height}, more than the {limit:,} pixels of video_params.max_pixels; "
+            "raise it, or leave the file out",
         )
 
 
@@ -52,5 +53,5 @@ def check_clip(path: str, frames: int, width: int, height: int) -> None:
         raise BrokenVideo(
             path,
             f"{frames} frames of {width} x {height} take {size:,} bytes, more than the {limit:,} of "
-            "video_params.max_clip_bytes; read fewer, or make a smaller copy with scripts/prepare_data.py",
+            "video_params.max_clip_bytes; raise it, or make a smaller copy with scripts/prepare_data.py",
         )

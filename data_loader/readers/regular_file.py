@@ -21,7 +21,11 @@ def open_regular(path: str, flags: int = 0) -> io.FileIO:
     Raises BrokenVideo for what is no regular file, OSError for what cannot be opened. A pipe that nobody writes to
     does not block, and a device is not opened at all. Only a disk that does not answer can make it wait.
     """
-    _check_regular(path, os.stat(path).st_mode)
+    try:
+        status = os.stat(path)
+    except ValueError as error:  # a zero byte, or characters that no file name has
+        raise BrokenVideo(path, f"is no path ({error})") from None
+    _check_regular(path, status.st_mode)
     flags |= os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     file = io.FileIO(path, opener=lambda name, _: os.open(name, flags))
     try:

@@ -20,6 +20,7 @@ from PIL import Image, PngImagePlugin
 from data_loader import transforms
 from data_loader.decode import process, timestamps
 from data_loader.decode.segments import read_segments
+from data_loader.decode_cache import DecodeCache
 from data_loader.reader import (
     READERS,
     BrokenVideo,
@@ -462,6 +463,19 @@ def test_pictures_that_do_not_fit_into_the_shared_memory(videos, monkeypatch):
         end_child()
 
 
+def test_a_clip_that_is_too_large_to_be_held_is_read_frame_by_frame(videos):
+    cache = DecodeCache(1, 1 << 24)
+    limits = Limits(max_clip_bytes=4 * 96 * 64 * 3)
+
+    def read(choose):
+        return read_clip(videos / "h264.mp4", choose, limits=limits)
+
+    for _ in range(2):
+        frames_TCHW, indices = cache.read(0, lambda length: [0, 9, 39], read)
+        assert numbers(frames_TCHW) == indices == [0, 9, 39]
+    assert cache.held == (0, 0)
+
+
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 50_001)])
 def test_very_long_pictures_take_little_memory(tmp_path, monkeypatch, size):
     pixels = []
@@ -572,6 +586,12 @@ def test_a_file_that_is_not_there(tmp_path, deadline):
     for read in READS.values():
         with pytest.raises(FileNotFoundError, match=r"none\.mp4"):
             read(tmp_path / "none.mp4", deadline)
+
+
+@pytest.mark.parametrize("deadline", DEADLINES)
+def test_what_is_no_path(deadline):
+    with pytest.raises(BrokenVideo, match="is no path"):
+        read_frames("a\0b.mp4", [0], deadline=deadline)
 
 
 def test_a_disk_that_fails_is_an_oserror(videos, monkeypatch):
