@@ -67,24 +67,45 @@ def _call_child(
     answer: Callable[[Any], Any] | None,
 ) -> Any:
     global _idle_child
+    request = (function, args, _working_folder())
     with _lock:
-        child = _child_with_request((function, args, _working_folder()))
-        try:
-            error, result = child.outcome(answer, deadline)
-        except TimeoutError:
-            child.end()
-            raise BrokenVideo(path, child.timeout_reason(deadline)) from None
-        except (EOFError, ConnectionError):
-            raise BrokenVideo(path, f"the decoder crashed ({child.end()})") from None
-        except BaseException:
-            # `answer` failed, or the run is being stopped: the child still waits for an answer.
-            child.end()
-            raise
+        child, was_idle = _child_with_request(request)
+        outcome = _outcome(child, path, deadline, answer)
+        if outcome is None and was_idle:
+            # something else had ended it before it took the request
+            child, _ = _child_with_request(request)
+            outcome = _outcome(child, path, deadline, answer)
+        if outcome is None:
+            raise BrokenVideo(path, f"the decoder crashed ({child.ended_by})")
         _idle_child = child
 
+    error, result = outcome
     if error is not None:
         raise error
     return result
+
+
+def _outcome(
+    child: "_Child",
+    path: str,
+    deadline: float,
+    answer: Callable[[Any], Any] | None,
+) -> tuple[Exception | None, Any] | None:
+    """(the function's error or None, its result); None if the child has ended before it opened the file."""
+    try:
+        return child.outcome(answer, deadline)
+    except TimeoutError:
+        child.end()
+        raise BrokenVideo(path, child.timeout_reason(deadline)) from None
+    except (EOFError, ConnectionError):
+        child.end()
+        if child.progress.description:
+            raise BrokenVideo(path, f"the decoder crashed ({child.ended_by})") from None
+        return None
+    except BaseException:
+        # `answer` failed, or the run is being stopped: the child still waits for an answer.
+        child.end()
+        raise
 
 
 def _working_folder() -> str:
@@ -99,6 +120,7 @@ class _Child:
 
     def __init__(self) -> None:
         self.readers = READERS.names()
+        self.ended_by = ""
         self.memory = worker.shared_memory()
         self.socket, child_socket = socket.socketpair()
         # The child is killed when no process has the second end any more.
@@ -176,8 +198,11 @@ class _Child:
             self.pipe = -1
         _children.discard(self)
 
-    def end(self) -> str:
-        """Kill the process if it has not ended by itself; returns the name of the signal that ended it."""
+    def end(self) -> None:
+        """Kill the process if it has not ended by itself; sets `ended_by`, the name of the signal that ended it."""
+        self.ended_by = self._end()
+
+    def _end(self) -> str:
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if not pid:
@@ -204,20 +229,23 @@ _idle_child: _Child | None = None
 _lock = threading.Lock()
 
 
-def _child_with_request(request: tuple) -> _Child:
-    """A child that has received `request`: the idle one, or a new one if that has died or lacks a reader."""
+def _child_with_request(request: tuple) -> tuple[_Child, bool]:
+    """A child that has received `request`: the idle one, or a new one if that has died or lacks a reader.
+
+    And whether it is the idle one.
+    """
     global _idle_child
     child = _idle_child
     _idle_child = None
     if child is not None and child.readers == READERS.names():
         with contextlib.suppress(ConnectionError):
             child.request(request)
-            return child
+            return child, True
     if child is not None:
         child.end()
     child = _Child()
     child.request(request)
-    return child
+    return child, False
 
 
 def _reset_after_fork() -> None:

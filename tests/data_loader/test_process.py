@@ -137,6 +137,25 @@ def test_one_child_is_kept_and_a_dead_one_replaced(paths):
     )  # registered after the fork
 
 
+def test_a_child_that_ends_as_it_is_asked_is_not_the_fault_of_the_file(
+    paths, monkeypatch
+):
+    """The system may have ended it while it was idle: it takes a request that nobody answers."""
+    read_frames(paths / "h264.mp4", [0])
+    child = process._idle_child
+    os.kill(child.pid, signal.SIGSTOP)
+    original = process._Child.request
+
+    def request_and_kill(self, request):
+        original(self, request)
+        if self is child:
+            os.kill(child.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(process._Child, "request", request_and_kill)
+    assert read_frames(paths / "h264.mp4", [1]).shape == (1, 3, 64, 96)
+    assert child.ended_by == "SIGKILL" and process._idle_child is not child
+
+
 def test_threads_take_turns(paths):
     results = []
 
