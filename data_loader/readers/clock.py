@@ -2,6 +2,8 @@
 
 from fractions import Fraction
 
+import numpy as np
+
 MAX_GAP = 10.0  # seconds between two frames of a broadcast, beyond which ffmpeg's programs see a new beginning
 MAX_DISORDER = (
     0.5  # seconds by which time stamps may go back though nothing begins anew
@@ -25,9 +27,17 @@ class Clock:
         self._first: int | None = None  # since they last began anew
         self._last = 0
         self._step = max(1, round(frame_seconds / time_base))
-        self._max_disorder = MAX_DISORDER / time_base
-        self._max_gap = MAX_GAP / time_base
+        self._max_disorder = float(MAX_DISORDER / time_base)
+        self._max_gap = float(MAX_GAP / time_base)
         self._is_broadcast = is_broadcast
+
+    def times(self, stamps: np.ndarray) -> np.ndarray:
+        """int64, the times of these stamps, at least one; `advance` is called only where there may be restarts."""
+        gaps = np.diff(stamps)
+        has_jump = self._is_broadcast and (gaps > self._max_gap).any()
+        if has_jump or (gaps < 0).any():
+            return np.array([self.advance(stamp) for stamp in stamps.tolist()])
+        return stamps - stamps[0]
 
     def advance(self, stamp: int) -> int:
         """The time of `stamp`, in units after the first."""

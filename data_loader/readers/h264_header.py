@@ -1,6 +1,7 @@
 """What an H.264 file says of itself before its first picture (ITU-T H.264, 7.3.2.1; ISO/IEC 14496-15, 5.3.3.1)."""
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 # Profiles whose sequence parameter set holds the chroma format.
@@ -42,6 +43,7 @@ class _BitReader:
         return self.take(zeros + 1) - 1
 
 
+@lru_cache  # the files of a data set have few different ones
 def _is_plain(sequence_set: bytes) -> bool:
     """Whether a sequence parameter set promises whole frames, none left out on purpose, in an order that it tells."""
     bits = _BitReader(sequence_set[1:64])
@@ -87,6 +89,11 @@ def _take_picture_format(bits: _BitReader) -> tuple[bool, PictureFormat]:
 def picture_format(sets: set[bytes]) -> PictureFormat:
     """The format of the pictures, by the one sequence parameter set among `sets` (see `parameter_sets`)."""
     sequence_set = next(data for data in sets if data[0] & 31 == SEQUENCE_PARAMETER_SET)
+    return _picture_format(sequence_set)
+
+
+@lru_cache
+def _picture_format(sequence_set: bytes) -> PictureFormat:
     return _take_picture_format(_BitReader(sequence_set[1:64]))[1]
 
 

@@ -125,7 +125,8 @@ class Source:
         ):  # PyAV leaks if the generator is dropped half way and not closed
             try:
                 for packet in packets:
-                    if packet.dts is not None and clock.advance(packet.dts) > limit:
+                    stamp = None if self.end is None else packet.dts
+                    if stamp is not None and clock.advance(stamp) > limit:
                         return
                     if packet.size:
                         yield packet
@@ -256,9 +257,10 @@ class Source:
         if None in stamps:
             rate = self.frame_rate()
             return [number / rate for number in range(len(stamps))]
-        clock = self._clock()
-        unit = float(self.time_base)
-        return [clock.advance(stamp) * unit for stamp in cast("Sequence[int]", stamps)]
+        if not stamps:
+            return []
+        times = self._clock().times(np.array(stamps, np.int64))
+        return (times * float(self.time_base)).tolist()
 
 
 def _may_be_transparent(pixel_format: av.VideoFormat) -> bool:

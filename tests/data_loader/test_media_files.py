@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -724,8 +725,11 @@ def test_seconds_go_on_where_time_stamps_begin_anew(tmp_path, name, options):
 
 def test_a_clock():
     def times(stamps, is_broadcast):
-        clock = Clock(1 / 100, 0.04, is_broadcast)
-        return [clock.advance(stamp) for stamp in stamps], clock.restarts
+        clock = Clock(Fraction(1, 100), 0.04, is_broadcast)
+        at_once = Clock(Fraction(1, 100), 0.04, is_broadcast).times(np.array(stamps))
+        one_by_one = [clock.advance(stamp) for stamp in stamps]
+        assert at_once.tolist() == one_by_one
+        return one_by_one, clock.restarts
 
     assert times([7, 11, 15, 7, 11, 15], True) == ([0, 4, 8, 12, 16, 20], 1)
     assert times([7, 11, 15, 7, 11, 15], False) == ([0, 4, 8, 12, 16, 20], 1)
