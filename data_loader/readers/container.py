@@ -33,6 +33,7 @@ CONTAINER_OPTIONS = {
     ),
     "protocol_whitelist": "none",  # nothing is opened besides the file itself
 }
+HEIF_BRANDS = ("heic", "heix", "heim", "heis", "mif1")
 # beginnings of files that name other files
 PLAYLISTS = (
     b"ffconcat",
@@ -77,6 +78,11 @@ def open_container(path: str, options: Mapping[str, str]) -> Iterator[InputConta
     Raises BrokenVideo for what is no regular file or no video, OSError for what cannot be opened.
     """
     with closing(_InputFile(path)) as file, _open(path, file, options) as container:
+        if container.metadata.get("major_brand") in HEIF_BRANDS:
+            raise BrokenVideo(
+                path,
+                "is a HEIF picture, whose tiles are not put together; convert it to JPEG",
+            )
         yield container
 
 

@@ -19,7 +19,7 @@ from data_loader.readers import (
     progress,
     requested_indices,
 )
-from data_loader.readers.limits import check_clip, check_pixels
+from data_loader.readers.limits import check_clip, check_pixels, current_limits
 from data_loader.readers.regular_file import open_regular
 from data_loader.readers.source import frame_range
 
@@ -74,21 +74,23 @@ def open_picture(path: str) -> "Iterator[Picture]":
     """The open picture, not yet decoded. Raises BrokenVideo, OSError."""
     from PIL import Image
 
-    most_pixels = Image.MAX_IMAGE_PIXELS
+    limit = current_limits().max_pixels
+    if Image.MAX_IMAGE_PIXELS is not None:  # our limit holds, should it be the higher
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit)
     with open_regular(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata
-        Image.MAX_IMAGE_PIXELS = None  # our own limit holds
-        try:
-            with decoder_errors(path):
+        with decoder_errors(path):
+            try:
                 image = Image.open(file)
-            with image:
-                check_pixels(path, *image.size)
-                progress.describe(
-                    f"{image.format} picture, {image.width} x {image.height}"
-                )
-                yield image
-        finally:
-            Image.MAX_IMAGE_PIXELS = most_pixels
+            except Image.DecompressionBombError as error:
+                raise BrokenVideo(
+                    path,
+                    f"has more than the {limit:,} pixels of video_params.max_pixels ({error})",
+                ) from None
+        with image:
+            check_pixels(path, *image.size)
+            progress.describe(f"{image.format} picture, {image.width} x {image.height}")
+            yield image
 
 
 @contextmanager

@@ -351,6 +351,17 @@ def test_avif(tmp_path, drawing):
     assert clips.read_number(read_picture(tmp_path / "a.avif")) == NUMBER
 
 
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_pictures_that_are_stored_in_tiles_are_refused(videos, tmp_path, brand):
+    """ffmpeg would give one tile for the whole."""
+    data = (videos / "h264.mp4").read_bytes()
+    assert data[4:8] == b"ftyp"
+    path = tmp_path / "a.heic"
+    path.write_bytes(data[:8] + brand + data[12:])
+    with pytest.raises(BrokenVideo, match="is a HEIF picture.*convert it to JPEG"):
+        read_picture(path)
+
+
 def test_a_mistake_in_the_choice_is_not_taken_for_a_broken_picture(tmp_path, drawing):
     drawing.save(tmp_path / "a.png")
 
@@ -366,33 +377,32 @@ def test_a_mistake_in_the_choice_is_not_taken_for_a_broken_picture(tmp_path, dra
 
 
 @pytest.mark.parametrize("deadline", DEADLINES)
-def test_a_small_file_may_not_hold_a_giant_picture(tmp_path, deadline):
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ((20_000, 4_000), "has pictures of 20000 x 4000, more than the 64,000,000"),
+        ((20_000, 10_000), "has more than the 64,000,000 pixels of video_params.max"),
+    ],
+)
+def test_a_small_file_may_not_hold_a_giant_picture(tmp_path, size, reason, deadline):
     path = tmp_path / "bomb.png"
-    header = struct.pack(">IIBBBBB", 20_000, 10_000, 1, 0, 0, 0, 0)
-    write_png(path, (b"IHDR", header), (b"IDAT", zlib.compress(bytes(2501 * 10_000))))
+    header = struct.pack(">IIBBBBB", *size, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes((size[0] // 8 + 1) * size[1]))
+    write_png(path, (b"IHDR", header), (b"IDAT", pixels))
     assert path.stat().st_size < 100_000
-    with pytest.raises(
-        BrokenVideo,
-        match=r"bomb.png: has pictures of 20000 x 10000, more than the 64,000,000 pixels of video_params.max_pixels",
-    ):
+    with pytest.raises(BrokenVideo, match=f"bomb.png: {reason}"):
         read_picture(path, deadline)
 
 
-def test_a_higher_limit_is_followed(tmp_path):
+def test_a_higher_limit_is_followed(tmp_path, monkeypatch):
     """Also where Pillow's own would forbid it."""
     path = tmp_path / "large.png"
     Image.new("1", (60, 40)).save(path)
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = 100
-    try:
-        frames_TCHW = read_frames(path, [0], deadline=None)
-        assert frames_TCHW.shape == (1, 3, 40, 60)
-        assert Image.MAX_IMAGE_PIXELS == 100
-        with pytest.raises(BrokenVideo, match="more than the 2,399 pixels"):
-            read_frames(path, [0], deadline=None, limits=Limits(max_pixels=2399))
-        assert Image.MAX_IMAGE_PIXELS == 100
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(BrokenVideo, match="more than the 2,399 pixels"):
+        read_frames(path, [0], deadline=None, limits=Limits(max_pixels=2399))
+    frames_TCHW = read_frames(path, [0], deadline=None)
+    assert frames_TCHW.shape == (1, 3, 40, 60)
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi", "h264.ts"])
