@@ -240,6 +240,25 @@ def test_what_is_transparent_is_white(tmp_path):
             assert abs(picture_HWC[position] - colour_C).max() <= 1, (name, position)
 
 
+@pytest.mark.parametrize("codec", ["qtrle", "png"])
+def test_what_is_transparent_in_a_video_is_white(tmp_path, codec):
+    path = tmp_path / "a.mov"
+    picture_HW4 = np.zeros((32, 32, 4), np.uint8)
+    picture_HW4[:, :16] = (200, 100, 50, 255)
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=25)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "argb" if codec == "qtrle" else "rgba"
+        for _ in range(3):
+            output.mux(
+                stream.encode(av.VideoFrame.from_ndarray(picture_HW4, format="rgba"))
+            )
+        output.mux(stream.encode())
+    frame_HWC = read_frames(path, [2])[0].permute(1, 2, 0)
+    assert frame_HWC[9, 9].tolist() == [200, 100, 50]
+    assert frame_HWC[9, 20].tolist() == [255, 255, 255]
+
+
 def test_cmyk_one_bit_and_palette(tmp_path):
     rgb = Image.new("RGB", (16, 16), (200, 30, 90))
     for name, image in (
