@@ -360,24 +360,25 @@ def standard_streams() -> list[str]:
 
 @READERS.register("test-slow")
 def slow_reader(path, choose, start=None, end=None):
-    """Opens the file, then takes as long as its name says: decodes for a while, or hangs half way."""
+    """Opens the file, then does what its name says: decodes for a while, hangs half way (hang.) or at once (hang-)."""
+    name = os.path.basename(path)
     with Source(path) as clip:
         for number in range(10):
-            progress.decode_begins(1000, 1000)  # 0.05 s
-            if number == 5 and "hang" in path:
+            if name.startswith("hang-") or (name.startswith("hang.") and number == 5):
                 time.sleep(1000)
+            progress.decode_begins(4000, 1000)  # 0.2 s
             time.sleep(0.06)
         return Pictures([clip.picture(next(clip.frames()))], [0])
 
 
 @pytest.mark.slow
 def test_a_deadline_grows_with_what_is_decoded(paths):
-    """0.6 s of work: 0.5 s of that is granted, whatever the deadline."""
-    read_frames(paths / "h264.mp4", [0], "test-slow", deadline=0.25)
+    """0.6 s of work, for which 2 s are granted: whatever the deadline, it is done; a hang ends nevertheless."""
+    read_frames(paths / "h264.mp4", [0], "test-slow", deadline=0.1)
     began = time.monotonic()
-    with pytest.raises(BrokenVideo, match=r"did not return within 0\.[56]\d* s"):
+    with pytest.raises(BrokenVideo, match=r"did not return within 1\.3 s \(h264, "):
         read_frames(paths / "hang.mp4", [0], "test-slow", deadline=0.3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 8
     # what one call was granted is not granted to the next
     with pytest.raises(BrokenVideo, match=r"did not return within 0\.2 s; raise"):
         read_frames(paths / "doze.mp4", [0], "test-faulty", deadline=0.2)
