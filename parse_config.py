@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import logging
+import math
 import os
 import pkgutil
 import re
@@ -42,6 +43,25 @@ SECTIONS = {
     "seed": "seed of everything that is drawn; may stand in trainer too",
     "stages": "list of configs, each merged over the rest, that run one after the other",
 }
+
+# What the sections hold that are not {"type", "args"} or settings with a check of their own.
+SECTION_TYPES: dict[str, Any] = {
+    "name": str,
+    "seed": int,
+    "arch": Mapping,
+    "data_loader": Mapping | Sequence[Mapping],
+    "valid_loader": Mapping | Sequence[Mapping] | None,
+    "objective": Mapping | None,
+    "loss": Mapping,
+    "optimizer": Mapping,
+    "lr_scheduler": Mapping | None,
+    "metrics": Sequence[str],
+    "evaluation": Mapping | None,
+    "trainer": Mapping | None,
+    "stages": Sequence[Mapping] | None,
+}
+# Sections that a stage may have for itself, whatever is set for the whole run.
+OWN_OF_A_STAGE = ("name", "about")
 
 # Keys of Frozen-in-Time codebases that mean nothing here, and what replaces them. "*" stands for one entry of a list,
 # or for none.
@@ -133,11 +153,20 @@ class Config(Mapping):
         return self._data[key]
 
     def blocks(self, key: str) -> tuple["Config", ...]:
-        """The value of `key` as a tuple of objects: one object counts as a list of one, absence as an empty list."""
-        value = self._data.get(key) or ()
-        if isinstance(value, tuple):
-            return value
-        return (value,)
+        """The value of `key` as a tuple of objects: one object counts as a list of one, absence and null as none.
+
+        Raises ConfigError for anything else, an empty object or list included.
+        """
+        value = self._data.get(key)
+        if value is None:
+            return ()
+        values = value if isinstance(value, tuple) else (value,)
+        if not value or not all(isinstance(block, Config) for block in values):
+            raise ConfigError(
+                f"{_join(self.json_path, key)}: {to_plain(value)!r} is given, an object that is not empty or a list of "
+                "such is needed; null is none"
+            )
+        return values
 
     def to_dict(self) -> dict[str, Any]:
         """A copy of ordinary dicts and lists, as it goes into JSON."""
@@ -173,8 +202,9 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read `path` with its bases and merge `key.path=value` overrides over it.
 
-    The override base=FILE takes the place of the bases that the file itself names. Raises ConfigError for a file that
-    is absent or does not parse, doubled or unknown top-level keys, unset variables.
+    The override base=FILE takes the place of the bases that the file itself names. An override holds in every stage;
+    stages.N.key.path=value holds in one. A changed type replaces its block. Raises ConfigError for a file that is
+    absent or does not parse, doubled or unknown top-level keys, sections of another type, unset variables.
     """
     overrides = list(overrides)
     other_bases = [
@@ -182,31 +212,34 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         for override in overrides
         if override.startswith("base=")
     ]
-    data = _read_with_bases(Path(path), (), other_bases)
-    for override in overrides:
-        if override.startswith("base="):
-            continue
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(
-                f"command line: {override!r} is no setting; write key.path=value, as trainer.epochs=3"
-            )
-        _set(data, key.split("."), _parse_value(text), key)
+    return resolve_config(_read_with_bases(Path(path), (), other_bases), overrides)
+
+
+def resolve_config(data: dict[str, Any], overrides: Iterable[str] = ()) -> Config:
+    """The config of JSON data with `key.path=value` overrides. Raises what `load_config` raises."""
+    data = to_plain(data)
+    _apply_overrides(
+        data, [override for override in overrides if not override.startswith("base=")]
+    )
+    _translate_mcq(data)
     _drop_legacy_keys(data)
     data.pop("$schema", None)  # for editors
     _check_names(data, SECTIONS, "")
-    return Config(_expand_variables(data, ""))
+    data = _expand_variables(data, "")
+    _check_section_types(data)
+    return Config(data)
 
 
 def command_line(
     description: str,
     argv: list[str] | None = None,
     add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+    read_config: Callable[[str], Mapping[str, Any]] | None = None,
 ) -> tuple[argparse.Namespace, Config]:
     """The arguments of train.py and test.py, and the config that they name.
 
     -c -r -d --lr --bs and key.path=value as in Frozen-in-Time codebases, and what `add_options` adds. Without -c the
-    config.json beside the checkpoint of -r is taken.
+    config is what `read_config` returns for the checkpoint of -r.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -215,7 +248,7 @@ def command_line(
     parser.add_argument(
         "-r",
         "--resume",
-        help="checkpoint to go on from or to test; train.py also takes 'auto'",
+        help="checkpoint or run folder to go on from or to test; train.py also takes 'auto'",
     )
     parser.add_argument(
         "-d", "--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)"
@@ -241,7 +274,27 @@ def command_line(
     if add_options:
         add_options(parser)
     arguments = parser.parse_intermixed_args(argv)
-    return arguments, load_config(_config_path(arguments), _overrides(arguments))
+    return arguments, _named_config(arguments, read_config)
+
+
+def _named_config(
+    arguments: argparse.Namespace,
+    read_config: Callable[[str], Mapping[str, Any]] | None,
+) -> Config:
+    """The config of -c, or the own one of the checkpoint of -r, with the overrides."""
+    overrides = _overrides(arguments)
+    if arguments.config:
+        return load_config(arguments.config, overrides)
+    if read_config is None or arguments.resume in (None, "auto"):
+        raise ConfigError(
+            "command line: -c CONFIG is missing, and no checkpoint is given by -r whose own config could be taken"
+        )
+    data = read_config(arguments.resume)
+    if not data:
+        raise ConfigError(
+            f"command line: -c CONFIG is missing, and {arguments.resume} does not say what config it was trained with"
+        )
+    return resolve_config(to_plain(data), overrides)
 
 
 def write_config(config: Mapping[str, Any]) -> None:
@@ -427,18 +480,6 @@ class _ListRegistered(argparse.Action):
         parser.exit()
 
 
-def _config_path(arguments: argparse.Namespace) -> Path:
-    """The file of -c, or the config.json beside the checkpoint of -r."""
-    if arguments.config:
-        return Path(arguments.config)
-    beside_checkpoint = Path(arguments.resume or "").parent / "config.json"
-    if not arguments.resume or not beside_checkpoint.is_file():
-        raise ConfigError(
-            "command line: -c CONFIG is missing, and no config.json lies beside a checkpoint given by -r"
-        )
-    return beside_checkpoint
-
-
 def _overrides(arguments: argparse.Namespace) -> list[str]:
     overrides = list(arguments.overrides)
     if arguments.lr is not None:
@@ -458,6 +499,9 @@ def _signatures(function: Callable[..., Any]) -> Iterator[list[inspect.Parameter
             yield list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
 
 
+PLAIN_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "None": None}
+
+
 def annotation_names(annotation: Any) -> set[str]:
     """Names of the types that an annotation allows: int | None gives {"int", "None"}."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -469,17 +513,55 @@ def annotation_names(annotation: Any) -> set[str]:
 
 
 def _check_type(value: Any, annotation: Any, json_path: str) -> None:
-    """Raise ConfigError for a value of another plain type; other annotations are the constructor's own affair."""
-    allowed = annotation_names(annotation)
-    if not allowed or not allowed <= {"int", "float", "str", "bool", "None"}:
-        return
-    value_type = "None" if value is None else type(value).__name__
-    if value_type == "int" and "float" in allowed:
-        return
-    if value_type not in allowed:
+    """Raise ConfigError for a value of another plain type, list or object; other annotations are not looked at."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{json_path}: {value!r} is given, a finite number is needed")
+    if not _fits(value, annotation):
         raise ConfigError(
-            f"{json_path}: {to_plain(value)!r} is given, {' or '.join(sorted(allowed))} is needed"
+            f"{json_path}: {to_plain(value)!r} is given, {_needed(annotation)} is needed"
         )
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether `value` (from JSON) is what `annotation` says, as far as JSON knows it."""
+    if isinstance(annotation, str):
+        names = annotation_names(annotation)
+        return any(_fits(value, PLAIN_TYPES.get(name, Any)) for name in names)
+    origin = typing.get_origin(annotation) or annotation
+    members = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, member) for member in members)
+    if origin is float:
+        return type(value) in (int, float)
+    if origin in (int, str, bool, types.NoneType):
+        return type(value) is origin
+    if origin is None:
+        return value is None
+    if origin in (Sequence, list, tuple):
+        element = members[0] if members else Any
+        return isinstance(value, list | tuple) and all(
+            _fits(item, element) for item in value
+        )
+    if origin in (Mapping, dict):
+        return isinstance(value, Mapping)
+    return True
+
+
+def _needed(annotation: Any) -> str:
+    """What `annotation` asks for, in words."""
+    if isinstance(annotation, str):
+        return annotation
+    origin = typing.get_origin(annotation) or annotation
+    members = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(sorted(_needed(member) for member in members))
+    if origin in (Sequence, list, tuple):
+        return f"a list of {_needed(members[0])}" if members else "a list"
+    if origin in (Mapping, dict):
+        return "an object {...}"
+    if origin in (None, types.NoneType):
+        return "null"
+    return str(getattr(origin, "__name__", origin))
 
 
 def _check_names(names: Iterable[str], known: Iterable[str], json_path: str) -> None:
@@ -606,10 +688,69 @@ def _parse_value(text: str) -> Any:
         return text
 
 
+def _apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Set what "key.path=value" says, in the whole config and in every stage that has the section.
+
+    Whatever their order: types come first, because a changed type replaces its block, and those of one stage last.
+    """
+    settings = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(
+                f"command line: {override!r} is no setting; write key.path=value, as trainer.epochs=3"
+            )
+        settings.append((key, key.split("."), _parse_value(text)))
+    settings.sort(key=lambda setting: setting[1][-1] != "type")
+    settings.sort(key=lambda setting: setting[1][0] == "stages")
+
+    for key, keys, value in settings:
+        section = keys[0]
+        stages = []
+        if isinstance(data.get("stages"), list) and section not in OWN_OF_A_STAGE:
+            stages = [stage for stage in data["stages"] if section in _object(stage)]
+        for stage in stages:
+            _set(stage, keys, value, key)
+        if section in data or not stages:
+            _set(data, keys, value, key)
+
+
+def _check_section_types(data: Mapping[str, Any], json_path: str = "") -> None:
+    """Raise ConfigError for a section of another type, a name that is no folder's, or two seeds."""
+    for section, annotation in SECTION_TYPES.items():
+        if section in data:
+            _check_type(data[section], annotation, _join(json_path, section))
+
+    name = data.get("name")
+    if name is not None and not _is_folder_name(name):
+        raise ConfigError(
+            f"{_join(json_path, 'name')}: {name!r} is given; it names the run's folder in trainer.save_dir, "
+            "without .., and not as an absolute path"
+        )
+    own_seed = _object(data.get("trainer")).get("seed")
+    if "seed" in data and own_seed not in (None, data["seed"]):
+        raise ConfigError(
+            f"{_join(json_path, 'seed')}: {data['seed']} is given, and trainer.seed is {own_seed}; leave one out"
+        )
+    for number, stage in enumerate(data.get("stages") or ()):
+        _check_section_types(stage, _join(json_path, f"stages.{number}"))
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_folder_name(name: str) -> bool:
+    parts = name.split("/")
+    return bool(name.strip()) and "\0" not in name and not {"", ".", ".."} & set(parts)
+
+
 def _set(data: Any, keys: list[str], value: Any, setting: str) -> None:
     """Set data[k0][k1]... = value; a list without an index means each of its entries.
 
-    `setting` is the whole dotted key, for messages.
+    A changed type empties its object: the arguments were the other type's. `setting` is the whole dotted key, for
+    messages.
     """
     head, rest = keys[0], keys[1:]
     if isinstance(data, list) and head.isdigit():
@@ -621,6 +762,9 @@ def _set(data: Any, keys: list[str], value: Any, setting: str) -> None:
         raise ConfigError(f"{setting}: {head!r} lies under a plain value, {data!r}")
     elif rest:
         _set(data.setdefault(head, {}), rest, value, setting)
+    elif head == "type" and data.get("type", value) != value:
+        data.clear()
+        data["type"] = value
     else:
         data[head] = value
 
@@ -648,6 +792,45 @@ def _drop_legacy_keys(data: dict[str, Any]) -> None:
                 ".".join(keys),
                 remedy,
             )
+
+
+def _translate_mcq(data: dict[str, Any]) -> None:
+    """Put what only MCQ's configs have into this project's words, with a warning for each."""
+    trainer = _object(data.get("trainer"))
+    arch = _object(data.get("arch"))
+    is_mcq = "schedule" in trainer or arch.get("type") == "MCQ"
+    if not is_mcq:
+        return
+    if arch.get("type") == "MCQ":
+        data["arch"] = {**arch, "type": "MILES"}
+        video_params = _object(_object(arch.get("args")).get("video_params"))
+        if video_params.get("model") == "Video_Bridge_Former":
+            video_params["model"] = "SpaceTimeTransformer"  # type: ignore[index]
+        log.warning(
+            "config: arch.type MCQ: its two encoders are built as MILES; BridgeFormer and its questions are not "
+            "trained here"
+        )
+    if "schedule" in trainer:
+        if "lr_scheduler" in data:
+            raise ConfigError(
+                "trainer.schedule: is MCQ's, and lr_scheduler is given too; leave one out"
+            )
+        milestones = data["trainer"].pop("schedule")
+        data["lr_scheduler"] = {
+            "type": "MultiStep",
+            "args": {"milestones": milestones, "gamma": 0.1},
+        }
+        log.warning(
+            "config: trainer.schedule is MCQ's and read as lr_scheduler MultiStep with milestones %s",
+            milestones,
+        )
+    if "max_samples_per_epoch" in trainer:
+        most = data["trainer"].pop("max_samples_per_epoch")
+        data["trainer"]["max_samples_per_process"] = most
+        log.warning(
+            "config: trainer.max_samples_per_epoch of MCQ counts on each process: read as max_samples_per_process %s",
+            most,
+        )
 
 
 def _drop(data: Any, keys: list[str]) -> bool:

@@ -1,4 +1,7 @@
-"""Test: JSON + checkpoint -> embeddings -> ranks -> a table and results.json in save_dir/name/<MMDD_HHMMSS>/.
+"""Test: JSON + checkpoint -> embeddings -> ranks -> a table and results.json.
+
+The results lie in the run's folder of the checkpoint, in test/<MMDD_HHMMSS>/, or for a checkpoint that belongs to no
+run in save_dir/name/test/<MMDD_HHMMSS>/. Without -c the checkpoint's own config is taken.
 
     python test.py -c configs/zero_msrvtt_4f_i21k_MILES.json [-r CHECKPOINT] [key.path=value ...]
     torchrun --nproc_per_node=8 test.py -c ...
@@ -10,8 +13,10 @@ Exit status: 0 done, 2 a mistake in what was given (one line says which).
 """
 
 import argparse
+import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,7 @@ import torch
 from data_loader import LOADERS
 from model import ARCHS, load_model
 from model.miles import MILES
+from model.restore import build_from_checkpoint
 from parse_config import (
     Config,
     ConfigError,
@@ -31,6 +37,7 @@ from parse_config import (
     write_config,
 )
 from trainer import distributed
+from trainer.config_check import check_clips
 from trainer.evaluation.results import (
     describe_run,
     load_embeddings,
@@ -43,11 +50,21 @@ from trainer.evaluator import (
     EvaluationSettings,
     embed,
     evaluation_loaders,
+    evaluation_metrics,
     evaluation_settings,
+    refuse_retrieval_rows,
     require_gallery_captions,
     score,
 )
 from trainer.log import console
+from trainer.origin import (
+    Origin,
+    complete,
+    contradictions,
+    origin_of,
+    read_origin,
+    require_same_meaning,
+)
 from trainer.precision import Precision
 from trainer.settings import trainer_settings
 
@@ -55,25 +72,29 @@ from trainer.settings import trainer_settings
 # reads this at its first product.
 os.environ.setdefault("MKL_CBWR", f"{torch.backends.cpu.get_cpu_capability()},STRICT")
 
+log = logging.getLogger("test")
+
 
 @dataclass
 class Report:
     """Scores embeddings, prints the table and writes the results of each data set into one folder.
 
-    `folder` is None until the first data set is written: the folder is named after the time.
+    `folder` is None until the first data set is written: the folder is named after the time, and lies in the run's
+    folder (`run_folder`) of the checkpoint, or for other checkpoints in save_dir/name.
     """
 
     config: Config
     arguments: argparse.Namespace
     device: torch.device
     folder: Path | None = None
+    run_folder: Path | None = None
 
     def add(
         self, embeddings: Embeddings, identity: dict[str, Any], subfolder: str = ""
     ) -> None:
         """Score one data set; process 0 writes it into `subfolder` of the folder."""
         settings = evaluation_settings(self.config)
-        metrics = tuple(self.config.get("metrics") or ("t2v_metrics", "v2t_metrics"))
+        metrics = evaluation_metrics(self.config)
         results = score(
             embeddings,
             self.device,
@@ -85,7 +106,8 @@ class Report:
             return
         if self.folder is None:
             save_dir = Path(trainer_settings(self.config).save_dir)
-            self.folder = new_folder(save_dir / self.config.require("name"))
+            parent = self.run_folder or save_dir / self.config.require("name")
+            self.folder = new_folder(parent / self.arguments.split)
         ranks_device = self.device if self.arguments.save_ranks else None
         path = write_results(
             self.folder / subfolder,
@@ -105,6 +127,7 @@ def main(config: Config, arguments: argparse.Namespace) -> None:
     try:
         console()
         evaluation_settings(config)
+        evaluation_metrics(config)
         report = Report(config, arguments, device, output_folder(arguments))
         if arguments.metrics_from:
             evaluate_embeddings(report)
@@ -143,19 +166,34 @@ def evaluate_embeddings(report: Report) -> None:
 def evaluate_model(report: Report) -> None:
     """Embed and score every data set of the config."""
     config, arguments, device = report.config, report.arguments, report.device
+    origin = origin_of(config)
+    if origin is not None:
+        config = complete(config, origin)
+        report.run_folder = run_folder(origin)
     settings = evaluation_settings(config)
     blocks = evaluation_loaders(config, arguments.split)
     for block in blocks:
         require_gallery_captions(block)
+    if arguments.split == "train":
+        raise ConfigError(
+            "--split: 'train' is given, and the training split is read at random frames, cropped at random; evaluate "
+            "val or test"
+        )
+    changes = differences(config, blocks, origin)
+    check_clips(config, blocks, LOADERS)
     model = build_model(config, arguments.pretrained_only).to(device)
     identity = describe_run(
         config, config["arch"]["args"].get("load_checkpoint"), device
     )
+    identity["other_than_checkpoint"] = changes
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     for block in blocks:
+        loader = LOADERS.build(block, **processes)
+        if getattr(loader.dataset, "classes", ()):
+            refuse_retrieval_rows(settings.all_rows)
         embeddings = embed(
             model,
-            LOADERS.build(block, **processes),
+            loader,
             device,
             stride=settings.stride,
             bank=query_bank(settings, block, processes),
@@ -168,6 +206,28 @@ def evaluate_model(report: Report) -> None:
             data_set = block["args"].get("dataset_name", block["type"])
             subfolder = f"{data_set}_{arguments.split}"
         report.add(embeddings, identity, subfolder)
+
+
+def differences(
+    config: Config, blocks: list[Config], origin: Origin | None
+) -> list[str]:
+    """What the evaluated model and its clips are other than the checkpoint says; each is logged.
+
+    Raises ConfigError where the weights cannot mean it.
+    """
+    if origin is None:
+        return []
+    changes = contradictions(config, origin, blocks, LOADERS)
+    require_same_meaning(changes, origin)
+    for change in changes:
+        log.warning("other than in %s: %s", origin.path, change)
+    return changes
+
+
+def run_folder(origin: Origin) -> Path | None:
+    """The folder of the run that the checkpoint belongs to; None if it lies elsewhere."""
+    folder = origin.path.parent
+    return folder if (folder / "log.jsonl").is_file() else None
 
 
 def build_model(config: Config, pretrained_only: bool) -> torch.nn.Module:
@@ -183,6 +243,8 @@ def build_model(config: Config, pretrained_only: bool) -> torch.nn.Module:
         raise ConfigError(
             f"--pretrained-only: but the checkpoint {checkpoint} is given too; leave one out"
         )
+    if checkpoint:
+        return build_from_checkpoint(arch).eval()
     return ARCHS.build(arch).eval()
 
 
@@ -200,6 +262,10 @@ def query_bank(
             "batch_size": 1,
         }
     }
+    if block["args"]["split"] != "val":
+        changes["args"]["holdout"] = (
+            0  # held-out captions are test queries of val alone
+        )
     training_block = Config(merge(block.to_dict(), changes), block.json_path)
     captions = LOADERS.build(training_block, **processes).dataset.captions
     step = 1
@@ -225,7 +291,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument(
-        "-o", "--output", metavar="FOLDER", help="default: save_dir/name/<MMDD_HHMMSS>"
+        "-o",
+        "--output",
+        metavar="FOLDER",
+        help="default: <split>/<MMDD_HHMMSS> in the checkpoint's run folder, or in save_dir/name",
     )
     parser.add_argument(
         "--save-embeddings",
@@ -254,11 +323,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def config_of_checkpoint(path: str) -> Mapping[str, Any]:
+    """The config that a checkpoint, or the best one of a run's folder, was trained with."""
+    return read_origin(path).config
+
+
 @cli_entry
 def cli(argv: list[str] | None = None) -> None:
     """The command line."""
     argv = with_config_of_embeddings(list(sys.argv[1:] if argv is None else argv))
-    arguments, config = command_line(__doc__, argv, add_options)
+    arguments, config = command_line(__doc__, argv, add_options, config_of_checkpoint)
     changes: dict[str, Any] = {}
     if arguments.resume:
         changes["arch"] = {"args": {"load_checkpoint": arguments.resume}}

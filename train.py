@@ -9,14 +9,19 @@ Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 end
 """
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from data_loader import LOADERS
+from data_loader.split_overlap import warn_of_shared_clips
 from model import ARCHS
 from model.loss import LOSSES
+from model.restore import build_from_checkpoint, build_with_text_of
+from model.weights.read import read_skeleton
 from parse_config import (
     Config,
     ConfigError,
@@ -27,12 +32,14 @@ from parse_config import (
     write_config,
 )
 from trainer import checkpoint, distributed, lock, seeds
+from trainer.config_check import check_config
 from trainer.evaluator import require_gallery_captions
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
+from trainer.origin import complete, contradictions, origin_of, read_origin
 from trainer.settings import has_captions, trainer_settings
-from trainer.stages import Stage, stages
+from trainer.stages import Stage, find_resumed, newest_in, stages
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -48,19 +55,45 @@ SECTIONS = (
     ("lr_scheduler", SCHEDULES, ()),
     ("optimizer", OPTIMIZERS, ("module",)),
 )
+# training videos among which those of the gallery are looked for
+MAX_COMPARED = 200_000
 CONTRASTIVE = {"type": "Contrastive", "args": {}}
 
 
 def main(config: Config, resume: str | None = None, device: str | None = None) -> None:
-    """Run every stage that remains. `resume`: a checkpoint, or "auto" for the newest of this name."""
+    """Run every stage that remains.
+
+    resume: a checkpoint, a run's folder, or "auto" for the newest of this name
+    """
     torch_device = distributed.start(device)
     try:
         console()
+        config = completed_by_checkpoint(config, resume)
         for stage in stages(config, resume, SECTIONS):
             build(stage, torch_device).run()
     finally:
         lock.release()
         distributed.stop()
+
+
+def completed_by_checkpoint(config: Config, resume: str | None) -> Config:
+    """The config, with what it leaves open taken from the checkpoint that it resumes or starts from.
+
+    What is said otherwise than in the checkpoint that it starts from is logged; of a resumed one the trainer says it.
+    """
+    if config.blocks("stages"):
+        return config
+    resumed = find_resumed(config, resume)
+    if resumed is not None:
+        return complete(config, read_origin(resumed))
+    origin = origin_of(config)
+    if origin is None:
+        return config
+    completed = complete(config, origin)
+    loaders = [*completed.blocks("data_loader"), *completed.blocks("valid_loader")]
+    for change in contradictions(completed, origin, loaders, LOADERS):
+        log.warning("other than in %s: %s", origin.path, change)
+    return completed
 
 
 def build(stage: Stage, device: torch.device) -> Trainer:
@@ -79,6 +112,9 @@ def build(stage: Stage, device: torch.device) -> Trainer:
         LOADERS.build(block, **supplied) for block in config.blocks("data_loader")
     ]
     valid_loader = build_valid_loader(config, supplied)
+    check_gallery(loaders, valid_loader)
+    if distributed.rank() == 0:
+        warn_of_shared_clips(loaders, valid_loader)
     loss = LOSSES.build(config.require("loss"))
     objective = OBJECTIVES.build(objective_block(stage), model=model, loss=loss)
     require_captions(objective, config)
@@ -124,12 +160,14 @@ def objective_block(stage: Stage) -> Config:
 def build_model(stage: Stage) -> nn.Module:
     """The architecture with the weights it starts from; without any where a checkpoint is loaded next."""
     arch = stage.config.require("arch")
-    if not stage.resume:
-        return ARCHS.build(arch)
-    spec = arch.to_dict()
-    if "load_checkpoint" in spec.get("args", {}):
-        spec["args"]["load_checkpoint"] = ""
-    return ARCHS.build(Config(spec, arch.json_path), pretrained=False)
+    starts_from = (arch.get("args") or {}).get("load_checkpoint")
+    if stage.resume:
+        without_weights = merge(arch, {"args": {"load_checkpoint": ""}})
+        own = read_skeleton(stage.resume)
+        return build_with_text_of(own, Config(without_weights, arch.json_path))
+    if starts_from:
+        return build_from_checkpoint(arch)
+    return ARCHS.build(arch)
 
 
 def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
@@ -138,7 +176,7 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
     Without the section it is the "val" split of the first training data set with captions, or None where that has none.
     """
     if "valid_loader" in config:
-        return build_configured_valid_loader(config["valid_loader"], supplied)
+        return build_configured_valid_loader(config.blocks("valid_loader"), supplied)
     captioned = [block for block in config.blocks("data_loader") if has_captions(block)]
     if not captioned:
         log.warning("no validation: no training data set has captions")
@@ -151,25 +189,61 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
         return None
 
 
+def check_gallery(loaders: list[Any], valid_loader: Any) -> None:
+    """ConfigError for held-out videos that are trained on. Other galleries that are: `warn_of_shared_clips`."""
+    if valid_loader is None or not valid_loader.dataset.reads_holdout:
+        return
+    gallery = valid_loader.dataset
+    gallery_ids = set(gallery.ids)
+    for dataset in (loader.dataset for loader in loaders):
+        if type(dataset) is not type(gallery) or len(dataset) > MAX_COMPARED:
+            continue
+        common = len(gallery_ids.intersection(dataset.ids))
+        if common:
+            raise ConfigError(
+                f"valid_loader.args.holdout: {common} of the {len(gallery)} held-out videos of {gallery.name} are "
+                "trained on; give data_loader and valid_loader the same holdout and holdout_seed"
+            )
+
+
 def build_configured_valid_loader(
-    block: Config | None, supplied: dict[str, Any]
+    blocks: tuple[Config, ...], supplied: dict[str, Any]
 ) -> Any:
     """The loader that the section describes, or None for null."""
-    if not block:
+    if not blocks:
         return None
+    if len(blocks) > 1:
+        raise ConfigError(
+            f"valid_loader: {len(blocks)} loaders are given, validation reads one"
+        )
+    (block,) = blocks
     require_gallery_captions(block)
-    if block["args"].get("split") == "test":
+    split = (block.get("args") or {}).get("split", "train")
+    if split == "train":
+        raise ConfigError(
+            "valid_loader.args.split: is 'train' (its default too), which is read at random frames, cropped at random; "
+            "give val"
+        )
+    if split == "test":
         log.warning(
             "validation is on the test split: what is chosen by it is chosen on the test set"
         )
     return LOADERS.build(block, **supplied)
 
 
+def config_of_checkpoint(path: str) -> Mapping[str, Any]:
+    """The config that a checkpoint, or the newest one of a run's folder, was trained with."""
+    if Path(path).is_dir():
+        path = str(newest_in(Path(path)))
+    return read_origin(path).config
+
+
 @cli_entry
 def cli(argv: list[str] | None = None) -> None:
     """The command line."""
-    arguments, config = command_line(__doc__, argv)
+    arguments, config = command_line(__doc__, argv, read_config=config_of_checkpoint)
     if arguments.print_config:
+        check_config(config, SECTIONS)
         write_config(config)
         return
     main(config, arguments.resume, arguments.device)

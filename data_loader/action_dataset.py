@@ -3,6 +3,7 @@
 An id is "Class/clip", without an extension.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,13 @@ from typing import NamedTuple
 
 import torch
 
-from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
+from data_loader.annotations.media_folders import media_paths
+from data_loader.annotations.media_scan import one_per_stem, scan_media
 from data_loader.annotations.protocols import protocol_of_split
+from data_loader.annotations.split_folders import subfolder_names
 from data_loader.base import Annotations, Item, TextVideoDataset
+
+log = logging.getLogger(__name__)
 
 
 class ActionSplit(NamedTuple):
@@ -36,6 +41,7 @@ class ActionDataset(TextVideoDataset):
     classes: the names in words; labels: int64 (videos,), index in classes of each video.
     """
 
+    splits = ("train", "val", "test")
     classes: Sequence[str] = ()
     roots: Sequence[str] = (
         "",
@@ -45,14 +51,18 @@ class ActionDataset(TextVideoDataset):
     def official_split(self) -> ActionSplit | None:
         """The clips of `official_split_name` in split 1 of the official lists.
 
-        Without lists: None for a gallery; FileNotFoundError for training, since clips of the test must not be in it.
+        Without lists: None for a gallery; FileNotFoundError for training and what is held out of it, since clips of
+        the test must not be in it.
         """
         raise NotImplementedError(f"{type(self).__name__}.official_split")
 
     @property
     def official_split_name(self) -> str:
         """train or test: the lists know no other."""
-        return "train" if self.train else "test"
+        return "train" if self.train or self.reads_holdout else "test"
+
+    def lacks_validation_split(self) -> bool:
+        return True
 
     def annotations(self) -> Annotations:
         split = self.official_split()
@@ -71,7 +81,7 @@ class ActionDataset(TextVideoDataset):
             items=self._items(split),
             layout=layout,
             protocol=protocol,
-            validates_on_test=self.split == "val",
+            validates_on_test=self.split == "val" and not self.reads_holdout,
         )
 
     @property
@@ -82,16 +92,11 @@ class ActionDataset(TextVideoDataset):
         return torch.tensor([label_of[in_words(folder)] for folder in class_folders])
 
     def _items(self, split: ActionSplit) -> Iterator[Item]:
-        class_folders = set(split.class_folders)
-
-        def count_class_folders(root: str) -> int:
-            return len(self._subfolders(root) & class_folders)
-
-        root = max(self.roots, key=count_class_folders)
-        for clip in split.clips:
+        paths = media_paths(self.data_dir, self.roots, split.clips)
+        for clip, path in zip(split.clips, paths):
             folder, _, file = clip.partition("/")
             name = f"{folder}/{os.path.splitext(file)[0]}"
-            yield Item(name, os.path.join(root, clip), [in_words(folder)])
+            yield Item(name, path, [in_words(folder)])
 
     def _list_clips(self) -> ActionSplit:
         """All clips in the class folders, sorted; the classes are the folders that have clips."""
@@ -100,12 +105,17 @@ class ActionDataset(TextVideoDataset):
             return len(self._subfolders(root))
 
         root = max(self.roots, key=count_subfolders)
-        clips = []
-        for folder in self._subfolders(root):
-            for file in os.listdir(os.path.join(self.data_dir, root, folder)):
-                if file.lower().endswith(MEDIA_EXTENSIONS):
-                    clips.append(f"{folder}/{file}")
+        scan = scan_media(os.path.join(self.data_dir, root))
+        for message in (*scan.unreadable, scan.left_out()):
+            if message:
+                log.warning("%s: left out: %s", self.name, message)
 
+        clips = [
+            f"{folder.path}/{file}"
+            for folder in scan.folders
+            if folder.path and os.sep not in folder.path
+            for file in one_per_stem(folder.media)
+        ]
         class_folders = {clip.partition("/")[0] for clip in clips}
         return ActionSplit(sorted(clips), sorted(class_folders))
 
@@ -115,4 +125,4 @@ class ActionDataset(TextVideoDataset):
         if not os.path.isdir(path):
             return set()
 
-        return {entry.name for entry in os.scandir(path) if entry.is_dir()}
+        return set(subfolder_names(path))

@@ -14,11 +14,18 @@ import torch
 from torch.utils.data import Dataset
 
 from data_loader import frames, seeding
+from data_loader.annotations.holdout import (
+    LARGEST_SHARE,
+    Holdout,
+    check_holdout,
+    hold_out,
+)
 from data_loader.annotations.items import Annotations, Item
 from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
 from data_loader.annotations.table_cache import load_table
 from data_loader.decode_cache import open_cache
+from data_loader.file_kind import describe_file, describe_path
 from data_loader.reader import BrokenVideo, read_clip
 from data_loader.settings import check_text_params, video_settings
 from data_loader.transforms import build_transform
@@ -38,6 +45,7 @@ class TextVideoDataset(Dataset):
     """One sample per video. A subclass says which videos there are: `annotations`.
 
     layout, protocol, validates_on_test: see `Annotations`. counts: see `VideoSelection.compare_with_protocol`.
+    holdout: see `Holdout`; None where the data set has a validation split.
 
     Args:
         data_dir: folder of the data set as it was downloaded
@@ -49,10 +57,19 @@ class TextVideoDataset(Dataset):
         metadata_dir: where the annotations are, if not in data_dir
         reader: the same as video_params.reader, where Frozen-in-Time codebases write it
         cache_dir: where parsed tables are kept; default: $MILES_CACHE or ~/.cache/miles
-        check_files: look for every file at the start; default: val and test always, train up to 200,000 videos
+        check_files: look for every file at the start; default: val and test always, train up to 200,000 videos (of
+            more, for 100)
         strict_protocol: refuse a gallery that has not the counts of its protocol
         with_captions: false: footage alone, captions are neither needed nor used; training split only
+        holdout: where there is no validation split: training videos that are held out as one; null: 500, at most a
+            fifth; 0: none, "val" is the test split
+        holdout_seed: which videos are held out; independent of the run's seed
     """
+
+    # the splits there are; empty: those that the files name
+    splits: Sequence[str] = ()
+    # "test" is then the validation split
+    lacks_test_split = False
 
     def __init__(
         self,
@@ -68,6 +85,8 @@ class TextVideoDataset(Dataset):
         check_files: bool | None = None,
         strict_protocol: bool = False,
         with_captions: bool = True,
+        holdout: int | None = None,
+        holdout_seed: int = 0,
         *,
         seed: int = 0,
     ) -> None:
@@ -82,21 +101,18 @@ class TextVideoDataset(Dataset):
         self.video = video_settings(video_params, split, reader)
         check_text_params(text_params)
         self._check_split()
-        self.annotation_folders = [
-            folder for folder in (metadata_dir, data_dir) if folder
-        ]
+        check_holdout(holdout, self.lacks_validation_split(), self.name)
+        self.holds_out = self.lacks_validation_split() and holdout != 0
+        self.annotation_folders = [path for path in (metadata_dir, data_dir) if path]
 
-        table = self._load_table(cache_dir)
+        table = self._load_table(cache_dir, holdout)
         self.layout: str = table.notes["layout"]
         self.protocol: str | None = table.notes["protocol"]
         self.validates_on_test: bool = table.notes["validates_on_test"]
 
         self.selection = VideoSelection(table, data_dir, self.name)
-        self.selection.subsample(subsample, need_captions=self.train and with_captions)
-        if check_files is None:
-            check_files = not self.train or len(self) <= MAX_CHECKED
-        if check_files:
-            self.selection.remove_missing(strict=self.video.loading == "strict")
+        self.holdout = self._hold_out(holdout, holdout_seed)
+        self._select_videos(subsample, check_files)
         self.counts = self.selection.compare_with_protocol(
             self.protocol, strict_protocol
         )
@@ -105,15 +121,51 @@ class TextVideoDataset(Dataset):
         self._log_summary()
         self.cache = open_cache(self.video, len(self), self.name)
 
+    def _check_files(self, check_files: bool | None) -> None:
+        """Look for every file; for some where that is left to the default and there are very many."""
+        is_large = self.train and len(self) > MAX_CHECKED
+        if check_files or (check_files is None and not is_large):
+            self.selection.remove_missing(strict=self.video.loading == "strict")
+        elif check_files is None:
+            self.selection.require_some()
+
     def _check_split(self) -> None:
-        """ConfigError for a gallery without captions."""
+        """ConfigError for a split that cannot be, or a gallery without captions."""
+        if self.splits and self.split not in self.splits:
+            raise ConfigError(
+                f"split: {self.split!r} is no split of {type(self).__name__}; known: {', '.join(self.splits)}"
+            )
         if not (self.with_captions or self.train):
             raise ConfigError(
                 f"with_captions: false is given for split {self.split!r}; retrieval is judged by captions, only "
                 "split 'train' can do without"
             )
 
-    def _load_table(self, cache_dir: str | None) -> Table:
+    def lacks_validation_split(self) -> bool:
+        """Whether the protocol has no validation split, so that training videos are held out as one."""
+        return False
+
+    def holdout_group(self, video_id: str) -> str:
+        """What is held out together with a training video; default: the video alone."""
+        return video_id
+
+    @property
+    def reads_holdout(self) -> bool:
+        """Whether this is the gallery of the held-out training videos; `annotations` are then those of training."""
+        return self.holds_out and self.split == "val"
+
+    def _load_table(self, cache_dir: str | None, holdout: int | None) -> Table:
+        """The table of the annotations.
+
+        Of too few training videos none is held out where no number is given: the test split then stands in.
+        """
+        table = self._parse(cache_dir)
+        if self.reads_holdout and holdout is None and len(table) < LARGEST_SHARE:
+            self.holds_out = False
+            table = self._parse(cache_dir)
+        return table
+
+    def _parse(self, cache_dir: str | None) -> Table:
         split = self.split if self.with_captions else f"{self.split} without captions"
         return load_table(
             self.annotations(),
@@ -123,6 +175,21 @@ class TextVideoDataset(Dataset):
             self.cut,
             cache_dir,
         )
+
+    def _hold_out(self, count: int | None, seed: int) -> Holdout | None:
+        if not self.lacks_validation_split():
+            return None
+        if not self.holds_out:
+            count = 0
+        return hold_out(self.selection, self.split, count, seed, self.holdout_group)
+
+    def _select_videos(self, subsample: float, check_files: bool | None) -> None:
+        """Leave out what is not in the share and what is missing."""
+        if self.reads_holdout:
+            self.protocol = None  # its counts are those of the whole training split
+            subsample = 1.0
+        self.selection.subsample(subsample, self.train and self.with_captions)
+        self._check_files(check_files)
 
     def annotations(self) -> Annotations:
         """The videos of `self.split` and their captions, from the files in `self.annotation_folders`."""
@@ -134,9 +201,14 @@ class TextVideoDataset(Dataset):
         if self.with_captions:
             captions = f"{self.counts['num_captions']} captions"
         log.info("%s: %d videos, %s%s", self.name, len(self), captions, layout)
+        if self.lacks_test_split and self.split == "test":
+            log.warning(
+                "%s: there is no such split, the validation split stands in: what was chosen by it is not tested by it",
+                self.name,
+            )
         if self.validates_on_test:
             log.warning(
-                "%s: there is no such split, the test split stands in: do not choose models by it",
+                "%s: there is no such split, the test split stands in: do not choose models by it (holdout gives one)",
                 self.name,
             )
 
@@ -257,9 +329,10 @@ class TextVideoDataset(Dataset):
         """What `read_clip` returns and raises, from the file."""
         path = self.video_path(index)
         if path is None:
-            raise BrokenVideo(
-                self.paths[index], "no such file, nor with another extension"
-            )
+            reason = describe_path(self.selection.listed_path(index))
+            reason = reason or describe_file(self.paths[index])
+            reason = reason or "no such file, nor with another extension"
+            raise BrokenVideo(self.paths[index], reason)
 
         start, end = self.segment(index)
         try:
@@ -283,6 +356,10 @@ class TextVideoDataset(Dataset):
     def video_path(self, index: int) -> str | None:
         """Path of the file of video `index`; None if it does not exist."""
         return self.selection.find_path(index)
+
+    def source_file(self, index: int) -> tuple[str, str]:
+        """(path of the file that holds video `index`, which part of it the video is); "" is the whole file."""
+        return self.paths[index], ""
 
     def segment(self, index: int) -> tuple[float | None, float | None]:
         """(start, end) of video `index` in its file, in seconds; None where there is none."""

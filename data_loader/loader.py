@@ -1,8 +1,10 @@
 """Loaders: batches of a data set, on any number of processes and workers. B clips per batch on each process."""
 
 import inspect
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -12,6 +14,7 @@ from data_loader.base import TextVideoDataset
 from data_loader.collate import Collate, ErrorsAsSamples, SlidingWindows, identity
 from data_loader.datasets import DATASETS
 from data_loader.sampler import DistributedBatchSampler
+from data_loader.settings import video_settings
 from data_loader.workers import iterate_batches, worker_options
 from parse_config import Config, ConfigError, merge
 
@@ -96,20 +99,28 @@ class TextVideoDataLoader:
                 f"than one batch of {world_size} x {batch_size}; lower it"
             )
         self._worker_options = worker_options(num_workers)
-        self._loader = self._make_loader(tokenize)
-
-    def _make_loader(self, tokenize: Callable[[list[str]], Any] | None) -> DataLoader:
         video = self.dataset.video
+        clip_shape = (video.num_frames, 3, video.input_res, video.input_res)
+        self._collate = Collate(tokenize, clip_shape)
+        self._loader = self._make_loader(self._sampler, persistent=train)
+
+    def _make_loader(
+        self, batch_sampler: Iterable[list[tuple[int, int]]], persistent: bool
+    ) -> DataLoader:
         return DataLoader(
             ErrorsAsSamples(self.dataset),
-            batch_sampler=self._sampler,
-            collate_fn=Collate(
-                tokenize, (video.num_frames, 3, video.input_res, video.input_res)
-            ),
-            persistent_workers=self.dataset.train
-            and self._worker_options["num_workers"] > 0,
+            batch_sampler=batch_sampler,
+            collate_fn=self._collate,
+            persistent_workers=persistent and self._worker_options["num_workers"] > 0,
             **self._worker_options,
         )
+
+    @staticmethod
+    def clip_settings(args: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings of a loader with these arguments that say how a file becomes a clip. Raises ConfigError."""
+        split = args.get("split", "train")
+        video = video_settings(args.get("video_params"), split, args.get("reader"))
+        return asdict(video)
 
     def __len__(self) -> int:
         """Batches per epoch on this process."""
@@ -127,6 +138,26 @@ class TextVideoDataLoader:
         finally:
             # most who read take as many batches as there are, and never meet the end
             self.dataset.log_held()
+
+    def groups(self, size: int) -> Iterator[tuple[int, Batch]]:
+        """(number, batch): groups of `size` consecutive samples, the last one smaller; this process's part of them.
+
+        What a group holds depends neither on batch_size nor on the number of processes. Each process takes equally
+        many: where they do not divide evenly, the first groups are taken once more, by other processes.
+        """
+        num_groups = math.ceil(len(self.dataset) / size)
+        rounds = math.ceil(num_groups / self.world_size)
+        numbers = [
+            (round_number * self.world_size + self.rank) % num_groups
+            for round_number in range(rounds)
+        ]
+        samples = range(len(self.dataset))
+        batches = [
+            [(index, 0) for index in samples[number * size : (number + 1) * size]]
+            for number in numbers
+        ]
+        loader = self._make_loader(batches, persistent=False)
+        yield from zip(numbers, iterate_batches(loader))
 
     def windows(self, stride: int) -> Iterator[Batch]:
         """This process's videos in order, {"video": float32 (W, T, C, H, W) or None if unreadable, "meta": dict}: all

@@ -14,12 +14,7 @@ import torch
 from data_loader.decode.clip_reader import ClipReader
 from model.miles import MILES
 from model.restore import restore
-from model.weights.read import FOLDER
 
-RUN_CHECKPOINTS = (
-    "model_best.pth",
-    "checkpoint-latest.pth",
-)  # of a run folder, the first wins
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
@@ -53,7 +48,7 @@ def load_model(
     if is_hub_id(path):
         model = MILES.from_pretrained(path)
     else:
-        model = restore(find_checkpoint(Path(path)))
+        model = restore(path)
     model.set_clip_reader(ClipReader({**model.preprocessing, **(video_params or {})}))
     return model.to(device)
 
@@ -65,26 +60,3 @@ def is_hub_id(path: str | os.PathLike) -> bool:
         and Path(path).suffix not in CHECKPOINT_SUFFIXES
         and not Path(path).exists()
     )
-
-
-def find_checkpoint(path: Path) -> Path:
-    """A run folder -> its checkpoint; anything else as it is. FileNotFoundError for a folder without weights."""
-    if not path.is_dir():
-        return path
-    stages = sorted(path.glob("stage*/"), key=stage_number, reverse=True)
-    for folder in (path, *stages):
-        for name in RUN_CHECKPOINTS:
-            if (folder / name).is_file():
-                return folder / name
-    if not any((path / name).is_file() for name in FOLDER):
-        raise FileNotFoundError(
-            f"{path}: is a folder without a model: neither {' nor '.join(RUN_CHECKPOINTS)} of a run, nor "
-            f"{', '.join(FOLDER)}"
-        )
-    return path
-
-
-def stage_number(folder: Path) -> int:
-    """stage2_finetune -> 2; 0 for a folder that is no stage's."""
-    match = re.match(r"stage(\d+)", folder.name)
-    return int(match[1]) if match else 0

@@ -2,17 +2,18 @@
 
 C captions, V videos, Q queries (captions, or videos that have captions), P relevant (caption, video) pairs.
 
-Ties get the expected rank, so constant embeddings score as chance in both directions; NaN is an error. Percentages are
-0 to 100, ranks count from 1.
+What is tied is ordered by chance: R@K is the probability to be among the first K, MeanR the mean of the expected ranks,
+MedR their median over the queries, mAP the expected average precision. So constant embeddings score as chance in both
+directions, for every K and any number of candidates; NaN is an error. Percentages are 0 to 100, ranks count from 1.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from model.ranks import Counts, count, owners
+from model.ranks import Counts, constant_counts, count, owners
 from model.similarity import SimilarityMatrix
 from parse_config import Registry
 
@@ -33,16 +34,10 @@ def t2v_metrics(
     owner_C = owners(owner, *source.shape)
     if relevant is None:
         t2v, _ = count(source, owner_C)
-        return summarise(t2v.ranks())
+        return summarise(t2v)
     extra_P2 = extra_pairs(relevant, owner_C)
     t2v, _ = count(source, owner_C, extra_P2)
-    captions = len(owner_C)
-    query_P = torch.cat([torch.arange(captions), extra_P2[:, 0]])
-    mean_average_precision = average_precision(t2v, query_P).mean()
-    return {
-        **summarise(t2v.ranks()[:captions]),
-        "mAP": 100 * float(mean_average_precision),
-    }
+    return summarise_pairs(t2v, len(owner_C), extra_P2)
 
 
 @METRICS.register("v2t_metrics")
@@ -50,21 +45,60 @@ def v2t_metrics(sims: torch.Tensor | np.ndarray, owner: Any = None) -> dict[str,
     """Video-to-text: `sims` (C, V); each video with captions is a query, the best placed of its captions the answer."""
     source = SimilarityMatrix(sims)
     _, v2t = count(source, owners(owner, *source.shape))
-    return summarise(v2t.ranks())
+    return summarise(v2t)
 
 
-def summarise(ranks_Q: np.ndarray) -> dict[str, float]:
-    """R1, R5, R10, R50 in percent, MedR, MeanR, and the geometric mean of R1, R5, R10."""
-    ranks_Q = np.asarray(ranks_Q, np.float64)
-    once = np.ones((1, len(ranks_Q)), np.int64)
-    return _metrics_of_samples(ranks_Q, once)[0]
+def chance(
+    owner_C: torch.Tensor, videos: int, extra_P2: torch.Tensor | None = None
+) -> dict[str, dict[str, float]]:
+    """{"t2v", "v2t"} -> the metrics of constant embeddings: what guessing gets.
+
+    owner_C: the video of each caption. extra_P2: further relevant pairs (caption, video), which add "mAP".
+    """
+    if extra_P2 is None:
+        t2v, v2t = constant_counts(owner_C, videos)
+        return {"t2v": summarise(t2v), "v2t": summarise(v2t)}
+    pairs, v2t = constant_counts(owner_C, videos, len(extra_P2))
+    t2v_numbers = summarise_pairs(pairs, len(owner_C), extra_P2)
+    return {"t2v": t2v_numbers, "v2t": summarise(v2t)}
+
+
+def summarise_pairs(
+    pairs: Counts, captions: int, extra_P2: torch.Tensor
+) -> dict[str, float]:
+    """What `summarise` gives of each caption's own video, and "mAP" over all relevant ones.
+
+    pairs: Counts of text-to-video from `count` with `extra_P2`
+    """
+    query_P = torch.cat([torch.arange(captions), extra_P2[:, 0]])
+    precision_C = average_precision(pairs, query_P)
+    return {
+        **summarise(pairs.first(captions)),
+        "mAP": 100 * float(precision_C.mean()),
+    }
+
+
+def summarise(queries: Counts | np.ndarray) -> dict[str, float]:
+    """R1, R5, R10, R50 in percent, MedR, MeanR, and the geometric mean of R1, R5, R10.
+
+    queries: Counts of Q queries, or their ranks (Q) where nothing is tied
+    """
+    outcomes = _outcomes(queries)
+    once = np.ones((1, len(outcomes.rank_Q)), np.int64)
+    return _metrics_of_samples(outcomes, once)[0]
 
 
 def intervals(
-    ranks_Q: np.ndarray, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    queries: Counts | np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> dict[str, list[float]]:
-    """Percentile bootstrap over queries: name -> [low, high]. One query has no spread, its interval is a point."""
-    values, counts = np.unique(np.asarray(ranks_Q, np.float64), return_counts=True)
+    """Percentile bootstrap over queries: name -> [low, high]. One query has no spread, its interval is a point.
+
+    queries: Counts of Q queries, or their ranks (Q) where nothing is tied
+    """
+    values, counts = _distinct(_outcomes(queries))
     samples: list[dict[str, float]] = []
     for sample_counts in _resampled_counts(counts, resamples, seed):
         samples += _metrics_of_samples(values, sample_counts)
@@ -103,19 +137,45 @@ def _resampled_counts(
         yield generator.multinomial(num_queries, counts / num_queries, size=size)
 
 
+class _Outcomes(NamedTuple):
+    """Of Q queries: the expected rank, and for each K of LEVELS the probability (0 to 1) to be among the first K."""
+
+    rank_Q: np.ndarray
+    hits_LQ: np.ndarray
+
+
+def _outcomes(queries: Counts | np.ndarray) -> _Outcomes:
+    """The outcomes of Counts, or of ranks where nothing is tied, ascending by rank."""
+    if isinstance(queries, Counts):
+        rank_Q = queries.ranks()
+        hits_LQ = np.stack([queries.hits(k) for k in LEVELS])
+    else:
+        rank_Q = np.asarray(queries, np.float64)
+        hits_LQ = np.stack([(rank_Q <= k).astype(np.float64) for k in LEVELS])
+    order = np.lexsort((*hits_LQ, rank_Q))
+    return _Outcomes(rank_Q[order], hits_LQ[:, order])
+
+
+def _distinct(outcomes: _Outcomes) -> tuple[_Outcomes, np.ndarray]:
+    """The distinct outcomes, and how often each occurs."""
+    table = np.concatenate([outcomes.rank_Q[None], outcomes.hits_LQ])
+    is_new = np.ones(table.shape[1], bool)
+    is_new[1:] = (table[:, 1:] != table[:, :-1]).any(0)
+    starts = np.flatnonzero(is_new)
+    counts = np.diff(np.append(starts, table.shape[1]))
+    return _Outcomes(outcomes.rank_Q[starts], outcomes.hits_LQ[:, starts]), counts
+
+
 def _metrics_of_samples(
-    ranks: np.ndarray, counts: np.ndarray
+    outcomes: _Outcomes, counts: np.ndarray
 ) -> list[dict[str, float]]:
-    """`ranks` (N), and how often each occurs in each sample (samples, N) -> the metrics of each sample."""
-    order = np.argsort(ranks, kind="stable")
-    ranks = ranks[order]
-    counts = counts[:, order]
+    """Outcomes (N), and how often each occurs in each sample (samples, N) -> the metrics of each sample."""
+    ranks = outcomes.rank_Q
     cumulative = np.cumsum(counts, 1)
     totals = cumulative[:, -1]
-    padded = np.pad(cumulative, ((0, 0), (1, 0)))
     columns = {
-        f"R{k}": 100 * padded[:, np.searchsorted(ranks, k, "right")] / totals
-        for k in LEVELS
+        f"R{k}": 100 * (counts @ hits) / totals
+        for k, hits in zip(LEVELS, outcomes.hits_LQ, strict=True)
     }
     with np.errstate(divide="ignore"):
         logarithms = np.log([columns["R1"], columns["R5"], columns["R10"]])

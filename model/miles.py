@@ -18,6 +18,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from model import ARCHS, pretrained
+from model.text import own_files
 from model.text.hugging_face import (
     DEFAULT,
     build_text_model,
@@ -63,12 +64,13 @@ class MILES(nn.Module, PyTorchModelHubMixin):
     model wants them), `clip_reader` (what `embed_videos` reads with, or None; see `set_clip_reader`).
 
     Args:
-        video_params: the video encoder, see arch.args.video_params
-        text_params: the text encoder, see arch.args.text_params
+        video_params: the video encoder, see arch.args.video_params; default: ViT-B/16 for 4 frames
+        text_params: the text encoder, see arch.args.text_params; default: DistilBERT
         projection: "minimal" (one linear layer each, ReLU before the text's) or "" (none)
         projection_dim: width of the joint space
         load_checkpoint: checkpoint to start from: of this project, MILES, MCQ or Frozen in Time
-        load_temporal_fix: temporal embedding for another number of frames: zeros, interp or nearest
+        load_temporal_fix: temporal embedding for another number of frames: zeros, linear or nearest; "bilinear" and
+            "interp", Frozen in Time's words for the last two, are read too
         strict: stop where a name of the checkpoint does not fit; false loads what fits
     """
 
@@ -79,8 +81,8 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def __init__(
         self,
-        video_params: Mapping[str, Any],
-        text_params: Mapping[str, Any],
+        video_params: Mapping[str, Any] | None = None,
+        text_params: Mapping[str, Any] | None = None,
         projection: str = "minimal",
         projection_dim: int = 256,
         load_checkpoint: str | None = "",
@@ -89,6 +91,8 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         pretrained: bool = True,
     ) -> None:
         super().__init__()
+        video_params = {} if video_params is None else video_params
+        text_params = {} if text_params is None else text_params
         self.settings: dict[str, Any] = {
             "video_params": to_plain(video_params),
             "text_params": to_plain(text_params),
@@ -117,8 +121,9 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         }
         self._clip_reader: ClipReader | None = None
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._text_files: dict[str, Tensor] = {}
+        temporal_fix = _one_temporal_fix(video_params, load_temporal_fix)
         if load_checkpoint:
-            temporal_fix = video_params.get("load_temporal_fix", load_temporal_fix)
             load_weights(
                 self, load_checkpoint, strict=strict, temporal_fix=temporal_fix
             )
@@ -286,6 +291,12 @@ class MILES(nn.Module, PyTorchModelHubMixin):
             )
         return self._tokenizer
 
+    def text_files(self) -> dict[str, Tensor]:
+        """The text model's configuration and tokenizer as files: what a checkpoint needs to be self-contained."""
+        if not self._text_files:
+            self._text_files = own_files.pack(self.tokenizer, self.text_model.config)
+        return self._text_files
+
     def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:
         """(frames, rows, columns) of patches of a clip."""
         return self.video_model.grid(video_BTCHW)
@@ -382,6 +393,17 @@ class MILES(nn.Module, PyTorchModelHubMixin):
                 embeddings.append(encode(batch))
                 bar.update(len(batch))
         return torch.cat(embeddings)
+
+
+def _one_temporal_fix(video_params: Mapping[str, Any], load_temporal_fix: str) -> str:
+    """`load_temporal_fix`, which may stand in either place. Raises ConfigError for two that differ."""
+    of_video = video_params.get("load_temporal_fix", load_temporal_fix)
+    if load_temporal_fix not in ("zeros", of_video):
+        raise ConfigError(
+            f"arch.args.load_temporal_fix: {load_temporal_fix!r} is given, and video_params has {of_video!r}; leave "
+            "one out"
+        )
+    return of_video
 
 
 def _as_list(videos: Video | Sequence[Video]) -> list[Video]:

@@ -78,6 +78,12 @@ def load(
     return model.eval()
 
 
+def read_preprocessing(folder: Path) -> dict[str, Any]:
+    """`video_params` of an exported folder; {} if it does not say."""
+    path = folder / PREPROCESSING
+    return _read_json(path) if path.is_file() else {}
+
+
 def locate(source: str | os.PathLike, **hub_arguments: Any) -> Path:
     """A folder as it is, or a hub id -> the folder it was downloaded to. Raises ConfigError, FileNotFoundError.
 

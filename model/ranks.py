@@ -2,8 +2,9 @@
 
 C captions, V videos, P relevant (caption, video) pairs, R captions and K videos of one tile.
 
-A rank is 1 + the candidates above + half those tied. Both directions are counted on the same tile, so the product is
-computed once; only the tiles that hold a relevant pair are computed before, for the scores to compare with.
+What is tied is ordered by chance, so a rank is a distribution: `Counts` gives its mean and its probabilities. Both
+directions are counted on the same tile, so the product is computed once; only the tiles that hold a relevant pair are
+computed before, for the scores to compare with.
 """
 
 from collections.abc import Callable
@@ -39,6 +40,30 @@ class Counts(NamedTuple):
             self.greater + (self.equal + 1).double() / (self.tied_right + 1)
         ).numpy()
 
+    def hits(self, k: int) -> np.ndarray:
+        """float64, 0 to 1: the probability to be among the first k when ties are broken at random; 0 or 1 without ties.
+
+        Of e tied candidates n = k - greater are among the first k. All m right ones are behind them with probability
+        C(e - m, n) / C(e, n) = product of (e - b - i) / (e - i) over i = 0 .. a - 1, of n and m a the less, b the more.
+        """
+        hits = (self.greater < k).double().numpy()
+        is_open = (self.greater < k) & (self.equal > self.tied_right)
+        equal = self.equal[is_open].double().numpy()
+        right = self.tied_right[is_open].double().numpy()
+        places = np.minimum(k - self.greater[is_open].double().numpy(), equal)
+        less, more = np.minimum(places, right), np.maximum(places, right)
+        miss = np.ones_like(equal)
+        for i in range(int(less.max(initial=0))):
+            behind = np.maximum(equal - more - i, 0)
+            miss *= np.where(i < less, behind / np.maximum(equal - i, 1), 1)
+        # the first is the second for one right answer, without its rounding
+        hits[is_open.numpy()] = np.where(right == 1, places / equal, 1 - miss)
+        return hits
+
+    def first(self, count: int) -> "Counts":
+        """Those of the first `count` items."""
+        return Counts(*(column[:count] for column in self))
+
 
 def owners(
     owner: torch.Tensor | np.ndarray | list | None, captions: int, videos: int
@@ -64,6 +89,26 @@ def owners(
             f"owner names videos {low} to {high}; there are 0 to {videos - 1}"
         )
     return owner_C.long()
+
+
+def constant_counts(
+    owner_C: torch.Tensor, videos: int, extra_pairs: int = 0
+) -> tuple[Counts, Counts]:
+    """What `count` gives where all similarities are equal: nothing is above, everything is tied.
+
+    owner_C: the video of each of C captions, of 0 .. videos - 1. extra_pairs: length of `extra_P2` of `count`.
+    """
+    captions = len(owner_C)
+    own_V = torch.bincount(owner_C.cpu(), minlength=videos)
+    own_V = own_V[own_V > 0]
+    one_P = torch.ones(captions + extra_pairs, dtype=torch.long)
+    return _all_tied(one_P, videos), _all_tied(own_V, captions)
+
+
+def _all_tied(right_Q: torch.Tensor, candidates: int) -> Counts:
+    """Counts of queries of which all candidates are tied, `right_Q` of them right."""
+    nothing_Q = torch.zeros_like(right_Q)
+    return Counts(nothing_Q, nothing_Q + candidates, right_Q, nothing_Q.float())
 
 
 def _inverse(permutation: torch.Tensor) -> torch.Tensor:

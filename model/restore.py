@@ -1,13 +1,24 @@
 """A checkpoint or an exported folder -> the model in it, without the config that trained it at hand."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from model import ARCHS, pretrained
 from model.miles import MILES
+from model.text import own_files
+from model.text.hugging_face import DEFAULT
 from model.weights import load_weights, read_checkpoint
-from parse_config import LEGACY_KEYS, ConfigError, to_plain
+from model.weights.read import find
+from parse_config import (
+    LEGACY_KEYS,
+    Config,
+    ConfigError,
+    check_args,
+    merge,
+    to_plain,
+)
 
 # Keys of a data set's video_params that say what clips look like, beside their size.
 CLIP_KEYS = ("center_crop", "norm_mean", "norm_std")
@@ -16,7 +27,9 @@ WEIGHT_KEYS = ("load_checkpoint", "strict", "pretrained")
 
 
 def restore(
-    path: str | Path, arch: Mapping[str, Any] | None = None, teacher: bool = False
+    path: str | os.PathLike,
+    arch: Mapping[str, Any] | None = None,
+    teacher: bool = False,
 ) -> MILES:
     """The model, in eval mode on the CPU; its `preprocessing` is that of the data it was trained on.
 
@@ -24,20 +37,22 @@ def restore(
     above it. Raises ConfigError, FileNotFoundError.
 
     Args:
-        path: a folder that scripts/export.py or `save_pretrained` wrote, or a checkpoint of train.py, MILES, Frozen in
-            Time or MCQ
+        path: a folder that scripts/export.py or `save_pretrained` wrote, a run folder, or a checkpoint of train.py,
+            MILES, Frozen in Time or MCQ
         arch: {"type", "args"} in place of what the file says of itself
         teacher: take the snapshot's video encoder instead of the student's
     """
-    if not arch and (Path(path) / pretrained.CONFIG).is_file():
+    weights = find(path)
+    is_exported = weights != Path(path) and weights.name == pretrained.WEIGHTS
+    if not arch and is_exported:
         if teacher:
             raise ConfigError(
                 f"{path}: an exported folder holds one model; take the teacher from the checkpoint"
             )
         return MILES.from_pretrained(path)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(weights)
     return from_checkpoint(
-        checkpoint, str(path), arch, teacher, text_root=Path(path).parent
+        checkpoint, str(weights), arch, teacher, text_root=weights.parent
     )
 
 
@@ -65,17 +80,14 @@ def from_checkpoint(
         raise ConfigError(
             f"{name}: does not say what model it holds; give a config (-c) whose arch describes it"
         )
-    args = _arch_args(arch)
+    own_arch = arch_of(arch)
+    args = own_arch["args"]
     text_params = args.get("text_params", {})
     if text_root is not None and "model" in text_params:
         text_params["model"] = find_text_model(text_params["model"], text_root)
-    # MCQ's encoders without its BridgeFormer are those of MILES.
-    arch_type = "MILES" if arch["type"] == "MCQ" else arch["type"]
-    model = ARCHS.build({"type": arch_type, "args": args}, pretrained=False)
-    temporal_fix = args.get("load_temporal_fix", "zeros")
-    temporal_fix = args["video_params"].get("load_temporal_fix", temporal_fix)
+    model = build_with_text_of(checkpoint, own_arch)
     load_weights(
-        model, checkpoint, temporal_fix=temporal_fix, teacher=teacher, name=name
+        model, checkpoint, temporal_fix=temporal_fix(args), teacher=teacher, name=name
     )
     video_params = _dataset_video_params(config)
     model.update_preprocessing(
@@ -86,6 +98,70 @@ def from_checkpoint(
         }
     )
     return model.eval()
+
+
+def build_with_text_of(checkpoint: Mapping[str, Any], arch: Mapping[str, Any]) -> MILES:
+    """The model of {"type", "args"} without weights, its text model and tokenizer from the checkpoint's own files.
+
+    The files are used where the checkpoint has them and `arch` names the text model that it was trained with; else the
+    text model is looked for where `arch` says.
+    """
+    text_params = arch["args"].get("text_params") or {}
+    own_args = (described(checkpoint).get("arch") or {}).get("args") or {}
+    own_text_params = own_args.get("text_params") or {}
+    name = text_params.get("model", DEFAULT)
+    own_name = own_text_params.get("model", DEFAULT)
+    files = checkpoint.get("text_files")
+    if not files or Path(name).name != Path(own_name).name:
+        return ARCHS.build(arch, pretrained=False)
+    with own_files.unpacked(files) as folder:
+        spec = merge(arch, {"args": {"text_params": {"model": folder}}})
+        model = ARCHS.build(
+            Config(spec, getattr(arch, "json_path", "")), pretrained=False
+        )
+        _ = model.tokenizer  # read while its files are there
+    model.settings["text_params"] = {**model.settings["text_params"], "model": name}
+    return model
+
+
+def build_from_checkpoint(arch: Config) -> MILES:
+    """The model of a config's arch with the weights of its `load_checkpoint`. Raises ConfigError, FileNotFoundError."""
+    args = arch["args"].to_dict()
+    checkpoint = read_checkpoint(args["load_checkpoint"])
+    without_weights = {
+        key: value for key, value in args.items() if key not in WEIGHT_KEYS
+    }
+    constructor = ARCHS.get(arch["type"], f"{arch.json_path}.type")
+    check_args(constructor, args, f"{arch.json_path}.args", ("pretrained",))
+    spec = Config({"type": arch["type"], "args": without_weights}, arch.json_path)
+    model = build_with_text_of(checkpoint, spec)
+    load_weights(
+        model,
+        checkpoint,
+        strict=args.get("strict", True),
+        temporal_fix=temporal_fix(args),
+        name=str(args["load_checkpoint"]),
+    )
+    return model
+
+
+def temporal_fix(args: Mapping[str, Any]) -> str:
+    """`load_temporal_fix` of an arch's arguments, which may stand in `video_params` too."""
+    in_args = args.get("load_temporal_fix", "zeros")
+    return (args.get("video_params") or {}).get("load_temporal_fix", in_args)
+
+
+def arch_of(arch: Mapping[str, Any]) -> dict[str, Any]:
+    """{"type", "args"} of a checkpoint's config in this project's words, without what says where weights come from.
+
+    MCQ's encoders without its BridgeFormer are those of MILES.
+    """
+    args = _arch_args(arch)
+    video_params = args.get("video_params") or {}
+    if video_params.get("model") == "Video_Bridge_Former":
+        video_params["model"] = "SpaceTimeTransformer"
+    arch_type = arch.get("type", "MILES")
+    return {"type": "MILES" if arch_type == "MCQ" else arch_type, "args": args}
 
 
 def described(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:

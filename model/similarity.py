@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from parse_config import UserError
+
 BLOCKS = {"cpu": (1024, 1024), "cuda": (2048, 4096)}  # captions x videos of a tile
 CHUNK = 65536  # embeddings that are converted or checked at once
 
 
 class SimilarityMatrix:
-    """A matrix of similarities, captions x videos, as a source of tiles. ValueError for NaN."""
+    """A matrix of similarities, captions x videos, as a source of tiles. UserError for NaN."""
 
     def __init__(
         self, sims_CV: torch.Tensor | np.ndarray, block: tuple[int, int] | None = None
@@ -35,7 +37,7 @@ class SimilarityMatrix:
         self.dtype = self.sims.dtype
         self.block = block or BLOCKS.get(self.device.type, BLOCKS["cuda"])
         if any(bool(band.isnan().any()) for band in self.sims.split(self.block[0])):
-            raise ValueError(
+            raise UserError(
                 "the similarities contain NaN: there is no rank; look at the embeddings"
             )
 
@@ -52,7 +54,7 @@ class SimilarityMatrix:
 class CosineSimilarity:
     """Cosine similarities of embeddings, computed tile by tile, float32 (float64 if either is), as a source of tiles.
 
-    Embeddings (C, E) and (V, E) on one device, of any length and any floating type. ValueError for NaN or infinity.
+    Embeddings (C, E) and (V, E) on one device, of any length and any floating type. UserError for NaN or infinity.
     """
 
     def __init__(
@@ -67,8 +69,8 @@ class CosineSimilarity:
                     f"{name} embeddings of shape {tuple(x.shape)}: (count, width) is needed, equal widths"
                 )
             if not all(bool(rows.isfinite().all()) for rows in x.split(CHUNK)):
-                raise ValueError(
-                    f"the {name} embeddings contain NaN or infinity: there is no rank"
+                raise UserError(
+                    f"the {name} embeddings contain NaN or infinity: there is no rank; look at the checkpoint"
                 )
         self.text = text_CE.detach()
         self.video = video_VE.detach()

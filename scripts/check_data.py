@@ -2,73 +2,115 @@
 
     python scripts/check_data.py -c CONFIG [--split test] [--decode 200|all] [--sheet sheet.png] [key.path=value ...]
 
-For every loader of the config: found and expected videos and captions, missing files, files that do not decode (of a
-sample, or all), duplicate captions, lengths, and a contact sheet of what the model will see: the frames after the
-transform, with the caption that goes with them. Exit status 0 if nothing is missing or broken, 1 otherwise.
+For every loader of the config, and of its stages: found and expected videos, every missing file, files that do not
+decode and files that hold fewer frames than their container promises (of a sample, or all), duplicate ids, blank and
+duplicate captions, lengths, words that the text model's tokenizer does not know and captions that are too long for it,
+and what splits have in common. --sheet draws what the model will see: the frames after the transform, with the caption
+that goes with them. Exit status 0 if nothing is missing or broken, 1 otherwise, 2 for a mistake in what was given.
 """
 
 import argparse
-import statistics
+import io
 import sys
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from data_loader.base import TextVideoDataset
 from data_loader.loader import open_leniently
-from data_loader.reader import BrokenVideo
-from parse_config import cli_entry, command_line
+from parse_config import Config, ConfigError, UserError, cli_entry, command_line, merge
+from scripts.data_check.lines import one_line
+from scripts.data_check.media import DecodeReport, try_files
+from scripts.data_check.sheet import check_path, draw_sheet
+from scripts.data_check.splits import other_splits, overlaps
+from scripts.data_check.text import (
+    MAX_TOKENIZED,
+    TextModel,
+    count_captions,
+    count_tokens,
+    duplicate_ids,
+    open_text_model,
+)
 
-MAX_CAPTIONS = 200_000  # of which duplicates and lengths are counted
 MAX_LISTED = 5  # missing and broken files that are listed by name
-ROWS = 6  # videos of each data set on the contact sheet
+# The command that a config's note names -> how it makes the data.
+MAKERS = {
+    "scripts/make_demo_data.py": "python scripts/make_demo_data.py --out {data_dir} makes it",
+    "scripts/ablation.py": "python scripts/ablation.py makes it",
+}
 
 
-def spread_indices(dataset: TextVideoDataset, count: int) -> list[int]:
-    """At most `count` video indices, evenly spread over the data set."""
-    if not len(dataset):
-        return []
-    return torch.linspace(0, len(dataset) - 1, count).long().unique().tolist()
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command to those that all commands have."""
+    parser.add_argument("--split", help="another split than the config's")
+    parser.add_argument(
+        "--decode",
+        default="200",
+        help="how many files to decode, evenly spread, or 'all'",
+    )
+    parser.add_argument(
+        "--sheet", type=Path, help="picture to draw some clips into, as sheet.png"
+    )
 
 
-def find_broken(dataset: TextVideoDataset, count: int) -> list[tuple[str, str]]:
-    """Try `count` videos, evenly spread -> (path, reason) of those of which the middle frame cannot be read.
-
-    A progress bar is shown; a decoder that does not return is ended after `video_params.deadline`.
-    """
-
-    def middle_frame(length: int) -> list[int]:
-        return [length // 2]
-
-    broken = []
-    for index in tqdm(spread_indices(dataset, count), unit="file", leave=False):
-        try:
-            dataset.read_clip(index, middle_frame)
-        except BrokenVideo as error:
-            broken.append((error.path, error.reason))
-    return broken
+def decode_limit(text: str) -> int | None:
+    """How many files are decoded at most, None for all. Raises ConfigError."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigError(
+            f"--decode: {text!r} is given; a number of files, 0 or more, or 'all' is needed"
+        )
+    return int(text)
 
 
-def print_report(
-    dataset: TextVideoDataset, broken: list[tuple[str, str]], decoded: int
-) -> None:
-    """Print counts and faults.
+def loader_blocks(config: Config) -> list[Config]:
+    """The loaders of the config and of its stages, each once. Raises ConfigError if there is none."""
+    configs = [config]
+    if config.blocks("stages"):
+        common = {
+            key: value for key, value in config.to_dict().items() if key != "stages"
+        }
+        configs = [
+            Config(merge(common, stage.to_dict())) for stage in config.blocks("stages")
+        ]
 
-    broken: see `find_broken`. decoded: how many files were tried.
-    """
-    print(f"{dataset.name}: {dataset.layout}")
-    print_videos(dataset)
-    print(f"  decoded     {decoded - len(broken)} of {decoded} tried")
-    for path, reason in broken[:MAX_LISTED]:
-        print(f"              broken: {path}: {reason}")
-    print_captions(dataset)
+    blocks: list[Config] = []
+    for stage in configs:
+        for block in (*stage.blocks("data_loader"), *stage.blocks("valid_loader")):
+            if block not in blocks:
+                blocks.append(block)
+    if not blocks:
+        raise ConfigError("data_loader: is missing: the config names no data to check")
+    return blocks
+
+
+def open_dataset(block: Config, config: Config, split: str | None) -> TextVideoDataset:
+    """The data set of a loader, every file looked for. Raises UserError with the remedy if it is not there."""
+    args = dict(block.get("args") or {})
+    changes: dict[str, Any] = {"check_files": True}
+    if split:
+        changes["split"] = split
+    if (split or args.get("split", "train")) == "train":
+        changes["holdout"] = 0  # all training videos are looked at
+    try:
+        return open_leniently(block, **changes)
+    except FileNotFoundError as error:
+        raise UserError(f"{error}; {remedy(config, args.get('data_dir'))}") from None
+
+
+def remedy(config: Config, data_dir: str | None) -> str:
+    """What makes or finds the data of a config."""
+    note = str(config.get("about") or "")
+    for command, text in MAKERS.items():
+        if command in note:
+            return text.format(data_dir=data_dir)
+    return "data_loader.args.data_dir=FOLDER says where it lies, docs/data.md which files belong there"
 
 
 def print_videos(dataset: TextVideoDataset) -> None:
-    """Print the number of videos beside the expected one, and the first missing files."""
+    """Print the number of videos beside the expected one, the first missing files, and duplicate ids."""
+    print(f"{dataset.name}: {dataset.layout}")
     counts = dataset.counts
     missing = counts["missing"]
     protocol = f" ({dataset.protocol})" if dataset.protocol else ""
@@ -76,133 +118,148 @@ def print_videos(dataset: TextVideoDataset) -> None:
         f"  videos      {counts['num_videos']} of {counts['expected_videos'] or '?'} expected"
         f"{protocol}, {len(missing)} missing"
     )
-    for name in missing[:MAX_LISTED]:
-        print(f"              missing: {name}")
+    print_listed("missing", missing)
+    num_ids, examples = duplicate_ids(dataset, MAX_LISTED)
+    if num_ids:
+        print(
+            f"  ids         {num_ids} stand more than once: {listing(examples, num_ids)}"
+        )
 
 
-def print_captions(dataset: TextVideoDataset) -> None:
-    """Print the number of captions, in all and per video, of duplicates, and of words.
+def print_listed(word: str, lines: list[str]) -> None:
+    """Print the first lines, each behind the word."""
+    for line in lines[:MAX_LISTED]:
+        print(f"              {word}: {one_line(line)}")
 
-    Duplicates and words are counted in the first MAX_CAPTIONS captions.
+
+def listing(names: list[str], count: int) -> str:
+    """The names, with a mark if there are more."""
+    return one_line(", ".join(names)) + (", ..." if count > len(names) else "")
+
+
+def print_decoded(report: DecodeReport) -> None:
+    """Print how many of the tried files can be read, and those that are broken or cut short."""
+    num_tried = len(report.tried)
+    print(f"  decoded     {len(report.readable)} of {num_tried} tried")
+    broken = [f"{path}: {reason}" for path, reason in report.broken.values()]
+    print_listed("broken", broken)
+    if num_tried and not report.readable:
+        print(
+            "              none can be read: fetch them again, or let data_loader.args.data_dir name readable ones"
+        )
+    if report.readable:
+        uncounted = ""
+        if report.uncounted:
+            uncounted = f", {report.uncounted} not counted (in tar files, or too long for the deadline)"
+        print(
+            f"  cut short   {len(report.cut_short)} files hold fewer frames than their container promises{uncounted}"
+        )
+    lines = [
+        f"{file.path}: {file.decoded} of {file.promised} frames"
+        for file in report.cut_short
+    ]
+    print_listed("cut short", lines)
+
+
+def print_captions(dataset: TextVideoDataset, model: TextModel | str) -> None:
+    """Print the numbers of captions, of words, and what the text model makes of them.
+
+    model: or why there is none.
     """
     if not dataset.with_captions:
         print("  captions    not used (with_captions false)")
         return
 
-    captions = dataset.captions[:MAX_CAPTIONS]
-    duplicates = [count for count in Counter(captions).values() if count > 1]
-    per_video = torch.zeros(1)
-    if len(dataset):
-        per_video = torch.bincount(dataset.owner, minlength=len(dataset))
-
+    report = count_captions(dataset)
     print(
-        f"  captions    {dataset.counts['num_captions']}, {int(per_video.min())} to "
-        f"{int(per_video.max())} a video, {len(duplicates)} texts stand more than once "
-        f"({sum(duplicates)} captions)"
+        f"  captions    {report.total}, {report.fewest} to {report.most} a video, {report.duplicate_texts} texts stand "
+        f"more than once ({report.duplicates} captions), {report.blank} blank"
+    )
+    least, median, most = report.lengths
+    print(f"  words       {least} to {most} a caption, median {median:g}")
+    if isinstance(model, str):
+        print(f"  tokens      not counted: {model}")
+    else:
+        print_tokens(dataset, model)
+
+
+def print_tokens(dataset: TextVideoDataset, model: TextModel) -> None:
+    """Print the share of unknown words, and how many captions are longer than the text model takes."""
+    report = count_tokens(dataset.captions, model)
+    share = report.unknown / max(1, report.words)
+    examples = f": {', '.join(map(repr, report.examples))}" if report.examples else ""
+    print(
+        f"  tokens      {share:.2%} of the words are unknown to the tokenizer ({report.unknown} of {report.words})"
+        f"{examples}"
+    )
+    sample = ""
+    if report.captions == MAX_TOKENIZED:
+        sample = f" of {report.captions} evenly spread"
+    print(
+        f"              {report.too_long}{sample} captions have more than {report.max_length} tokens and are cut"
     )
 
-    lengths = [len(caption.split()) for caption in captions]
-    if lengths:
-        print(
-            f"  words       {min(lengths)} to {max(lengths)} a caption, "
-            f"median {statistics.median(lengths):g}; {lengths.count(0)} empty"
-        )
+
+def text_model(config: Config) -> TextModel | str:
+    """The text model's tokenizer, or why it is not to be had, in one line."""
+    try:
+        return open_text_model(config)
+    except UserError as error:
+        return " ".join(str(error).split())
 
 
-def draw_sheet(datasets: list[TextVideoDataset], path: Path) -> None:
-    """Write a PNG: for some videos of each data set the transformed frames, normalisation undone, and the caption.
-
-    One row per video, one column per frame. What cannot be read has no row.
-    """
-    from matplotlib.figure import Figure
-
-    rows = []
-    for dataset in datasets:
-        for index in spread_indices(dataset, min(ROWS, len(dataset))):
-            sample = dataset[index]
-            if sample["video"] is not None:
-                rows.append((dataset, sample))
-
-    num_columns = max(len(sample["video"]) for _, sample in rows)
-    figure = Figure(figsize=(2.2 * num_columns, 2.6 * len(rows)))
-    figure.subplots_adjust(
-        left=0.02, right=0.98, top=0.97, bottom=0.04, wspace=0.04, hspace=0.25
-    )
-    axes = figure.subplots(len(rows), num_columns, squeeze=False)
-
-    for axes_row, (dataset, sample) in zip(axes, rows, strict=True):
-        draw_sample(axes_row, dataset, sample)
-    figure.savefig(path, dpi=100)
-    print(f"contact sheet: {path}")
-
-
-def draw_sample(
-    axes_row: Any, dataset: TextVideoDataset, sample: dict[str, Any]
+def print_overlaps(
+    datasets: list[TextVideoDataset], others: list[TextVideoDataset]
 ) -> None:
-    """Draw the frames of a sample into a row of axes, with their indices above and the caption below."""
-    mean = torch.tensor(dataset.video.norm_mean)[:, None, None]
-    std = torch.tensor(dataset.video.norm_std)[:, None, None]
-
-    for axis in axes_row:
-        axis.axis("off")
-
-    for axis, frame_CHW, index in zip(
-        axes_row, sample["video"], sample["meta"]["frames"]
-    ):
-        pixels_CHW = (frame_CHW * std + mean).clamp(0, 1)
-        axis.imshow(pixels_CHW.permute(1, 2, 0).numpy())
-        axis.set_title(f"frame {index}", fontsize=7, color="0.4")
-
-    text = f"{dataset.name}, {sample['meta']['id']}"
-    if dataset.with_captions:
-        text = f"{text}: {sample['text']}"
-    axes_row[0].text(
-        0,
-        -0.06,
-        text[: 36 * len(axes_row)],
-        transform=axes_row[0].transAxes,
-        fontsize=8,
-        va="top",
-    )
+    """Print what splits have in common."""
+    for found in overlaps(datasets, others, MAX_LISTED):
+        print(
+            f"overlap of {found.first} and {found.second}: {found.num_files} files, {found.num_captions} caption texts"
+        )
+        print_listed("in both", found.examples)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this command to those that all commands have."""
-    parser.add_argument(
-        "--split",
-        help="another split than the config's",
-    )
-    parser.add_argument(
-        "--decode",
-        default="200",
-        help="how many files to decode, or 'all'",
-    )
-    parser.add_argument(
-        "--sheet",
-        type=Path,
-        default=Path("contact_sheet.png"),
-    )
+def find_other_splits(
+    blocks: list[Config], datasets: list[TextVideoDataset]
+) -> Iterator[TextVideoDataset]:
+    """Splits of the training data that the config does not name itself."""
+    known = {(dataset.name, dataset.data_dir) for dataset in datasets}
+    for block, dataset in zip(blocks, datasets, strict=True):
+        for other in other_splits(block, dataset):
+            if (other.name, other.data_dir) not in known:
+                known.add((other.name, other.data_dir))
+                yield other
 
 
 @cli_entry
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # any caption and file name can be shown
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments, config = command_line(__doc__, argv, add_options)
-    changes = {"split": arguments.split} if arguments.split else {}
-    datasets = []
+    limit = decode_limit(arguments.decode)
+    if arguments.sheet:
+        check_path(arguments.sheet)
+    blocks = loader_blocks(config)
+    datasets = [open_dataset(block, config, arguments.split) for block in blocks]
+    model = text_model(config)
+
     complete = True
-    for block in (*config.blocks("data_loader"), *config.blocks("valid_loader")):
-        dataset = open_leniently(block, **changes)
-        count = len(dataset)
-        if arguments.decode != "all":
-            count = min(int(arguments.decode), len(dataset))
+    unreadable = []
+    for dataset in datasets:
+        count = len(dataset) if limit is None else min(limit, len(dataset))
+        report = try_files(dataset, count)
+        print_videos(dataset)
+        print_decoded(report)
+        print_captions(dataset, model)
+        complete = complete and not report.broken and not dataset.counts["missing"]
+        unreadable.append(set(report.broken))
 
-        broken = find_broken(dataset, count)
-        print_report(dataset, broken, count)
-        complete = complete and not broken and not dataset.counts["missing"]
-        datasets.append(dataset)
-
-    draw_sheet(datasets, arguments.sheet)
+    print_overlaps(datasets, list(find_other_splits(blocks, datasets)))
+    if arguments.sheet:
+        print(draw_sheet(datasets, unreadable, arguments.sheet))
     sys.exit(0 if complete else 1)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole way once, on a machine with nothing but Python: data, pre-training, evaluation, figures, report.
-#   demo.sh [key.path=value ...]      settings for train.py and test.py, e.g. trainer.epochs=1
+#   demo.sh [key.path=value ...]      settings for train.py and test.py, e.g. trainer.epochs=3
 #   VENV, PYTHON: see setup.sh        DEMO_DIR: where the data is made (default data/demo)
 #   SAVE_DIR: where runs go (default exps)
 # A second run finds the environment and the data, and trains anew in a run folder of its own.

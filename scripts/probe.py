@@ -202,9 +202,7 @@ def probe_actions(model: MILES, arguments: argparse.Namespace) -> dict[str, Any]
     return {
         "linear": {"accuracy": float(100 * (predicted_Q == truth_Q).mean())},
         "C": regularisation,
-        "knn": {
-            "accuracy": float(100 * (votes_QC.argmax(1).numpy() == truth_Q).mean())
-        },
+        "knn": {"accuracy": linear_probe.vote_accuracy(votes_QC, truth_Q)},
         "train": len(features["train"]),
         "test": len(truth_Q),
     }

@@ -75,7 +75,7 @@ choose() {
     config=$(absolute "$2")
     need_file "$config" "the first argument" "one of: $(echo configs/"$1"_*.json)"
     CHECKPOINT=$(absolute "${CHECKPOINT:-MILES.pth}")
-    need_file "$CHECKPOINT" CHECKPOINT "a checkpoint of train.py, or the authors' weights: https://github.com/TencentARC/MCQ, MILES.md"
+    [ -e "$CHECKPOINT" ] || missing "the file $CHECKPOINT (set CHECKPOINT to where it is)" "a checkpoint or run folder of train.py, or the authors' weights: https://github.com/TencentARC/MCQ, MILES.md"
     export CHECKPOINT
     need_data "$config" "${@:3}"
 }

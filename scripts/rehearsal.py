@@ -114,6 +114,10 @@ class Rehearsal:
         """The last checkpoint of the newest run of that name."""
         return self.newest_run(name) / "checkpoint-latest.pth"
 
+    def newest_results(self, name: str) -> Path:
+        """The newest results.json of the newest run of that name."""
+        return max(self.newest_run(name).glob("test/*/results.json"))
+
 
 def main(folder: Path) -> None:
     """Run all parts, one after the other; raises Failed at the first that does not hold."""
@@ -152,9 +156,7 @@ def rehearse_training(rehearsal: Rehearsal) -> None:
     rehearsal.recipe(
         "zero-shot MSR-VTT",
         ["scripts/test_retrieval_MILES.sh"],
-        lambda: checks.evaluated(
-            rehearsal.newest_run("MSRVTT") / "results.json", weights(STAGE2)
-        ),
+        lambda: checks.evaluated(rehearsal.newest_results(STAGE2), weights(STAGE2)),
         CHECKPOINT=weights(STAGE2),
     )
     rehearsal.recipe(
@@ -167,9 +169,7 @@ def rehearse_training(rehearsal: Rehearsal) -> None:
     rehearsal.recipe(
         "evaluation",
         ["scripts/test_retrieval.sh", FINETUNE_CONFIG, "--save-embeddings"],
-        lambda: checks.evaluated(
-            rehearsal.newest_run(FINETUNED) / "results.json", finetuned
-        ),
+        lambda: checks.evaluated(rehearsal.newest_results(FINETUNED), finetuned),
         CHECKPOINT=finetuned,
     )
 

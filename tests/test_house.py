@@ -56,6 +56,8 @@ ALLOWED = REQUIRED | {
 }  # fmt: skip
 PACKAGES = (
     "benchmarks",
+    "data_check",
+    "data_copy",
     "figures",
     "html_report",
     "retrieval",

@@ -3,8 +3,10 @@
 import importlib
 import json
 import logging
+import math
 import pickle
 import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from parse_config import (
     load_config,
     merge,
 )
+from trainer.config_check import stage_configs
 
 
 def write_config_file(path, content):
@@ -163,19 +166,143 @@ def test_overrides_reach_objects_lists_and_every_entry_of_a_list(tmp_path):
         load_config(path, ["data_loader.0.args.batch_size.x=full"])
 
 
+STAGED = {
+    "name": "run",
+    "optimizer": {"type": "AdamW", "args": {"lr": 1, "eps": 1e-6}},
+    "trainer": {"epochs": 5},
+    "stages": [
+        {"name": "first", "trainer": {"epochs": 2}},
+        {
+            "optimizer": {"args": {"lr": 3}},
+            "data_loader": [{"args": {"batch_size": 8}}],
+        },
+    ],
+}
+
+
+def resolved(path, *overrides):
+    """(lr, epochs, name) of each stage as train.py resolves them."""
+    values = []
+    for stage in stage_configs(load_config(path, overrides)):
+        lr = stage["optimizer"]["args"]["lr"]
+        values.append((lr, stage["trainer"]["epochs"], stage["name"]))
+    return values
+
+
+def test_an_override_holds_in_every_stage(tmp_path):
+    path = write_config_file(tmp_path / "c.json", STAGED)
+    assert resolved(path) == [(1, 2, "first"), (3, 5, "run")]
+    assert resolved(path, "optimizer.args.lr=0.5", "trainer.epochs=9") == [
+        (0.5, 9, "first"),
+        (0.5, 9, "run"),
+    ]
+    # the name of a stage is its own
+    assert resolved(path, "name=other") == [(1, 2, "first"), (3, 5, "other")]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_setting_of_one_stage_wins_over_that_of_all(tmp_path, reverse):
+    path = write_config_file(tmp_path / "c.json", STAGED)
+    overrides = ["optimizer.args.lr=0.5", "stages.1.optimizer.args.lr=0.7"]
+    overrides = overrides[::-1] if reverse else overrides
+    assert resolved(path, *overrides) == [(0.5, 2, "first"), (0.7, 5, "run")]
+
+
+def test_the_flags_hold_in_every_stage(tmp_path):
+    path = write_config_file(tmp_path / "c.json", STAGED)
+    _, config = command_line("", ["-c", str(path), "--lr", "0.5", "--bs", "4"])
+    assert [stage["optimizer"]["args"]["lr"] for stage in stage_configs(config)] == [
+        0.5,
+        0.5,
+    ]
+    assert config["stages"][1]["data_loader"][0]["args"]["batch_size"] == 4
+    assert "data_loader" not in config
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_changed_type_on_the_command_line_replaces_its_block(tmp_path, reverse):
+    path = write_config_file(tmp_path / "c.json", STAGED)
+    overrides = ["optimizer.type=SGD", "optimizer.args.lr=0.1"]
+    overrides = overrides[::-1] if reverse else overrides
+    config = load_config(path, overrides)
+    assert config["optimizer"].to_dict() == {"type": "SGD", "args": {"lr": 0.1}}
+    same = load_config(path, ["optimizer.type=AdamW"])
+    assert same["optimizer"].to_dict() == STAGED["optimizer"]
+
+
+@pytest.mark.parametrize(
+    "annotation, value, needed",
+    [
+        (Sequence[float], "x", "a list of float"),
+        (Sequence[float], [1, "x"], "a list of float"),
+        (Sequence[float] | None, 3, "a list of float or null"),
+        (Sequence, "x", "a list"),
+        (Mapping, [1], "an object {...}"),
+        (float, math.inf, "a finite number"),
+        (float, True, "float"),
+        (int, 1.5, "int"),
+        (int | str, None, "int or str"),
+    ],
+)
+def test_values_are_checked_by_their_annotation(annotation, value, needed):
+    def section(setting):
+        return setting
+
+    section.__annotations__["setting"] = annotation
+    with pytest.raises(ConfigError) as error:
+        check_args(section, {"setting": value}, "trainer")
+    assert (
+        str(error.value) == f"trainer.setting: {value!r} is given, {needed} is needed"
+    )
+
+
+MCQ = {
+    "arch": {
+        "type": "MCQ",
+        "args": {"video_params": {"model": "Video_Bridge_Former", "num_frames": 1}},
+    },
+    "optimizer": {"type": "AdamW", "args": {"lr": 1e-4}},
+    "trainer": {"epochs": 20, "schedule": [12, 16], "max_samples_per_epoch": 1000},
+}
+
+
+def test_a_config_of_mcq_is_read_in_our_words(tmp_path, caplog):
+    config = load_config(write_config_file(tmp_path / "c.json", MCQ)).to_dict()
+    assert config["arch"]["type"] == "MILES"
+    video_params = config["arch"]["args"]["video_params"]
+    assert video_params == {"model": "SpaceTimeTransformer", "num_frames": 1}
+    assert config["trainer"] == {"epochs": 20, "max_samples_per_process": 1000}
+    assert config["lr_scheduler"] == {
+        "type": "MultiStep",
+        "args": {"milestones": [12, 16], "gamma": 0.1},
+    }
+    for words in (
+        "BridgeFormer and its questions are not",
+        "trainer.schedule is MCQ's and read as lr_scheduler MultiStep with milestones [12, 16]",
+        "max_samples_per_process 1000",
+    ):
+        assert words in caplog.text
+
+
+def test_mcqs_schedule_beside_our_own_is_refused(tmp_path):
+    both = {**MCQ, "lr_scheduler": {"type": "Cosine", "args": {}}}
+    with pytest.raises(ConfigError, match="trainer.schedule: is MCQ's, and"):
+        load_config(write_config_file(tmp_path / "c.json", both))
+
+
 def test_variables_expand_and_unset_ones_are_named(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_ROOT", "/somewhere")
     monkeypatch.delenv("NOT_SET", raising=False)
     path = write_config_file(
         tmp_path / "c.json",
         {
-            "name": "${DATA_ROOT}/x",
+            "metrics": ["${DATA_ROOT}/x"],
             "trainer": {"save_dir": "${NOT_SET:-exps}"},
             "about": "${NOT_SET} is free text",
         },
     )
     assert load_config(path).to_dict() == {
-        "name": "/somewhere/x",
+        "metrics": ["/somewhere/x"],
         "trainer": {"save_dir": "exps"},
         "about": "${NOT_SET} is free text",
     }
@@ -205,7 +332,7 @@ def test_broken_files_name_the_line_or_key(tmp_path, text, message):
 def test_json_may_hold_comments_but_strings_stay(tmp_path):
     text = """{
         // the run
-        "name": "http://x//y", // behind a value
+        "metrics": ["http://x//y"], // behind a value
         "about": "a \\"quoted // text\\" and /* this */",
         /* "seed": 1,
            "seed": 2, */
@@ -213,7 +340,7 @@ def test_json_may_hold_comments_but_strings_stay(tmp_path):
     }"""
     config = load_config(write_config_file(tmp_path / "c.json", text))
     assert config.to_dict() == {
-        "name": "http://x//y",
+        "metrics": ["http://x//y"],
         "about": 'a "quoted // text" and /* this */',
         "trainer": {"epochs": 3},
     }
@@ -332,7 +459,7 @@ def test_optional_types_are_checked():
 
     check_args(section, {"epochs": None, "names": "x"}, "trainer")
     with pytest.raises(
-        ConfigError, match="trainer.epochs: 'x' is given, None or int is needed"
+        ConfigError, match="trainer.epochs: 'x' is given, int or null is needed"
     ):
         check_args(section, {"epochs": "x"}, "trainer")
     with pytest.raises(ConfigError, match="trainer.names: 3 is given"):
@@ -362,10 +489,15 @@ def test_command_line(tmp_path):
         "data_loader": {"args": {"batch_size": 4}},
         "trainer": {"epochs": 2},
     }
-    _, config_of_checkpoint = command_line(
-        "x", ["-r", str(tmp_path / "checkpoint.pth")]
-    )
-    assert config_of_checkpoint["trainer"].to_dict() == {}
+    own = {"trainer": {"epochs": 3}, "optimizer": {"args": {"lr": 1}}}
+    argv = ["-r", "x.pth", "--lr", "0.1"]
+    _, config = command_line("x", argv, read_config=lambda path: {"x.pth": own}[path])
+    assert config["trainer"].to_dict() == {"epochs": 3}
+    assert config["optimizer"]["args"]["lr"] == 0.1
+    with pytest.raises(ConfigError, match="x.pth does not say what config"):
+        command_line("x", ["-r", "x.pth"], read_config=lambda path: {})
+    with pytest.raises(ConfigError, match="-c CONFIG is missing"):
+        command_line("x", ["-r", "auto"], read_config=lambda path: own)
     with pytest.raises(ConfigError, match="-c CONFIG is missing"):
         command_line("x", [])
 

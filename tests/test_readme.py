@@ -107,6 +107,7 @@ def test_the_demo_from_data_to_table(tmp_path):
         "bash",
         str(ROOT / "scripts/demo.sh"),
         "trainer.epochs=1",
+        "lr_scheduler.type=Constant",
         "trainer.max_samples_per_epoch=128",
     ]
     said = subprocess.run(

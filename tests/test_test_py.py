@@ -4,12 +4,14 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import test as program
 from scripts.synthetic import miniatures, tiny_models
@@ -341,6 +343,12 @@ def stops(home, arguments, message, checkpoint=True):
         ),
         (["data_loader.args.with_captions=false", "--split", "train"], "judged", True),
         (["-d", "cuda:99"], "99", True),
+        (["--split", "train"], "--split: 'train' is given", True),
+        (["--split", "nowhere"], "nowhere", True),
+        (['metrics=["foo"]'], "known: t2v_metrics, v2t_metrics", True),
+        (["evaluation.rows=[3]"], "evaluation.rows: 3 is given", True),
+        (["evaluation.data_loader={}"], "evaluation.data_loader: {} is given", True),
+        (["data_loader=[]"], "data_loader: [] is given", True),
     ],
 )
 def test_a_mistake_is_one_line(home, arguments, message, checkpoint):
@@ -351,6 +359,113 @@ def test_metrics_from_a_folder_without_embeddings(home, capsys):
     with pytest.raises(SystemExit) as end:
         program.cli(["--metrics-from", str(home)])
     assert end.value.code == 2 and "embeddings.safetensors" in capsys.readouterr().err
+
+
+def test_mistakes_in_metrics_and_rows_stop_before_a_model_is_read(home):
+    absent = ["-r", "absent.pth"]
+    stops(home, [*absent, 'metrics=["foo"]'], "'foo' is no metric", False)
+    stops(home, [*absent, 'evaluation.rows=["foo"]'], "'foo' is no row", False)
+
+
+def spoil_ids(folder, **changes):
+    path = folder / "ids.json"
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(
+        json.dumps({key: value for key, value in content.items() if value != "drop"})
+    )
+
+
+def spoil_tensors(folder, **changes):
+    path = folder / "embeddings.safetensors"
+    tensors = {**load_file(path), **changes}
+    save_file({key: x for key, x in tensors.items() if x is not None}, path)
+
+
+SPOILT = {
+    "ids.json of other words": lambda f: (f / "ids.json").write_text("captions"),
+    "a list": lambda f: (f / "ids.json").write_text("[1]"),
+    "no captions": lambda f: spoil_ids(f, captions="drop"),
+    "captions of one word": lambda f: spoil_ids(f, captions="word"),
+    "no about": lambda f: spoil_ids(f, about={}),
+    "fewer captions": lambda f: spoil_ids(f, captions=["a", "b"]),
+    "more ids": lambda f: spoil_ids(f, ids=[str(i) for i in range(12)]),
+    "another tensor": lambda f: spoil_tensors(f, images=torch.ones(3)),
+    "no text": lambda f: spoil_tensors(f, text_CE=None),
+    "no owner": lambda f: spoil_tensors(f, owner_C=None),
+    "owner and labels": lambda f: spoil_tensors(f, labels_V=torch.zeros(11).long()),
+    "an owner too far": lambda f: spoil_tensors(f, owner_C=torch.full((16,), 11)),
+    "owners of fractions": lambda f: spoil_tensors(f, owner_C=torch.zeros(16)),
+    "fewer owners": lambda f: spoil_tensors(f, owner_C=torch.zeros(3).long()),
+    "another width": lambda f: spoil_tensors(f, video_VE=torch.ones(11, 3)),
+    "a vector": lambda f: spoil_tensors(f, text_CE=torch.ones(16)),
+    "windows of others": lambda f: spoil_tensors(f, windows_VE=torch.ones(4, 16)),
+    "a bank of another width": lambda f: spoil_tensors(f, bank_BE=torch.ones(4, 3)),
+    "NaN": lambda f: spoil_tensors(f, video_VE=torch.full((11, 16), torch.nan)),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_embeddings_of_another_shape_are_refused_in_one_line(
+    home, evaluated, tmp_path, fault, capsys
+):
+    folder = shutil.copytree(evaluated[0] / "embeddings", tmp_path / "spoilt")
+    SPOILT[fault](folder)
+    with pytest.raises(SystemExit) as end:
+        program.cli(["--metrics-from", str(folder), "-d", "cpu"])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert end.value.code == 2 and lines[-1].startswith("error: ")
+    assert "Traceback" not in "".join(lines)
+
+
+def test_a_file_is_no_folder_of_embeddings(home, evaluated, capsys):
+    path = evaluated[0] / "embeddings" / "embeddings.safetensors"
+    with pytest.raises(SystemExit) as end:
+        program.cli(
+            ["--metrics-from", str(path), "-c", str(home / "config.json"), "-d", "cpu"]
+        )
+    assert end.value.code == 2 and "holds no" in capsys.readouterr().err
+
+
+def test_chance_stands_beside_a_small_gallery(home, evaluated, capsys):
+    folder, results = evaluated
+    argv = ["--metrics-from", str(folder / "embeddings"), "-d", "cpu"]
+    program.cli([*argv, "-o", str(home / "with_chance")])
+    text = capsys.readouterr().out
+    assert results["queries"] == {"t2v": 16, "v2t": 11}
+    assert results["chance"]["t2v"]["R5"] == pytest.approx(500 / 11)
+    assert results["chance"]["v2t"]["MeanR"] < 17 / 2, "the best of several captions"
+    assert text.count("  chance ") == 2
+    assert "warning: few queries (16 of t2v and 11 of v2t)" in text
+
+
+def test_held_out_training_videos_are_named_in_the_results(home, tmp_path):
+    args, _ = miniatures.build("MSRVTT", tmp_path / "msrvtt", "Frozen", videos=8)
+    args |= {"dataset_name": "MSRVTT", "holdout": 3}
+    settings = [f"data_loader.args.{key}={value}" for key, value in args.items()]
+    _, results = run(home, "--split", "val", *settings)
+    assert results["holdout"] == {"videos": 3, "seed": 0}
+    assert (results["split"], results["protocol"]) == ("val", None)
+    assert (results["num_captions"], results["num_videos"]) == (3, 3)
+    assert results["stamp"] == "complete" and not results["stands_in_for_validation"]
+    _, results = run(home, *settings)
+    assert (results["split"], results["protocol"]) == ("test", "msrvtt-1k-A")
+    assert results["holdout"] == {"videos": 3, "seed": 0}
+    _, results = run(home, "--split", "val", *settings, "data_loader.args.holdout=0")
+    assert results["holdout"] == {"videos": 0, "seed": 0}
+    assert results["stands_in_for_validation"]
+
+
+def test_the_bank_holds_no_query_of_the_held_out(home, tmp_path):
+    args, _ = miniatures.build("MSRVTT", tmp_path / "msrvtt", "Frozen", videos=8)
+    args |= {"dataset_name": "MSRVTT", "holdout": 3}
+    settings = [f"data_loader.args.{key}={value}" for key, value in args.items()]
+    sizes = {}
+    for split in ("val", "test"):
+        rows = 'evaluation.rows=["qbnorm"]'
+        folder, _ = run(home, rows, "--split", split, "--save-embeddings", *settings)
+        embeddings, _ = load_embeddings(folder / "embeddings")
+        sizes[split] = len(embeddings.bank_BE)
+    assert sizes == {"val": 5 * 3, "test": 8 * 3}, "three captions a video"
 
 
 def test_pretrained_only_evaluates_without_a_checkpoint(home):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 
@@ -11,6 +12,7 @@ import torch
 
 import train
 from parse_config import Config
+from scripts.synthetic import miniatures
 from tests.helpers import killing, tiny_run
 from trainer import checkpoint, lock
 from trainer.settings import trainer_settings
@@ -55,11 +57,8 @@ def error_line(capsys, tmp_path, content, *arguments):
     errors = [line for line in lines if line.startswith("error: ")]
     assert end.value.code == 2
     assert len(errors) == 1
-    assert (
-        not list(tmp_path.glob("exps/tiny/*"))
-        or "-r" in arguments
-        or "name" not in content
-    )
+    is_new_run = "-r" not in arguments and "name" in content
+    assert not ((tmp_path / "exps").exists() and is_new_run)
     return errors[0]
 
 
@@ -145,11 +144,122 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
             "loss.args.temprature: unknown key",
         ),
         (["-r", "absent.pth"], "absent.pth: no such checkpoint"),
+        (
+            ['metrics=["foo"]'],
+            "metrics: 'foo' is no metric; known: t2v_metrics, v2t_metrics",
+        ),
+        (['metrics=["t2v_metrics", 3]'], "metrics: ['t2v_metrics', 3] is given"),
+        (
+            ["metrics=t2v_metrics"],
+            "metrics: 't2v_metrics' is given, a list of str is needed",
+        ),
+        (["metrics=[]"], "metrics: [] is given, a list of names"),
+        (['stages=[{}, {"metrics": ["foo"]}]'], "metrics: 'foo' is no metric"),
+        (['evaluation.rows=["dls"]'], "'dls' is no row of the evaluation"),
+        (
+            ['evaluation.rows=[{"type": "dsl", "args": {"temperature": 0}}]'],
+            "dsl: temperature 0 is given",
+        ),
+        (["evaluation.rows=[3]"], "evaluation.rows: 3 is given"),
+        (
+            ["evaluation=[]"],
+            "evaluation: [] is given, an object {...} or null is needed",
+        ),
+        (["trainer=[]"], "trainer: [] is given, an object {...} or null is needed"),
+        (["valid_loader={}"], "valid_loader: {} is given"),
+        (["valid_loader=[]"], "valid_loader: [] is given"),
+        (["valid_loader=false"], "valid_loader: False is given"),
+        (["objective={}"], "objective: {} is given"),
+        (["lr_scheduler={}"], "lr_scheduler: {} is given"),
+        (["data_loader={}"], "data_loader: {} is given"),
+        (["data_loader=[]"], "data_loader: [] is given"),
         (["-d", "cuda:7"], "7"),
+        (["name=3"], "name: 3 is given, str is needed"),
+        (['name=""'], "name: '' is given; it names the run's folder"),
+        (["name=../x"], "name: '../x' is given"),
+        (["seed=x"], "seed: 'x' is given, int is needed"),
+        (["seed=1", "trainer.seed=2"], "seed: 1 is given, and trainer.seed is 2"),
+        (["optimizer.args.lr=-1"], "optimizer.args: Invalid learning rate: -1"),
+        (["optimizer.args.lr=1e999"], "optimizer.args.lr: inf is given"),
+        (["optimizer.args.betas=[0.9]"], "optimizer.args.betas: [0.9] is given, two"),
+        (["optimizer.args.betas=[0.9, 2]"], "optimizer.args: Invalid beta"),
+        (["optimizer.args.eps=-1"], "optimizer.args: Invalid epsilon"),
+        (["optimizer.args.weight_decay=-1"], "optimizer.args: Invalid weight_decay"),
+        (["optimizer.type=SGD"], "optimizer.args.lr: is missing"),
+        (
+            ["optimizer.type=SGD", "--lr", "0.1", "optimizer.args.nesterov=true"]
+            + ["optimizer.args.momentum=0"],
+            "optimizer.args: Nesterov momentum requires",
+        ),
+        (
+            ["lr_scheduler.type=MultiStep", 'lr_scheduler.args.milestones="x"'],
+            "lr_scheduler.args.milestones: 'x' is given, a list of float is needed",
+        ),
+        (
+            ["lr_scheduler.type=MultiStep", "lr_scheduler.args.milestones=[3, 1]"],
+            "lr_scheduler.args.milestones: 1 is given, 3 at least is needed",
+        ),
+        (
+            ["lr_scheduler.type=MultiStep", "lr_scheduler.args.milestones=[1]"]
+            + ["lr_scheduler.args.gamma=-1"],
+            "lr_scheduler.args.gamma: -1 is given, 0 at least and 1 at most",
+        ),
+        (
+            ["lr_scheduler.type=Cosine", "lr_scheduler.args.floor=1.5"],
+            "lr_scheduler.args.floor: 1.5 is given",
+        ),
+        (
+            ["lr_scheduler.type=Cosine", "lr_scheduler.args.warmup_epochs=-1"],
+            "lr_scheduler.args.warmup_epochs: -1 is given",
+        ),
+        (
+            ["lr_scheduler.type=Constant", "lr_scheduler.args.warmup_steps=2"],
+            "lr_scheduler.args: the warm-up has 2 steps, and the whole run 2",
+        ),
+        (["trainer.early_stop=2"], "trainer.early_stop: 2 is given, and nothing"),
+        (["data_loader.args.batch_size=1"], "batch_size: 1 is given, on one process"),
+        (["trainer=3"], "trainer: 3 is given, an object {...} or null is needed"),
+        (["arch=x"], "arch: 'x' is given, an object {...} is needed"),
+        (["data_loader=null"], "data_loader: None is given"),
+        (["metrics=t2v_metrics"], "metrics: 't2v_metrics' is given, a list of str"),
+        (
+            ["data_loader.args.video_params.num_frames=9"],
+            "data_loader.args.video_params.num_frames: 9 frames are read, and the model takes",
+        ),
+        (
+            ["data_loader.args.video_params.input_res=40"],
+            "data_loader.args.video_params.input_res: clips of 40 x 40 pixels are read",
+        ),
+        (
+            ["arch.args.video_params.img_size=[32, 64]"],
+            "clips of 32 x 32 pixels are read, and the model takes 32 x 64",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(capsys, tmp_path, content, changes, message):
     assert message in error_line(capsys, tmp_path, content, *changes)
+
+
+@pytest.mark.parametrize(
+    "mistake", ["optimizer.args.lr=-1", "data_loader.args.video_params.input_res=40"]
+)
+def test_print_config_finds_the_mistakes_of_a_run(capsys, tmp_path, content, mistake):
+    assert error_line(capsys, tmp_path, content, "--print-config", mistake)
+
+
+def test_without_a_loader_the_section_is_named(capsys, tmp_path, content):
+    without = {key: value for key, value in content.items() if key != "data_loader"}
+    assert "data_loader: is missing" in error_line(capsys, tmp_path, without)
+    empty = {**content, "data_loader": []}
+    assert "data_loader: [] is given" in error_line(capsys, tmp_path, empty)
+
+
+def test_a_folder_of_other_runs_stays_when_a_start_fails(capsys, tmp_path, content):
+    other = tmp_path / "exps/tiny/0101_000000"
+    other.mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        run(tmp_path, content, "data_loader.args.data_dir=/absent")
+    assert [path.name for path in (tmp_path / "exps/tiny").iterdir()] == [other.name]
 
 
 def test_a_name_that_is_missing_and_a_checkpoint_of_another_model(
@@ -157,9 +267,13 @@ def test_a_name_that_is_missing_and_a_checkpoint_of_another_model(
 ):
     run(tmp_path, content)
     latest = next(tmp_path.glob("exps/tiny/*/checkpoint-latest.pth"))
-    error = error_line(
-        capsys, tmp_path, content, "-r", str(latest), "arch.args.projection_dim=8"
-    )
+    longer = [
+        "-r",
+        str(latest),
+        "arch.args.projection_dim=8",
+        "trainer.epochs=2",
+    ]
+    error = error_line(capsys, tmp_path, content, *longer)
     assert f"{latest}: does not fit this config" in error
     assert "(16," in error and "(8," in error
     weights = tmp_path / "weights.pth"
@@ -249,6 +363,69 @@ def test_a_run_from_before_centred_targets_goes_on_as_it_was(tmp_path, content, 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def finish(tmp_path, content, name, **trainer):
+    """A finished run of one epoch; returns its folder."""
+    run(tmp_path, content, f"name={name}")
+    return max(tmp_path.glob(f"exps/{name}/*/config.json")).parent
+
+
+@pytest.mark.slow
+def test_a_run_of_a_longer_name_is_another_run(tmp_path, content, caplog):
+    finish(tmp_path, content, "ft/lr1")
+    caplog.clear()
+    run(tmp_path, content, "-r", "auto", "name=ft")
+    assert "-r auto: no checkpoint under" in caplog.text
+    assert len(list(tmp_path.glob("exps/ft/*/config.json"))) == 1
+
+
+@pytest.mark.slow
+def test_what_is_in_the_checkpoints_decides_which_is_newest(tmp_path, content, caplog):
+    """Not the names of folders, nor the times of files, nor copies."""
+    older = finish(tmp_path, content, "ft")
+    newer = finish(tmp_path, {**content, "seed": 4}, "ft")
+    shutil.copytree(newer, newer.with_name("zz_copy"))
+    older = older.rename(older.with_name("zzz"))
+    for path in older.glob("*.pth"):
+        os.utime(path, (4e9, 4e9))
+    caplog.clear()
+    run(tmp_path, content, "-r", "auto", "name=ft", "trainer.epochs=2")
+    assert f"going on from {newer}" in caplog.text
+    assert len(tiny_run.lines(newer, "epoch")) == 2
+    assert len(tiny_run.lines(older, "epoch")) == 1
+
+
+@pytest.mark.slow
+def test_a_finished_run_says_how_to_train_on_and_makes_no_folder(
+    tmp_path, content, caplog
+):
+    folder = finish(tmp_path, content, "tiny")
+    for resume in (folder, folder / "checkpoint-latest.pth", "auto"):
+        caplog.clear()
+        run(tmp_path, content, "-r", str(resume))
+        path = folder / "checkpoint-latest.pth"
+        assert "all 1 epochs are done; to train on, give trainer.epochs" in caplog.text
+        assert f"arch.args.load_checkpoint={path} without -r" in caplog.text
+    assert len(list(tmp_path.glob("exps/tiny/*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_early_says_so(tmp_path, content, caplog):
+    stops = ["trainer.monitor=min loss", "trainer.early_stop=1", "trainer.epochs=5"]
+    run(tmp_path, content, *stops, "optimizer.args.lr=0")
+    (folder,) = tmp_path.glob("exps/tiny/*")
+    assert len(tiny_run.lines(folder, "epoch")) < 5
+    caplog.clear()
+    run(tmp_path, content, *stops, "-r", str(folder))
+    assert "stopped early after epoch" in caplog.text
+    assert "give trainer.early_stop=0" in caplog.text
+
+
+def test_a_folder_without_checkpoints_is_named(capsys, tmp_path, content):
+    (tmp_path / "empty").mkdir()
+    error = error_line(capsys, tmp_path, content, "-r", str(tmp_path / "empty"))
+    assert "empty: is a folder without a checkpoint" in error
+
+
 @pytest.mark.slow
 def test_validation_split(tmp_path, content, caplog, home):
     del content["valid_loader"]
@@ -267,6 +444,68 @@ def test_validation_split(tmp_path, content, caplog, home):
         {**content, "valid_loader": tiny_run.loader(data_dir, 2, split="test")},
     )
     assert "validation is on the test split" in caplog.text
+
+
+@pytest.mark.parametrize("given", [{"split": "train"}, {}])
+def test_validation_on_the_training_split_is_refused(
+    capsys, tmp_path, content, home, given
+):
+    loader = tiny_run.loader(home / "data", 2, **given)
+    if not given:
+        loader["args"].pop("split", None)
+    content["valid_loader"] = loader
+    error = error_line(capsys, tmp_path, content)
+    assert "valid_loader.args.split: is 'train'" in error
+
+
+def test_several_validation_loaders_are_refused(capsys, tmp_path, content, home):
+    loader = tiny_run.loader(home / "data", 2, split="val")
+    content["valid_loader"] = [loader, loader]
+    error = error_line(capsys, tmp_path, content)
+    assert "valid_loader: 2 loaders are given, validation reads one" in error
+
+
+def msrvtt_loader(folder, **args):
+    args = {"dataset_name": "MSRVTT", "cut": "jsfusion", **args}
+    return tiny_run.loader(folder, 2, **args)
+
+
+@pytest.mark.slow
+def test_validation_of_msrvtt_is_on_held_out_training_videos(tmp_path, content, caplog):
+    miniatures.build("MSRVTT", tmp_path / "msrvtt", "Frozen", videos=8)
+    caplog.set_level(logging.INFO)
+    loader = msrvtt_loader(tmp_path / "msrvtt", holdout=3)
+    del content["valid_loader"]
+    run(tmp_path, {**content, "data_loader": loader})
+    assert "MSRVTT jsfusion train: 3 of 8 training videos are held out" in caplog.text
+    assert "MSRVTT jsfusion val: 3 videos, 3 captions" in caplog.text
+    assert "chance in this gallery, text to video: R1 33.3" in caplog.text
+    assert "warning: few queries (3 of t2v and 3 of v2t)" in caplog.text
+    assert "test split" not in caplog.text
+    (row,) = tiny_run.lines(next(tmp_path.glob("exps/tiny/*")), "epoch")
+    assert row["t2v.R5"] == 100
+
+
+@pytest.mark.slow
+def test_a_gallery_that_is_trained_on_is_named(tmp_path, content, caplog):
+    folder = tmp_path / "whole"
+    for i in range(4):
+        miniatures.write_media(folder / f"{i}.mp4", i)
+        miniatures.write_text(folder / f"{i}.txt", miniatures.sentence(i))
+    loader = tiny_run.loader(folder, 2, dataset_name="VideoFolder")
+    del content["valid_loader"]
+    run(tmp_path, {**content, "data_loader": loader})
+    assert "4 of the 4 videos of VideoFolder val are trained on" in caplog.text
+
+
+def test_held_out_videos_that_are_trained_on_are_refused(capsys, tmp_path, content):
+    miniatures.build("MSRVTT", tmp_path / "msrvtt", "Frozen", videos=8)
+    content["data_loader"] = msrvtt_loader(tmp_path / "msrvtt", holdout=3)
+    content["valid_loader"] = msrvtt_loader(
+        tmp_path / "msrvtt", holdout=3, holdout_seed=1, split="val"
+    )
+    error = error_line(capsys, tmp_path, content)
+    assert "held-out videos of MSRVTT jsfusion val are trained on" in error
 
 
 def with_footage(home, content, **args):
@@ -458,7 +697,7 @@ def test_stages_follow_each_other_and_are_resumed_in_the_right_one(
     )
     caplog.clear()
     run(tmp_path, content, "-r", "auto")
-    assert "stage2_4f: all 2 epochs are done" in caplog.text
+    assert "stage2_4f/checkpoint-latest.pth: all 2 epochs are done" in caplog.text
     assert len(list(tmp_path.glob("exps/tiny/*"))) == 1
     # cut off between the stages, and within the second: the end is the same
     for name in (
@@ -602,7 +841,8 @@ def test_shards_write_the_checkpoint_that_one_process_goes_on_from(
         type(state["optimizer"]["model.vid_proj.0.weight"]["exp_avg"]) is torch.Tensor
     )
     assert killing.run(path, "-r", "auto", "trainer.epochs=2", processes=2) == [0, 0]
-    assert killing.run(path, "-r", "auto", "trainer.epochs=3") == [0], (
+    one_process = ["trainer.epochs=3", "data_loader.args.batch_size=2"]
+    assert killing.run(path, "-r", "auto", *one_process) == [0], (
         tmp_path / killing.OUTPUT
     ).read_text()
     assert len(tiny_run.lines(folder, "epoch")) == 3

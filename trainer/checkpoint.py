@@ -9,6 +9,8 @@ A file is plain data, read without running anything in it:
     trainer            position within the epoch, loaders, running means (see `State.save` in trainer/state.py)
     monitor_best       best monitored value so far; None without
     config             as resolved
+    text_files         configuration and tokenizer of the text model, {file name: uint8 bytes}
+    saved_at, folder   seconds since 1970 and the folder it was written to: which of several is the newest
 """
 
 import contextlib
@@ -16,7 +18,7 @@ import logging
 import os
 import shutil
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from model.weights import read_checkpoint
+from model.weights.read import find_damage, read_skeleton
 from parse_config import UserError
 from trainer import optim
 from trainer.distributed import rank
@@ -148,7 +151,11 @@ def write(path: Path, state: Mapping[str, Any], also: Sequence[Path] = ()) -> No
 
 def read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint that `write` wrote, to resume from. Raises UserError or FileNotFoundError."""
-    state = read_checkpoint(path)
+    return _require_state(read_checkpoint(path), path)
+
+
+def _require_state(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`state` if it is that of a run, else UserError."""
     missing = [name for name in REQUIRED if name not in state]
     if missing:
         raise UserError(
@@ -156,6 +163,40 @@ def read(path: Path) -> dict[str, Any]:
             f"set arch.args.load_checkpoint={path}"
         )
     return state
+
+
+def progress(path: Path) -> tuple[float, int, int, bool]:
+    """How far the run of a checkpoint was: sort key (saved at, stage, step, whether it lies where it was written).
+
+    What is in the file decides, not its name or time: copies of a folder, and files that were touched, come right.
+    Raises what `read` raises.
+    """
+    state = _require_state(read_skeleton(path), path)
+    folder = path.resolve().parent
+    written_to = Path(state.get("folder") or "").parts
+    in_place = bool(written_to) and folder.parts[-2:] == written_to[-2:]
+    return (
+        state.get("saved_at", 0.0),
+        state["trainer"]["stage"],
+        state["step"],
+        in_place,
+    )
+
+
+def newest(paths: Iterable[Path]) -> Path | None:
+    """The checkpoint that was saved last, of those that are whole; each damaged one in its way is warned of."""
+    by_progress = []
+    for path in paths:
+        try:
+            by_progress.append((progress(path), path.name == LATEST, path))
+        except UserError as error:
+            log.warning("%s; the one before is taken", error)
+    for _, _, path in sorted(by_progress, reverse=True):
+        damage = find_damage(path)
+        if not damage:
+            return path
+        log.warning("%s: is damaged (%s); the one before is taken", path, damage)
+    return None
 
 
 def is_complete(path: Path) -> bool:

@@ -25,6 +25,7 @@ from trainer.device import choose_device
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_gathers = True  # see `without_gathering`
 
 # Keeps DDP from broadcasting buffers at each forward pass; torch is changing the argument's name.
 NO_BUFFER_BROADCAST: dict[str, Any] = {"broadcast_buffers": False}
@@ -115,9 +116,22 @@ def gather(x: Tensor) -> Tensor:
     Exact: the gradient that flows back is the sum over processes of the gradients that their losses have with respect
     to these rows. When the processes' parameter gradients are averaged, as DDP and FSDP2 do, the result is the
     gradient of one process that holds the whole batch. (The local slice without the sum is that gradient divided by
-    the number of processes.)
+    the number of processes.) Within `without_gathering` the rows come back as they are.
     """
-    return _Gather.apply(x) if world_size() > 1 else x
+    if world_size() == 1 or not _gathers:
+        return x
+    return _Gather.apply(x)
+
+
+@contextmanager
+def without_gathering() -> Iterator[None]:
+    """Within the block `gather` returns this process's own rows: losses are of its batch alone."""
+    global _gathers
+    _gathers = False
+    try:
+        yield
+    finally:
+        _gathers = True
 
 
 def gather_objects(local: Any) -> list[Any]:
@@ -128,14 +142,15 @@ def gather_objects(local: Any) -> list[Any]:
     return objects
 
 
-def reduce_min(number: int) -> int:
-    """The smallest of the processes' numbers, on all."""
-    return _all_reduce(number, dist.ReduceOp.MIN)
-
-
 def reduce_max(number: int) -> int:
     """The largest of the processes' numbers, on all."""
-    return _all_reduce(number, dist.ReduceOp.MAX)
+    if world_size() == 1:
+        return number
+    reduced = torch.tensor(
+        number
+    )  # on the CPU, so that it does not wait for a GPU's queue
+    dist.all_reduce(reduced, dist.ReduceOp.MAX)
+    return int(reduced)
 
 
 def wrap(
@@ -210,16 +225,6 @@ class _Gather(torch.autograd.Function):
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
-
-
-def _all_reduce(number: int, operation: Any) -> int:
-    if world_size() == 1:
-        return number
-    reduced = torch.tensor(
-        number
-    )  # on the CPU, so that it does not wait for a GPU's queue
-    dist.all_reduce(reduced, operation)
-    return int(reduced)
 
 
 def _wrap_ddp(module: nn.Module, unused_parameters: bool) -> nn.Module:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from parse_config import Config, ConfigError, check_args, merge
+from model.metric import METRICS
+from parse_config import Config, ConfigError, check_args, merge, to_plain
 from trainer.evaluation.embed import PROMPTS, Embeddings, embed
-from trainer.evaluation.score import STANDARD, score
+from trainer.evaluation.rescoring import ROWS
+from trainer.evaluation.score import STANDARD, refuse_retrieval_rows, score
 from trainer.precision import Precision
 from trainer.settings import has_captions
 
@@ -19,7 +21,9 @@ __all__ = [
     "embed",
     "evaluate",
     "evaluation_loaders",
+    "evaluation_metrics",
     "evaluation_settings",
+    "refuse_retrieval_rows",
     "require_gallery_captions",
     "score",
 ]
@@ -52,14 +56,8 @@ class EvaluationSettings:
             raise ConfigError(
                 f"evaluation.stride: {self.stride} is given, 1 or more is needed (test.py -s STRIDE)"
             )
-        if (
-            isinstance(self.rows, str)
-            or isinstance(self.prompts, str)
-            or not self.prompts
-        ):
-            raise ConfigError(
-                "evaluation.rows and evaluation.prompts are lists; prompts has at least one entry"
-            )
+        if not self.prompts:
+            raise ConfigError("evaluation.prompts: at least one template is needed")
         malformed = [prompt for prompt in self.prompts if prompt.count("{}") != 1]
         if malformed:
             raise ConfigError(
@@ -81,14 +79,40 @@ class EvaluationSettings:
 
 def evaluation_settings(config: Mapping[str, Any]) -> EvaluationSettings:
     """The checked "evaluation" section of a whole config."""
-    section = config.get("evaluation") or {}
+    section = config.get("evaluation")
+    if section is None:
+        section = {}
     check_args(EvaluationSettings, section, "evaluation")
-    return EvaluationSettings(**section)
+    settings = EvaluationSettings(**section)
+    for row in settings.all_rows:
+        if not isinstance(row, str | Mapping):
+            raise ConfigError(
+                f'evaluation.rows: {row!r} is given; write a name or {{"type": ..., "args": {{...}}}}'
+            )
+        ROWS.build({"type": row} if isinstance(row, str) else row)
+    return settings
+
+
+def evaluation_metrics(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names in "metrics"; both directions without them. ConfigError for a name that is not registered."""
+    names = config.get("metrics")
+    if names is None:
+        return STANDARD
+    is_list = isinstance(names, list | tuple) and len(names) > 0
+    if not is_list or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"metrics: {to_plain(names)!r} is given, a list of names is needed; known: {', '.join(METRICS.names())}"
+        )
+    for name in names:
+        METRICS.get(name, "metrics")
+    return tuple(names)
 
 
 def evaluation_loaders(config: Config, split: str) -> list[Config]:
     """The loaders' blocks, of evaluation.data_loader or else data_loader, reading `split` in order."""
-    evaluation = config.get("evaluation") or Config({})
+    evaluation = config.get("evaluation")
+    if evaluation is None:
+        evaluation = Config({})
     blocks = evaluation.blocks("data_loader") or config.blocks("data_loader")
     if not blocks:
         raise ConfigError(

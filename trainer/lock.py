@@ -1,9 +1,11 @@
 """One writing process per folder: a killed job's processes may live on while its successor starts."""
 
+import contextlib
 import errno
 import fcntl
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -15,10 +17,13 @@ LOCK = ".lock"
 WAIT = 60.0  # seconds: a process that was sent SIGTERM needs some to save
 POLL = 0.2  # seconds between attempts
 _locked_files: dict[Path, IO[str]] = {}
+_new_parents: dict[Path, list[Path]] = {}
 
 
-def acquire(folder: Path) -> None:
+def acquire(folder: Path, new_parents: Sequence[Path] = ()) -> None:
     """Lock `folder` for this process until it ends or calls `release`; waits for another holder up to `WAIT` seconds.
+
+    new_parents: folders above it that were made for it, the lowest first; they go with it if it stays empty.
 
     The lock is the process's own: its data workers do not hold it, and it ends with the process, however that ends.
     Where the file system has no locks, nothing is locked. Raises UserError if another process keeps the lock.
@@ -40,6 +45,7 @@ def acquire(folder: Path) -> None:
             waiting = True
         time.sleep(POLL)
     _locked_files[folder] = file
+    _new_parents[folder] = [parent.resolve() for parent in new_parents]
 
 
 def release() -> None:
@@ -49,6 +55,9 @@ def release() -> None:
         if {path.name for path in folder.iterdir()} == {LOCK}:
             (folder / LOCK).unlink()
             folder.rmdir()
+            with contextlib.suppress(OSError):  # another run lies there by now
+                for parent in _new_parents[folder]:
+                    parent.rmdir()
         file.close()
 
 

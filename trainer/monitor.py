@@ -51,6 +51,14 @@ class Monitor:
                 f"trainer.monitor: {self.name!r} is not measured{reason}; known: {', '.join(known)}"
             )
 
+    def require_for(self, early_stop: int | None) -> None:
+        """ConfigError for an early stop without a value that it could go by."""
+        if early_stop and not self.name:
+            raise ConfigError(
+                f"trainer.early_stop: {early_stop} is given, and nothing is monitored; give trainer.monitor a value, "
+                "or a valid_loader"
+            )
+
     def is_better(self, values: Mapping[str, float], best: float | None) -> bool:
         """Whether the monitored value is better than `best`; any number but NaN is better than None."""
         if self.name not in values:

@@ -5,6 +5,7 @@ schedule(step, steps, steps_per_epoch) is the factor of the learning rate for th
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -128,8 +129,12 @@ def sgd(
     )
 
 
-def _beta_pair(betas: Sequence[float]) -> Any:
-    return tuple(betas)
+def _beta_pair(betas: Sequence[float]) -> tuple[float, float]:
+    if len(betas) != 2:
+        raise ConfigError(
+            f"optimizer.args.betas: {list(betas)} is given, two numbers are needed"
+        )
+    return betas[0], betas[1]
 
 
 def _choose_fused(module: nn.Module, fused: bool | None) -> bool:
@@ -147,7 +152,12 @@ class Constant:
     """
 
     def __init__(self, warmup_steps: int = 0) -> None:
+        _require("warmup_steps", warmup_steps, 0)
         self.warmup_steps = warmup_steps
+
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Steps of the rise."""
+        return self.warmup_steps
 
     def __call__(self, step: int, steps: int, steps_per_epoch: int) -> float:
         return min(1.0, (step + 1) / (self.warmup_steps + 1))
@@ -167,15 +177,22 @@ class MultiStep:
     def __init__(
         self, milestones: Sequence[float], gamma: float = 0.1, warmup_steps: int = 0
     ) -> None:
+        _require("gamma", gamma, 0, 1)
+        for earlier, later in pairwise([0, *milestones]):
+            _require("milestones", later, earlier)
         self.milestones = tuple(milestones)
         self.gamma = gamma
-        self.warmup = Constant(warmup_steps)
+        self.rise = Constant(warmup_steps)
+
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Steps of the rise."""
+        return self.rise.warmup_steps
 
     def __call__(self, step: int, steps: int, steps_per_epoch: int) -> float:
         passed = sum(
             step >= round(milestone * steps_per_epoch) for milestone in self.milestones
         )
-        return self.warmup(step, steps, steps_per_epoch) * self.gamma**passed
+        return self.rise(step, steps, steps_per_epoch) * self.gamma**passed
 
 
 @SCHEDULES.register("Cosine")
@@ -191,16 +208,42 @@ class Cosine:
     def __init__(
         self, warmup_steps: int = 0, warmup_epochs: float = 0.0, floor: float = 0.0
     ) -> None:
+        _require("warmup_steps", warmup_steps, 0)
+        _require("warmup_epochs", warmup_epochs, 0)
+        _require("floor", floor, 0, 1)
         self.warmup_steps = warmup_steps
         self.warmup_epochs = warmup_epochs
         self.floor = floor
 
+    def warmup(self, steps_per_epoch: int) -> int:
+        """Steps of the rise."""
+        return self.warmup_steps + round(self.warmup_epochs * steps_per_epoch)
+
     def __call__(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        warmup = self.warmup_steps + round(self.warmup_epochs * steps_per_epoch)
+        warmup = self.warmup(steps_per_epoch)
         if step < warmup:
             return (step + 1) / (warmup + 1)
         fraction = min(1.0, (step - warmup) / max(1, steps - warmup))
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * fraction))
+
+
+def _require(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """ConfigError for a value of a schedule outside [least, most]."""
+    if not least <= value <= most:
+        at_most = "" if most == math.inf else f" and {most:g} at most"
+        raise ConfigError(
+            f"lr_scheduler.args.{name}: {value:g} is given, {least:g} at least{at_most} is needed"
+        )
+
+
+def require_warmup_within(schedule: Any, steps: int, steps_per_epoch: int) -> None:
+    """ConfigError for a warm-up that the run ends in: the learning rate would never be the one that was given."""
+    warmup = schedule.warmup(steps_per_epoch)
+    if warmup >= steps:
+        raise ConfigError(
+            f"lr_scheduler.args: the warm-up has {warmup} steps, and the whole run {steps}; train longer, or give "
+            "lr_scheduler.type=Constant for a short trial"
+        )
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:

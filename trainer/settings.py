@@ -17,6 +17,7 @@ MINIMUM = {
     "save_every": 0,
     "early_stop": 0,
     "max_samples_per_epoch": 1,
+    "max_samples_per_process": 1,
 }
 
 
@@ -26,7 +27,9 @@ class TrainerSettings:
 
     Args:
         epochs: number of epochs
-        max_samples_per_epoch: most samples per epoch, of all loaders and processes together; null: all there are
+        max_samples_per_epoch: most samples per epoch, of all loaders and processes together, as Frozen in Time counts;
+            null: all there are
+        max_samples_per_process: most samples per epoch, of all loaders on each process, as MCQ counts; null: all
         accumulate: micro-batches per optimizer step, contrasted with each other as one batch
         precision: fp32, tf32, bf16 or fp16
         parallel: how several processes share the work, ddp or fsdp2
@@ -49,6 +52,7 @@ class TrainerSettings:
 
     epochs: int = 10
     max_samples_per_epoch: int | float | None = None
+    max_samples_per_process: int | float | None = None
     accumulate: int = 1
     precision: str = "fp32"
     parallel: str = "ddp"
@@ -85,10 +89,21 @@ class TrainerSettings:
                 "null is no clipping"
             )
 
+    def max_samples(self, num_processes: int) -> float | None:
+        """Most samples per epoch of all loaders and processes together; None: all there are."""
+        ceilings = []
+        if self.max_samples_per_epoch is not None:
+            ceilings.append(self.max_samples_per_epoch)
+        if self.max_samples_per_process is not None:
+            ceilings.append(self.max_samples_per_process * num_processes)
+        return min(ceilings, default=None)
+
 
 def trainer_settings(config: Mapping[str, Any]) -> TrainerSettings:
     """The settings of a whole config; `seed` may stand at its top or in "trainer"."""
-    section = config.get("trainer") or {}
+    section = config.get("trainer")
+    if section is None:
+        section = {}
     check_args(TrainerSettings, section, "trainer")
     values = {"seed": config.get("seed", 0), **section}
     names = [field.name for field in fields(TrainerSettings)]

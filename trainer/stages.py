@@ -8,19 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
+from parse_config import Config, ConfigError, merge
 from trainer import checkpoint
+from trainer.config_check import Sections, check_config, stage_configs
 from trainer.distributed import run_on_main
 from trainer.evaluation.results import new_folder
 from trainer.lock import acquire
-from trainer.monitor import Monitor
 from trainer.settings import TrainerSettings, trainer_settings
 
 log = logging.getLogger(__name__)
-
-
-# section of the config, the registry of its types, arguments that the program adds
-Sections = Sequence[tuple[str, Registry, Sequence[str]]]
 
 
 class Stage(NamedTuple):
@@ -49,12 +45,14 @@ class RunLocation(NamedTuple):
         source: the folder of the run that it resumes
         stage: number of the first stage to run
         start: that stage's checkpoint to resume from, if any
+        is_finished: whether nothing is left to train
     """
 
     folder: Path
     source: Path
     stage: int
     start: Path | None
+    is_finished: bool = False
 
 
 def stages(
@@ -70,28 +68,23 @@ def stages(
 
     Raises FileNotFoundError, UserError.
     """
+    check_config(config, sections)
     has_stages = bool(config.blocks("stages"))
-    stage_configs = [config]
-    if has_stages:
-        stage_configs = [
-            _stage_config(config, i) for i in range(len(config.blocks("stages")))
-        ]
-    for stage_config in stage_configs:
-        _check_sections(stage_config, sections)
+    configs = stage_configs(config)
 
     def locate() -> RunLocation:
-        return _locate_run(config, stage_configs, resume)
+        return _locate_run(config, configs, resume)
 
     location = run_on_main(locate)
+    if location.is_finished:
+        return []
     if not has_stages:
         return [Stage(location.stage, config, location.folder, location.start)]
-    names = [
-        _stage_name(stage_config, i) for i, stage_config in enumerate(stage_configs)
-    ]
+    names = [_stage_name(stage_config, i) for i, stage_config in enumerate(configs)]
     remaining = []
-    for number in range(location.stage, len(stage_configs)):
+    for number in range(location.stage, len(configs)):
         is_first = number == location.stage
-        stage_config = stage_configs[number]
+        stage_config = configs[number]
         before = None
         if number:
             run_folder = location.source if is_first else location.folder
@@ -104,6 +97,16 @@ def stages(
     return remaining
 
 
+def find_resumed(config: Config, resume: str | None) -> Path | None:
+    """The checkpoint that `resume` means, None for a new run; every process must call it. Raises FileNotFoundError."""
+
+    def find() -> Path | None:
+        save_dir = Path(trainer_settings(config).save_dir)
+        return _checkpoint_to_resume(save_dir / config.require("name"), resume)
+
+    return run_on_main(find)
+
+
 def is_finished(settings: TrainerSettings, epoch: int, stale: int) -> bool:
     """Whether a stage has nothing left to train.
 
@@ -113,32 +116,6 @@ def is_finished(settings: TrainerSettings, epoch: int, stale: int) -> bool:
     """
     stopped_early = bool(settings.early_stop) and stale >= (settings.early_stop or 0)
     return epoch >= settings.epochs or stopped_early
-
-
-def _stage_config(config: Config, number: int) -> Config:
-    """The config with the sections of stage `number` merged into it."""
-    overrides = config["stages"][number]
-    unknown = set(overrides) - (set(SECTIONS) - {"stages", "base"})
-    if unknown:
-        raise ConfigError(
-            f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(SECTIONS))}"
-        )
-    common = {key: value for key, value in config.to_dict().items() if key != "stages"}
-    return Config(merge(common, overrides.to_dict()))
-
-
-def _check_sections(config: Config, sections: Sections) -> None:
-    """Check types and arguments, as far as they can be without building anything."""
-    Monitor(trainer_settings(config).monitor, True)
-    for name, registry, program_args in sections:
-        for block in config.blocks(name):
-            constructor = registry.get(block.require("type"), f"{block.json_path}.type")
-            check_args(
-                constructor,
-                block.get("args") or {},
-                f"{block.json_path}.args",
-                program_args,
-            )
 
 
 def _with_weights(config: Config, path: Path) -> Config:
@@ -153,7 +130,7 @@ def _stage_name(config: Config, number: int) -> str:
 
 
 def _locate_run(
-    config: Config, stage_configs: Sequence[Config], resume: str | None
+    config: Config, configs: Sequence[Config], resume: str | None
 ) -> RunLocation:
     """Find or create the run's folder, and lock it for process 0."""
     name_folder = Path(trainer_settings(config).save_dir) / config.require("name")
@@ -167,22 +144,19 @@ def _locate_run(
                 )
             folder = _create_folder(name_folder)
             return RunLocation(folder, folder, 0, None)
-        modified = _modified(path) if path.is_file() else None
-        state = checkpoint.read(path)
+        checkpoint.progress(path)  # before a foreign folder is locked
         run_folder = path.parent.parent if has_stages else path.parent
         acquire(run_folder)
         # whoever held the lock until now may have saved once more
-        is_newest = (
-            resume != "auto" or _checkpoint_to_resume(name_folder, resume) == path
-        )
-        if is_newest and _modified(path) == modified:
+        if _checkpoint_to_resume(name_folder, resume) == path:
             break
 
-    stage, start = _next_stage(path, state, stage_configs if has_stages else ())
+    state = checkpoint.read(path)
+    if _is_finished_run(path, state, configs):
+        return RunLocation(run_folder, run_folder, 0, None, is_finished=True)
+    stage, start = _next_stage(path, state, configs if has_stages else ())
     if start is None:
-        following = (
-            run_folder / _stage_name(stage_configs[stage], stage) / checkpoint.LATEST
-        )
+        following = run_folder / _stage_name(configs[stage], stage) / checkpoint.LATEST
         is_superseded = checkpoint.is_complete(following)
     else:
         latest = path.with_name(checkpoint.LATEST)
@@ -197,54 +171,86 @@ def _locate_run(
 
 
 def _checkpoint_to_resume(name_folder: Path, resume: str | None) -> Path | None:
+    """The checkpoint that -r means: a file, the newest of a run folder, or with "auto" the newest of this name."""
+    if resume is None:
+        return None
     if resume == "auto":
-        return _newest_checkpoint(name_folder)
-    return Path(resume) if resume else None
+        paths: list[Path] = []
+        for run_folder in name_folder.glob("*/"):
+            paths += _checkpoints_in(run_folder)
+        return checkpoint.newest(paths)
+    path = Path(resume)
+    return newest_in(path) if path.is_dir() else path
+
+
+def newest_in(folder: Path) -> Path:
+    """The newest checkpoint of a run's folder. Raises FileNotFoundError if it has none that is whole."""
+    path = checkpoint.newest(_checkpoints_in(folder))
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder}: is a folder without a checkpoint-*.pth that is whole; give a run's folder or a checkpoint"
+        )
+    return path
+
+
+def _checkpoints_in(run_folder: Path) -> list[Path]:
+    """Those of a run, of all of its stages; not those of runs in folders below, which have names of their own."""
+    return [
+        *run_folder.glob("checkpoint-*.pth"),
+        *run_folder.glob("stage*/checkpoint-*.pth"),
+    ]
+
+
+def _is_finished_run(
+    path: Path, state: dict[str, Any], configs: Sequence[Config]
+) -> bool:
+    """Whether the checkpoint is the end of the last stage; then how to go on from it is logged."""
+    stage = state["trainer"]["stage"] if len(configs) > 1 else 0
+    if stage + 1 != len(configs):
+        return False
+    settings = trainer_settings(configs[stage])
+    if not is_finished(settings, state["epoch"], state["trainer"]["stale"]):
+        return False
+    log.info("%s", describe_end(path, settings, state["epoch"]))
+    return True
+
+
+def describe_end(path: Path, settings: TrainerSettings, epoch: int) -> str:
+    """What is said of a run that has nothing left to train, and how to train on."""
+    if epoch >= settings.epochs:
+        reason = f"all {settings.epochs} epochs are done; to train on, give trainer.epochs more"
+    else:
+        reason = (
+            f"stopped early after epoch {epoch} of {settings.epochs}, trainer.early_stop is {settings.early_stop}; to "
+            "train on, give trainer.early_stop=0"
+        )
+    return f"{path}: {reason}, or begin a new run from its weights: arch.args.load_checkpoint={path} without -r"
 
 
 def _next_stage(
-    path: Path, state: dict[str, Any], stage_configs: Sequence[Config]
+    path: Path, state: dict[str, Any], configs: Sequence[Config]
 ) -> tuple[int, Path | None]:
     """The stage to go on with and the checkpoint it resumes from: None where the stage before has just finished."""
     stage = state["trainer"]["stage"]
-    if not stage_configs:
+    if not configs:
         return stage, path
-    if stage >= len(stage_configs):
+    if stage >= len(configs):
         raise ConfigError(
-            f"{path}: is of stage {stage + 1}, and the config has {len(stage_configs)}"
+            f"{path}: is of stage {stage + 1}, and the config has {len(configs)}"
         )
-    settings = trainer_settings(stage_configs[stage])
-    is_last = stage + 1 == len(stage_configs)
+    settings = trainer_settings(configs[stage])
+    is_last = stage + 1 == len(configs)
     if not is_last and is_finished(settings, state["epoch"], state["trainer"]["stale"]):
         return stage + 1, None
     return stage, path
 
 
 def _create_folder(name_folder: Path) -> Path:
+    parents = (name_folder, *name_folder.parents)
+    new_parents = [parent for parent in parents if not parent.exists()]
     folder = new_folder(name_folder)
-    acquire(folder)
+    acquire(folder, new_parents)
     return folder
-
-
-def _newest_checkpoint(name_folder: Path) -> Path | None:
-    """The newest complete checkpoint of the newest run that has one."""
-    for run_folder in sorted(name_folder.glob("*/"), key=_last_saved, reverse=True):
-        for path in sorted(
-            run_folder.rglob("checkpoint-*.pth"), key=_modified, reverse=True
-        ):
-            if checkpoint.is_complete(path):
-                return path
-            log.warning("%s is not whole, the one before is taken", path)
-    return None
-
-
-def _last_saved(run_folder: Path) -> tuple[int, bool]:
-    return max(map(_modified, run_folder.rglob("checkpoint-*.pth")), default=(0, False))
-
-
-def _modified(path: Path) -> tuple[int, bool]:
-    """Sort key: the time of writing; of two names of one file checkpoint-latest.pth comes last."""
-    return path.stat().st_mtime_ns, path.name == checkpoint.LATEST
 
 
 def _saved_step(path: Path) -> int:

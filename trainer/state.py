@@ -1,6 +1,7 @@
 """All that a run must remember, into a checkpoint and back."""
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,11 +104,19 @@ class State:
             "trainer": trainer_state,
             "monitor_best": self.progress.best,
             "config": config,
+            "text_files": self._text_files(),
+            "saved_at": time.time(),
+            "folder": str(self.stage.folder),
         }
         folder = self.stage.folder
         checkpoint.write(
             folder / checkpoint.LATEST, content, [folder / name for name in also]
         )
+
+    def _text_files(self) -> dict[str, Any]:
+        """The text model's files, of a model that has some."""
+        text_files = getattr(self.objective.model, "text_files", dict)
+        return text_files()
 
     def load(self, path: Path) -> None:
         """Resume from a checkpoint; logs what will differ from a run without the interruption."""

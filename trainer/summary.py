@@ -2,14 +2,16 @@
 
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from model.metric import chance
 from trainer.batches import RoundRobinLoader
 from trainer.distributed import world_size
+from trainer.evaluation.table import SMALL_GALLERY, few_queries
 from trainer.settings import TrainerSettings
 
 
@@ -54,7 +56,30 @@ def summary(
         lines.append("validation: none")
     else:
         lines.append(f"validation: {describe_loader(valid_loader)}")
+        lines += validation_gallery(valid_loader.dataset)
     return lines
+
+
+def validation_gallery(dataset: Any) -> list[str]:
+    """What guessing gets among classes or in a small gallery of captions, and a warning for few queries."""
+    classes = getattr(dataset, "classes", ())
+    if classes:
+        guessed = chance(dataset.labels, len(classes))["t2v"]
+        lines = [f"chance among {len(classes)} classes: {_recalls(guessed)}"]
+        return lines + few_queries({"v2t": len(dataset)})
+    owner_C = getattr(dataset, "owner", None)
+    if owner_C is None or not len(owner_C):
+        return []
+    lines = []
+    if len(dataset) < SMALL_GALLERY:
+        guessed = chance(owner_C, len(dataset))["t2v"]
+        lines.append(f"chance in this gallery, text to video: {_recalls(guessed)}")
+    return lines + few_queries({"t2v": len(owner_C), "v2t": len(owner_C.unique())})
+
+
+def _recalls(numbers: Mapping[str, float]) -> str:
+    names = ("R1", "R5", "R10", "MedR")
+    return ", ".join(f"{name} {numbers[name]:.1f}" for name in names)
 
 
 def passes_line(objective: Any) -> str:

@@ -9,14 +9,15 @@ from torch import nn
 
 from trainer import checkpoint, health, images
 from trainer.batches import Batch, RoundRobinLoader
-from trainer.distributed import gather_objects, rank, reduce_max
+from trainer.distributed import gather_objects, rank, reduce_max, world_size
 from trainer.evaluator import evaluation_settings
 from trainer.log import RunLog
 from trainer.monitor import Monitor
+from trainer.optim import require_warmup_within
 from trainer.progress import ProgressReport
 from trainer.settings import trainer_settings
 from trainer.signals import EXIT, StopSignal, signal_name
-from trainer.stages import Stage, is_finished
+from trainer.stages import Stage, describe_end, is_finished
 from trainer.state import State
 from trainer.step import OptimizerStep
 from trainer.summary import loader_names, summary
@@ -56,15 +57,19 @@ class Trainer:
         self.valid_loader = valid_loader
         self.settings = trainer_settings(stage.config)
         self.monitor = Monitor(self.settings.monitor, valid_loader is not None)
+        self.monitor.require_for(self.settings.early_stop)
         self.batches = RoundRobinLoader(
             loaders,
             device,
             self.settings.accumulate,
-            self.settings.max_samples_per_epoch,
+            self.settings.max_samples(world_size()),
         )
         self.steps = self.settings.epochs * self.batches.steps_per_epoch
         self.optimizer_step = OptimizerStep(
             objective, stage.config, device, stage.number
+        )
+        require_warmup_within(
+            self.optimizer_step.schedule, self.steps, self.batches.steps_per_epoch
         )
         self.state = State(
             stage, self.batches, self.optimizer_step, loader_names(loaders)
@@ -85,11 +90,8 @@ class Trainer:
         A signal ends it with SystemExit(75) after a checkpoint. Raises NonFiniteLoss before the update it would spoil.
         """
         if self._is_finished():
-            log.info(
-                "%s: all %d epochs are done",
-                self.stage.folder,
-                self.state.progress.epoch,
-            )
+            path = self.stage.folder / checkpoint.LATEST
+            log.info("%s", describe_end(path, self.settings, self.state.progress.epoch))
             return {}
         self._log_start()
         values: Values = {}

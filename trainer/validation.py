@@ -1,22 +1,23 @@
 """Validation between epochs: the objective's losses on held-out clips, and the retrieval evaluation."""
 
-import itertools
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainer import seeds
 from trainer.batches import move
-from trainer.distributed import rank, reduce_min, unsharded
+from trainer.distributed import gather_objects, unsharded, without_gathering
 from trainer.evaluator import EvaluationSettings, evaluate
-from trainer.meter import Meter
 from trainer.precision import Precision
 
 Values = dict[str, float]
+log = logging.getLogger(__name__)
+GROUP_SIZE = 32  # samples that are compared with each other
 # in place of a training step's number in the seed: validation draws the same masks at every epoch
 VALIDATION_STEP = -1
 
@@ -57,26 +58,47 @@ def validate(
 def validation_losses(
     objective: nn.Module, loader: Any, precision: Precision, seed: int
 ) -> Values:
-    """Mean losses over the loader's batches, {"val_loss": ..., "val_loss_vt": ...}.
+    """Mean losses, {"val_loss": ..., "val_loss_vt": ...}, over groups of `GROUP_SIZE` consecutive samples.
 
-    Losses compare the rows of all processes and need equally many of each. Of every batch, the first rows are used, as
-    many as every process has (each process leaves out one clip at most, and what could not be read).
+    A contrastive loss depends on what a clip is compared with: the groups, and the masks that are drawn in them, are
+    the same for any batch size and number of processes. Each group is one process's alone. Samples that cannot be read
+    are left out of their group, and groups of fewer than two readable samples are left out whole; where none remains,
+    nothing is measured.
     """
-    meter = Meter(["val"])
-    batches = iter(loader.epoch(0))
-    for number in itertools.count():
-        batch = next(batches, None)
-        num_rows = reduce_min(-1 if batch is None else len(batch["video"]))
-        if num_rows < 0:
-            break
-        if num_rows == 0:
-            continue
-        seeds.seed(seed, VALIDATION_STEP, number, rank())
-        with precision.autocast():
-            losses = objective(_first_rows(move(batch, precision.device), num_rows))
-        values_K = torch.stack([loss.float() for loss in losses.values()])
-        meter.add(0, list(losses), values_K, num_rows)
-    return {f"val_{name}": value for name, value in meter.means().items()}
+    losses_of_group: dict[int, tuple[dict[str, float], int]] = {}
+    readable = None
+    with without_gathering():
+        for number, batch in loader.groups(GROUP_SIZE):
+            num_rows = len(batch["video"])
+            if num_rows > 1:
+                readable = move(batch, precision.device)
+            if readable is None:
+                continue
+            seeds.seed(seed, VALIDATION_STEP, number)
+            with precision.autocast():
+                # sharded modules need as many passes on each process: also where this group is left out
+                losses = objective(readable)
+            if num_rows > 1:
+                values = {name: loss.item() for name, loss in losses.items()}
+                losses_of_group[number] = (values, num_rows)
+    return _mean_losses(losses_of_group)
+
+
+def _mean_losses(losses_of_group: dict[int, tuple[dict[str, float], int]]) -> Values:
+    """{"val_" + name: mean over the samples of all processes' groups}, summed in the order of the groups."""
+    all_groups: dict[int, tuple[dict[str, float], int]] = {}
+    for groups in gather_objects(losses_of_group):
+        all_groups.update(groups)
+    if not all_groups:
+        log.warning("validation: no loss, there are no two videos to compare")
+        return {}
+    ordered = [all_groups[number] for number in sorted(all_groups)]
+    num_samples = sum(num_rows for _, num_rows in ordered)
+    return {
+        f"val_{name}": sum(values[name] * num_rows for values, num_rows in ordered)
+        / num_samples
+        for name in ordered[0][0]
+    }
 
 
 def flatten_results(results: Mapping[str, Any]) -> Values:
@@ -87,12 +109,3 @@ def flatten_results(results: Mapping[str, Any]) -> Values:
         for name, value in results.get(direction, {}).items()
         if isinstance(value, int | float)
     }
-
-
-def _first_rows(value: Any, num_rows: int) -> Any:
-    """The first samples of a batch: of all tensors and lists in it."""
-    if isinstance(value, Mapping):
-        return {key: _first_rows(item, num_rows) for key, item in value.items()}
-    if isinstance(value, Tensor | list):
-        return value[:num_rows]
-    return value

@@ -6,6 +6,7 @@ All text may have a byte order mark, CRLF line ends, and no final newline.
 import contextlib
 import csv
 import json
+import logging
 import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from data_loader.annotations.file_lookup import find_files
+from data_loader.annotations.split_folders import subfolder_names
+from data_loader.file_kind import describe_absent_folder
 from parse_config import UserError
 
+log = logging.getLogger(__name__)
 CHUNK = 1 << 18  # rows
 # options of pandas: no column is parsed as a number or as missing
 AS_TEXT: dict[str, Any] = {
@@ -28,24 +31,20 @@ AS_TEXT: dict[str, Any] = {
 
 
 def search_folders(folders: Iterable[str | os.PathLike]) -> list[Path]:
-    """`folders`, then every folder directly below them. FileNotFoundError if one of `folders` does not exist."""
-    roots = [
-        Path(folder)
-        for folder in dict.fromkeys(os.fspath(folder) for folder in folders)
-    ]
-    absent = [root for root in roots if not root.is_dir()]
-    if absent:
-        raise FileNotFoundError(
-            f"{absent[0]}: no such folder; data_dir and metadata_dir say where the data set lies"
-        )
-    subfolders: list[Path] = []
-    for root in roots:
-        with os.scandir(root) as entries:
-            subfolders += sorted(
-                Path(entry.path) for entry in entries if entry.is_dir()
-            )
+    """Each of `folders`, followed by the folders directly below it, without hidden ones and those of other programs.
 
-    return roots + subfolders
+    FileNotFoundError, saying what is there instead, if one of `folders` is no folder.
+    """
+    searched: list[Path] = []
+    for folder in dict.fromkeys(os.fspath(folder) for folder in folders):
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f"{folder or repr(folder)}: {describe_absent_folder(folder)}; data_dir and metadata_dir say where the "
+                "data set lies"
+            )
+        root = Path(folder)
+        searched += [root, *(root / name for name in subfolder_names(root))]
+    return searched
 
 
 def find_layout(
@@ -53,18 +52,33 @@ def find_layout(
     folders: Iterable[str | os.PathLike],
     layouts: Mapping[str, Sequence[str]],
 ) -> tuple[str, list[Path]]:
-    """The first of `layouts` (its name -> its files) of which all files exist -> (name, paths of the files).
+    """That of `layouts` (its name -> its files) of which all files exist -> (name, paths of the files).
 
-    Each file is looked for in `search_folders(folders)`. Raises FileNotFoundError that lists what was looked for.
+    Each file is looked for in `search_folders(folders)`. What lies in the first of `folders` comes before the second,
+    and in a folder itself before the folders below it, which may hold older copies; among equals the first layout.
+    Raises FileNotFoundError that lists what was looked for.
     dataset: data set and split, for the message.
     """
-    searched = search_folders(folders)
+    roots = list(dict.fromkeys(os.fspath(folder) for folder in folders))
+    searched = search_folders(roots)
+    distances = _distances(roots, searched)
+    complete: list[tuple[int, str, list[Path]]] = []
     for name, files in layouts.items():
-        paths = [
-            path for file in files if (path := _first_file(searched, file)) is not None
+        found = [
+            home for file in files if (home := _first_with(searched, file)) is not None
         ]
-        if len(paths) == len(files):
-            return name, paths
+        if files and len(found) == len(files):
+            distance = max(distances[home] for home in found)
+            complete.append((distance, name, found))
+
+    if complete:
+        nearest = min(distance for distance, _, _ in complete)
+        _, name, homes = next(layout for layout in complete if layout[0] == nearest)
+        paths = []
+        for home, file in zip(homes, layouts[name]):
+            paths.append(home / file)
+            _warn_of_copies(home, file, distances)
+        return name, paths
 
     descriptions = [
         name if list(files) == [name] else f"{name}: {', '.join(files)}"
@@ -72,27 +86,39 @@ def find_layout(
     ]
     looked_for = "; ".join(descriptions) or "nothing, no layout has that split"
     raise FileNotFoundError(
-        f"{' and '.join(dict.fromkeys(map(str, folders)))}: no annotations of {dataset} here nor in a "
+        f"{' and '.join(roots)}: no annotations of {dataset} here nor in a "
         f"folder below; looked for {looked_for}"
     )
 
 
-def _first_file(folders: Iterable[Path], file: str) -> Path | None:
-    return next(
-        (folder / file for folder in folders if (folder / file).is_file()), None
-    )
+def _distances(roots: Sequence[str], searched: Sequence[Path]) -> dict[Path, int]:
+    """How late each of the searched folders comes: the first root, the folders below it, the second root, ..."""
+    distances: dict[Path, int] = {}
+    for number, root in enumerate(roots):
+        for folder in searched:
+            if folder == Path(root):
+                distances.setdefault(folder, 2 * number)
+            elif folder.parent == Path(root):
+                distances.setdefault(folder, 2 * number + 1)
+    return distances
 
 
-def media_folder(
-    root: str | os.PathLike, folders: Sequence[str], names: Sequence[str]
-) -> str:
-    """That of `folders` (under root) with most of the first 200 files `names`; the first folder if none has any."""
+def _first_with(folders: Sequence[Path], file: str) -> Path | None:
+    """The first of `folders` that has `file`."""
+    return next((folder for folder in folders if (folder / file).is_file()), None)
 
-    def count_files(folder: str) -> int:
-        paths = find_files(os.path.join(root, folder), names[:200])
-        return sum(path is not None for path in paths)
 
-    return max(folders, key=count_files)
+def _warn_of_copies(home: Path, file: str, distances: Mapping[Path, int]) -> None:
+    """Log that `file`, which was found in `home`, is in another folder that is as near."""
+    for folder, distance in distances.items():
+        is_as_near = distance == distances[home] and folder != home
+        if is_as_near and (folder / file).is_file():
+            log.warning(
+                "%s is read, and not %s; metadata_dir can say which",
+                home / file,
+                folder / file,
+            )
+            return
 
 
 def read_text(path: Path) -> str:

@@ -4,10 +4,12 @@ Annotations have millions of strings. As Python objects they would take several 
 would copy them, since reading an object writes its reference count.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
+
+PIECE = 1 << 16  # strings that are unpacked at once when all are iterated
 
 
 class PackedStrings(Sequence[str]):
@@ -43,6 +45,19 @@ class PackedStrings(Sequence[str]):
         index = range(len(self))[index]
         start, end = self.offsets[index : index + 2]
         return self.blob[start:end].tobytes().decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        for first in range(0, len(self), PIECE):
+            offsets = self.offsets[first : first + PIECE + 1]
+            piece = self.blob[offsets[0] : offsets[-1]].tobytes()
+            ends = (offsets[1:] - offsets[0]).tolist()
+            starts = [0, *ends[:-1]]
+            if piece.isascii():
+                text = piece.decode("ascii")
+                yield from (text[start:end] for start, end in zip(starts, ends))
+            else:
+                for start, end in zip(starts, ends):
+                    yield piece[start:end].decode("utf-8", "surrogatepass")
 
 
 class LazyStrings(Sequence[str]):

@@ -11,13 +11,17 @@ import numpy as np
 import torch
 
 from data_loader import seeding
-from data_loader.annotations.file_lookup import find_file, find_files
+from data_loader.annotations.file_lookup import FileLookup, find_file
+from data_loader.annotations.media_folders import describe_nearby
 from data_loader.annotations.packed_strings import LazyStrings
 from data_loader.annotations.protocols import PROTOCOLS
 from data_loader.annotations.table import Table
+from data_loader.file_kind import describe_absent_folder, describe_file, describe_path
 from parse_config import ConfigError, UserError
 
 log = logging.getLogger(__name__)
+FEW_MISSING = 0.05  # share below which missing videos are not looked for elsewhere
+NUM_SAMPLES = 100  # videos that are looked for where not every one is
 FOOTAGE_HINT = "with_captions false trains masked visual modeling alone on such footage"
 
 
@@ -48,6 +52,8 @@ class VideoSelection:
 
         # counts before missing files were removed
         self._listed_size = self._size()
+        # what `keep` left out
+        self._left_out = Size(0, 0)
         # whether every file was looked for
         self._files_exist = False
         # row -> path, where it is not the listed one
@@ -55,6 +61,15 @@ class VideoSelection:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def keep(self, mask: torch.Tensor) -> None:
+        """Keep the videos of a bool mask (videos,); a protocol's numbers are then expected less the others."""
+        before = self._size()
+        self.rows = self.rows[mask]
+        self._listed_size = self._size()
+        self._left_out = Size(
+            before.videos - len(self), before.captions - self._listed_size.captions
+        )
 
     def subsample(self, share: float, need_captions: bool) -> None:
         """Keep a share of the videos, the same ones in each run; those of 0.1 are among those of 0.2.
@@ -69,7 +84,8 @@ class VideoSelection:
             )
         if share < 1:
             count = max(1, round(len(self) * share))
-            self.rows = seeding.permutation(len(self), 0)[:count].sort().values
+            kept = seeding.permutation(len(self), 0)[:count].sort().values
+            self.rows = self.rows[kept]
 
         if need_captions and self.table.caption_offsets is not None:
             has_caption = self._caption_counts() > 0
@@ -93,22 +109,43 @@ class VideoSelection:
         Raises FileNotFoundError if all are missing, or, if `strict`, any.
         """
         exists = torch.ones(len(self), dtype=torch.bool)
-        paths = find_files(
-            self.root, (self.table.path[row] for row in self._iterate_rows())
-        )
+        lookup = FileLookup(self.root)
 
-        for index, (row, path) in enumerate(zip(self._iterate_rows(), paths)):
+        for index, row in enumerate(self._iterate_rows()):
             listed = self.table.path[row]
+            path = lookup.find(listed)
             if path is None:
                 exists[index] = False
                 self.missing.append(listed)
             elif path != os.path.join(self.root, listed):
                 self._renamed[row] = path
 
+        if lookup.choices:
+            taken, other = lookup.choices[0]
+            log.warning(
+                "%s: several files fit %d of the listed videos; %s is taken, not %s",
+                self.name,
+                len(lookup.choices),
+                taken,
+                other,
+            )
         if self.missing:
             self._report_missing(strict)
         self.rows = self.rows[exists]
         self._files_exist = True
+
+    def require_some(self) -> None:
+        """FileNotFoundError if none of `NUM_SAMPLES` videos exists: cheap where not every file is looked for."""
+        step = max(1, len(self) // NUM_SAMPLES)
+        listed = [
+            self.table.path[row] for row in self.rows[::step][:NUM_SAMPLES].tolist()
+        ]
+        if any(find_file(self.root, path) is not None for path in listed):
+            return
+        raise FileNotFoundError(
+            f"{self.name}: none of {len(listed)} videos that were looked for is in {self.root}: "
+            f"{', '.join(listed[:3])}{self._missing_hint(listed)}"
+        )
 
     def _report_missing(self, strict: bool) -> None:
         """Log a warning, or raise FileNotFoundError if all are missing, or any and `strict`."""
@@ -118,7 +155,7 @@ class VideoSelection:
 
         message = (
             f"{self.name}: {len(self.missing)} of {len(self)} videos are not in {self.root}: "
-            f"{examples}"
+            f"{examples}{self._missing_hint(self.missing)}"
         )
         if len(self.missing) == len(self):
             raise FileNotFoundError(message)
@@ -127,6 +164,19 @@ class VideoSelection:
                 message + '; video_params.loading "skip" goes on without them'
             )
         log.warning("%s", message)
+
+    def _missing_hint(self, missing: Sequence[str]) -> str:
+        """What is wrong with the first of the missing paths, or where files of those names are; or an empty text."""
+        if not os.path.isdir(self.root):
+            return f"; {self.root} {describe_absent_folder(self.root)}"
+        reason = describe_path(missing[0])
+        if not reason:
+            reason = describe_file(os.path.join(self.root, missing[0]))
+        if reason:
+            return f"; {missing[0]} {reason}"
+        if len(missing) < FEW_MISSING * len(self):
+            return ""
+        return describe_nearby(self.root, missing)
 
     def compare_with_protocol(
         self, protocol: str | None, strict: bool
@@ -139,7 +189,10 @@ class VideoSelection:
         assert protocol is None or protocol in PROTOCOLS, protocol
         expected = self._listed_size
         if protocol is not None:
-            expected = Size(PROTOCOLS[protocol].videos, PROTOCOLS[protocol].captions)
+            expected = Size(
+                PROTOCOLS[protocol].videos - self._left_out.videos,
+                PROTOCOLS[protocol].captions - self._left_out.captions,
+            )
 
         actual = self._size()
         if actual != expected:
@@ -198,6 +251,20 @@ class VideoSelection:
     def paths(self) -> Sequence[str]:
         """Path of each video: of the existing file after `remove_missing`, before it as listed."""
         return LazyStrings(len(self), self._path)
+
+    def listed_path(self, index: int) -> str:
+        """Path of video `index` as the annotations list it."""
+        return self.table.path[int(self.rows[index])]
+
+    def listed_paths(self) -> Iterator[str]:
+        """Path of each video as listed: quick, for millions of them."""
+        rows = self.rows.numpy()
+        if len(rows) == len(self.table):
+            yield from self.table.path
+            return
+        kept = np.zeros(len(self.table), bool)
+        kept[rows] = True
+        yield from itertools.compress(self.table.path, kept)
 
     def _path(self, index: int) -> str:
         row = int(self.rows[index])

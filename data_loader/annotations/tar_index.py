@@ -1,20 +1,28 @@
 """Index of tar shards, by webdataset's rules: byte ranges of the samples, read without the samples themselves.
 
-A sample is what has one key: 000012.mp4, 000012.txt and 000012.json, one behind the other. What is wrong with a shard
-or a sample is a fault: a line of text that names the shard. Faults do not stop the reading of the other samples.
+A sample is what has one key: 000012.mp4, 000012.txt and 000012.json. What is wrong with a shard or a sample is a fault:
+a line of text that names the shard. Faults do not stop the reading of the other samples.
 """
 
 import json
 import multiprocessing
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple
 
-from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
+from data_loader.annotations.file_lookup import (
+    is_foreign,
+    is_media,
+    is_video,
+    name_priority,
+)
+from data_loader.file_kind import HEADER, TAR_MAGIC, describe_bytes
 from parse_config import ConfigError
+
+MAX_PADDING = 1 << 20  # bytes behind the end mark that are checked
 
 
 class Sample(NamedTuple):
@@ -66,44 +74,52 @@ def index_shard(
 ) -> tuple[list[Sample], list[str]]:
     """The samples of a shard that have a video or picture, and the faults of the others and of the shard.
 
-    Samples are grouped by webdataset: a file's key is its path up to the first dot of its name.
+    A file's key is its path up to the first dot of its name, as webdataset has it. Unlike in a stream, the files of a
+    sample need not be neighbours: those of one key are joined.
     with_captions: false: no caption is read, samples have none.
     """
     samples: list[Sample] = []
     faults: list[str] = []
-
-    def record_fault(error: Exception) -> bool:
-        faults.append(f"{shard}: {error.args[0]}")
-        # go on with the next member
-        return True
-
-    with open(shard, "rb", buffering=0) as file:
-        groups = import_webdataset().tariterators.group_by_keys(
-            _members(file, shard, faults), handler=record_fault
-        )
-
-        for group in groups:
-            media = [
-                name
-                for name in group
-                if f".{name.rpartition('.')[2]}" in MEDIA_EXTENSIONS
-            ]
-            if media:
-                first, size = group[media[0]]
+    try:
+        with open(shard, "rb", buffering=0) as file:
+            for group in _group_by_key(_members(file, shard, faults), faults):
+                extension = _choose_media(group, faults)
+                if extension is None:
+                    continue
                 captions: list[str] = []
                 if with_captions:
-                    captions = _captions(file, group, faults)
-                samples.append(
-                    Sample(group["__key__"], media[0], first, size, captions)
-                )
-            else:
-                faults.append(f"{shard}: {group['__key__']} has no video or picture")
+                    captions = _captions(file, group, extension, faults)
+                first, size = group.files[extension]
+                samples.append(Sample(group.key, extension, first, size, captions))
+    except OSError as error:
+        faults.append(f"{shard}: cannot be read ({error.strerror or error})")
 
     return samples, faults
 
 
-def _members(file: BinaryIO, shard: str, faults: list[str]) -> Iterator[dict[str, Any]]:
-    """{"fname", "data": (first byte, bytes)} of each complete file in a shard; faults are appended to `faults`."""
+class Member(NamedTuple):
+    """A file in a shard: its name, and where its bytes are."""
+
+    shard: str
+    name: str
+    first: int
+    size: int
+
+
+class Group(NamedTuple):
+    """The files of one key in a shard: extension in lower case -> (first byte, bytes)."""
+
+    shard: str
+    key: str
+    files: dict[str, tuple[int, int]]
+
+    def place(self, extension: str) -> str:
+        """Shard and file, for messages."""
+        return f"{self.shard}: {self.key}.{extension}"
+
+
+def _members(file: BinaryIO, shard: str, faults: list[str]) -> Iterator[Member]:
+    """Each complete file in a shard; what is wrong with the shard is appended to `faults`."""
     shard_size = os.fstat(file.fileno()).st_size
 
     try:
@@ -114,36 +130,119 @@ def _members(file: BinaryIO, shard: str, faults: list[str]) -> Iterator[dict[str
                     return
 
                 if member.isreg():
-                    yield {
-                        "fname": member.name,
-                        "data": (member.offset_data, member.size),
-                        "__url__": shard,
-                    }
+                    yield Member(shard, member.name, member.offset_data, member.size)
+            fault = _fault_at_end(file, tar.offset)
     except (tarfile.TarError, EOFError) as error:
-        faults.append(f"{shard}: {error or 'is empty'}")
+        header = read_bytes(file, 0, HEADER)
+        fault = f"is damaged or cut off ({error})"
+        if header[TAR_MAGIC] != b"ustar":
+            fault = describe_bytes(header) or fault
+
+    if fault:
+        faults.append(f"{shard}: {fault}")
 
 
-def _captions(file: BinaryIO, group: Mapping[str, Any], faults: list[str]) -> list[str]:
+def _fault_at_end(file: BinaryIO, end: int) -> str:
+    """What is wrong behind the last member, where tarfile stops without a word; an empty text for a proper end.
+
+    end: first byte behind the last member.
+    """
+    end_mark = read_bytes(file, end, tarfile.BLOCKSIZE)
+    if len(end_mark) < tarfile.BLOCKSIZE:
+        return "is cut off: it has no end mark"
+    if end_mark.strip(b"\0"):
+        return f"is damaged at byte {end}; the files behind it are not read"
+    if read_bytes(file, end, MAX_PADDING).strip(b"\0"):
+        return "goes on behind its end mark; shards that were joined (cat) must be repacked"
+    return ""
+
+
+def _group_by_key(members: Iterable[Member], faults: list[str]) -> Iterable[Group]:
+    """The files of each key, keys in the order of their first files; a second file of one name is a fault."""
+    groups: dict[str, Group] = {}
+    base_plus_ext = import_webdataset().tariterators.base_plus_ext
+
+    for member in members:
+        key, extension = base_plus_ext(member.name)
+        folders = member.name.split("/")[:-1]
+        if key is None or any(
+            is_foreign(folder) for folder in folders if folder != "."
+        ):
+            continue
+        # "./a.mp4" and "a.txt" are of one sample
+        group = groups.setdefault(
+            key.removeprefix("./"), Group(member.shard, key, files={})
+        )
+        if extension.lower() in group.files:
+            faults.append(f"{member.shard}: {member.name} occurs twice")
+        else:
+            group.files[extension.lower()] = (member.first, member.size)
+    return groups.values()
+
+
+def _choose_media(group: Group, faults: list[str]) -> str | None:
+    """Extension of the video of a sample, or else of its picture; None, and a fault, if it has neither.
+
+    Of several, that whose name has no further dot, then by the order of `MEDIA_EXTENSIONS`.
+    """
+    media = [extension for extension in group.files if is_media(f"key.{extension}")]
+    if not media:
+        faults.append(f"{group.shard}: {group.key} has no video or picture")
+        return None
+
+    videos = [extension for extension in media if is_video(f"key.{extension}")]
+    ordered = sorted(videos or media, key=_media_priority)
+    others = [extension for extension in ordered[1:] if "." in extension]
+    if others:
+        faults.append(
+            f"{group.place(others[0])} is left out: a key ends at the first dot, and {group.key} has "
+            f"{ordered[0]} as well; rename files whose names have dots"
+        )
+    return ordered[0]
+
+
+def _media_priority(extension: str) -> tuple[int, tuple[int, int, str]]:
+    return extension.count("."), name_priority(f"key.{extension}")
+
+
+def _captions(
+    file: BinaryIO, group: Group, media_extension: str, faults: list[str]
+) -> list[str]:
     """The one caption in key.txt; without it, those that key.json has as "captions" (a list) or "caption".
 
-    group: extension -> (first byte, bytes) of each file of a sample, and webdataset's own keys ("__key__", "__url__").
+    media_extension: of the sample's video; for that of key.clip.mp4, key.clip.txt comes before key.txt.
     """
-    captions: Any = ""
-    if "txt" in group:
-        captions = read_bytes(file, *group["txt"]).decode("utf-8", "replace").strip()
-
-    if not captions and "json" in group:
+    prefix = media_extension.rpartition(".")[0]
+    extensions = [f"{prefix}.txt", "txt", f"{prefix}.json", "json"]
+    for extension in extensions:
+        if extension not in group.files:
+            continue
+        content = read_bytes(file, *group.files[extension])
         try:
-            metadata = json.loads(read_bytes(file, *group["json"]))
+            if extension.endswith("txt"):
+                captions = [content.decode("utf-8-sig").strip()]
+            else:
+                captions = _json_captions(json.loads(content))
+        except UnicodeDecodeError as error:
+            faults.append(
+                f"{group.place(extension)} is not UTF-8 ({error.reason} at byte {error.start})"
+            )
         except ValueError as error:
-            faults.append(f"{group['__url__']}: {group['__key__']}.json: {error}")
+            faults.append(f"{group.place(extension)}: {error}")
         else:
-            if isinstance(metadata, dict):
-                captions = metadata.get("captions") or metadata.get("caption")
+            if any(captions):
+                return [caption for caption in captions if caption]
+    return []
 
+
+def _json_captions(metadata: Any) -> list[str]:
+    """The captions in a sample's metadata; [] if it has none."""
+    if not isinstance(metadata, dict):
+        return []
+    captions = metadata.get("captions") or metadata.get("caption")
     if not isinstance(captions, list):
         captions = [captions]
-    return [caption for caption in captions if isinstance(caption, str) and caption]
+    return [caption for caption in captions if isinstance(caption, str)]
 
 
 def read_bytes(file: BinaryIO, first: int, size: int) -> bytes:

@@ -40,6 +40,9 @@ class ConceptualCaptions3M(TextVideoDataset):
     """Pictures are clips of one frame. There is no test split; "test" is "val". Files are named by the crc32 of their
     URL, in newer downloads <row>_<crc32>; most lists are longer than what can still be downloaded."""
 
+    splits = ("train", "val", "test")
+    lacks_test_split = True
+
     def annotations(self) -> Annotations:
         split = "train" if self.train else "val"
         folder = IMAGE_FOLDERS[split]

@@ -10,10 +10,10 @@ from typing import Any
 from data_loader.annotations.file_lookup import find_files
 from data_loader.annotations.layouts import (
     find_layout,
-    media_folder,
     read_json,
     read_lines,
 )
+from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -73,10 +73,11 @@ class DiDeMo(TextVideoDataset):
     def _paths(self, stems: list[str], file_names: dict[str, list[str]]) -> list[str]:
         """For each stem, the path of the first of its names that exists; of the first name if none does."""
         all_names = [name for stem in stems for name in file_names[stem]]
-        folder = media_folder(
+        all_paths = media_paths(
             self.data_dir, ("videos", "", self.split, f"videos/{self.split}"), all_names
         )
-        found_paths = find_files(f"{self.data_dir}/{folder}", all_names)
+        path_of = dict(zip(all_names, all_paths))
+        found_paths = find_files(self.data_dir, all_paths)
         existing = {
             name for name, path in zip(all_names, found_paths) if path is not None
         }
@@ -85,13 +86,18 @@ class DiDeMo(TextVideoDataset):
         for stem in stems:
             names = file_names[stem]
             file = next((name for name in names if name in existing), names[0])
-            paths.append(f"{folder}/{file}".lstrip("/"))
+            paths.append(path_of[file])
         return paths
 
 
 def _stem(name: str) -> str:
-    """x of x.mov, x.mp4, x.avi.mp4 and "x." (Flickr's names have no other dot): the same video under other names."""
-    return name.partition(".")[0]
+    """x of x.mov, x.mp4, x.avi.mp4 and "x.": the same video under other names; a number behind a dot is part of x."""
+    while "." in name:
+        base, _, extension = name.rpartition(".")
+        if not base or extension.isdigit():
+            break
+        name = base
+    return name
 
 
 def _descriptions(row: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """HMDB51 (Kuehne et al., ICCV 2011): 51 actions, for zero-shot recognition."""
 
 from data_loader.action_dataset import ActionDataset, ActionSplit
+from data_loader.annotations.file_lookup import is_foreign
 from data_loader.annotations.layouts import read_lines, search_folders
 from data_loader.datasets import DATASETS
 
@@ -16,14 +17,21 @@ class HMDB51(ActionDataset):
     roots = ("", "hmdb51_org", "hmdb51", "HMDB51", "videos")
     official_protocol = "hmdb51-split1"
 
+    def holdout_group(self, video_id: str) -> str:
+        """The clips of one source video: April_09_brush_hair_u_nm_np1_ba_goo_0 is of April_09."""
+        folder, _, clip = video_id.partition("/")
+        return f"{folder}/{clip.partition(f'_{folder}_')[0]}"
+
     def official_split(self) -> ActionSplit | None:
+        # the first folders last: their lists are the ones that count
         list_paths = {
             path.name.removesuffix(LIST_SUFFIX): path
-            for folder in search_folders(self.annotation_folders)
-            for path in sorted(folder.glob(f"*{LIST_SUFFIX}"))
+            for folder in reversed(search_folders(self.annotation_folders))
+            for path in folder.glob(f"*{LIST_SUFFIX}")
+            if not is_foreign(path.name)
         }
         if not list_paths:
-            if self.train:
+            if self.official_split_name == "train":
                 raise FileNotFoundError(
                     f"{self.data_dir}: no official split of HMDB51 here nor in a folder below; looked "
                     f"for testTrainMulti_7030_splits/*{LIST_SUFFIX}"

@@ -66,7 +66,8 @@ class JsonlDataset(TextVideoDataset):
 
     def _find_file(self, split_names: Sequence[str]) -> Path:
         """The first file of the names that the class lists; FileNotFoundError if there is none."""
-        if Path(self.annotation_folders[0]).is_file():
+        has_metadata_dir = len(self.annotation_folders) > 1
+        if has_metadata_dir and Path(self.annotation_folders[0]).is_file():
             return Path(self.annotation_folders[0])
 
         stems = [*split_names, *COMMON_STEMS]

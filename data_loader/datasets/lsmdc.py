@@ -7,11 +7,11 @@ from data_loader.annotations.layouts import (
     caption_text,
     find_layout,
     look_up_listed,
-    media_folder,
     read_lines,
     read_pickle,
     read_text,
 )
+from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -71,11 +71,11 @@ class LSMDC(TextVideoDataset):
                 )  # without the hour, "_00"
                 paths[clip] = f"{film}/{clip}.avi"
 
-        folder = media_folder(
+        found_paths = media_paths(
             self.data_dir, ("videos", "", "avi"), list(paths.values())
         )
-        for clip, path in paths.items():
-            yield Item(clip, f"{folder}/{path}".lstrip("/"), captions[clip])
+        for clip, path in zip(paths, found_paths):
+            yield Item(clip, path, captions[clip])
 
 
 def _official_captions(table: Path) -> dict[str, list[str]]:

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from data_loader.annotations.layouts import (
     find_layout,
     look_up_listed,
-    media_folder,
     read_csv,
     read_json,
     read_lines,
     read_pickle,
 )
+from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -36,6 +36,14 @@ VIDEO_FOLDERS = (
     "TestVideo",
     "all",
     "MSRVTT_Videos",
+    "videos/TrainValVideo",
+    "videos/TestVideo",
+    "videos/train",
+    "videos/val",
+    "videos/test",
+    "train",
+    "val",
+    "test",
 )
 FROZEN_LISTS = "structured-symlinks/"
 FROZEN_CAPTIONS = "MSR_VTT.json"
@@ -168,7 +176,12 @@ LAYOUTS = {
 @DATASETS.register("MSRVTT")
 class MSRVTT(TextVideoDataset):
     """cut: jsfusion (the default: 1k-A, one sentence per video at test), jsfusion-7k (its smaller training list), full
-    (every sentence a query), or miech (1k-B, each video's first sentence at test). Only full has a split "val"."""
+    (every sentence a query), or miech (1k-B, each video's first sentence at test). Only full has a split "val"; that of
+    the others are training videos that are held out, each with its first sentence (`holdout`)."""
+
+    def lacks_validation_split(self) -> bool:
+        cut, _ = CUTS_WITH_SPLIT.get(self.cut or "", (self.cut or "jsfusion", ""))
+        return cut != "full"
 
     def annotations(self) -> Annotations:
         cut, split = CUTS_WITH_SPLIT.get(
@@ -180,9 +193,10 @@ class MSRVTT(TextVideoDataset):
 
         if self.train:
             split = "train"
-        validates_on_test = split == "val" and cut != "full"
-        if validates_on_test:
-            split = "test"
+        validates_on_test = False
+        if split == "val" and self.lacks_validation_split():
+            split = "train" if self.reads_holdout else "test"
+            validates_on_test = split == "test"
 
         layouts = LAYOUTS.get((cut, split)) or LAYOUTS.get(
             (cut.removesuffix("-7k"), split), {}
@@ -204,8 +218,10 @@ class MSRVTT(TextVideoDataset):
         )
 
     def _items(self, captions: Captions) -> Iterator[Item]:
-        folder = media_folder(
+        paths = media_paths(
             self.data_dir, VIDEO_FOLDERS, [f"{name}.mp4" for name in captions]
         )
-        for name, video_captions in captions.items():
-            yield Item(name, f"{folder}/{name}.mp4".lstrip("/"), video_captions)
+        for (name, video_captions), path in zip(captions.items(), paths):
+            if self.reads_holdout:
+                video_captions = video_captions[:1]
+            yield Item(name, path, video_captions)

@@ -8,11 +8,11 @@ from data_loader.annotations.layouts import (
     caption_text,
     find_layout,
     look_up_listed,
-    media_folder,
     read_json,
     read_lines,
     read_pickle,
 )
+from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -22,6 +22,7 @@ CAPTION_READERS: dict[str, Callable[[Path], Any]] = {
     "raw-captions.pkl": read_pickle,
     "captions_msvd.json": read_json,
 }
+VIDEO_FOLDERS = ("YouTubeClips", "", "videos", "videos/all")
 PROTOCOLS = ("all_captions", "one_caption", "paragraph")
 
 
@@ -74,15 +75,9 @@ class MSVD(TextVideoDataset):
         protocol = self.query_protocol
         if self.train:
             protocol = "all_captions"
-        folder = media_folder(
-            self.data_dir,
-            ("YouTubeClips", "", "videos"),
-            [f"{name}.avi" for name in captions],
+        paths = media_paths(
+            self.data_dir, VIDEO_FOLDERS, [f"{name}.avi" for name in captions]
         )
-        for name, video_captions in captions.items():
+        for (name, video_captions), path in zip(captions.items(), paths):
             texts = [caption_text(caption) for caption in video_captions]
-            yield Item(
-                name,
-                f"{folder}/{name}.avi".lstrip("/"),
-                select_queries(texts, protocol),
-            )
+            yield Item(name, path, select_queries(texts, protocol))

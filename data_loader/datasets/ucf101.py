@@ -12,11 +12,15 @@ class UCF101(ActionDataset):
     roots = ("", "UCF-101", "UCF101", "videos")
     official_protocol = "ucf101-split1"
 
+    def holdout_group(self, video_id: str) -> str:
+        """The clips of one source video: v_YoYo_g01_c02 is clip 2 of group 1."""
+        return video_id.rpartition("_c")[0] or video_id
+
     def official_split(self) -> ActionSplit | None:
         list_name = f"{self.official_split_name}list01.txt"
         folders = search_folders(self.annotation_folders)
         has_list = any((folder / list_name).is_file() for folder in folders)
-        if not has_list and not self.train:
+        if not has_list and self.official_split_name == "test":
             return None
 
         _, (list_path, index_path) = find_layout(

@@ -28,6 +28,9 @@ MCQ_TABLES = {
 class WebVid(TextVideoDataset):
     """cut: 2M (the default) or 10M. There is no test split; "test" is "val", which is taken whole."""
 
+    splits = ("train", "val", "test")
+    lacks_test_split = True
+
     def annotations(self) -> Annotations:
         split = "train" if self.train else "val"
         cut = self.cut or "2M"

@@ -7,6 +7,7 @@ from contextlib import suppress
 import av
 import numpy as np
 
+from data_loader.file_kind import describe_file
 from data_loader.readers import (
     READERS,
     BrokenVideo,
@@ -196,9 +197,10 @@ def _pictures_at(
 ) -> Pictures:
     """The requested pictures of a clip that begins at position `first`. Raises BrokenVideo, IndexError."""
     if not seconds:
+        damage = source.damage or "no packets"
+        reason = describe_file(source.path)
         raise BrokenVideo(
-            source.path,
-            f"holds no frame that can be decoded ({source.damage or 'no packets'})",
+            source.path, reason or f"holds no frame that can be decoded ({damage})"
         )
 
     missing = [index for index in indices if first + index not in pictures]

@@ -9,6 +9,7 @@ import av
 from av.container import InputContainer
 
 from data_loader.annotations.file_lookup import VIDEO_EXTENSIONS
+from data_loader.file_kind import describe_file
 from data_loader.readers import BrokenVideo
 from data_loader.readers.regular_file import open_regular
 
@@ -96,7 +97,10 @@ def _open(path: str, file: _InputFile, options: Mapping[str, str]) -> InputConta
             metadata_errors="ignore",
         )
     except av.FFmpegError as error:
-        reason = _not_video_reason(path) or f"is no video ({error.strerror})"
+        if _is_playlist(path):
+            reason = "is a playlist, which only names other files; a video must hold its pictures itself"
+        else:
+            reason = describe_file(path) or f"is no video ({error.strerror})"
         raise BrokenVideo(path, reason) from None
     except (MemoryError, OSError):
         raise
@@ -104,14 +108,7 @@ def _open(path: str, file: _InputFile, options: Mapping[str, str]) -> InputConta
         raise BrokenVideo(path, f"is no video ({error})") from None
 
 
-def _not_video_reason(path: str) -> str:
-    """What a file is that is no video, if it is something common; else an empty text."""
+def _is_playlist(path: str) -> bool:
     with open_regular(path) as file:
-        header = file.read(1024).lstrip().lower()
-    if not header:
-        return "is empty"
-    if header.startswith(PLAYLISTS) or b"<mpd" in header:
-        return "is a playlist, which only names other files; a video must hold its pictures itself"
-    if header.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, not a video"
-    return ""
+        header = (file.read(1024) or b"").lstrip().lower()
+    return header.startswith(PLAYLISTS) or b"<mpd" in header

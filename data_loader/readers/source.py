@@ -12,6 +12,7 @@ from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from data_loader.file_kind import describe_file
 from data_loader.readers import BrokenVideo, progress
 from data_loader.readers.clock import Clock
 from data_loader.readers.container import open_container
@@ -80,7 +81,8 @@ class Source:
             not isinstance(stream, VideoStream)
             or stream.disposition & Disposition.attached_pic
         ):
-            raise BrokenVideo(self.path, "has no video stream")
+            reason = describe_file(self.path) or "has no video stream"
+            raise BrokenVideo(self.path, reason)
         if stream.codec_context is None:
             raise BrokenVideo(
                 self.path, "is in a format that this ffmpeg does not decode"

@@ -1,16 +1,17 @@
 """`video_params` of a config -> the video encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from model.video import VIDEO_ENCODERS, VideoEncoder
 from model.weights.image_vit import init_from_image, locate
-from parse_config import ConfigError, check_args
+from parse_config import ConfigError, check_args, parameters
 
 # Keys of video_params that are not the encoder's own arguments.
 BUILD_KEYS = ("model", "arch_config", "pretrained", "load_temporal_fix")
+JSON_PATH = "arch.args.video_params"
 OLDER_NAMES = {"place_std": "pos_embed_std"}  # still accepted in JSON
 
 
@@ -27,7 +28,47 @@ def build_video_model(
         pretrained: start from an image ViT: true, a timm name or a path; false for random weights
         load_temporal_fix: the same as arch.args.load_temporal_fix
     """
-    json_path = getattr(video_params, "json_path", "") or "arch.args.video_params"
+    encoder, args = _encoder_and_args(video_params)
+    json_path = getattr(video_params, "json_path", "") or JSON_PATH
+    if not (pretrained and video_params.get("pretrained", False)):
+        return encoder(**args)
+    weights_json_path = f"{json_path}.pretrained"
+    with torch.device(
+        "meta"
+    ):  # weights that are absent are missed before a large network is made
+        weights_path = locate(
+            encoder(**args), video_params["pretrained"], weights_json_path
+        )
+    video_model = encoder(**args)
+    init_from_image(video_model, weights_path, weights_json_path)
+    return video_model
+
+
+def clip_shape(video_params: Mapping[str, Any]) -> tuple[int, tuple[int, int]]:
+    """(largest number of frames, (height, width) in pixels) of the clips that the encoder of `video_params` takes.
+
+    Nothing is allocated. Raises ConfigError.
+    """
+    encoder, args = _encoder_and_args(video_params)
+    with torch.device("meta"):
+        video_model = encoder(**args)
+    return video_model.num_frames, video_model.img_size
+
+
+def full_arguments(video_params: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of the encoder that `video_params` describe, with its defaults, and "model", its name."""
+    encoder, args = _encoder_and_args(video_params)
+    by_name, _ = parameters(encoder)
+    defaults = {name: parameter.default for name, parameter in by_name.items()}
+    name = video_params.get("model", "SpaceTimeTransformer")
+    return {"model": name, **defaults, **args}
+
+
+def _encoder_and_args(
+    video_params: Mapping[str, Any],
+) -> tuple[Callable[..., VideoEncoder], dict[str, Any]]:
+    """The registered encoder and its constructor arguments, checked."""
+    json_path = getattr(video_params, "json_path", "") or JSON_PATH
     encoder_name = video_params.get("model", "SpaceTimeTransformer")
     encoder = VIDEO_ENCODERS.get(encoder_name, f"{json_path}.model")
     sizes = getattr(encoder, "sizes", {})
@@ -42,16 +83,4 @@ def build_video_model(
         if key not in BUILD_KEYS
     }
     check_args(encoder, args, json_path)
-    args = {**sizes.get(size, {}), **args}
-    if not (pretrained and video_params.get("pretrained", False)):
-        return encoder(**args)
-    weights_json_path = f"{json_path}.pretrained"
-    with torch.device(
-        "meta"
-    ):  # weights that are absent are missed before a large network is made
-        weights_path = locate(
-            encoder(**args), video_params["pretrained"], weights_json_path
-        )
-    video_model = encoder(**args)
-    init_from_image(video_model, weights_path, weights_json_path)
-    return video_model
+    return encoder, {**sizes.get(size, {}), **args}

@@ -3,9 +3,11 @@
 Formats: torch.save's (zip since torch 1.6, and the legacy one before), safetensors, and folders that hold one.
 """
 
+import io
 import json
 import os
 import pickle
+import re
 import struct
 import tarfile
 import zipfile
@@ -34,6 +36,8 @@ FOLDER = (
     "model.pth",
     "open_clip_model.safetensors",
 )
+# What a run's checkpoints are called; the first wins.
+RUN_CHECKPOINTS = ("model_best.pth", "checkpoint-latest.pth")
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -52,19 +56,44 @@ DAMAGED = (
 )
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """{"state_dict": name -> tensor, and what else the file holds, as plain data}; all tensors on the CPU.
 
     Objects of classes that are not built become {"class": name, attribute: value, ...}. A bare dict of tensors becomes
     the state_dict. Raises FileNotFoundError; UnsafeCheckpoint for a file that calls anything; ConfigError for one that
     is damaged or no checkpoint.
     """
-    path = find(path)
+    return _read(find(path), with_values=True)
+
+
+def read_skeleton(path: str | Path) -> dict[str, Any]:
+    """What `read_checkpoint` returns and raises, with tensors on the device "meta": shapes without values.
+
+    Tensors of bytes, which hold small files, have their values. Of a large zip file only a small part is read.
+    """
+    return _read(find(path), with_values=False)
+
+
+def find_damage(path: str | Path) -> str:
+    """What is wrong with a zip file of torch.save, by the checksums of all that is in it; "" if nothing is.
+
+    Raises OSError.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive, Path(path).stat().st_size)
+            bad_member = archive.testzip()
+    except DAMAGED as error:
+        return str(error) or type(error).__name__
+    return f"{bad_member} has another checksum" if bad_member else ""
+
+
+def _read(path: Path, with_values: bool) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return {"state_dict": load_file(path), **_config_beside(path)}
         with path.open("rb") as file:
-            content = plain(_read_pickle(file))
+            content = plain(_read_pickle(file, with_values))
     except UnsafeCheckpoint as error:
         raise UnsafeCheckpoint(
             f"{path}: refused, because reading it would {error}; nothing of it was run. Get the "
@@ -81,14 +110,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return _with_state_dict(content, path)
 
 
-def find(path: str | Path) -> Path:
-    """The file itself, or the one that a folder holds; FileNotFoundError saying where it was looked for."""
+def find(path: str | os.PathLike) -> Path:
+    """The file itself, or the one that a folder holds: an exported model's, or a run's best, else latest checkpoint.
+
+    Of a run with stages that of the last stage that has one. FileNotFoundError says where it was looked for.
+    """
     path = Path(path)
     if path.is_dir():
-        for name in FOLDER:
-            if (path / name).is_file():
-                return path / name
-        raise FileNotFoundError(f"{path}: is a folder without {', '.join(FOLDER)}")
+        stages = sorted(path.glob("stage*/"), key=stage_number, reverse=True)
+        places = [path / name for name in FOLDER]
+        for folder in (path, *stages):
+            places += [folder / name for name in RUN_CHECKPOINTS]
+        for place in places:
+            if place.is_file():
+                return place
+        raise FileNotFoundError(
+            f"{path}: is a folder without a model: neither {' nor '.join(RUN_CHECKPOINTS)} of a run, nor "
+            f"{', '.join(FOLDER)}"
+        )
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such checkpoint (looked for {path.absolute()})"
@@ -96,12 +135,18 @@ def find(path: str | Path) -> Path:
     return path
 
 
-def _read_pickle(file: BinaryIO) -> Any:
+def stage_number(folder: Path) -> int:
+    """stage2_finetune -> 2; 0 for a folder that is no stage's."""
+    match = re.match(r"stage(\d+)", folder.name)
+    return int(match[1]) if match else 0
+
+
+def _read_pickle(file: BinaryIO, with_values: bool) -> Any:
     """What a file of torch.save holds, by its format."""
     start = file.read(512)
     file.seek(0)
     if start.startswith(b"PK\x03\x04"):
-        return _read_zip(file)
+        return _read_zip(file, with_values)
     if start[:1] == b"<":
         raise ConfigError("is no checkpoint but a web page: get the file itself")
     if start.startswith(b"version https://git-lfs"):
@@ -115,8 +160,9 @@ def _read_pickle(file: BinaryIO) -> Any:
     return _read_legacy(file)
 
 
-def _read_zip(file: BinaryIO) -> Any:
+def _read_zip(file: BinaryIO, with_values: bool) -> Any:
     with zipfile.ZipFile(file) as archive:
+        _check_members(archive, os.fstat(file.fileno()).st_size)
         names = set(archive.namelist())
         roots = [
             name.removesuffix("data.pkl")
@@ -143,8 +189,26 @@ def _read_zip(file: BinaryIO) -> Any:
                 return torch.empty(0, dtype=torch.uint8)
             return torch.frombuffer(content, dtype=torch.uint8)
 
-        with archive.open(f"{root}data.pkl") as data:
-            return SafeUnpickler(data, CALLS, _storage_loader(fetch)).load()
+        # read whole, because only then its checksum is compared
+        data = io.BytesIO(archive.read(f"{root}data.pkl"))
+        storages = _storage_loader(fetch, with_values)
+        return SafeUnpickler(data, CALLS, storages).load()
+
+
+def _check_members(archive: zipfile.ZipFile, file_size: int) -> None:
+    """BadZipFile for members that torch.save does not write: compressed ones, or more than fits into the file."""
+    members = archive.infolist()
+    compressed = [
+        member.filename
+        for member in members
+        if member.compress_type != zipfile.ZIP_STORED
+    ]
+    if compressed:
+        raise zipfile.BadZipFile(
+            f"{compressed[0]} is compressed, which torch.save does not do"
+        )
+    if sum(member.file_size for member in members) > file_size:
+        raise zipfile.BadZipFile("its members are larger than the file")
 
 
 def _read_legacy(file: BinaryIO) -> Any:
@@ -181,8 +245,13 @@ def _no_storage(persistent_id: Any) -> None:
     return None
 
 
-def _storage_loader(fetch: Callable[[str, int], Tensor]) -> Callable[[Any], Any]:
-    """Persistent ids ("storage", type, key, device, elements[, view]) -> flat tensors; one memory for each key."""
+def _storage_loader(
+    fetch: Callable[[str, int], Tensor], with_values: bool = True
+) -> Callable[[Any], Any]:
+    """Persistent ids ("storage", type, key, device, elements[, view]) -> flat tensors; one memory for each key.
+
+    with_values: false fetches bytes alone; the rest is on the device "meta"
+    """
     memory: dict[str, Tensor] = {}
 
     def load_storage(persistent_id: Any) -> Any:
@@ -193,7 +262,11 @@ def _storage_loader(fetch: Callable[[str, int], Tensor]) -> Callable[[Any], Any]
             raise UnsafeCheckpoint(f"read a persistent object {category!r}")
         dtype = storage_type(name)
         if key not in memory:
-            memory[key] = fetch(key, count * dtype.itemsize)
+            size = count * dtype.itemsize
+            if with_values or dtype is torch.uint8:
+                memory[key] = fetch(key, size)
+            else:
+                memory[key] = torch.empty(size, dtype=torch.uint8, device="meta")
         flat = memory[key].view(dtype)
         if view and view[0]:
             _, start, length = view[0]

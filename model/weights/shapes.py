@@ -11,14 +11,22 @@ from torch import Tensor
 
 from parse_config import ConfigError
 
-FIXES = ("zeros", "interp", "nearest")
+# F.interpolate's mode of each way of stretching; "interp" and "bilinear" are Frozen in Time's words.
+STRETCH_MODES = {
+    "linear": "linear",
+    "nearest": "nearest",
+    "interp": "nearest",
+    "bilinear": "linear",
+}
+FIXES = ("zeros", *STRETCH_MODES)
 
 
 def stretch_time(embed_1TD: Tensor, frames: int, how: str = "zeros") -> Tensor:
     """Temporal embedding for `frames` frames.
 
-    "zeros": the first frames keep theirs, further ones get zeros (Frozen in Time's default); "interp": linear in time;
-    "nearest": the nearest frame's. Raises ConfigError for another word.
+    "zeros": the first frames keep theirs, further ones get zeros (Frozen in Time's default); "linear": linear in time;
+    "nearest": the nearest frame's; "bilinear" and "interp": the same two as Frozen in Time's files call them. Raises
+    ConfigError for another word.
     """
     if how not in FIXES:
         raise ConfigError(
@@ -29,8 +37,7 @@ def stretch_time(embed_1TD: Tensor, frames: int, how: str = "zeros") -> Tensor:
         kept_1TD = embed_1TD[:, :frames]
         return F.pad(kept_1TD, (0, 0, 0, frames - kept_1TD.shape[1]))
     embed_1DT = embed_1TD.transpose(1, 2).float()
-    mode = "linear" if how == "interp" else "nearest"
-    stretched_1DT = F.interpolate(embed_1DT, frames, mode=mode)
+    stretched_1DT = F.interpolate(embed_1DT, frames, mode=STRETCH_MODES[how])
     return stretched_1DT.transpose(1, 2).to(embed_1TD.dtype).contiguous()
 
 

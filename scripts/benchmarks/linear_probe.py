@@ -104,12 +104,28 @@ def score_values(
 
 
 def average_precision(score_Q: np.ndarray, is_shown_Q: np.ndarray) -> float:
-    """The mean of the precisions at each clip that shows the value, from the highest score down; NaN if none does."""
-    shown_in_order_Q = is_shown_Q[np.argsort(-score_Q, kind="stable")]
+    """The mean of the precisions at each clip that shows the value, from the highest score down; NaN if none does.
+
+    Clips of equal score are ordered by chance, and this is the expected value: of k tied clips of which r show the
+    value, each place holds one of them with probability r / k, and each place of the group before it another with
+    (r - 1) / (k - 1).
+    """
+    order = np.argsort(-score_Q, kind="stable")
+    shown_in_order_Q = is_shown_Q[order] > 0
     if not shown_in_order_Q.any():
         return float("nan")
-    precision_Q = shown_in_order_Q.cumsum() / np.arange(1, len(score_Q) + 1)
-    return float(precision_Q[shown_in_order_Q > 0].mean())
+    _, first_Q, group_Q, size_Q = np.unique(
+        -score_Q[order], return_index=True, return_inverse=True, return_counts=True
+    )
+    start_Q, size_Q = first_Q[group_Q], size_Q[group_Q]
+    before_Q = np.append(0, shown_in_order_Q.cumsum())  # shown before each place
+    right_Q = before_Q[start_Q + size_Q] - before_Q[start_Q]
+    place_Q = np.arange(len(score_Q))
+    others_before_Q = (place_Q - start_Q) * (right_Q - 1) / np.maximum(size_Q - 1, 1)
+    precision_Q = (before_Q[start_Q] + 1 + others_before_Q) / (place_Q + 1)
+    share_Q = right_Q / size_Q
+    expected_Q = (share_Q * precision_Q)[right_Q > 0]
+    return float(expected_Q.sum() / shown_in_order_Q.sum())
 
 
 def mean_average_precision(score_QC: np.ndarray, is_shown_QC: np.ndarray) -> float:
@@ -122,11 +138,34 @@ def mean_average_precision(score_QC: np.ndarray, is_shown_QC: np.ndarray) -> flo
 
 
 def neighbour_votes(train_VD: Tensor, test_QD: Tensor, vote_VC: Tensor) -> Tensor:
-    """(Q, C): of the 20 nearest training clips by cosine, their rows of `vote_VC` weighted by exp(cosine / 0.07)."""
+    """(Q, C): of the 20 nearest training clips by cosine, their rows of `vote_VC` weighted by exp(cosine / 0.07).
+
+    Clips that are equally far as the 20th share the places that are left to them.
+    """
     train_VD, test_QD = F.normalize(train_VD, dim=-1), F.normalize(test_QD, dim=-1)
-    cosine_QK, nearest_QK = (test_QD @ train_VD.T).topk(min(NEIGHBOURS, len(train_VD)))
+    cosine_QV = test_QD @ train_VD.T
+    cosine_QK, nearest_QK = cosine_QV.topk(min(NEIGHBOURS, len(train_VD)))
     weight_QK = ((cosine_QK - cosine_QK[:, :1]) / TEMPERATURE).exp()
-    return torch.einsum("qk,qkc->qc", weight_QK, vote_VC[nearest_QK])
+    votes_QC = torch.einsum("qk,qkc->qc", weight_QK, vote_VC[nearest_QK])
+
+    is_tied_QV = cosine_QV == cosine_QK[:, -1:]
+    num_places_Q = (cosine_QK == cosine_QK[:, -1:]).sum(1)
+    share_Q = num_places_Q.double() / is_tied_QV.sum(1)
+    for query in (share_Q < 1).nonzero()[:, 0].tolist():
+        num_nearer = cosine_QK.shape[1] - num_places_Q[query]
+        nearer = nearest_QK[query, :num_nearer]
+        tied_C = vote_VC[is_tied_QV[query]].sum(0)
+        weight_of_tied = share_Q[query] * weight_QK[query, -1]
+        nearer_C = weight_QK[query, :num_nearer] @ vote_VC[nearer]
+        votes_QC[query] = nearer_C + weight_of_tied * tied_C
+    return votes_QC
+
+
+def vote_accuracy(votes_QC: Tensor, label_Q: np.ndarray) -> float:
+    """How often the class with the most votes is the right one, in percent; one of n with equally many counts 1 / n."""
+    is_best_QC = votes_QC == votes_QC.max(1, keepdim=True).values
+    is_right_Q = is_best_QC[torch.arange(len(label_Q)), torch.from_numpy(label_Q)]
+    return float(100 * (is_right_Q / is_best_QC.sum(1)).double().mean())
 
 
 class Labels(NamedTuple):
@@ -182,7 +221,8 @@ def untold_accuracy(
     """How often a probe names what no caption told: (accuracy, chance, number of questions), in percent.
 
     A question is one attribute of a clip of two objects of which captions mention one alone. Among the values other
-    than that of the mentioned object, the highest score should be that of the other object, which must differ.
+    than that of the mentioned object, the highest score should be that of the other object, which must differ. One of n
+    equal highest scores counts 1 / n.
 
     Args:
         score_QC: of each clip in `clips`, by a probe that was fitted on others
@@ -204,8 +244,13 @@ def untold_accuracy(
                 if labels.values[column][1] != told_value
             ]
             if untold_value != told_value:
-                best = max(candidates, key=score_C.__getitem__)
-                hits.append(labels.values[best][1] == untold_value)
+                highest = max(score_C[column] for column in candidates)
+                best_values = [
+                    labels.values[column][1]
+                    for column in candidates
+                    if score_C[column] == highest
+                ]
+                hits.append((untold_value in best_values) / len(best_values))
                 chances.append(1 / len(candidates))
     if not hits:
         return float("nan"), float("nan"), 0

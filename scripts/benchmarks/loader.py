@@ -25,14 +25,15 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from data_loader.annotations.file_lookup import VIDEO_EXTENSIONS
+from data_loader.annotations.file_lookup import is_video
+from data_loader.annotations.media_scan import scan_media
 from data_loader.base import TextVideoDataset
 from data_loader.datasets import DATASETS
 from data_loader.frames import pick
 from data_loader.reader import read_clip
 from data_loader.transforms import build_transform
 from scripts.benchmarks.record import cpu_name, write_record
-from scripts.prepare_data import Settings, write_video
+from scripts.data_copy.video import Settings, write_video
 
 FRAMES, RES = 4, 224
 SMALL_CLIPS, SMALL_SIZE, SMALL_FRAMES, SMALL_RES = 200, (64, 64), 12, 32
@@ -208,7 +209,7 @@ def small_dataset(folder: Path, decode_cache: str) -> TextVideoDataset:
 def videos_in(folder: Path) -> list[Path]:
     """Every video in and under a folder, sorted."""
     return sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS
+        folder / path for path in scan_media(folder).paths() if is_video(path)
     )
 
 

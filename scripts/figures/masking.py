@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.load import find_checkpoint, is_hub_id
+from model.load import is_hub_id
 from model.loss import LOSSES
 from model.miles import MILES
 from model.restore import described
 from model.weights import read_checkpoint
+from model.weights.read import find
 from parse_config import Config, to_plain
 from scripts.figures.clips import Clip, File, open_models, read_clips
 from scripts.figures.heatmap import PANEL, Scale, enlarge, overlay, save
@@ -98,8 +99,8 @@ def training_checkpoint(model: MILES | File) -> Mapping[str, Any]:
     if isinstance(model, MILES) or is_hub_id(model):
         return {}
 
-    path = find_checkpoint(Path(model))
-    return {} if path.is_dir() else read_checkpoint(path)
+    path = find(model)
+    return {} if path.suffix == ".safetensors" else read_checkpoint(path)
 
 
 def objective_args(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

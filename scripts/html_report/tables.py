@@ -8,7 +8,7 @@ from typing import Any
 from scripts.html_report.run_folder import Evaluation, Log, Run
 from scripts.html_report.svg import format_number, is_finite
 from trainer.evaluation.published import published
-from trainer.evaluation.table import COLUMNS, HEADS
+from trainer.evaluation.table import COLUMNS, HEADS, SMALL_GALLERY, few_queries
 
 DIRECTIONS = {"t2v": "text to video", "v2t": "video to text"}
 GROUNDING_NUMBERS = {
@@ -97,6 +97,7 @@ def metrics(evaluation: Evaluation) -> str:
     ]
     if "t2v" in results:
         notes.append("Small: 95 % bootstrap interval over the queries, and its ends.")
+    notes += chance_notes(results)
     if published_rows:
         notes.append("Published: by the authors, arXiv 2204.12408, not measured here.")
     else:
@@ -105,6 +106,21 @@ def metrics(evaluation: Evaluation) -> str:
     if published_note:
         notes.append(f"Note: {published_note}.")
     return content + "".join(note(line) for line in notes)
+
+
+def chance_notes(results: Mapping[str, Any]) -> list[str]:
+    """What guessing gets in a small gallery, a line per direction."""
+    candidates = {"t2v": results["num_videos"], "v2t": results["num_captions"]}
+    notes = []
+    for direction, numbers in (results.get("chance") or {}).items():
+        if candidates[direction] < SMALL_GALLERY:
+            cells = [
+                f"{head} {numbers[name]:.2f}"
+                for name, head in zip(COLUMNS, HEADS, strict=True)
+                if name in ("R1", "R5", "R10", "MedR")
+            ]
+            notes.append(f"Chance, {DIRECTIONS[direction]}: {', '.join(cells)}.")
+    return notes + few_queries(results.get("queries") or {})
 
 
 def metric_rows(results: Mapping[str, Any]) -> list[list[str]]:

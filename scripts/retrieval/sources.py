@@ -4,6 +4,7 @@ A row is {"id", "path", "start", "end"} (seconds or None) or {"id", "text"}; a v
 {"set": number of its data set, "index"}, by which it is read.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 from torch.utils.data import DataLoader, Dataset
 
 from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
+from data_loader.annotations.media_scan import scan_media
 from data_loader.base import TextVideoDataset
 from data_loader.collate import identity
 from data_loader.datasets.jsonl import read_rows
 from data_loader.decode import process
 from data_loader.decode.timestamps import duration, segments
+from data_loader.file_kind import describe_path
 from data_loader.loader import open_leniently
 from data_loader.reader import BrokenVideo
 from data_loader.readers.image_reader import is_image
@@ -24,6 +27,7 @@ from parse_config import UserError, load_config
 from scripts.retrieval.features import Row
 from trainer.evaluator import evaluation_loaders
 
+log = logging.getLogger(__name__)
 TEXT_KEYS = (
     "text",
     "caption",
@@ -32,11 +36,15 @@ TEXT_KEYS = (
 
 
 def open_data_sets(source: Path, split: str) -> list[TextVideoDataset]:
-    """Opens a config's data sets, so that no missing file stops the run; [] for any other source."""
+    """Opens a config's data sets, so that no missing file stops the run; [] for any other source.
+
+    The training split is whole: nothing is held out of it.
+    """
     if source.suffix != ".json":
         return []
     blocks = evaluation_loaders(load_config(source), split)
-    return [open_leniently(block, check_files=False) for block in blocks]
+    changes = {"holdout": 0} if split == "train" else {}
+    return [open_leniently(block, check_files=False, **changes) for block in blocks]
 
 
 def list_files(source: Path) -> list[Row]:
@@ -47,18 +55,22 @@ def list_files(source: Path) -> list[Row]:
     if source.is_file():
         return [_video_row(source.name, source)]
     if not source.is_dir():
-        raise FileNotFoundError(f"{source}: no such folder, config or file")
-    paths = []
-    for folder, subfolders, names in os.walk(source):
-        subfolders.sort()  # os.walk goes into them in this order
-        for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in MEDIA_EXTENSIONS:
-                paths.append(Path(folder, name))
+        reason = describe_path(str(source)) or "no such folder, config or file"
+        raise FileNotFoundError(f"{source}: {reason}")
+
+    scan = scan_media(source)
+    for folder in scan.unreadable:
+        log.warning("left out: %s", folder)
+    left_out = scan.left_out()
+    paths = list(scan.paths())
     if not paths:
         raise UserError(
             f"{source}: holds no video and no picture (known: {' '.join(MEDIA_EXTENSIONS)})"
+            + (f"; it has {left_out}" if left_out else "")
         )
-    return [_video_row(str(path.relative_to(source)), path) for path in paths]
+    if left_out:
+        log.warning("%s: left out: %s", source, left_out)
+    return [_video_row(path, source / path) for path in paths]
 
 
 def list_videos(datasets: Sequence[TextVideoDataset]) -> list[Row]:

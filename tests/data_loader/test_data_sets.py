@@ -244,7 +244,7 @@ PROTOCOL_OF = [
         "MSRVTT",
         "Frozen",
         {"cut": "jsfusion"},
-        {"train": "msrvtt-1k-A-train", "val": "msrvtt-1k-A"},
+        {"train": "msrvtt-1k-A-train", "test": "msrvtt-1k-A"},
     ),
     (
         "MSRVTT",
@@ -274,7 +274,9 @@ PROTOCOL_OF = [
         {},
         {"val": "didemo-paragraph-val", "test": "didemo-paragraph"},
     ),
-    ("UCF101", "split 1", {}, {"val": "ucf101-split1", "test": "ucf101-split1"}),
+    ("UCF101", "split 1", {}, {"test": "ucf101-split1"}),
+    ("UCF101", "split 1", {"holdout": 0}, {"val": "ucf101-split1"}),
+    ("MSRVTT", "Frozen", {"cut": "jsfusion", "holdout": 0}, {"val": "msrvtt-1k-A"}),
     ("UCF101", "class", {}, {"test": None}),
     (
         "HMDB51",
@@ -321,12 +323,28 @@ def test_published_counts():
 
 
 @pytest.mark.parametrize("layout", ["Frozen", "CLIP4Clip", "VindLU"])
-def test_msrvtt_validates_on_test_and_says_so(copied, layout, caplog):
+def test_msrvtt_without_holdout_validates_on_test_and_says_so(copied, layout, caplog):
     folder, _, expected = copied("MSRVTT", layout)
-    dataset = load("MSRVTT", folder, "val")  # jsfusion is the default cut
+    dataset = load("MSRVTT", folder, "val", holdout=0)  # jsfusion is the default cut
     assert content(dataset) == expected["test"] and dataset.validates_on_test
     assert "the test split stands in" in caplog.text
     assert not load("MSRVTT", folder, "test").validates_on_test
+
+
+@pytest.mark.parametrize("name", ["UCF101", "HMDB51", "WebVid", "ConceptualCaptions3M"])
+def test_a_split_that_there_is_not_is_refused(copied, name):
+    folder, args, _ = copied(name)
+    with pytest.raises(ConfigError, match="'validation' is no split of .*train, val"):
+        load(name, folder, "validation", **args)
+
+
+@pytest.mark.parametrize("name", ["WebVid", "ConceptualCaptions3M"])
+def test_where_there_is_no_test_split_the_log_says_so(copied, name, caplog):
+    folder, args, _ = copied(name)
+    load(name, folder, "val", **args)
+    assert "stands in" not in caplog.text
+    load(name, folder, "test", **args)
+    assert "the validation split stands in" in caplog.text
 
 
 def test_msrvtt_index_over_the_order_of_the_captions(copied):

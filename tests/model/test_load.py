@@ -11,8 +11,9 @@ import torch.nn.functional as F
 import model as model_package
 from data_loader.reader import count_frames, read_frames
 from model import hub, load_model, pretrained
-from model.load import RUN_CHECKPOINTS, find_checkpoint, is_hub_id
+from model.load import is_hub_id
 from model.miles import MILES
+from model.weights.read import RUN_CHECKPOINTS, find
 from parse_config import ConfigError, UserError
 from scripts.synthetic import tiny_models
 from tests.scripts.test_prepare_data import clip
@@ -113,10 +114,10 @@ def test_the_checkpoint_of_a_run(tmp_path):
     best, latest = (run / name for name in RUN_CHECKPOINTS)
     run.mkdir()
     latest.touch()
-    assert find_checkpoint(run) == latest
+    assert find(run) == latest
     best.touch()
-    assert find_checkpoint(run) == best
-    assert find_checkpoint(best) == best
+    assert find(run) == best
+    assert find(best) == best
 
 
 def test_the_last_stage_that_has_a_checkpoint(tmp_path):
@@ -127,9 +128,9 @@ def test_the_last_stage_that_has_a_checkpoint(tmp_path):
     ):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    assert find_checkpoint(tmp_path) == tmp_path / "stage2_b/checkpoint-latest.pth"
+    assert find(tmp_path) == tmp_path / "stage2_b/checkpoint-latest.pth"
     (tmp_path / "stage10_c/model_best.pth").touch()
-    assert find_checkpoint(tmp_path) == tmp_path / "stage10_c/model_best.pth"
+    assert find(tmp_path) == tmp_path / "stage10_c/model_best.pth"
 
 
 def test_what_is_a_hub_id(elsewhere):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.metric import (
+    LEVELS,
     METRICS,
+    chance,
     extra_pairs,
     intervals,
     mean_interval,
@@ -22,6 +25,7 @@ from model.metric import (
 )
 from model.ranks import count, owners
 from model.similarity import CosineSimilarity, SimilarityMatrix
+from parse_config import UserError
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 EXPECTED = json.loads((REFERENCE / "metrics_expected.json").read_text())
@@ -183,17 +187,115 @@ def test_constant_embeddings_score_as_chance_both_ways(captions, videos):
     owner = owners(None, captions, videos) if captions % videos == 0 else None
     there, back = count(CosineSimilarity(text, video), owner)
     sims = np.zeros((captions, videos))
-    assert set(there.ranks()) == {(videos + 1) / 2} and summarise(
-        there.ranks()
-    ) == t2v_metrics(sims)
+    assert set(there.ranks()) == {(videos + 1) / 2}
     each = captions // videos
-    assert np.allclose(back.ranks(), (captions + 1) / (each + 1)) and summarise(
-        back.ranks()
-    ) == v2t_metrics(sims)
+    assert np.allclose(back.ranks(), (captions + 1) / (each + 1))
+    if owner is not None:
+        assert summarise(there) == t2v_metrics(sims)
+        assert summarise(back) == v2t_metrics(sims)
+        assert chance(owner, videos) == {
+            "t2v": summarise(there),
+            "v2t": summarise(back),
+        }
     g = np.random.default_rng(0)
     shuffled = [1 + g.permutation(captions)[:each].min() for _ in range(4000)]
     assert np.mean(shuffled) == pytest.approx(v2t_metrics(sims)["MeanR"], rel=0.1)
-    assert t2v_metrics(sims)["R1"] == v2t_metrics(sims)["R1"] == 0
+
+
+def hypergeometric_hit(candidates, right, k):
+    """Probability that any of `right` among `candidates` is among the first k of a random order."""
+    k = min(k, candidates)
+    miss = math.comb(candidates - right, k) / math.comb(candidates, k)
+    return 1 - miss
+
+
+@pytest.mark.parametrize("videos", [1, 2, 3, 4, 5, 9, 10, 11, 49, 50, 51, 100, 257])
+@pytest.mark.parametrize("each", [1, 2, 20])
+def test_constant_similarities_are_chance_for_every_k_and_n(videos, each):
+    captions = videos * each
+    sims = torch.ones(captions, videos)
+    found = {way: metric(sims) for way, metric in BOTH.items()}
+    for k in (1, 5, 10, 50):
+        assert found["t2v"][f"R{k}"] == pytest.approx(100 * min(1, k / videos))
+        expected = 100 * hypergeometric_hit(captions, each, k)
+        assert found["v2t"][f"R{k}"] == pytest.approx(expected)
+    for name in ("MedR", "MeanR"):
+        assert found["t2v"][name] == (videos + 1) / 2
+        assert found["v2t"][name] == pytest.approx((captions + 1) / (each + 1))
+    owner = owners(None, captions, videos)
+    none = torch.empty(0, 2, dtype=torch.long)
+    harmonic = sum(1 / i for i in range(1, videos + 1)) / videos
+    guessed = chance(owner, videos, none)
+    assert guessed["t2v"].pop("mAP") == pytest.approx(100 * harmonic)
+    assert guessed == found
+    assert chance(owner, videos) == found
+
+
+def test_the_cases_that_were_reported():
+    assert t2v_metrics(torch.ones(9, 9))["R5"] == pytest.approx(500 / 9)
+    assert v2t_metrics(torch.ones(9, 9))["R5"] == pytest.approx(500 / 9)
+    assert t2v_metrics(torch.ones(100, 100))["R50"] == 50
+    assert v2t_metrics(torch.ones(100, 100))["R50"] == 50
+
+
+def brute_hit(scores, mine, k):
+    """How often any of `mine` is among the first k, over all orders that sort `scores`."""
+    hits = []
+    for order in itertools.permutations(range(len(scores))):
+        if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order)):
+            hits.append(any(i in mine for i in order[:k]))
+    return np.mean(hits)
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(captions=6))
+def test_hits_are_the_brute_force_probabilities(world):
+    sims, owner = world
+    there, back = count(SimilarityMatrix(sims), owners(owner, *sims.shape))
+    for k in range(1, 8):
+        expected = [brute_hit(row, [j], k) for row, j in zip(sims, owner)]
+        assert there.hits(k) == pytest.approx(expected)
+        expected = [
+            brute_hit(sims[:, j], np.flatnonzero(owner == j), k)
+            for j in np.unique(owner)
+        ]
+        assert back.hits(k) == pytest.approx(expected)
+
+
+def untied_intervals(ranks, resamples):
+    """The bootstrap of ranks without ties, R@K as a share of ranks up to K."""
+    values, counts = np.unique(ranks, return_counts=True)
+    draws = np.random.default_rng(0).multinomial(
+        len(ranks), counts / len(ranks), size=resamples
+    )
+    samples = [np.repeat(values, drawn) for drawn in draws]
+    columns = {
+        **{f"R{k}": [100 * (s <= k).sum() / len(s) for s in samples] for k in LEVELS},
+        "MedR": [np.median(s) for s in samples],
+    }
+    return {
+        name: np.percentile(column, [2.5, 97.5]).tolist()
+        for name, column in columns.items()
+    }
+
+
+def test_without_ties_nothing_changes_by_a_bit():
+    g = np.random.default_rng(3)
+    sims, owner = g.standard_normal((300, 90)), g.integers(0, 90, 300)
+    sims[np.arange(300), owner] += 1.5
+    counts = count(SimilarityMatrix(sims), owners(owner, *sims.shape))
+    for queries in counts:
+        ranks = queries.ranks()
+        assert (ranks == np.round(ranks)).all(), "nothing is tied"
+        numbers = summarise(queries)
+        assert numbers == summarise(ranks)
+        for k in LEVELS:
+            assert set(queries.hits(k)) <= {0.0, 1.0}
+            assert numbers[f"R{k}"] == 100 * (ranks <= k).sum() / len(ranks)
+        assert numbers["MedR"] == np.median(ranks)
+        assert intervals(queries) == intervals(ranks)
+        expected = untied_intervals(ranks, 1000)
+        assert expected.items() <= intervals(queries).items()
 
 
 def test_equal_captions_of_a_video_do_not_hurt_it():
@@ -248,6 +350,19 @@ def test_ragged_captions_and_a_video_without_any():
 def test_wrong_input_says_what(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: t2v_metrics(np.full((3, 3), np.nan)),
+        lambda: CosineSimilarity(torch.full((3, 2), torch.inf), torch.ones(1, 2)),
+    ],
+)
+def test_nan_is_a_mistake_of_one_line(call):
+    with pytest.raises(UserError) as error:
+        call()
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_summary_by_hand():

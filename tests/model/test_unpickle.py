@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import copy
 import functools
 import io
 import logging
@@ -19,6 +20,7 @@ import pytest
 import torch
 
 from model.weights import read_checkpoint
+from model.weights.read import read_skeleton
 from model.weights.safe_unpickler import UnsafeCheckpoint
 from parse_config import ConfigError
 
@@ -340,10 +342,62 @@ def test_files_that_are_no_checkpoints(tmp_path, data, message):
         read_checkpoint(tmp_path / "x.pth")
 
 
+def test_a_skeleton_has_shapes_without_values(tmp_path):
+    path = tmp_path / "m.pth"
+    torch.save({"state_dict": {"a": torch.ones(3, 4)}, "step": 7}, path)
+    skeleton = read_skeleton(path)
+    assert skeleton["step"] == 7
+    assert skeleton["state_dict"]["a"].shape == (3, 4)
+    assert skeleton["state_dict"]["a"].device.type == "meta"
+
+
+def test_compressed_members_are_refused(tmp_path):
+    """A bomb of a few kilobytes would need gigabytes."""
+    path = tmp_path / "m.pth"
+    torch.save({"state_dict": {"a": torch.zeros(1000)}}, path)
+    bomb = tmp_path / "bomb.pth"
+    with (
+        zipfile.ZipFile(path) as plain_archive,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name in plain_archive.namelist():
+            archive.writestr(name, plain_archive.read(name))
+    with pytest.raises(ConfigError, match="is compressed, which torch.save does not"):
+        read_checkpoint(bomb)
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path):
+    """A directory that names one member many times: more than fits into the file."""
+    path = tmp_path / "m.pth"
+    torch.save({"state_dict": {"a": torch.zeros(100_000)}}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        (large,) = [
+            member
+            for member in archive.infolist()
+            if member.filename.endswith("data/0")
+        ]
+        for number in range(5):
+            again = copy.copy(large)
+            again.filename = f"m/data/{number + 1}"
+            archive.filelist.append(again)
+            archive.NameToInfo[again.filename] = again
+        archive._didModify = True
+    with pytest.raises(ConfigError, match="its members are larger than the file"):
+        read_checkpoint(path)
+
+
+def test_an_expanded_tensor_costs_nothing(tmp_path):
+    path = tmp_path / "m.pth"
+    torch.save({"state_dict": {"a": torch.zeros(1).expand(10**6, 10**6)}}, path)
+    tensor = read_checkpoint(path)["state_dict"]["a"]
+    assert tensor.shape == (10**6, 10**6)
+    assert tensor.untyped_storage().nbytes() == 4
+
+
 def test_absent_files_and_files_without_weights(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         read_checkpoint(tmp_path / "absent.pth")
-    with pytest.raises(FileNotFoundError, match="folder without model.safetensors"):
+    with pytest.raises(FileNotFoundError, match="is a folder without a model"):
         read_checkpoint(tmp_path)
     torch.save({"epoch": 3, "net": torch.nn.Linear(2, 2)}, tmp_path / "x.pth")
     with pytest.raises(ConfigError, match="holds no state_dict .* but epoch, net"):
@@ -379,3 +433,67 @@ def test_damage_is_always_one_line(tmp_path, parser_class, zipped):
             assert isinstance(read_checkpoint(path), dict)
         except ConfigError as error:
             assert str(path) in str(error)
+
+
+def limited(content, tmp_path, megabytes=600, seconds=20):
+    """The outcome of reading a file with these bytes in a process of its own, with little memory and time."""
+    path = tmp_path / "hostile.pth"
+    path.write_bytes(content)
+    code = (
+        "import resource, sys\nfrom model.weights import read_checkpoint\nfrom parse_config import ConfigError\n"
+        "import torch\n"
+        f"used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes << 20},) * 2)\n"
+        "try:\n    read_checkpoint(sys.argv[1])\n    print('read')\n"
+        "except ConfigError as error:\n    print('refused', error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=seconds + 100,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout
+
+
+LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
+LEGACY_START += pickle.dumps({}, 2)
+
+
+def doubled(levels, end):
+    """A pickle of ((x, x), (x, x)), ... of so many levels: short, and of 2 ** levels leaves."""
+    return b"\x80\x02K\x01" + b"q\x01h\x01\x86" * levels + end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02Nr\xff\xff\xff\x0f.",
+        b"\x80\x05\x96" + (1 << 33).to_bytes(8, "little") + b".",
+        b"\x80\x04\x8e" + (1 << 33).to_bytes(8, "little") + b".",
+        b"\x80\x02X\xff\xff\xff\x7fabc.",
+        b"\x80\x02\x8b\xff\xff\xff\x7f1.",
+        doubled(60, b"."),
+        b"\x80\x02}" + doubled(60, b"Ns.")[2:],
+        b"\x80\x04\x8f(" + doubled(60, b"\x90.")[2:],
+        b"\x80\x04(" + doubled(60, b"\x91.")[2:],
+        b"\x80\x02(" + doubled(60, b"Nd.")[2:],
+    ],
+    ids=[
+        "memo",
+        "bytearray8",
+        "binbytes8",
+        "binunicode",
+        "long4",
+        "tuples",
+        "key",
+        "set",
+        "frozenset",
+        "dict",
+    ],
+)
+def test_a_small_file_takes_little_memory_and_time(tmp_path, content):
+    assert limited(LEGACY_START + content, tmp_path).startswith("refused")

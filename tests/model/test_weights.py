@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from model import ARCHS
@@ -204,7 +205,7 @@ def test_a_model_of_another_size_is_refused(model, folder, tmp_path, change, mes
         load_weights(tiny_models.build_miles(folder, **change), tmp_path / "x.pth")
 
 
-@pytest.mark.parametrize("how", ["zeros", "interp", "nearest"])
+@pytest.mark.parametrize("how", ["zeros", "linear", "nearest"])
 @pytest.mark.parametrize("old, new", [(1, 4), (4, 8), (8, 4), (4, 1), (4, 4)])
 def test_stretch_time(how, old, new):
     embed_1TD = torch.randn(1, old, 6)
@@ -230,12 +231,24 @@ def test_stretch_time(how, old, new):
         )
     if old == 1 and how != "zeros":
         assert torch.equal(made, embed_1TD.expand(-1, new, -1))
-    if (old, how) != (8, "interp") and old < new:
-        back = stretch_time(made, old, how)
-        assert how == "interp" or torch.equal(back, embed_1TD)
+    if how != "linear" and old < new:
+        assert torch.equal(stretch_time(made, old, how), embed_1TD)
 
 
-@pytest.mark.parametrize("how", ["zeros", "interp", "nearest"])
+@pytest.mark.parametrize("old, new", [(4, 8), (2, 3)])
+@pytest.mark.parametrize("word, how", [("interp", "nearest"), ("bilinear", "linear")])
+def test_frozen_in_times_words_mean_what_it_computes(old, new, word, how):
+    """Its interpolation runs over an image of frames x width, of which the width stays."""
+    embed_1TD = torch.randn(1, old, 6)
+    mode = "nearest" if word == "interp" else "bilinear"
+    as_image = F.interpolate(embed_1TD[None], (new, 6), mode=mode)[0]
+    assert torch.equal(
+        stretch_time(embed_1TD, new, word), stretch_time(embed_1TD, new, how)
+    )
+    torch.testing.assert_close(stretch_time(embed_1TD, new, word), as_image)
+
+
+@pytest.mark.parametrize("how", ["zeros", "linear", "nearest"])
 @pytest.mark.parametrize("frames", [1, 8])
 def test_another_number_of_frames_at_load_time(
     model, folder, tmp_path, caplog, how, frames
@@ -254,13 +267,20 @@ def test_another_number_of_frames_at_load_time(
         )
 
 
+def test_two_words_for_time_are_refused(folder):
+    spec = tiny_models.arch_config(folder, load_temporal_fix="linear")
+    spec["args"]["load_temporal_fix"] = "nearest"
+    with pytest.raises(ConfigError, match="load_temporal_fix: 'nearest' is given, and"):
+        ARCHS.build(spec)
+
+
 def test_an_unknown_word_for_time(model, folder, tmp_path):
     torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
     spec = tiny_models.arch_config(folder, num_frames=8, load_temporal_fix="bicubic")
     spec["args"]["load_checkpoint"] = str(tmp_path / "x.pth")
     with pytest.raises(
         ConfigError,
-        match="load_temporal_fix: 'bicubic' is given, one of zeros, interp, nearest",
+        match="load_temporal_fix: 'bicubic' is given, one of zeros, linear, nearest",
     ):
         ARCHS.build(spec)
 

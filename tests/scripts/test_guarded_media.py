@@ -9,15 +9,17 @@ import pytest
 from PIL import Image
 
 from data_loader.readers import BrokenVideo
-from scripts import prepare_data
 from scripts.benchmarks import loader
+from scripts.data_copy.files import run_job, write_image
+from scripts.data_copy.listing import Job, file_type
+from scripts.data_copy.video import Settings, write_video
 from scripts.html_report import thumbnails
 from scripts.retrieval.media import MediaFiles
 from scripts.retrieval.sources import VideoSegments
 from scripts.synthetic import clips
 
 ORIENTATION = 0x0112
-SETTINGS = prepare_data.Settings(side=256, keyframe=12, crf=20)
+SETTINGS = Settings(side=256, keyframe=12, crf=20)
 
 
 @pytest.fixture
@@ -128,12 +130,12 @@ def test_a_prepared_picture_is_upright_and_on_white(tmp_path):
     exif[ORIENTATION] = 6
     turned = np.ascontiguousarray(np.rot90(clips.draw_number(37)))
     Image.fromarray(turned).save(source_path, exif=exif, quality=95)
-    prepare_data.write_image(source_path, target, SETTINGS)
+    write_image(source_path, target, SETTINGS)
     with Image.open(target) as image:
         assert clips.read_number(np.asarray(image)) == 37
 
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-    prepare_data.write_image(tmp_path / "clear.png", target, SETTINGS)
+    write_image(tmp_path / "clear.png", target, SETTINGS)
     with Image.open(target) as image:
         assert np.asarray(image).min() > 250
 
@@ -142,9 +144,9 @@ def test_a_prepared_picture_is_upright_and_on_white(tmp_path):
 def test_a_pipe_is_a_failed_file_of_a_copy(tmp_path, name):
     path = tmp_path / name
     os.mkfifo(path)
-    job = prepare_data.Job(name, name, prepare_data.file_type(path))
+    job = Job(name, f"copy/{name}", file_type(path))
     copied = in_time(
-        lambda: prepare_data.run_job(job, tmp_path, tmp_path / "out", SETTINGS), path
+        lambda: run_job(job, tmp_path, tmp_path / "out", SETTINGS, 20), path
     )
     assert "is a pipe, no regular file" in copied.failure
 
@@ -153,7 +155,7 @@ def test_a_playlist_is_a_failed_file_of_a_copy(tmp_path):
     clips.make("h264.mp4", tmp_path)
     (tmp_path / "a.mp4").write_text("ffconcat version 1.0\nfile h264.mp4\n")
     with pytest.raises(BrokenVideo, match="is a playlist"):
-        prepare_data.write_video(tmp_path / "a.mp4", tmp_path / "b.mp4", SETTINGS)
+        write_video(tmp_path / "a.mp4", tmp_path / "b.mp4", SETTINGS, 20)
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -1,5 +1,6 @@
 """The probe's numbers against loops, and the command on generated clips and actions."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -63,6 +64,75 @@ def test_neighbours_vote_by_their_cosine():
             math.exp((cosines[clip] - best) / 0.07) * votes[clip] for clip in nearest
         )
         torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tied_neighbours_share_the_places_that_are_left():
+    """The mean over random orders of the training clips, each taking the first 20 of them."""
+    generator = np.random.default_rng(0)
+    train = torch.tensor(generator.integers(-1, 2, (60, 2))).double() + 0.25
+    test = torch.tensor(generator.integers(-1, 2, (5, 2))).double() + 0.25
+    votes = torch.nn.functional.one_hot(torch.arange(60) % 3).double()
+    actual = linear_probe.neighbour_votes(train, test, votes)
+    cosines = (
+        torch.nn.functional.normalize(test) @ torch.nn.functional.normalize(train).T
+    )
+    expected = torch.zeros(5, 3).double()
+    for _ in range(400):
+        order = torch.tensor(generator.permutation(60))
+        for query, row in enumerate(cosines[:, order]):
+            nearest = order[row.argsort(descending=True, stable=True)[:20]]
+            weight = ((cosines[query, nearest] - row.max()) / 0.07).exp()
+            expected[query] += weight @ votes[nearest] / 400
+    torch.testing.assert_close(actual, expected, rtol=0.1, atol=0.2)
+
+
+def test_constant_features_score_as_chance():
+    labels = np.arange(90) % 5
+    votes = torch.nn.functional.one_hot(torch.tensor(labels)).double()
+    constant = torch.ones(90, 4).double()
+    voted = linear_probe.neighbour_votes(constant, constant, votes)
+    torch.testing.assert_close(voted, torch.full((90, 5), 4.0).double())
+    assert linear_probe.vote_accuracy(voted, labels) == pytest.approx(20)
+    uneven = np.zeros(90, int)
+    assert linear_probe.vote_accuracy(voted, uneven) == pytest.approx(20)
+
+
+def test_votes_without_ties_are_counted_as_before():
+    generator = torch.Generator().manual_seed(0)
+    votes = torch.rand(40, 6, generator=generator)
+    labels = torch.randint(6, (40,), generator=generator).numpy()
+    expected = float(100 * (votes.argmax(1).numpy() == labels).mean())
+    assert linear_probe.vote_accuracy(votes, labels) == expected
+
+
+def test_average_precision_of_tied_clips_is_the_expected_one():
+    generator = np.random.default_rng(0)
+    for size in (1, 4, 6):
+        for _ in range(10):
+            score, shown = (
+                generator.integers(0, 3, size),
+                generator.integers(0, 2, size),
+            )
+            if not shown.any():
+                continue
+            values = []
+            for order in itertools.permutations(range(size)):
+                if all(score[a] >= score[b] for a, b in itertools.pairwise(order)):
+                    places = [p for p, clip in enumerate(order, 1) if shown[clip]]
+                    values.append(np.mean([n / p for n, p in enumerate(places, 1)]))
+            value = linear_probe.average_precision(score, shown)
+            assert value == pytest.approx(np.mean(values))
+
+
+def test_average_precision_without_ties_is_the_same_to_the_bit():
+    generator = np.random.default_rng(0)
+    for size in (3, 40, 501):
+        score, shown = generator.normal(size=size), generator.random(size) < 0.4
+        shown[0] = True
+        in_order = shown[np.argsort(-score, kind="stable")].astype(int)
+        precisions = in_order.cumsum() / np.arange(1, size + 1)
+        expected = float(precisions[in_order > 0].mean())
+        assert linear_probe.average_precision(score, shown.astype(int)) == expected
 
 
 def test_features_that_carry_the_label_are_read_and_others_are_not():
@@ -144,6 +214,8 @@ def test_a_question_is_what_the_untold_object_has_and_the_told_one_has_not():
             [0.0] * 7,  # both are told
         ]
     )
+    tied = linear_probe.untold_accuracy(np.zeros_like(score), labels, range(3))
+    assert tied[0] == pytest.approx(tied[1]), "equal scores name it as often as chance"
     accuracy, chance, questions = linear_probe.untold_accuracy(score, labels, range(3))
     assert questions == 5
     assert accuracy == pytest.approx(100 * 4 / 5)

@@ -131,6 +131,21 @@ def test_the_printed_recall_is_that_of_brute_force(
         np.testing.assert_allclose(opened.vector(5), unit(rows_NE)[5], atol=1e-6)
 
 
+def test_recall_takes_any_of_equal_rows():
+    rows_NE = np.repeat(np.eye(4, dtype=np.float32), 30, axis=0)
+    queries_QE = rows_NE[[0, 40]]
+    exact_QK = np.array([range(11), range(30, 41)])
+    other_QK = np.array([range(15, 26), range(45, 56)])
+    wrong_QK = np.array([range(60, 71), range(90, 101)])
+    rows = np.array([0, 40])
+    assert index.recall(exact_QK, other_QK, rows_NE, queries_QE, rows) == 1
+    assert index.recall(exact_QK, wrong_QK, rows_NE, queries_QE, rows) == 0
+    half_QK = np.concatenate([other_QK[:, :5], wrong_QK[:, :5]], 1)
+    assert index.recall(exact_QK, half_QK, rows_NE, queries_QE, rows) == 0.5
+    nothing_QK = np.full((2, 11), -1)
+    assert index.recall(exact_QK, nothing_QK, rows_NE, queries_QE, rows) == 0
+
+
 def test_less_effort_finds_less_and_more_is_tried_until_it_is_enough(
     cloud, tmp_path, capsys
 ):

@@ -152,6 +152,67 @@ def test_whole_or_not(path):
     )
 
 
+def saved(folder, step, saved_at, name=checkpoint.LATEST):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {**SmallRun().collect(), "step": step}
+    content |= {"saved_at": saved_at, "folder": str(folder)}
+    checkpoint.write(path, content)
+    return path
+
+
+def test_the_newest_is_what_was_saved_last(tmp_path):
+    older = saved(tmp_path / "b", step=9, saved_at=100.0)
+    newer = saved(tmp_path / "a", step=3, saved_at=200.0)
+    os.utime(older, (4e9, 4e9))
+    assert checkpoint.newest([older, newer]) == newer
+    copy = tmp_path / "zz" / checkpoint.LATEST
+    copy.parent.mkdir()
+    copy.write_bytes(newer.read_bytes())
+    assert checkpoint.newest([copy, newer, older]) == newer
+    assert checkpoint.newest([]) is None
+
+
+def test_those_of_before_the_time_was_kept_go_by_their_step(tmp_path):
+    paths = []
+    for step in (2, 7, 5):
+        path = tmp_path / f"checkpoint-{step}.pth"
+        checkpoint.write(path, {**SmallRun().collect(), "step": step})
+        paths.append(path)
+    assert checkpoint.newest(paths) == paths[1]
+
+
+def test_a_flipped_byte_anywhere_is_found_or_changes_nothing(tmp_path, caplog):
+    older = saved(tmp_path, 1, 100.0, "checkpoint-epoch1.pth")
+    newer = saved(tmp_path, 2, 200.0)
+    content = newer.read_bytes()
+    expected = torch.load(newer)
+    found = 0
+    for position in range(0, len(content), 97):
+        flipped = bytearray(content)
+        flipped[position] ^= 0x10
+        newer.write_bytes(flipped)
+        if checkpoint.newest([newer, older]) == older:
+            found += 1
+            continue
+        state = checkpoint.read(newer)
+        assert state["step"] == 2 and state["config"] == expected["config"]
+        for name, tensor in expected["state_dict"].items():
+            assert torch.equal(state["state_dict"][name], tensor)
+    assert found > 10
+    assert "the one before is taken" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9, 0.999])
+def test_a_torn_file_is_passed_over(tmp_path, share):
+    older = saved(tmp_path, 1, 100.0, "checkpoint-epoch1.pth")
+    newer = saved(tmp_path, 2, 200.0)
+    content = newer.read_bytes()
+    newer.write_bytes(content[: int(len(content) * share)])
+    assert checkpoint.newest([newer, older]) == older
+    assert checkpoint.newest([newer]) is None
+
+
 def test_what_does_not_fit_is_said_in_a_line_and_changes_nothing(path):
     checkpoint.write(path, SmallRun(width=4).collect())
     small_run = SmallRun()

@@ -17,12 +17,14 @@ from trainer.evaluation.rescoring import ROWS
 from trainer.evaluation.results import load_embeddings, new_folder
 from trainer.evaluation.table import table
 from trainer.evaluator import (
+    Embeddings,
     EvaluationSettings,
     embed,
     evaluate,
     evaluation_settings,
     score,
 )
+from trainer.summary import validation_gallery
 
 E = 6
 
@@ -255,10 +257,60 @@ def test_a_constant_model_gains_by_no_row(name):
         settings=EvaluationSettings(rows=[name], stride=1),
         bank=[f"bank {i}" for i in range(18, 30)],
     )
-    assert (
-        results["rows"][name]["t2v"]["MedR"] == 5
-        and results["rows"][name]["t2v"]["R1"] == 0
-    )
+    row = results["rows"][name]
+    assert row["t2v"] == {
+        key: pytest.approx(results["chance"]["t2v"][key]) for key in row["t2v"]
+    }
+    assert row["t2v"]["MedR"] == 5
+    assert row["t2v"]["R5"] == pytest.approx(500 / 9)
+    if "v2t" in row:
+        assert row["v2t"] == pytest.approx(results["chance"]["v2t"])
+    assert results["t2v"] == pytest.approx(results["chance"]["t2v"]), "mAP too"
+
+
+def test_qbnorm_does_not_depend_on_the_order_of_tied_videos():
+    """Two equal videos are the best of every bank caption and query: either order of them gives the same."""
+    video_VE = torch.tensor([[1.0, 0.1], [1.0, 0.1], [0.2, 1.0], [-1.0, 0.3]])
+    text_CE = torch.tensor([[1.0, 0.0], [0.9, 0.5], [0.1, 1.0], [-1.0, 0.0]])
+    bank_BE = torch.tensor([[1.0, 0.05], [0.95, 0.2]])
+    rows = []
+    for order in ([0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0]):
+        position = torch.tensor(order).argsort()
+        embeddings = Embeddings(
+            text_CE=text_CE,
+            video_VE=video_VE[order],
+            captions=list("abcd"),
+            ids=list("wxyz"),
+            owner_C=position[torch.arange(4)],
+            bank_BE=bank_BE,
+        )
+        counts, _ = ROWS.build({"type": "qbnorm"})(embeddings, torch.device("cpu"))
+        rows.append((counts.ranks().tolist(), counts.hits(1).tolist()))
+    assert rows[0] == rows[1] == rows[2]
+
+
+@pytest.mark.parametrize("row", ["dsl", "qbnorm"])
+@pytest.mark.parametrize("temperature", [0, -0.05, 1e-39, float("nan"), float("inf")])
+def test_a_temperature_that_gives_no_scores_is_refused(row, temperature):
+    with pytest.raises(ConfigError, match=f"{row}: .*temperature"):
+        ROWS.build({"type": row, "args": {"temperature": temperature}})
+
+
+def test_small_galleries_are_printed_with_chance_and_few_queries_with_a_warning():
+    results = evaluate(*world(), "cpu")
+    assert results["queries"] == {"t2v": 23, "v2t": results["queries"]["v2t"]}
+    text = table(results)
+    lines = [line.split() for line in text.splitlines() if "chance" in line]
+    assert [line[1] for line in lines] == [
+        "11.11",
+        f"{results['chance']['v2t']['R1']:.2f}",
+    ]
+    assert "warning: few queries (23 of t2v and 9 of v2t)" in text
+    model, loader = world(captions=1100, videos=1050)
+    results = evaluate(model, loader, "cpu", settings=EvaluationSettings(resamples=0))
+    text = table(results)
+    assert "chance" not in text and "warning" not in text
+    assert results["chance"]["t2v"]["R1"] == pytest.approx(100 / 1050)
 
 
 def test_recognition_is_video_to_text_over_averaged_prompts():
@@ -289,6 +341,32 @@ def test_recognition_is_video_to_text_over_averaged_prompts():
     assert "top-1" in table(results)
     with pytest.raises(ConfigError, match="'dsl' is for retrieval"):
         evaluate(model, loader, "cpu", settings=EvaluationSettings(rows=["dsl"]))
+
+
+def test_constant_embeddings_recognise_as_often_as_chance():
+    classes = [f"c {i}" for i in range(7)]
+    model, loader = world(captions=7, videos=20, classes=classes)
+    loader.dataset.labels = torch.arange(20) % 7
+    model.text_CE, loader.video_VE = torch.ones(7, E), torch.full((20, E), 0.3)
+    settings = EvaluationSettings(prompts=["{}"], stride=1)
+    results = evaluate(model, loader, "cpu", settings=settings)
+    assert results["recognition"]["top1"] == pytest.approx(100 / 7)
+    assert results["recognition"]["top5"] == pytest.approx(500 / 7)
+    assert results["v2t"] == pytest.approx(results["chance"]["v2t"])
+    assert results["rows"]["tta"]["v2t"] == results["v2t"]
+    assert "  chance" in table(results) and "few queries (20 of v2t)" in table(results)
+    lines = validation_gallery(loader.dataset)
+    assert lines[0].startswith("chance among 7 classes: R1 14.3, R5 71.4")
+    assert "few queries (20 of v2t)" in lines[1]
+
+
+@pytest.mark.parametrize("videos, small", [(999, True), (1000, False)])
+def test_the_validation_gallery_is_introduced_with_chance(videos, small):
+    owner = torch.arange(videos)
+    lines = validation_gallery(Loader(torch.zeros(videos, E), owner).dataset)
+    assert len(lines) == small
+    if small:
+        assert "text to video: R1 0.1, R5 0.5, R10 1.0, MedR 500.0" in lines[0]
 
 
 def test_other_metrics_come_along():
@@ -403,7 +481,7 @@ def test_published_rows():
         ({"row": ["dsl"]}, "evaluation.row: unknown key .nearest: rows"),
         ({"stride": 0}, "evaluation.stride: 0 is given"),
         ({"prompts": ["a person"]}, "needs one {}"),
-        ({"rows": "dsl"}, "are lists"),
+        ({"rows": "dsl"}, "evaluation.rows: .dsl. is given, a list is needed"),
     ],
 )
 def test_the_section_is_checked(section, words):

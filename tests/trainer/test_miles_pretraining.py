@@ -373,7 +373,7 @@ def test_passes_are_counted(model, args, passes):
         ({"mvm_share": 2.0}, "objective.args.mvm_share: 2.0 .*share from 0 to 1"),
         ({"mvm_from": -0.1}, "objective.args.mvm_from: -0.1"),
         ({"mvm_weight": -1}, "objective.args.mvm_weight: -1 is given, 0 or more"),
-        ({"mvm_weight": "big"}, "'big' is given; a number is needed, or points"),
+        ({"mvm_weight": "big"}, "'big' is given, a list .*float is needed"),
         ({"mvm_weight": [[0, 1], [2, 1]]}, "shares from 0 to 1"),
         ({"target_layers": 3}, "objective.args.target_layers: 3 .*2 blocks"),
         ({"target_layers": 0}, "objective.args.target_layers: 0"),

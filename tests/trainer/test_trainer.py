@@ -308,9 +308,26 @@ def test_min_and_off(folder, monkeypatch):
         folder / "min", valid_loader=FakeLoader(), epochs=3, monitor="min t2v.MedR"
     ).run()
     assert torch.load(folder / "min/model_best.pth")["epoch"] == 2
-    trainer(folder / "off", epochs=3, monitor="off", early_stop=1).run()
+    trainer(folder / "off", epochs=3, monitor="off").run()
     assert torch.load(folder / "off/checkpoint-latest.pth")["epoch"] == 3
     assert not (folder / "off/model_best.pth").exists()
+
+
+def test_an_early_stop_needs_a_monitored_value(folder):
+    with pytest.raises(
+        ConfigError, match="trainer.early_stop: 1 is given, and nothing"
+    ):
+        trainer(folder / "off", epochs=3, monitor="off", early_stop=1)
+    with pytest.raises(
+        ConfigError, match="trainer.early_stop: 2 is given, and nothing"
+    ):
+        trainer(folder / "unvalidated", epochs=3, early_stop=2)
+
+
+def test_a_warm_up_must_end_within_the_run(folder):
+    schedule = {"type": "Cosine", "args": {"warmup_steps": 9}}
+    with pytest.raises(ConfigError, match="the warm-up has 9 steps, and the whole run"):
+        trainer(folder / "warm", epochs=1, lr_scheduler=schedule)
 
 
 @pytest.mark.parametrize(

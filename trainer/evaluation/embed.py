@@ -132,6 +132,12 @@ def _selected(names: Sequence[str], mask: Tensor) -> list[str]:
     ]
 
 
+def _holdout(dataset: Any) -> dict[str, int] | None:
+    """What of the training videos is held out for choosing; None where there is a validation split."""
+    holdout = getattr(dataset, "holdout", None)
+    return None if holdout is None else holdout._asdict()
+
+
 def _about(
     loader: Any, unreadable: list[str], ids: Sequence[str], texts: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -145,6 +151,9 @@ def _about(
         "dataset": type(dataset).__name__,
         "split": getattr(dataset, "split", None),
         "stands_in_for_validation": bool(getattr(dataset, "validates_on_test", False)),
+        "stands_in_for_test": getattr(dataset, "split", None) == "test"
+        and bool(getattr(dataset, "lacks_test_split", False)),
+        "holdout": _holdout(dataset),
         "num_frames": getattr(settings, "num_frames", None),
         "input_res": getattr(settings, "input_res", None),
         "manifest_hash": getattr(dataset, "manifest_hash", None),

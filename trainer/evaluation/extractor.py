@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from parse_config import UserError
 from trainer.batches import move
 from trainer.distributed import gather_objects, rank, world_size
 from trainer.precision import Precision
@@ -162,7 +163,9 @@ def _in_order(
         f"{name}: not every one came exactly once"
     )
     if not indices:
-        raise ValueError(f"none of the {count} {name} could be read")
+        raise UserError(
+            f"none of the {count} {name} could be read; scripts/check_data.py says why"
+        )
     rows = torch.cat(
         [share_rows for _, share_rows, _ in shares if share_rows is not None]
     )

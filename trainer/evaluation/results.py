@@ -23,6 +23,7 @@ from trainer.evaluation.embed import Embeddings
 from trainer.files import atomic_write, sha256
 from trainer.versions import versions
 
+DESCRIPTION_KEYS = ("ids", "captions", "about")
 TENSORS = ("text_CE", "video_VE", "owner_C", "labels_V", "windows_VE", "bank_BE")
 
 
@@ -132,16 +133,86 @@ def load_embeddings(folder: str | Path) -> tuple[Embeddings, dict[str, Any]]:
             raise FileNotFoundError(
                 f"{folder}: holds no {name}; give a folder that test.py --save-embeddings wrote"
             )
-    description = json.loads((folder / "ids.json").read_text(encoding="utf-8"))
+    description = _read_description(folder / "ids.json")
+    path = folder / "embeddings.safetensors"
     try:
-        fields: dict[str, Any] = dict(load_file(folder / "embeddings.safetensors"))
+        tensors: dict[str, Any] = load_file(path)
     except SafetensorError as error:
+        raise UserError(f"{path}: is damaged ({error}); write it again") from None
+    unknown = set(tensors) - set(TENSORS)
+    missing = {"text_CE", "video_VE"} - set(tensors)
+    if unknown or missing:
         raise UserError(
-            f"{folder / 'embeddings.safetensors'}: is damaged ({error}); write it again"
-        ) from None
-    for key in ("ids", "captions", "about"):
-        fields[key] = description.pop(key)
-    return Embeddings(**fields), description
+            f"{path}: holds {', '.join(sorted(tensors)) or 'nothing'}; test.py --save-embeddings writes text_CE, "
+            "video_VE and owner_C or labels_V"
+        )
+    fields = {key: description.pop(key) for key in DESCRIPTION_KEYS}
+    embeddings = Embeddings(**tensors, **fields)
+    fault = _find_fault(embeddings)
+    if fault:
+        raise UserError(f"{folder}: {fault}; write the folder again")
+    return embeddings, description
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """The object in ids.json. Raises UserError if it is of another shape."""
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error}); write it again") from None
+    kinds = {"ids": list, "captions": list, "about": dict}
+    is_whole = isinstance(description, dict) and all(
+        isinstance(description.get(key), kind) for key, kind in kinds.items()
+    )
+    if not is_whole or not _is_coverage(description["about"].get("coverage")):
+        raise UserError(
+            f"{path}: lists of ids and captions, and about with the coverage are needed; give a folder that test.py "
+            "--save-embeddings wrote"
+        )
+    return description
+
+
+def _is_coverage(coverage: Any) -> bool:
+    """Whether it is {"videos": [n, N], "captions": [m, M], ...}."""
+    return isinstance(coverage, dict) and all(
+        isinstance(coverage.get(key), list) and len(coverage[key]) == 2
+        for key in ("videos", "captions")
+    )
+
+
+def _find_fault(embeddings: Embeddings) -> str:
+    """What does not fit together, in words; "" if all does."""
+    captions, videos = len(embeddings.captions), len(embeddings.ids)
+    width = embeddings.text_CE.shape[-1]
+    shapes = {
+        "text_CE": (captions, width),
+        "video_VE": (videos, width),
+        "windows_VE": (videos, width),
+        "owner_C": (captions,),
+        "labels_V": (videos,),
+    }
+    for name, shape in shapes.items():
+        tensor = getattr(embeddings, name)
+        if tensor is not None and tensor.shape != shape:
+            return (
+                f"{name} is of shape {tuple(tensor.shape)}, and {captions} captions, {videos} ids and embeddings of "
+                f"width {width} need {shape}"
+            )
+    bank_BE = embeddings.bank_BE
+    if bank_BE is not None and (bank_BE.ndim != 2 or bank_BE.shape[1] != width):
+        return f"bank_BE is of shape {tuple(bank_BE.shape)}, and the embeddings of width {width}"
+    if (embeddings.owner_C is None) == (embeddings.labels_V is None):
+        return "one of owner_C (retrieval) and labels_V (recognition) is needed"
+    name, indices, count = "owner_C", embeddings.owner_C, videos
+    if indices is None:
+        name, indices, count = "labels_V", embeddings.labels_V, captions
+    assert indices is not None
+    if not captions or not videos:
+        return f"{captions} captions and {videos} ids give no ranks"
+    is_integer = not indices.is_floating_point() and not indices.is_complex()
+    if not is_integer or int(indices.min()) < 0 or int(indices.max()) >= count:
+        return f"{name} must hold whole numbers of 0 to {count - 1}"
+    return ""
 
 
 def save_ranks(path: Path, embeddings: Embeddings, device: torch.device) -> None:

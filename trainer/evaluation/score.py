@@ -8,10 +8,12 @@ import torch
 from model.metric import (
     METRICS,
     average_precision,
+    chance,
     intervals,
     mean_interval,
     same_words,
     summarise,
+    summarise_pairs,
 )
 from model.ranks import Counts, count
 from model.similarity import CosineSimilarity, tiles
@@ -44,7 +46,7 @@ def score(
         name: METRICS.get(name, "metrics") for name in metrics if name not in STANDARD
     }
     if embeddings.labels_V is not None:
-        _refuse_retrieval_rows(specs)
+        refuse_retrieval_rows(specs)
         return score_recognition(embeddings, device, resamples)
 
     extra_P2 = same_words(list(embeddings.captions), embeddings.owner)
@@ -59,6 +61,11 @@ def score(
     results = {
         **_summary(embeddings),
         **numbers,
+        "queries": {
+            "t2v": len(embeddings.captions),
+            "v2t": len(embeddings.owner.unique()),
+        },
+        "chance": chance(embeddings.owner, len(embeddings.ids), extra_P2),
         "intervals": confidence,
         "rows": table,
         "same_words": len(extra_P2[:, 0].unique()),
@@ -70,12 +77,13 @@ def score(
     return results
 
 
-def _refuse_retrieval_rows(specs: Sequence[Mapping[str, Any]]) -> None:
+def refuse_retrieval_rows(rows: Sequence[str | Mapping[str, Any]]) -> None:
     """Raise ConfigError for a row that recognition does not have."""
-    for spec in specs:
-        if spec["type"] not in ("raw", "tta"):
+    for row in rows:
+        name = row if isinstance(row, str) else row["type"]
+        if name not in ("raw", "tta"):
             raise ConfigError(
-                f"evaluation.rows: {spec['type']!r} is for retrieval; recognition knows raw and tta"
+                f"evaluation.rows: {name!r} is for retrieval; recognition knows raw and tta"
             )
 
 
@@ -100,19 +108,21 @@ def score_recognition(
 ) -> dict[str, Any]:
     """Video-to-text over class prompts: top-1 and top-5 of each video's class among all classes; no text-to-video."""
     assert embeddings.labels_V is not None
-    ranks_V = _class_ranks(embeddings.video_VE, embeddings, device)
-    values = summarise(ranks_V)
+    counts_V = _class_counts(embeddings.video_VE, embeddings, device)
+    values = summarise(counts_V)
     table = {"raw": {"about": ROWS.build({"type": "raw"}).about, "v2t": values}}
     if embeddings.windows_VE is not None:
-        window_ranks_V = _class_ranks(embeddings.windows_VE, embeddings, device)
+        window_counts_V = _class_counts(embeddings.windows_VE, embeddings, device)
         about = ROWS.build({"type": "tta"}).about
-        table["tta"] = {"about": about, "v2t": summarise(window_ranks_V)}
+        table["tta"] = {"about": about, "v2t": summarise(window_counts_V)}
     confidence = {}
     if resamples:
-        confidence = {"v2t": intervals(ranks_V, resamples)}
+        confidence = {"v2t": intervals(counts_V, resamples)}
     return {
         **_summary(embeddings),
         "v2t": values,
+        "queries": {"v2t": len(embeddings.ids)},
+        "chance": {"v2t": chance(embeddings.labels_V, len(embeddings.captions))["t2v"]},
         "rows": table,
         "intervals": confidence,
         "recognition": {
@@ -123,14 +133,14 @@ def score_recognition(
     }
 
 
-def _class_ranks(
+def _class_counts(
     video_VE: torch.Tensor, embeddings: Embeddings, device: torch.device
-) -> Any:
-    """Rank of each video's class: the videos are the queries, the classes the candidates."""
+) -> Counts:
+    """Counts of each video's class: the videos are the queries, the classes the candidates."""
     source = CosineSimilarity(video_VE.to(device), embeddings.text_CE.to(device))
     assert embeddings.labels_V is not None
     video_to_class, _ = count(source, embeddings.labels_V)
-    return video_to_class.ranks()
+    return video_to_class
 
 
 def _score_row(
@@ -140,7 +150,7 @@ def _score_row(
     line: dict[str, Any] = {"about": row.about}
     for direction, counts in zip(("t2v", "v2t"), row(embeddings, device), strict=True):
         if counts:
-            line[direction] = summarise(counts.ranks())
+            line[direction] = summarise(counts)
     return line
 
 
@@ -171,15 +181,17 @@ def _headline(
     resamples: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """({"t2v", "v2t"}, their intervals): the numbers of the raw row."""
-    query_P = torch.cat([torch.arange(captions), extra_P2[:, 0]])
-    precision_C = average_precision(text_to_video, query_P)
-    ranks = {"t2v": text_to_video.ranks()[:captions], "v2t": video_to_text.ranks()}
-    numbers = {direction: summarise(ranks_Q) for direction, ranks_Q in ranks.items()}
-    numbers["t2v"]["mAP"] = 100 * float(precision_C.mean())
+    numbers = {
+        "t2v": summarise_pairs(text_to_video, captions, extra_P2),
+        "v2t": summarise(video_to_text),
+    }
     if not resamples:
         return numbers, {}
+    query_P = torch.cat([torch.arange(captions), extra_P2[:, 0]])
+    precision_C = average_precision(text_to_video, query_P)
     confidence = {
-        direction: intervals(ranks_Q, resamples) for direction, ranks_Q in ranks.items()
+        "t2v": intervals(text_to_video.first(captions), resamples),
+        "v2t": intervals(video_to_text, resamples),
     }
     confidence["t2v"]["mAP"] = mean_interval(100 * precision_C, resamples)
     return numbers, confidence

@@ -6,6 +6,8 @@ from typing import Any
 from trainer.evaluation.published import published
 
 COLUMNS = ("R1", "R5", "R10", "R50", "MedR", "MeanR", "gmean", "mAP")
+SMALL_GALLERY = 1000  # candidates below which chance is printed beside the numbers
+FEW_QUERIES = 100  # below which a warning is printed
 HEADS = ("R@1", "R@5", "R@10", "R@50", "MedR", "MeanR", "gmean", "mAP")
 
 
@@ -25,8 +27,9 @@ def table(
         for direction in directions:
             if direction in row:
                 lines.append(_line(name, direction, _numbers(row[direction])))
-                if name == "raw" and results["intervals"].get(direction):
-                    lines += _interval_lines(results["intervals"][direction])
+                if name == "raw":
+                    lines += _interval_lines(results["intervals"].get(direction))
+                    lines += _chance_lines(results, direction)
     if "recognition" in results:
         recognition = results["recognition"]
         lines.append(
@@ -38,9 +41,23 @@ def table(
         for name, row in results["rows"].items()
         if name != "raw"
     ]
+    queries = results.get("queries", {})
+    lines += few_queries({name: queries.get(name, 0) for name in directions})
     if compare:
         lines += _published_lines(results.get("protocol"))
     return "\n".join(lines)
+
+
+def few_queries(queries: Mapping[str, int]) -> list[str]:
+    """A warning for numbers of queries, by direction, that are too few to tell models apart; nothing for enough."""
+    few = {name: number for name, number in queries.items() if 0 < number < FEW_QUERIES}
+    if not few:
+        return []
+    counts = " and ".join(f"{number} of {name}" for name, number in few.items())
+    points = 100 / min(few.values())
+    return [
+        f"warning: few queries ({counts}): one more hit is {points:.1f} points of R@K"
+    ]
 
 
 def _title(results: Mapping[str, Any]) -> str:
@@ -53,9 +70,21 @@ def _title(results: Mapping[str, Any]) -> str:
     return f"{protocol}: {results['num_captions']} {candidates} x {results['num_videos']} videos, {results['stamp']}"
 
 
-def _interval_lines(intervals: Mapping[str, Sequence[float]]) -> list[str]:
-    """Two lines: the lower and the upper ends of the 95 % intervals."""
-    lines = []
+def _chance_lines(results: Mapping[str, Any], direction: str) -> list[str]:
+    """What guessing gets in a small gallery; no line for a large one."""
+    candidates = results["num_captions"]
+    if direction == "t2v":
+        candidates = results["num_videos"]
+    if candidates >= SMALL_GALLERY or "chance" not in results:
+        return []
+    return [_line("  chance", "", _numbers(results["chance"][direction]))]
+
+
+def _interval_lines(intervals: Mapping[str, Sequence[float]] | None) -> list[str]:
+    """Two lines: the lower and the upper ends of the 95 % intervals; none without intervals."""
+    lines: list[str] = []
+    if not intervals:
+        return lines
     for end, name in enumerate(("  95 % from", "       to")):
         ends = {column: interval[end] for column, interval in intervals.items()}
         lines.append(_line(name, "", _numbers(ends)))
