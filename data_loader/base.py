@@ -362,6 +362,7 @@ class TextVideoDataset(Dataset):
                 start=start,
                 end=end,
                 deadline=self.video.deadline,
+                limits=self.video.limits,
             )
         except OSError as error:  # unreadable, or removed since it was found
             raise BrokenVideo(path, error.strerror or str(error)) from error

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_loader.base import TextVideoDataset
+from data_loader.settings import VideoSettings
 from model import load_model
 from model.miles import MILES
 from parse_config import ConfigError, UserError, cli_entry, to_plain
@@ -136,11 +137,16 @@ def describe_run(
         "split": args.split if datasets else None,
         "segments": args.segments,
         "precision": args.precision,
-        "video_params": to_plain(
-            [{**vars(video), "deadline": None} for video in video_settings]
-        ),
+        "video_params": to_plain([describe_video(video) for video in video_settings]),
         "listed_sha256": hash_rows(rows),
     }
+
+
+def describe_video(video: VideoSettings) -> dict[str, Any]:
+    """The settings on which features depend."""
+    settings = {**vars(video), "deadline": None}
+    del settings["max_pixels"], settings["max_clip_bytes"]
+    return settings
 
 
 def divide_on_all_processes(

@@ -20,6 +20,7 @@ import torch
 from data_loader.reader import (
     READERS,
     BrokenVideo,
+    Limits,
     count_frames,
     read_clip,
     read_frames,
@@ -30,6 +31,7 @@ from scripts.synthetic import clips
 
 MAX_SINGLE = 60  # frames of a file that are read one by one
 DECORD_ALONE = "decord's own"
+WHOLE_FILES = Limits(max_clip_bytes=1 << 40)
 
 
 class Row(NamedTuple):
@@ -71,11 +73,12 @@ def check_reader(
     num_wrong = 0
     try:
         for position in positions:
-            frame_1CHW = read_frames(path, [position], reader)
+            frame_1CHW = read_frames(path, [position], reader, limits=WHOLE_FILES)
             num_wrong += not torch.equal(frame_1CHW, expected_TCHW[[position]])
-        for frame_CHW, position in zip(read_frames(path, positions, reader), positions):
+        frames_TCHW = read_frames(path, positions, reader, limits=WHOLE_FILES)
+        for frame_CHW, position in zip(frames_TCHW, positions):
             num_wrong += not torch.equal(frame_CHW, expected_TCHW[position])
-        _, indices = read_clip(path, range, reader)
+        _, indices = read_clip(path, range, reader, limits=WHOLE_FILES)
     except (BrokenVideo, RuntimeError, IndexError) as error:
         if "DECORDError" in str(error) or isinstance(error, IndexError):
             return "refused"
@@ -91,7 +94,8 @@ def check_reader(
 def check_file(path: str, readers: list[str], generator: random.Random) -> Row:
     """The row of one file."""
     try:
-        expected_TCHW = read_frames(path, range(count_frames(path)), "sequential")
+        positions = range(count_frames(path))
+        expected_TCHW = read_frames(path, positions, "sequential", limits=WHOLE_FILES)
     except BrokenVideo as error:
         return Row("broken", 0, [*(["-"] * (len(readers) - 1)), error.reason])
     with open_with_plan(path) as (_, plan):

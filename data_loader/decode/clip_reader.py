@@ -52,6 +52,7 @@ class ClipReader:
             start=start,
             end=end,
             deadline=self.video.deadline,
+            limits=self.video.limits,
         )
         return self.transform(clip_TCHW, None)
 

@@ -20,6 +20,7 @@ from data_loader.readers.av_reader import (
     decode_sequentially,
 )
 from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.limits import DEFAULT_LIMITS, Limits, check_clip, limited_to
 from data_loader.readers.source import Source, frame_range
 
 Segment = tuple[float, float]
@@ -30,6 +31,7 @@ def read_segments(
     segments: Sequence[Segment],
     num_frames: int,
     deadline: float | None = 60.0,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Tensor]:
     """A clip, uint8 (T, C, H, W), for each (start, end) in seconds, ascending: what `read_clip` gives for each.
 
@@ -37,11 +39,8 @@ def read_segments(
     BrokenVideo if any of them cannot be read, OSError for what cannot be opened.
     """
     path = os.fspath(path)
-    with open(path, "rb"):
-        pass
-    frames, _ = process.call(
-        _read_segments, path, list(segments), num_frames, path=path, deadline=deadline
-    )
+    args = (path, list(segments), num_frames, limits)
+    frames, _ = process.call(_read_segments, *args, path=path, deadline=deadline)
 
     clips = []
     for first in range(0, len(segments) * num_frames, num_frames):
@@ -50,8 +49,20 @@ def read_segments(
     return clips
 
 
-def _read_segments(path: str, segments: list[Segment], num_frames: int) -> Pictures:
+def _read_segments(
+    path: str, segments: list[Segment], num_frames: int, limits: Limits
+) -> Pictures:
     """The frames of all segments one after the other, and their positions in the video."""
+    with limited_to(limits):
+        pictures = _plan_or_decode_segments(path, segments, num_frames)
+        height, width, _ = pictures.frames[0].shape
+        check_clip(path, len(pictures.frames), width, height)
+        return pictures
+
+
+def _plan_or_decode_segments(
+    path: str, segments: list[Segment], num_frames: int
+) -> Pictures:
     end = segments[-1][1]
     with (
         suppress(NotAsPlanned, BrokenVideo),

@@ -117,6 +117,7 @@ def _needed_packets(plan: SeekPlan, positions: set[int]) -> tuple[set[int], set[
 def _decode_planned(
     source: Source, packet: av.Packet, flush: bool
 ) -> Iterator[av.VideoFrame]:
+    source.decode_begins()
     try:
         yield from source.decoder.decode(packet)
         if flush:

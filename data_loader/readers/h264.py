@@ -13,12 +13,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from data_loader.readers.h264_header import parameter_sets
+from data_loader.readers.h264_header import (
+    depends_on_x264_version,
+    parameter_sets,
+    picture_format,
+)
 from data_loader.readers.source import Source
 
 SLICE = 1  # values of nal_unit_type
 DATA_PARTITIONS = (2, 3, 4)
 IDR_SLICE = 5
+SEI = 6  # supplemental enhancement information
 PARAMETER_SETS = (7, 8)
 
 
@@ -44,12 +49,13 @@ class SeekPlan(NamedTuple):
 
 
 def _parse_picture(
-    data: memoryview, length_size: int, known_sets: set[bytes]
+    data: memoryview, length_size: int, known_sets: set[bytes], chroma_format: int
 ) -> tuple[bool, bool] | None:
     """(is an IDR picture, no other refers to it) of a packet that holds exactly one whole picture; else None.
 
     `data` is a sequence of units (a length of `length_size` bytes, then a header byte and its content);
-    `known_sets`: the parameter sets of the file, which a packet may repeat but not change.
+    `known_sets`: the parameter sets of the file, which a packet may repeat but not change. A message on which the
+    decoding of later pictures depends gives None too.
     """
     end = 0
     size = len(data)
@@ -67,6 +73,11 @@ def _parse_picture(
             return None
 
         if unit_type in PARAMETER_SETS and bytes(data[start:end]) not in known_sets:
+            return None
+
+        if unit_type == SEI and depends_on_x264_version(
+            bytes(data[start:end]), chroma_format
+        ):
             return None
 
         if unit_type in (SLICE, IDR_SLICE):
@@ -112,6 +123,7 @@ def seek_plan(source: Source) -> SeekPlan | None:
     length_size, known_sets = parameter_sets(source.decoder.extradata or b"")
     if not length_size:
         return None
+    chroma_format = picture_format(known_sets).chroma_format
 
     stamps: list[int] = []
     starts: list[int] = []
@@ -120,7 +132,9 @@ def seek_plan(source: Source) -> SeekPlan | None:
     keyed = True
 
     for packet in source.packets():
-        picture = _parse_picture(memoryview(packet), length_size, known_sets)
+        picture = _parse_picture(
+            memoryview(packet), length_size, known_sets, chroma_format
+        )
         is_flagged = (
             packet.is_corrupt
             or packet.is_discard

@@ -1,9 +1,26 @@
 """What an H.264 file says of itself before its first picture (ITU-T H.264, 7.3.2.1; ISO/IEC 14496-15, 5.3.3.1)."""
 
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
 # Profiles whose sequence parameter set holds the chroma format.
 HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244}
 SEQUENCE_PARAMETER_SET = 7  # nal_unit_type
+CHROMA_420 = 1
 CHROMA_444 = 3
+X264_VERSION = re.compile(rb"x264 - core (\d+)")
+# Of streams of older versions of x264, ffmpeg decodes some blocks in another way once it has seen the message that
+# names the version: of 4:4:4 before version 151, of any stream before 34.
+X264_VERSION_444 = 151
+X264_VERSION_ANY = 34
+
+
+class PictureFormat(NamedTuple):
+    """chroma_format: 0 for grey, 1 for 4:2:0, 2 for 4:2:2, 3 for 4:4:4; bit_depth: the greater of luma and chroma."""
+
+    chroma_format: int
+    bit_depth: int
 
 
 class _BitReader:
@@ -26,18 +43,12 @@ class _BitReader:
         return self.take(zeros + 1) - 1
 
 
+@lru_cache  # the files of a data set have few different ones
 def _is_plain(sequence_set: bytes) -> bool:
     """Whether a sequence parameter set promises whole frames, none left out on purpose, in an order that it tells."""
     bits = _BitReader(sequence_set[1:64])
-    profile = bits.take(8)
-    bits.take(16)  # constraint flags, level_idc
-    bits.golomb()  # seq_parameter_set_id
-
-    if profile in HIGH_PROFILES:
-        if bits.golomb() == CHROMA_444:
-            bits.take(1)  # separate_colour_plane_flag
-        bits.golomb()  # bit_depth_luma_minus8
-        bits.golomb()  # bit_depth_chroma_minus8
+    is_high, _ = _take_picture_format(bits)
+    if is_high:
         bits.take(1)  # qpprime_y_zero_transform_bypass_flag
         has_scaling_lists = bits.take(1)
         if has_scaling_lists:
@@ -57,6 +68,44 @@ def _is_plain(sequence_set: bytes) -> bool:
     frames_only = bits.take(1)
 
     return not gaps_allowed and frames_only == 1
+
+
+def _take_picture_format(bits: _BitReader) -> tuple[bool, PictureFormat]:
+    """(whether the profile is one of HIGH_PROFILES, the format), from the beginning of a sequence parameter set."""
+    profile = bits.take(8)
+    bits.take(16)  # constraint flags, level_idc
+    bits.golomb()  # seq_parameter_set_id
+    if profile not in HIGH_PROFILES:
+        return False, PictureFormat(CHROMA_420, 8)
+
+    chroma_format = bits.golomb()
+    if chroma_format == CHROMA_444:
+        bits.take(1)  # separate_colour_plane_flag
+    luma_depth = 8 + bits.golomb()
+    chroma_depth = 8 + bits.golomb()
+    return True, PictureFormat(chroma_format, max(luma_depth, chroma_depth))
+
+
+def picture_format(sets: set[bytes]) -> PictureFormat:
+    """The format of the pictures, by the one sequence parameter set among `sets` (see `parameter_sets`)."""
+    sequence_set = next(data for data in sets if data[0] & 31 == SEQUENCE_PARAMETER_SET)
+    return _picture_format(sequence_set)
+
+
+@lru_cache
+def _picture_format(sequence_set: bytes) -> PictureFormat:
+    return _take_picture_format(_BitReader(sequence_set[1:64]))[1]
+
+
+def depends_on_x264_version(message: bytes, chroma_format: int) -> bool:
+    """Whether pictures are decoded in another way once the decoder has seen `message`, an SEI unit."""
+    match = X264_VERSION.search(message)
+    if match is None:
+        return False
+    version = int(match.group(1))
+    if chroma_format == CHROMA_444:
+        return version < X264_VERSION_444
+    return version < X264_VERSION_ANY
 
 
 def parameter_sets(extradata: bytes) -> tuple[int, set[bytes]]:

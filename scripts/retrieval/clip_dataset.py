@@ -88,7 +88,11 @@ class Clips(Dataset):
             BrokenVideo, OSError
         ):  # then each by itself, to find out which of them it is
             clips = read_segments(
-                rows[0]["path"], spans, video.num_frames, video.deadline
+                rows[0]["path"],
+                spans,
+                video.num_frames,
+                video.deadline,
+                video.limits,
             )
             return {
                 number: self.clip_reader.transform(clip_TCHW, None)

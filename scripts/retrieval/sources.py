@@ -17,6 +17,7 @@ from data_loader.annotations.text_files import iterate_lines
 from data_loader.base import TextVideoDataset
 from data_loader.collate import identity
 from data_loader.datasets.jsonl import read_rows
+from data_loader.decode import process
 from data_loader.decode.timestamps import duration, segments
 from data_loader.file_kind import describe_path
 from data_loader.loader import open_leniently
@@ -171,9 +172,10 @@ class VideoSegments(Dataset):
     ) -> Sequence[tuple[float | None, float | None]] | str:
         row = self.rows[number]
         try:
-            if is_image(row["path"]):
+            path = row["path"]
+            if process.call(is_image, path, path=path, deadline=self.deadline):
                 return [(None, None)]
-            end = duration(row["path"], self.deadline)
+            end = duration(path, self.deadline)
         except BrokenVideo as error:
             return error.reason
         except OSError as error:

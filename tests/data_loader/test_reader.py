@@ -2,12 +2,14 @@
 
 import importlib.util
 import sys
+import types
 
 import av
 import numpy as np
 import pytest
 import torch
 
+from data_loader import settings
 from data_loader.reader import (
     READERS,
     BrokenVideo,
@@ -17,6 +19,7 @@ from data_loader.reader import (
 )
 from data_loader.readers import av_reader, decord_reader, source
 from data_loader.readers.h264 import open_with_plan
+from data_loader.settings import video_settings
 from parse_config import ConfigError
 from scripts import frame_matrix
 from scripts.synthetic import clips
@@ -142,6 +145,44 @@ def test_jumps_happen_where_they_are_proven_and_only_there(folder):
         "h264-open-gop.mp4",
         "h264-short-gops.mp4",
     }
+
+
+@pytest.mark.parametrize("name", sorted(JUMPS))
+def test_decord_gets_only_pictures_of_8_bits_and_420(folder, name, monkeypatch):
+    is_plain = name not in {"h264-10bit.mp4", "h264-444-odd.mp4"}
+    with open_with_plan(str(folder / name)) as (clip, plan):
+        assert decord_reader.is_plain_h264(clip) == is_plain
+        can_seek = is_plain and decord_reader.can_seek(plan)
+    sought = []
+
+    def seek(decord, path, length, positions):
+        sought.append(path)
+        raise RuntimeError("whatever decord raises")
+
+    monkeypatch.setitem(sys.modules, "decord", types.ModuleType("decord"))
+    monkeypatch.setattr(decord_reader, "_seek", seek)
+    frames_TCHW = read_frames(folder / name, [0], "decord", deadline=None)
+    assert bool(sought) == can_seek
+    assert torch.equal(frames_TCHW, read_frames(folder / name, [0], "sequential"))
+
+
+@pytest.mark.parametrize("name", ["mpeg4.avi", "hevc.mp4", "vp9.webm", "h264.ts"])
+def test_decord_gets_nothing_but_h264_with_a_plan(folder, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "decord", types.ModuleType("decord"))
+    monkeypatch.setattr(decord_reader, "_seek", None)
+    with source.Source(str(folder / name)) as clip:
+        assert not decord_reader.is_plain_h264(clip)
+    frames_TCHW = read_frames(folder / name, [7, 3], "decord", deadline=None)
+    expected_TCHW = read_frames(folder / name, [7, 3], "sequential")
+    assert torch.equal(frames_TCHW, expected_TCHW)
+
+
+def test_what_decord_reads_is_said_once(caplog):
+    caplog.set_level("INFO")
+    settings._say_what_decord_reads.cache_clear()
+    for _ in range(3):
+        assert video_settings({}, "train", reader="decord").reader == "decord"
+    assert caplog.text.count("reader 'av' reads the others") == 1
 
 
 class Counting:
