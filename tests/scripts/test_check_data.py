@@ -128,10 +128,16 @@ def test_what_is_missing_and_broken_is_named(tmp_path):
     assert f"broken: {tmp_path / 'b.mp4'}: is no video" in output
 
 
-def test_a_name_with_control_characters_stays_on_its_line(tmp_path):
+def test_a_name_with_control_characters_is_one_line(tmp_path):
     write_clips(tmp_path, "a.mp4")
-    _, output, _ = check(tmp_path, ["a.mp4", "b\x1b[2J.mp4", "\u00fc.mp4"])
-    assert "missing: b\\x1b[2J.mp4\n" in output
+    status, output, errors = check(tmp_path, ["a.mp4", "b\x1b[2J.mp4"])
+    assert status == 2 and output == ""
+    assert len(errors.splitlines()) == 1 and "\x1b" not in errors
+
+
+def test_missing_names_of_other_alphabets_are_listed(tmp_path):
+    write_clips(tmp_path, "a.mp4")
+    _, output, _ = check(tmp_path, ["a.mp4", "\u00fc.mp4"])
     assert "missing: \u00fc.mp4\n" in output
 
 
