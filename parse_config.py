@@ -278,15 +278,14 @@ class Registry:
     """
 
     instances: ClassVar[list["Registry"]] = []
+    # One thread imports the modules; meanwhile no other may see half of the entries.
+    discovery_lock = threading.RLock()
 
     def __init__(self, kind: str, package: str = "") -> None:
         self.kind = kind
         self.package = package
         self._entries: dict[str, Callable[..., Any]] = {}
         self._discovered = not package
-        self._lock = (
-            threading.RLock()
-        )  # another thread must not see half of the entries
         Registry.instances.append(self)
 
     def register(self, name: str) -> Callable:
@@ -305,7 +304,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        with self._lock:
+        with Registry.discovery_lock:
             if not self._discovered:
                 self._discovered = True
                 for module in pkgutil.iter_modules(
@@ -349,6 +348,19 @@ class Registry:
             args_path = _join(json_path, "args")
         check_args(entry, args, args_path, supplied)
         return entry(**args, **supplied)
+
+
+def _renew_discovery_lock() -> None:
+    Registry.discovery_lock = threading.RLock()
+
+
+# A process is forked between two discoveries, never during one: the thread that imports, and would free the lock, does
+# not exist in the child.
+os.register_at_fork(
+    before=lambda: Registry.discovery_lock.acquire(),
+    after_in_parent=lambda: Registry.discovery_lock.release(),
+    after_in_child=_renew_discovery_lock,
+)
 
 
 def parameters(
