@@ -249,6 +249,21 @@ def write_config(config: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(to_plain(config), indent=4) + "\n")
 
 
+def printable(text: str, keep: str = "") -> str:
+    """`text` for a console: what steers a terminal, or has no sign of its own, is written as a Python escape.
+
+    Names of files may hold any character but / and NUL. `keep`: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in keep
+        else repr(character)[1:-1]
+        for character in text
+    )
+
+
 def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2."""
 
@@ -264,7 +279,8 @@ def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
         ) as error:
             if os.environ.get("MILES_TRACEBACK"):
                 raise
-            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            message = printable(" ".join(str(error).split()))
+            sys.stderr.write(f"error: {message}\n")
             raise SystemExit(2) from None
 
     return run

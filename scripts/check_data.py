@@ -20,7 +20,7 @@ from tqdm import tqdm
 from data_loader.base import TextVideoDataset
 from data_loader.loader import open_leniently
 from data_loader.reader import BrokenVideo
-from parse_config import cli_entry, command_line
+from parse_config import cli_entry, command_line, printable
 
 MAX_CAPTIONS = 200_000  # of which duplicates and lengths are counted
 MAX_LISTED = 5  # missing and broken files that are listed by name
@@ -63,7 +63,7 @@ def print_report(
     print_videos(dataset)
     print(f"  decoded     {decoded - len(broken)} of {decoded} tried")
     for path, reason in broken[:MAX_LISTED]:
-        print(f"              broken: {path}: {reason}")
+        print(f"              broken: {printable(str(path))}: {printable(reason)}")
     print_captions(dataset)
 
 
@@ -77,7 +77,7 @@ def print_videos(dataset: TextVideoDataset) -> None:
         f"{protocol}, {len(missing)} missing"
     )
     for name in missing[:MAX_LISTED]:
-        print(f"              missing: {name}")
+        print(f"              missing: {printable(str(name))}")
 
 
 def print_captions(dataset: TextVideoDataset) -> None:

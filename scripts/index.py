@@ -17,9 +17,7 @@ building runs on the GPUs if faiss is built for them and has any.
 
 import argparse
 import os
-import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +28,12 @@ from scripts.retrieval.faiss_index import (
     EFFORT_OPTION,
     KINDS,
     build_index,
-    import_faiss,
     normalize,
     set_effort,
     to_gpus,
 )
-from scripts.retrieval.features import Features, Row, write_lines
-from trainer.files import write_json
+from scripts.retrieval.features import Features, Row
+from scripts.retrieval.index_files import write_new
 
 MAX_FLAT_ROWS = 100_000
 MAX_HNSW_ROWS = 1_000_000
@@ -90,7 +87,7 @@ def build(
         manifest |= tune(index, kind, rows_NE, queries_QE, min_recall)
         option = EFFORT_OPTION[kind]
         quality = f"{option} {manifest[option]}, recall@{RECALL_K} {manifest['recall@10']:.4f}"
-    write_index(index_folder, index, features.rows, manifest)
+    write_new(index_folder, index, map(_with_real_path, features.rows), manifest)
     seconds = time.monotonic() - start_time
     print(
         f"{index_folder}: {kind} index of {len(features)} rows of {features.width}, {quality}; {seconds:.1f} s"
@@ -132,19 +129,6 @@ def read_normalized(features: Features) -> np.ndarray:
             f"{features.folder}: holds features that are not finite; extract them with --precision fp32"
         )
     return rows_NE
-
-
-def write_index(
-    index_folder: Path, index: Any, rows: Iterable[Row], manifest: dict[str, Any]
-) -> None:
-    """Writes index.faiss, rows.jsonl and manifest.json into a temporary folder and renames it to `index_folder`."""
-    temporary = index_folder.with_name(f".{index_folder.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    import_faiss().write_index(index, str(temporary / "index.faiss"))
-    write_lines(temporary / "rows.jsonl", map(_with_real_path, rows))
-    write_json(temporary / "manifest.json", manifest, indent=1)
-    os.rename(temporary, index_folder)
 
 
 def _with_real_path(row: Row) -> Row:

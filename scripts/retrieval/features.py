@@ -20,7 +20,20 @@ import numpy as np
 from parse_config import UserError
 from trainer.files import atomic_write
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+REQUIRED_FIELDS = (
+    "kind",
+    "checkpoint",
+    "checkpoint_sha256",
+    "source",
+    "segments",
+    "precision",
+    "files",
+    "width",
+)
+EXTRACT_AGAIN = (
+    "remove the folder and run scripts/extract.py again, or give another folder"
+)
 SHARD_FORMATS = ("safetensors", "npy")
 HASHED_FILES = (
     "config.json",
@@ -42,15 +55,21 @@ class Features:
             raise FileNotFoundError(
                 f"{folder}: holds no manifest.json; give a folder that scripts/extract.py wrote"
             )
-        self.manifest: dict[str, Any] = json.loads(
-            manifest_path.read_text(encoding="utf-8")
-        )
+        self.manifest = read_json(manifest_path, EXTRACT_AGAIN)
         if not self.manifest.get("complete"):
             raise UserError(
                 f"{folder}: is not complete; run the same scripts/extract.py again, it goes on"
             )
+        for name in REQUIRED_FIELDS:
+            if name not in self.manifest:
+                raise UserError(f"{manifest_path}: has no {name!r}; {EXTRACT_AGAIN}")
         self.rows = read_lines(folder / "ids.jsonl")
         self.width: int = self.manifest["width"]
+        if len(self.rows) != self.manifest.get("rows", len(self.rows)):
+            raise UserError(
+                f"{folder / 'ids.jsonl'}: holds {len(self.rows)} rows, and manifest.json says "
+                f"{self.manifest['rows']}; {EXTRACT_AGAIN}"
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,6 +81,11 @@ class Features:
             (self.folder / "shards").glob(f"*.{self.manifest['files']}")
         ):
             shard_nE = load_shard(path)
+            if shard_nE.ndim != 2 or shard_nE.shape[1] != self.width:
+                raise UserError(
+                    f"{path}: holds features of shape {shard_nE.shape}, and manifest.json says a width of "
+                    f"{self.width}; {EXTRACT_AGAIN}"
+                )
             num_rows += len(shard_nE)
             yield shard_nE
         if num_rows != len(self):
@@ -110,9 +134,31 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """Reads the rows of a file of JSON lines."""
-    with open(path, encoding="utf-8", newline="\n") as file:
-        return [json.loads(line) for line in file]
+    """Reads the rows of a file of JSON lines. Raises UserError for a line that is no object, OSError."""
+    rows = []
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(
+                    f"{path}, line {number}: is no JSON object (cut, or changed); make the folder again"
+                )
+            rows.append(row)
+    return rows
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads a file that holds one JSON object. Raises UserError with the remedy for another one, OSError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON file ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is no JSON object; {remedy}")
+    return content
 
 
 def _json_line(row: Mapping[str, Any]) -> str:

@@ -64,12 +64,15 @@ class MediaFiles:
         if content_type is None:
             raise FileNotFoundError(f"row {number}")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        file = os.fdopen(os.open(row["real"], flags), "rb")
-        status = os.fstat(file.fileno())
+        try:
+            descriptor = os.open(row["real"], flags)
+        except OSError:  # gone, a link, or not to be read by this user
+            raise FileNotFoundError(f"row {number}") from None
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            file.close()
+            os.close(descriptor)
             raise FileNotFoundError(f"row {number}")
-        return file, status.st_size, content_type
+        return os.fdopen(descriptor, "rb"), status.st_size, content_type
 
     def form(self, row: Row) -> str:
         """How the page shows a row: "video" (browsers can play it), "preview" (they cannot), "picture" or "text"."""
