@@ -6,6 +6,7 @@ Standard library only. The config is read once: base files are merged under it, 
 
 import argparse
 import difflib
+import errno
 import functools
 import importlib
 import inspect
@@ -81,6 +82,27 @@ REGISTRY_MODULES = (
     "trainer.objectives",
     "trainer.optim",
 )
+
+
+# Errors of the system about a place that the user gave, or its disk: no mistakes of a program.
+PLACE_ERRORS = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    FileExistsError,
+)
+PLACE_ERROR_NUMBERS = {
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+}
 
 
 class UserError(ValueError):
@@ -271,13 +293,11 @@ def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
-        except (
-            UserError,
-            FileNotFoundError,
-            PermissionError,
-            IsADirectoryError,
-        ) as error:
-            if os.environ.get("MILES_TRACEBACK"):
+        except (UserError, OSError) as error:
+            is_mistake = isinstance(error, (UserError, *PLACE_ERRORS)) or (
+                error.errno in PLACE_ERROR_NUMBERS
+            )
+            if not is_mistake or os.environ.get("MILES_TRACEBACK"):
                 raise
             message = printable(" ".join(str(error).split()))
             sys.stderr.write(f"error: {message}\n")

@@ -7,7 +7,8 @@
 
 OUT gets shards of features (as encode_video and encode_text give them, not normalized), ids.jsonl, bad_files.jsonl,
 manifest.json; see scripts/retrieval/features.py.
-However a run ends, the same command resumes it; another checkpoint or other options are refused. --segments divides
+However a run ends, the same command resumes it; once it is whole, the same command takes what is new or changed in the
+source, and drops what is gone. Another checkpoint or other options are refused. --segments divides
 videos into segments of that many seconds, each a row; a remainder of no more than a quarter of that joins the segment
 before. Files that cannot be read are listed and counted, and do not change the exit status.
 """
@@ -19,19 +20,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
 from data_loader.base import TextVideoDataset
 from model import load_model
 from model.miles import MILES
 from parse_config import ConfigError, UserError, cli_entry, to_plain
 from scripts.retrieval import sources
-from scripts.retrieval.encode import (
-    joint_width,
-    make_encoder,
-    read_batches,
-    write_features,
-)
+from scripts.retrieval.contents import ROWS_PER_ROUND, KnownContents, with_contents
+from scripts.retrieval.encode import extract_shards, joint_width
+from scripts.retrieval.feature_growth import known_contents, known_segments
 from scripts.retrieval.feature_writer import FeatureWriter
 from scripts.retrieval.features import SHARD_FORMATS, Row, hash_checkpoint, hash_rows
+from scripts.retrieval.stopping import one_line_on_ctrl_c
 from trainer import distributed, lock
 from trainer.distributed import gather_objects, rank, run_on_main, world_size
 from trainer.log import console
@@ -55,16 +56,16 @@ def main(args: argparse.Namespace) -> None:
         begin_or_resume(writer, model, datasets, args)
         pending = run_on_main_or_exit(writer.read_pending)
         writer.read_pending()  # the rows, on every process
+        writer.read_known()
+        change = describe_change(writer)
         shards = pending[rank() :: world_size()]
-        encode = make_encoder(model, args.precision)
-        batches = read_batches(writer, model, datasets, shards, args)
-        write_features(writer, encode, batches, len(shards))
+        extract_shards(writer, model, datasets, shards, args)
         distributed.barrier()
         num_rows, num_bad = run_on_main_or_exit(writer.finish)
         if rank() == 0:
             num_resumed = writer.num_shards - len(pending)
             seconds = time.monotonic() - start_time
-            print_summary(writer, num_rows, num_bad, num_resumed, seconds)
+            print_summary(writer, num_rows, num_bad, num_resumed, seconds, change)
     finally:
         lock.release()
         distributed.stop()
@@ -86,18 +87,27 @@ def begin_or_resume(
     datasets: Sequence[TextVideoDataset],
     args: argparse.Namespace,
 ) -> None:
-    """Lists the rows to extract in the folder, or checks that an earlier run with the same options did."""
+    """Lists the rows to extract in the folder, or finds that an earlier run with the same options and rows did."""
+    options = describe_options(model, datasets, args)
 
-    def list_and_open() -> tuple[list[Row], dict[str, Any], bool]:
+    def list_and_prepare() -> tuple[list[Row], KnownContents]:
         rows = list_rows(datasets, args)
-        identity = describe_run(rows, model, datasets, args)
-        return rows, identity, writer.open(identity)
+        writer.prepare(options)
+        return rows, known_contents(writer.folder)
 
-    rows, identity, resumed = run_on_main_or_exit(list_and_open)
-    if resumed:
+    rows, contents = run_on_main_or_exit(list_and_prepare)
+    if not args.texts:
+        rows = add_contents_on_all_processes(rows, contents, args.workers)
+    identity = {**options, "listed_sha256": hash_rows(rows)}
+
+    def choose_state() -> tuple[Path, bool]:
+        return writer.choose_state(identity["listed_sha256"])
+
+    writer.state, begun = run_on_main_or_exit(choose_state)
+    if begun:
         return
     if args.segments:
-        rows = divide_on_all_processes(rows, model, args)
+        rows = divide_on_all_processes(rows, model, writer.folder, args)
 
     def begin() -> None:
         writer.begin(identity, rows)
@@ -116,13 +126,29 @@ def list_rows(
     return sources.list_files(args.source)
 
 
-def describe_run(
-    rows: list[Row],
+def add_contents_on_all_processes(
+    rows: list[Row], known: KnownContents, num_threads: int
+) -> list[Row]:
+    """The rows of videos with the contents of their files; each process reads a share of them."""
+    rows_with_contents = []
+    total = -(-len(rows) // world_size())
+    with tqdm(total=total, desc="contents", disable=rank() != 0, leave=False) as bar:
+        for round_start in range(0, len(rows), ROWS_PER_ROUND * world_size()):
+            start = round_start + rank() * ROWS_PER_ROUND
+            share = with_contents(
+                rows[start : start + ROWS_PER_ROUND], known, num_threads, bar
+            )
+            for process_rows in gather_objects(share):
+                rows_with_contents += process_rows
+    return rows_with_contents
+
+
+def describe_options(
     model: MILES,
     datasets: Sequence[TextVideoDataset],
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Everything that decides the features, for the manifest; a run with another description cannot be resumed."""
+    """What decides the features, besides the rows, for the manifest; a folder goes on with the same options only."""
     video_settings: list[Any] = []
     if not args.texts:
         video_settings = [dataset.video for dataset in datasets]
@@ -139,19 +165,22 @@ def describe_run(
         "video_params": to_plain(
             [{**vars(video), "deadline": None} for video in video_settings]
         ),
-        "listed_sha256": hash_rows(rows),
     }
 
 
 def divide_on_all_processes(
-    rows: list[Row], model: MILES, args: argparse.Namespace
+    rows: list[Row], model: MILES, folder: Path, args: argparse.Namespace
 ) -> list[Row]:
     """Rows of videos -> rows of their segments, on every process; each process reads the durations of its share."""
     start = rank() * len(rows) // world_size()
     end = (rank() + 1) * len(rows) // world_size()
     assert model.clip_reader is not None, "load_model sets it"
     share = sources.divide_into_segments(
-        rows[start:end], args.segments, model.clip_reader.video.deadline, args.workers
+        rows[start:end],
+        args.segments,
+        model.clip_reader.video.deadline,
+        args.workers,
+        known_segments(folder),
     )
     segment_rows = []
     for process_rows in gather_objects(share):
@@ -159,8 +188,23 @@ def divide_on_all_processes(
     return segment_rows
 
 
+def describe_change(writer: FeatureWriter) -> str:
+    """What a folder that follows its source takes, keeps and drops, for the last line; "" for any other."""
+    if writer.state == writer.folder:
+        return ""
+    num_new = sum(row not in writer.known for row in writer.rows)
+    num_gone = writer.known.count_gone(writer.rows)
+    num_kept = len(writer.rows) - num_new
+    return f"; {num_new} new or changed, {num_kept} as they were, {num_gone} gone"
+
+
 def print_summary(
-    writer: FeatureWriter, num_rows: int, num_bad: int, num_resumed: int, seconds: float
+    writer: FeatureWriter,
+    num_rows: int,
+    num_bad: int,
+    num_resumed: int,
+    seconds: float,
+    change: str,
 ) -> None:
     """Prints the last line. Raises UserError if no row could be read."""
     bad_list = " (bad_files.jsonl)" if num_bad else ""
@@ -171,7 +215,7 @@ def print_summary(
     )
     print(
         f"{writer.folder}: {num_rows} rows of {writer.width} in {writer.num_shards} shards, "
-        f"{num_bad} could not be read{bad_list}; {seconds:.1f} s{resumed}"
+        f"{num_bad} could not be read{bad_list}; {seconds:.1f} s{resumed}{change}"
     )
     if not num_rows:
         raise UserError(
@@ -265,7 +309,8 @@ def cli(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     if args.texts and args.segments:
         raise ConfigError("--segments: texts have no seconds; leave it out")
-    main(args)
+    with one_line_on_ctrl_c("the same command goes on from there"):
+        main(args)
 
 
 if __name__ == "__main__":

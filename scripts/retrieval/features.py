@@ -1,7 +1,8 @@
 """A folder of features, as scripts/extract.py writes it and others read it.
 
     manifest.json     checkpoint and its hash, source, options, number of rows, whether it is complete
-    rows.jsonl        the rows to extract: one per line, {"id", "path", "start", "end"} or {"id", "text"}
+    rows.jsonl        the rows to extract: one per line, {"id", "path", "start", "end"} or {"id", "text"}, and the hash
+                      of the file, by which a later run knows what has changed
     shards/00000.safetensors ("features", float32) or .npy, and 00000.json with the rows of it that could not be read
     ids.jsonl         the extracted rows: line i belongs to row i of all shards one after another
     bad_files.jsonl   the rows that could not be read, and why
@@ -10,6 +11,7 @@ Every file is written atomically. n rows of a shard, E joint width.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -31,6 +33,7 @@ REQUIRED_FIELDS = (
     "files",
     "width",
 )
+NOT_COMPLETE = "is not complete; run the same scripts/extract.py again, it goes on"
 EXTRACT_AGAIN = (
     "remove the folder and run scripts/extract.py again, or give another folder"
 )
@@ -51,15 +54,15 @@ class Features:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         manifest_path = folder / "manifest.json"
+        if not manifest_path.is_file() and (folder / "rows.jsonl").is_file():
+            raise UserError(f"{folder}: {NOT_COMPLETE}")
         if not manifest_path.is_file():
             raise FileNotFoundError(
                 f"{folder}: holds no manifest.json; give a folder that scripts/extract.py wrote"
             )
         self.manifest = read_json(manifest_path, EXTRACT_AGAIN)
         if not self.manifest.get("complete"):
-            raise UserError(
-                f"{folder}: is not complete; run the same scripts/extract.py again, it goes on"
-            )
+            raise UserError(f"{folder}: {NOT_COMPLETE}")
         for name in REQUIRED_FIELDS:
             if name not in self.manifest:
                 raise UserError(f"{manifest_path}: has no {name!r}; {EXTRACT_AGAIN}")
@@ -123,7 +126,11 @@ def save_shard(path: Path, features_nE: np.ndarray) -> None:
         if path.suffix == ".safetensors":
             file.write(save({"features": np.ascontiguousarray(features_nE)}))
         else:
-            np.save(file, features_nE)
+            content = (
+                io.BytesIO()
+            )  # for numpy's own writing does not say that the disk is full
+            np.save(content, features_nE)
+            file.write(content.getbuffer())
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -184,9 +191,10 @@ def hash_checkpoint(checkpoint: str | Path) -> str:
 
 
 def hash_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """SHA-256 of a list of rows of plain data."""
+    """SHA-256 of a list of rows of plain data; times of files do not count."""
     digest = hashlib.sha256()
     for row in rows:
+        row = {key: value for key, value in row.items() if key != "stamp"}
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
