@@ -29,6 +29,10 @@ REQUIRED_FIELDS = {
     "files": dict,
     "checkpoint": str,
     "checkpoint_sha256": str,
+    "features": str,
+    "min_recall": float | int,
+    "trained_rows": int,
+    "kind_by_size": bool,
 }
 BUILD_AGAIN = "build it again with scripts/index.py build"
 
@@ -53,6 +57,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: index is {kind!r}; known: {', '.join(KINDS)}; {BUILD_AGAIN}"
         )
+    if kind in EFFORT_OPTION and EFFORT_OPTION[kind] not in manifest:
+        raise UserError(f"{path}: has no {EFFORT_OPTION[kind]!r}; {BUILD_AGAIN}")
     effort = manifest.get(EFFORT_OPTION.get(kind, ""), 1)
     if not isinstance(effort, int) or effort < 1:
         raise UserError(
@@ -144,8 +150,10 @@ def replace(
     Raises OSError.
     """
     generation = read_manifest(folder).get("generation", 1) + 1
-    _write_generation(folder, generation, index, rows, manifest)
-    remove_unnamed(folder)
+    try:
+        _write_generation(folder, generation, index, rows, manifest)
+    finally:
+        remove_unnamed(folder)
 
 
 def remove_unnamed(folder: Path) -> None:
