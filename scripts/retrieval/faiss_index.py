@@ -79,18 +79,17 @@ def to_gpus(index: Any) -> Any:
     return index
 
 
-def all_scores(
-    index: Any, kind: str, query_E: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers and scores of every row of an index in main memory, in no order; of an IVF index those it would compare.
+def all_scores(index: Any, kind: str, query_E: np.ndarray) -> np.ndarray:
+    """float32 (N,): the score of every row of an index in main memory; of an IVF index -inf for those it leaves out.
 
     query_E: of length 1. Much quicker than a search for as many rows, which keeps them in order.
     """
-    if kind == "ivf":
-        _, scores_M, numbers_M = index.range_search(query_E[None], BELOW_ANY_COSINE)
-        return numbers_M, scores_M
-    vectors_NE = stored_vectors(index, kind)
-    return np.arange(len(vectors_NE)), vectors_NE @ query_E
+    if kind != "ivf":
+        return stored_vectors(index, kind) @ query_E
+    _, scores_M, numbers_M = index.range_search(query_E[None], BELOW_ANY_COSINE)
+    scores_N = np.full(index.ntotal, -np.inf, np.float32)
+    scores_N[numbers_M] = scores_M
+    return scores_N
 
 
 def stored_vectors(index: Any, kind: str) -> np.ndarray:

@@ -29,7 +29,7 @@ class SearchIndex:
         self.rows = read_rows(folder, self.manifest)
         self.width: int = self.manifest["width"]
         self.kind: str = self.manifest["index"]
-        self._video_N = number_videos(self.rows)
+        self._videos = VideoGroups(number_videos(self.rows))
         self._cpu_index = read_faiss(folder, self.manifest)
         if self.kind == "ivf":
             self._cpu_index.make_direct_map()  # which reconstruct needs
@@ -88,13 +88,13 @@ class SearchIndex:
         is_quick = self.kind != "flat" or self._index is not self._cpu_index
         if is_quick:
             numbers_K, scores_K = self._nearest(query_E, MAX_GPU_HITS)
-            _, first_V = np.unique(self._video_N[numbers_K], return_index=True)
+            _, first_V = np.unique(self._videos.video_N[numbers_K], return_index=True)
             first_V.sort()
             if len(first_V) >= k or len(numbers_K) == len(self):
                 return numbers_K[first_V[:k]], scores_K[first_V[:k]]
-        numbers_M, scores_M = all_scores(self._cpu_index, self.kind, query_E)
-        best_K = best_of_each_group(scores_M, self._video_N[numbers_M], k)
-        return numbers_M[best_K], scores_M[best_K]
+        scores_N = all_scores(self._cpu_index, self.kind, query_E)
+        numbers_K = self._videos.best_rows(scores_N, k)
+        return numbers_K, scores_N[numbers_K]
 
     def vector(self, row: int) -> np.ndarray:
         """The vector (E,) of a row, of length 1: a query for similar rows."""
@@ -128,21 +128,35 @@ def number_videos(rows: Sequence[Row]) -> np.ndarray:
     )
 
 
-def best_of_each_group(scores_M: np.ndarray, group_M: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the best scores of the k best groups, best first; of equal ones the first."""
-    if not len(scores_M):
-        return np.zeros(0, np.int64)
-    num_groups = int(group_M.max()) + 1
-    best_V = np.full(num_groups, -np.inf, np.float32)
-    np.maximum.at(best_V, group_M, scores_M)
-    is_chosen_V = np.zeros(num_groups, bool)
-    k = min(k, num_groups)
-    is_chosen_V[np.argpartition(-best_V, k - 1)[:k]] = True
-    candidates = np.flatnonzero((scores_M == best_V[group_M]) & is_chosen_V[group_M])
-    order = np.argsort(-scores_M[candidates], kind="stable")
-    candidates = candidates[order]
-    _, first = np.unique(group_M[candidates], return_index=True)
-    return candidates[np.sort(first)]
+class VideoGroups:
+    """The rows of each video, in order, so that the best of each is found in one pass over the scores.
+
+    video_N: the number of each row's video, from 0.
+    """
+
+    def __init__(self, video_N: np.ndarray) -> None:
+        self.video_N = video_N
+        is_in_order = bool((np.diff(video_N) >= 0).all())
+        self._order_N = None if is_in_order else np.argsort(video_N, kind="stable")
+        self._start_V = np.searchsorted(np.sort(video_N), np.unique(video_N))
+
+    def best_rows(self, scores_N: np.ndarray, k: int) -> np.ndarray:
+        """Numbers of the best rows of the k best videos, best first; of equal ones the first. Scores -inf are none."""
+        if self._order_N is not None:
+            scores_N = scores_N[self._order_N]
+        best_V = np.maximum.reduceat(scores_N, self._start_V)
+        k = min(k, len(best_V))
+        chosen = np.argpartition(-best_V, k - 1)[:k]
+        chosen = chosen[best_V[chosen] > -np.inf]
+        end_V = np.append(self._start_V[1:], len(scores_N))
+        places = [
+            self._start_V[video]
+            + scores_N[self._start_V[video] : end_V[video]].argmax()
+            for video in chosen
+        ]
+        places_K = np.array(places, np.int64)
+        numbers_K = places_K if self._order_N is None else self._order_N[places_K]
+        return numbers_K[np.lexsort((numbers_K, -scores_N[places_K]))]
 
 
 def describe(hit: Row) -> str:

@@ -17,7 +17,7 @@ from parse_config import UserError
 from scripts import index, search
 from scripts.retrieval import index_files
 from scripts.retrieval.features import read_lines
-from scripts.retrieval.search_index import SearchIndex, best_of_each_group
+from scripts.retrieval.search_index import SearchIndex, VideoGroups
 from tests.helpers import search_home
 from tests.scripts.test_search import unit
 from trainer.files import sha256, write_json
@@ -226,14 +226,15 @@ def test_the_best_of_each_video_is_that_of_brute_force(kind, tmp_path):
     assert len(opened.search(rows_NE[0], 5000, best_of_each=True)) == 101
 
 
-def test_the_best_of_each_group():
-    scores = np.array([0.1, 0.5, 0.5, 0.9, 0.2, 0.9], np.float32)
-    groups = np.array([0, 0, 0, 1, 2, 3])
-    assert best_of_each_group(scores, groups, 3).tolist() == [3, 5, 1]
-    assert best_of_each_group(scores, groups, 9).tolist() == [3, 5, 1, 4]
-    assert best_of_each_group(scores[:0], groups[:0], 3).tolist() == []
-    skipped = np.array([7, 7, 2, 9, 9, 7])
-    assert best_of_each_group(scores, skipped, 2).tolist() == [3, 5]
+@pytest.mark.parametrize("video_N", [[0, 0, 0, 1, 2, 3], [0, 1, 2, 1, 1, 0]])
+def test_the_best_row_of_each_video(video_N):
+    scores = np.array([0.1, 0.5, 0.5, 0.9, -np.inf, 0.9], np.float32)
+    groups = VideoGroups(np.array(video_N))
+    expected = {3: [3, 5, 1], 9: [3, 5, 1], 1: [3]}
+    if video_N[-1] == 0:
+        expected = {3: [3, 5, 2], 9: [3, 5, 2], 2: [3, 5]}
+    for k, rows in expected.items():
+        assert groups.best_rows(scores, k).tolist() == rows
 
 
 def changed_features(folder, kind_of_change):
