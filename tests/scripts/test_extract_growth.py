@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 from parse_config import UserError
-from scripts import extract
+from scripts import extract, index
 from scripts.retrieval import feature_growth, sources
 from scripts.retrieval.clip_dataset import Clips
-from scripts.retrieval.features import Features, read_lines
+from scripts.retrieval.features import Features, read_lines, write_lines
+from scripts.retrieval.search_index import SearchIndex
 from scripts.synthetic.miniatures import write_media
-from tests.helpers import search_home
+from tests.helpers import search_home, tiny_run
+from tests.helpers.processes import run
 from tests.scripts.test_extract import content
 from tests.test_house import ROOT
 
@@ -194,6 +196,59 @@ def test_a_folder_that_is_not_whole_takes_what_is_new(
     assert not [
         path for path in (tmp_path / "out").iterdir() if path.name.startswith(".g")
     ]
+
+
+def work(given):
+    extract.cli(given)
+    return True
+
+
+@pytest.mark.parametrize("more", [[], ["--segments", "0.25"]])
+def test_on_several_processes_it_grows_to_the_same_bytes(
+    checkpoint, clips, tmp_path, more
+):
+    given = arguments(checkpoint, clips, tmp_path / "out", *more)
+    extract.cli(given)
+    change(clips)
+    assert run(work, 2, tmp_path, (given,)) == [True, True]
+    found = without_times(content(tmp_path / "out"))
+    assert found == fresh(checkpoint, clips, tmp_path / "fresh", *more)
+
+
+def test_a_data_set_follows_its_annotations(checkpoint, tmp_path, extracted):
+    data = tiny_run.write_data(tmp_path / "data", ".mp4", test=4)
+    config = tiny_run.save(
+        tmp_path / "c.json",
+        {"name": "c", "arch": {}, "data_loader": [tiny_run.loader(data, frames=4)]},
+    )
+    given = arguments(checkpoint, config, tmp_path / "out")
+    extract.cli(given)
+    rows = read_lines(data / "test.jsonl")
+    rows[1] |= {"start": 0.1, "end": 0.5}
+    del rows[2]
+    write_lines(data / "test.jsonl", [rows[2], rows[0], rows[1]])
+    extracted.clear()
+    extract.cli(given)
+    assert extracted == ["1.mp4"]  # the one whose seconds are others
+    found = without_times(content(tmp_path / "out"))
+    assert found == fresh(checkpoint, config, tmp_path / "fresh")
+
+
+def test_an_index_follows_the_features(checkpoint, clips, tmp_path, capsys):
+    given = arguments(checkpoint, clips, tmp_path / "features")
+    extract.cli(given)
+    index.cli(["build", str(tmp_path / "features"), str(tmp_path / "ix")])
+    change(clips)
+    extract.cli(given)
+    capsys.readouterr()
+    index.cli(["update", str(tmp_path / "ix")])
+    assert "; 2 new, 1 changed, 2 gone" in capsys.readouterr().out
+    index.cli(["build", str(tmp_path / "features"), str(tmp_path / "fresh")])
+    updated, fresh_index = SearchIndex(tmp_path / "ix"), SearchIndex(tmp_path / "fresh")
+    assert updated.rows == fresh_index.rows
+    for row in range(len(updated)):
+        query_E = updated.vector(row)
+        assert updated.search(query_E) == fresh_index.search(query_E)
 
 
 class Cut(BaseException):
