@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from trainer.distributed import rank
-
 SAME_PRESS = (
     5.0  # seconds within which another Ctrl-C means the first: the program is ending
 )
@@ -49,7 +47,7 @@ def one_line_on_ctrl_c(how_to_go_on: str) -> Iterator[None]:
     except KeyboardInterrupt:
         # The handler stays: the interpreter, too, ends undisturbed.
         is_handled = False
-        if rank() == 0:
+        if os.environ.get("RANK", "0") == "0":  # torch need not be there yet
             sys.stderr.write(f"\nstopped; {how_to_go_on}\n")
         raise SystemExit(EXIT_STATUS) from None
     finally:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -387,6 +388,24 @@ def test_ctrl_c_ends_it_with_one_line_and_a_second_does_not_spoil_it(
     assert not list(out.rglob("*.part"))
     extract.cli(given)
     assert len(Features(out)) == 47
+
+
+def test_ctrl_c_while_the_program_loads_is_one_line_too(checkpoint, clips, tmp_path):
+    program = start_program(arguments(checkpoint, clips, tmp_path / "out"))
+    try:
+        maps = Path(f"/proc/{program.pid}/maps")
+        until = time.monotonic() + 60
+        while "libtorch" not in maps.read_text():
+            assert program.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        program.send_signal(signal.SIGINT)
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=60)
+    finally:
+        program.kill()
+        program.communicate(timeout=60)
+    assert program.returncode == 130
+    assert errors == "\nstopped; the same command goes on from there\n"
 
 
 @pytest.mark.parametrize(
