@@ -23,6 +23,7 @@ def main(args: argparse.Namespace) -> None:
     start_time = time.perf_counter()
     index = SearchIndex(args.index)
     query_encoder = QueryEncoder(index.checkpoint(args.resume), args.device)
+    index.check_width(query_encoder.width)
     loaded_time = time.perf_counter()
     if args.serve:
         from scripts.retrieval.server import serve

@@ -44,6 +44,14 @@ class SearchIndex:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def check_width(self, width: int) -> None:
+        """Raises UserError if queries of this width cannot be compared with the vectors."""
+        if width != self.width:
+            raise UserError(
+                f"{self.folder}: its vectors have {self.width} numbers, the query's {width}: another model made it; "
+                "give the checkpoint that made the index's features with -r"
+            )
+
     def search(
         self, query_E: np.ndarray, k: int = 10, best_of_each: bool = False
     ) -> list[dict[str, Any]]:
@@ -54,11 +62,7 @@ class SearchIndex:
         is not finite.
         """
         query_E = np.asarray(query_E).reshape(-1)
-        if len(query_E) != self.width:
-            raise UserError(
-                f"{self.folder}: its vectors have {self.width} numbers, the query's {len(query_E)}: another model "
-                "made it; give the checkpoint that made the index's features with -r"
-            )
+        self.check_width(len(query_E))
         if not np.isfinite(query_E).all():
             raise UserError(
                 "the query's features are not finite; try another checkpoint"

@@ -183,6 +183,23 @@ def test_a_query_of_another_model_is_refused(built):
             opened.search(np.full(WIDTH, np.nan), best_of_each=best)
 
 
+@pytest.mark.slow
+def test_a_model_of_another_width_is_refused_before_it_serves(tmp_path, capsys):
+    """The weights are those that made the index, by its manifest; its vectors are wider."""
+    checkpoint = search_home.checkpoint(tmp_path)
+    features = search_home.features(tmp_path / "features", np.ones((5, 24)))
+    fields = {"checkpoint": str(checkpoint), "checkpoint_sha256": sha256(checkpoint)}
+    edit_manifest(features, **fields)
+    index.build(features, tmp_path / "ix")
+    for more in (["a dog"], ["--serve", "--port", "0"]):
+        capsys.readouterr()
+        with pytest.raises(SystemExit, match="2"):
+            search.cli([str(tmp_path / "ix"), *more])
+        error = capsys.readouterr().err
+        assert "24 numbers, the query's 16: another model made it" in error
+        assert len(re.findall("^error: ", error, re.MULTILINE)) == 1
+
+
 def test_the_command_line_says_it_in_a_line(flat, capsys):
     (flat / "index.faiss").write_bytes(b"half")
     for arguments in ([str(flat), "a dog"], [str(flat), "--serve", "--port", "0"]):
