@@ -27,6 +27,14 @@ KILL_CHECKS = (
 )
 
 
+def start() -> None:
+    """Fork the child now, if there is none: a program that starts threads calls it first."""
+    global _idle_child
+    with _lock:
+        if _idle_child is None:
+            _idle_child = _Child()
+
+
 def call(
     function: Callable[..., Any],
     *args: Any,

@@ -65,7 +65,10 @@ class MediaFiles:
             raise FileNotFoundError(f"row {number}")
         try:
             file = io.BufferedReader(open_regular(row["real"], os.O_NOFOLLOW))
-        except BrokenVideo:
+        except (
+            BrokenVideo,
+            OSError,
+        ):  # gone, a link, no file, or not to be read by this user
             raise FileNotFoundError(f"row {number}") from None
         return file, os.fstat(file.fileno()).st_size, content_type
 
