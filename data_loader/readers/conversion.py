@@ -13,7 +13,11 @@ import numpy as np
 
 from data_loader.readers.source import Source
 
-FORMATS = ("yuv420p", "yuvj420p")  # 8-bit 4:2:0; the second has the full range
+FULL_RANGE = 2  # FFmpeg's number of the colour range from 0 to 255
+FORMATS = {
+    "yuv420p": False,
+    "yuvj420p": True,
+}  # 8-bit 4:2:0 -> whether it has the full range
 NOISE_HEIGHT = 64  # lines are converted one pair after the other: a strip shows as much as a whole picture
 
 # Types of supplemental messages that may change how the pictures behind them are shown, and the units that hold them.
@@ -27,12 +31,11 @@ class NotExact(Exception):
 
 
 class ColourFormat(NamedTuple):
-    """What the conversion to RGB depends on; `space` and `range` are FFmpeg's numbers."""
+    """What the conversion to RGB depends on: FFmpeg's name of the pixels, their width, its number of the matrix."""
 
     pixels: str
     width: int
     space: int
-    range: int
 
 
 def colour_format(source: Source) -> ColourFormat:
@@ -52,15 +55,15 @@ def format_of_frame(frame: av.VideoFrame) -> ColourFormat:
     """The format of one picture. Raises NotExact."""
     if frame.format.name not in FORMATS:
         raise NotExact(f"has pictures in {frame.format.name}")
+    if (frame.color_range == FULL_RANGE) != FORMATS[frame.format.name]:
+        raise NotExact("contradicts itself on its range of colours")
     if frame.width % 2 or frame.height % 2:
         raise NotExact("has pictures of odd size")
     if frame.interlaced_frame:
         raise NotExact("has interlaced pictures")
     if frame.rotation:
         raise NotExact("is rotated")
-    return ColourFormat(
-        frame.format.name, frame.width, frame.colorspace, frame.color_range
-    )
+    return ColourFormat(frame.format.name, frame.width, frame.colorspace)
 
 
 def write_noise(path: str, colours: ColourFormat) -> None:
@@ -77,7 +80,7 @@ def write_noise(path: str, colours: ColourFormat) -> None:
         stream.height = NOISE_HEIGHT
         stream.pix_fmt = colours.pixels
         stream.codec_context.colorspace = colours.space
-        stream.codec_context.color_range = colours.range
+        stream.codec_context.color_range = FULL_RANGE if FORMATS[colours.pixels] else 0
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
@@ -91,7 +94,7 @@ def message_types(source: Source) -> set[int]:
     types: set[int] = set()
     for packet in source.packets():
         for unit in _leading_units(memoryview(packet), length_size, is_hevc):
-            types.update(_types_in_unit(unit[2 if is_hevc else 1 :]))
+            types.update(types_in_unit(unit[2 if is_hevc else 1 :]))
     return types
 
 
@@ -115,7 +118,7 @@ def _leading_units(
             yield bytes(data[start:position])
 
 
-def _types_in_unit(content: bytes) -> Iterator[int]:
+def types_in_unit(content: bytes) -> Iterator[int]:
     """The types of the messages in a unit, without its header; each has a type, a size and that many bytes."""
     content = content.replace(b"\0\0\3", b"\0\0")
     position = 0

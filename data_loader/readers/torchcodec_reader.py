@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 # Of other codecs, damaged data gives other pictures with another release of FFmpeg, and nothing in its log.
 CODECS = ("h264", "hevc")
 AV_LOG_INFO = 32  # concealed damage is told at this level or a more urgent one, which has a lower number
+ERRORS = (RuntimeError, IndexError, ValueError)  # that torchcodec raises
 REMEDY = "or use reader 'av'"
 
 _is_said = mmap.mmap(-1, 1)  # a byte that forked processes share
@@ -59,7 +60,7 @@ def read(
     path: str, choose: Choose, start: float | None = None, end: float | None = None
 ) -> Pictures:
     """See `data_loader.readers`. Raises ConfigError if torchcodec or the FFmpeg that it needs cannot be loaded."""
-    torchcodec = _load()
+    torchcodec = load_torchcodec()
     with suppress(BrokenVideo), open_with_plan(path) as (source, plan):
         try:
             checked_plan = _check(torchcodec, source, plan)
@@ -75,8 +76,8 @@ def read(
     return av_reader.read(path, choose, start, end)
 
 
-def _load() -> ModuleType:
-    """torchcodec with its FFmpeg. Raises ConfigError."""
+def load_torchcodec() -> ModuleType:
+    """The module, if it finds an FFmpeg. Raises ConfigError."""
     try:
         import torchcodec
     except (ImportError, OSError, RuntimeError) as error:
@@ -136,7 +137,7 @@ def _converts_alike(torchcodec: ModuleType, colours: ColourFormat) -> bool:
                 has_the_format = format_of_frame(frame) == colours
                 ours_HWC = source.picture(frame)
                 theirs_HWC = _open(torchcodec, source).get_frames_at([0]).data[0]
-        except (av.FFmpegError, RuntimeError, ValueError, BrokenVideo, NotExact):
+        except (av.FFmpegError, *ERRORS, BrokenVideo, NotExact):
             return False
     return has_the_format and np.array_equal(ours_HWC, theirs_HWC.numpy())
 
@@ -161,7 +162,7 @@ def _decode_positions(
         decoder = _open(torchcodec, source)
         _ffmpeg_log.has_messages = False
         batch = decoder.get_frames_at(positions)
-    except (RuntimeError, IndexError, ValueError) as error:
+    except ERRORS as error:
         raise NotExact(f"is refused by torchcodec ({_first_line(error)})") from None
 
     if _ffmpeg_log.has_messages:
