@@ -30,8 +30,9 @@ def read_clip(
 
     `length` and the indices count the frames that begin between `start` and `end` (seconds after the first frame), or
     all. `choose` may be called a second time, if the file holds fewer frames than it says. `reader`: "auto" or "av",
-    "decord", or any other name in READERS; images are recognised by their first bytes. `deadline`: seconds after which
-    a video's decoder, which runs in a child process, counts as hung; None or 0: no limit, in this process.
+    "decord", "torchcodec", or any other name in READERS; images are recognised by their first bytes. `deadline`:
+    seconds after which a video's decoder, which runs in a child process, counts as hung; None or 0: no limit, in this
+    process.
     Raises BrokenVideo (path and reason) for what cannot be decoded, OSError for what cannot be opened.
     """
     return _read(os.fspath(path), choose, reader, start, end, deadline)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from data_loader.readers import READERS
 from parse_config import ConfigError, check_args
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ class VideoSettings:
     Args:
         num_frames: frames per clip
         input_res: pixels per side of what the model sees
-        reader: auto, av, decord or sequential
+        reader: auto, av, decord, sequential or torchcodec
         loading: strict: a broken file stops the run; skip: train replaces it, val and test leave it out and say so;
             default: skip for train, else strict
         decode_cache: none, or memory: clips of up to 256 frames are kept as they were decoded, in memory that the
@@ -80,6 +81,7 @@ def video_settings(
     if reader in OTHER_READERS:
         log.warning("%s: reader %r is read as 'auto'", json_path, reader)
         reader = "auto"
+    READERS.get(reader, f"{json_path}.reader")  # raises ConfigError
 
     for name, least in LEAST.items():
         value = getattr(settings, name)
