@@ -67,9 +67,7 @@ def read_with_torchcodec(
     path: str, choose: Choose, start: float | None = None, end: float | None = None
 ) -> Pictures:
     """torchcodec's random access as its documentation shows it."""
-    from torchcodec.decoders import VideoDecoder
-
-    video = VideoDecoder(path, dimension_order="NHWC")
+    video = load_torchcodec().decoders.VideoDecoder(path, dimension_order="NHWC")
     if callable(choose):
         choose = choose(len(video))
     indices = list(choose)
