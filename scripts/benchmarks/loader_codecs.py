@@ -114,6 +114,7 @@ def measure(folder: Path, clips: int, rounds: int) -> dict[str, Any]:
         codec: write_requests(folder / codec, encoding, clips)
         for codec, encoding in ENCODINGS.items()
     }
+    measure_row(readers, requests["H.264"][PREPARED], 1)  # loads the libraries
     show_head(readers)
     by_codec = {
         codec: measure_codec(codec, readers, requests[codec], rounds)
@@ -155,35 +156,39 @@ def write_requests(folder: Path, encoding: Encoding, clips: int) -> dict[str, Re
 
 
 def measure_row(readers: dict[str, Read], request: Request, rounds: int) -> Row:
-    """{column: {"cpu_ms": mean, "cpu_ms_by_clip", "wrong": files, "error"}} of the readers on the same files."""
-    expected = [read_with_ours(path, request) for path in request.paths]
+    """{column: {"cpu_ms": mean, "cpu_ms_by_clip", "wrong": files} or {"error"}} of the readers on the same files.
+
+    The first reader is the one whose frames are right.
+    """
     row: Row = {}
+    expected: list[np.ndarray] = []
     for column, read in readers.items():
         try:
-            wrong = sum(
-                not np.array_equal(read(path, request), frames_THWC)
-                for path, frames_THWC in zip(request.paths, expected, strict=True)
-            )
-            times = [cpu_ms(read, path, request, rounds) for path in request.paths]
+            results = [timed(read, path, request, rounds) for path in request.paths]
         except Exception as error:  # noqa: BLE001 decord's errors are bare exceptions
             row[column] = {"error": f"{type(error).__name__}: {error}".split("\n")[0]}
             continue
+        times = [milliseconds for milliseconds, _ in results]
+        frames = [frames_THWC for _, frames_THWC in results]
+        expected = expected or frames
         row[column] = {
             "cpu_ms": statistics.mean(times),
             "cpu_ms_by_clip": times,
-            "wrong": wrong,
+            "wrong": sum(not np.array_equal(*pair) for pair in zip(frames, expected)),
         }
     return row
 
 
-def cpu_ms(read: Read, path: Path, request: Request, rounds: int) -> float:
-    """Milliseconds of processor time, of all threads of this process: the median of `rounds`."""
+def timed(
+    read: Read, path: Path, request: Request, rounds: int
+) -> tuple[float, np.ndarray]:
+    """(milliseconds of processor time, of all threads of this process: the median of `rounds`; frames_THWC)."""
     times = []
     for _ in range(rounds):
         begun = time.process_time()
-        read(path, request)
+        frames_THWC = read(path, request)
         times.append(time.process_time() - begun)
-    return 1e3 * statistics.median(times)
+    return 1e3 * statistics.median(times), frames_THWC
 
 
 def add_ratios(row: Row, raw: Row) -> None:
