@@ -11,8 +11,8 @@ import logging
 import mmap
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -136,21 +136,24 @@ def _converts_alike(torchcodec: ModuleType, colours: ColourFormat) -> bool:
                 frame = next(source.frames())
                 has_the_format = format_of_frame(frame) == colours
                 ours_HWC = source.picture(frame)
-                theirs_HWC = _open(torchcodec, source).get_frames_at([0]).data[0]
+                with _open(torchcodec, source) as decoder:
+                    theirs_HWC = decoder.get_frames_at([0]).data[0]
         except (av.FFmpegError, *ERRORS, BrokenVideo, NotExact):
             return False
     return has_the_format and np.array_equal(ours_HWC, theirs_HWC.numpy())
 
 
-def _open(torchcodec: ModuleType, source: Source) -> Any:
-    """torchcodec's decoder of the same stream."""
-    return torchcodec.decoders.VideoDecoder(
-        f"file:{source.path}",
-        stream_index=source.stream.index,
-        dimension_order="NHWC",
-        num_ffmpeg_threads=1,
-        device="cpu",
-    )
+@contextmanager
+def _open(torchcodec: ModuleType, source: Source) -> Iterator[Any]:
+    """torchcodec's decoder of the same stream, which reads our file object and nothing that the file may name."""
+    with open(source.path, "rb", buffering=0) as file:
+        yield torchcodec.decoders.VideoDecoder(
+            file,
+            stream_index=source.stream.index,
+            dimension_order="NHWC",
+            num_ffmpeg_threads=1,
+            device="cpu",
+        )
 
 
 def _decode_positions(
@@ -159,9 +162,9 @@ def _decode_positions(
     """The pictures at `positions`. Raises NotExact."""
     _listen(torchcodec.core_library_path)
     try:
-        decoder = _open(torchcodec, source)
-        _ffmpeg_log.has_messages = False
-        batch = decoder.get_frames_at(positions)
+        with _open(torchcodec, source) as decoder:
+            _ffmpeg_log.has_messages = False
+            batch = decoder.get_frames_at(positions)
     except ERRORS as error:
         raise NotExact(f"is refused by torchcodec ({_first_line(error)})") from None
 

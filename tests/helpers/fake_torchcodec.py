@@ -1,5 +1,6 @@
 """A stand-in for torchcodec that decodes with PyAV, and can be told to go wrong in each of the ways that it may."""
 
+from io import FileIO
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -38,8 +39,8 @@ class FakeTorchcodec(ModuleType):
         self.message = False
         self.decoders = SimpleNamespace(VideoDecoder=self.open_video)
 
-    def open_video(self, source: str, **_: Any) -> "FakeDecoder":
-        path = source.removeprefix("file:")
+    def open_video(self, source: FileIO | str, **_: Any) -> "FakeDecoder":
+        path = source if isinstance(source, str) else str(source.name)
         if not path.endswith("noise.mp4"):
             self.opened.append(path)
         return FakeDecoder(self, path)
