@@ -1,5 +1,6 @@
 """The reader torchcodec: exact or read by av, with the library where it loads and with a stand-in everywhere."""
 
+import ctypes
 import logging
 import mmap
 import os
@@ -215,6 +216,7 @@ def with_picture_timing(source, target, message: bytes, numbers: range) -> None:
 @pytest.mark.parametrize(
     ("message", "numbers"),
     [(ALL_FIELDS, range(40)), (CLOCK_OF_FIELDS, range(20, 30))],
+    ids=["all", "middle"],
 )
 def test_pictures_flagged_as_interlaced(opened, tmp_path, message, numbers, caplog):
     """By a message in front of each picture, from the first or from the middle of the file on."""
@@ -311,6 +313,25 @@ def test_where_torchcodec_goes_wrong_av_reads(
     message = record.getMessage()
     assert "h264.mp4 is read by 'av'" in message and "\n" not in message
     assert re.search(reason, message)
+
+
+def test_messages_of_an_ffmpeg_are_heard(monkeypatch):
+    """Of PyAV's own, which stands in for torchcodec's."""
+    library = av.logging.__file__
+    ffmpeg = ctypes.CDLL(library)
+    heard = torchcodec_reader._ffmpeg_log
+    try:
+        torchcodec_reader._listen(library)
+        monkeypatch.setattr(heard, "has_messages", False)
+        ffmpeg.av_log(None, 40, b"a detail")
+        assert not heard.has_messages
+        for level in (32, 16, 16 + (7 << 8)):
+            monkeypatch.setattr(heard, "has_messages", False)
+            ffmpeg.av_log(None, level, b"concealing errors")
+            assert heard.has_messages
+    finally:
+        ffmpeg.av_log_set_callback(None)
+        torchcodec_reader._listen.cache_clear()
 
 
 @pytest.mark.parametrize("seed", range(12))
