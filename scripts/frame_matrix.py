@@ -25,7 +25,7 @@ from data_loader.reader import (
     read_frames,
 )
 from data_loader.readers import Choose, Pictures
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.seek_plan import open_with_plan
 from scripts.synthetic import clips
 
 MAX_SINGLE = 60  # frames of a file that are read one by one
