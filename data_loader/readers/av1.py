@@ -35,7 +35,6 @@ KNOWN = (
 MAX_UNITS = 600  # of one packet
 MAX_SIZE_BYTES = 8  # of a number in the code leb128
 HEADER_BYTES = 16  # enough for the part of a frame header that is read
-RECORD_SIZE = 4  # bytes of an av1C record before its units
 
 
 class _ObuUnits(NamedTuple):
@@ -55,7 +54,10 @@ class _Kept(NamedTuple):
 
 
 class Av1Parser:
-    """See `packet_info.PacketParser`. `extradata`: an av1C record or nothing."""
+    """See `packet_info.PacketParser`.
+
+    Decoding starts only where the sequence header is repeated: that in the container's record may differ from it.
+    """
 
     depth = 0
 
@@ -63,19 +65,18 @@ class Av1Parser:
         self.size: tuple[int, int] | None = None
         self._header: bytes | None = None
         self._sequence: Sequence | None = None
-        if extradata[:1] == b"\x81" and len(extradata) > RECORD_SIZE:
-            packets = _single(extradata[RECORD_SIZE:])
-            for units in _split_units(packets):
-                self._enter_sequence(packets, units)
 
     def facts(self, packets: PacketBytes) -> PacketFacts:
         count = len(packets.starts)
         num_shown = np.zeros(count, np.int64)
         num_frames = np.zeros(count, np.int64)
         is_start = np.zeros(count, bool)
+        has_sequence = np.zeros(count, bool)
 
         for units in _split_units(packets):
-            self._enter_sequence(packets, units)
+            is_sequence = units.types == SEQUENCE_HEADER
+            self._enter_sequence(packets, units, is_sequence)
+            has_sequence[units.numbers[is_sequence]] = True
             is_frame = (units.types == FRAME) | (units.types == FRAME_HEADER)
             numbers = units.numbers[is_frame]
             if (units.lengths[is_frame] < 1).any():
@@ -86,7 +87,12 @@ class Av1Parser:
             is_existing = headers >> 7 == 1
             is_key = headers >> 5 == 0  # frame_type behind show_existing_frame
             is_shown = is_existing | (headers >> 4 & 1 == 1)
-            is_start[numbers] |= is_key & is_shown & (num_frames[numbers] == 0)
+            is_start[numbers] |= (
+                is_key
+                & is_shown
+                & has_sequence[numbers]
+                & (num_frames[numbers] == 0)
+            )
             if (is_existing & (units.types[is_frame] == FRAME)).any():
                 raise NotProven
             num_shown[numbers] += is_shown
@@ -99,9 +105,10 @@ class Av1Parser:
         nothing = np.zeros(count, bool)
         return PacketFacts(is_start, nothing, nothing, np.zeros(count, np.int64))
 
-    def _enter_sequence(self, packets: PacketBytes, units: _ObuUnits) -> None:
+    def _enter_sequence(
+        self, packets: PacketBytes, units: _ObuUnits, chosen: np.ndarray
+    ) -> None:
         """Raises NotProven if a sequence header is not the one that the file began with."""
-        chosen = units.types == SEQUENCE_HEADER
         for start, length in zip(units.starts[chosen], units.lengths[chosen]):
             header = packets.slice(start, length)
             if self._header is None:
