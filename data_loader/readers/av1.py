@@ -34,6 +34,7 @@ KNOWN = (
 )
 MAX_UNITS = 600  # of one packet
 MAX_SIZE_BYTES = 8  # of a number in the code leb128
+HAS_SIZE = 2  # bit of a unit's first byte
 HEADER_BYTES = 16  # enough for the part of a frame header that is read
 
 
@@ -131,17 +132,13 @@ class Av1Parser:
     def _frames(self, packet: bytes) -> list[Frame]:
         """What the frame headers of one packet say. Raises NotProven."""
         assert self._sequence is not None
-        packets = _single(packet)
-        frames = []
         try:
-            for units in _split_units(packets):
-                if units.types[0] in (FRAME, FRAME_HEADER):
-                    length = min(int(units.lengths[0]), HEADER_BYTES)
-                    header = packets.slice(units.starts[0], length)
-                    frames.append(parse_frame(header, self._sequence))
-        except ValueError:
+            return [
+                parse_frame(packet[start : start + HEADER_BYTES], self._sequence)
+                for start in _frame_headers(packet)
+            ]
+        except (IndexError, ValueError):
             raise NotProven from None
-        return frames
 
     def needed(self, packets: list[av.Packet], wanted: set[int]) -> set[int]:
         slots = [_Kept(0, False)] * NUM_SLOTS
@@ -167,9 +164,27 @@ class Av1Parser:
         return needed
 
 
-def _single(packet: bytes) -> PacketBytes:
-    data = np.frombuffer(packet, np.uint8)
-    return PacketBytes(data, np.zeros(1, np.int64), np.full(1, len(data)))
+def _frame_headers(packet: bytes) -> list[int]:
+    """Where the frame headers of a packet begin whose units were found to fill it. Raises IndexError."""
+    found = []
+    position = 0
+    while position < len(packet):
+        header = packet[position]
+        position += 1
+        length = len(packet) - position
+        if header & HAS_SIZE:
+            length = 0
+            shift = 0
+            digit = 128
+            while digit > 127:
+                digit = packet[position]
+                length |= (digit & 127) << shift
+                shift += 7
+                position += 1
+        if header >> 3 in (FRAME, FRAME_HEADER):
+            found.append(position)
+        position += length
+    return found
 
 
 def _split_units(packets: PacketBytes) -> list[_ObuUnits]:
@@ -189,7 +204,7 @@ def _split_units(packets: PacketBytes) -> list[_ObuUnits]:
         is_odd = (headers >> 7 == 1) | has_extension | ~np.isin(types, KNOWN)
         if is_odd.any() or len(rounds) == MAX_UNITS:
             raise NotProven
-        starts, lengths = _contents(data, cursors + 1, ends, headers >> 1 & 1 == 1)
+        starts, lengths = _contents(data, cursors + 1, ends, headers & HAS_SIZE > 0)
         rounds.append(_ObuUnits(numbers, types, starts, lengths))
 
         cursors = starts + lengths

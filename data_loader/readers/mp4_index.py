@@ -35,20 +35,22 @@ def indexed_table(source: Source, parser: PacketParser) -> PacketTable:
     """Raises NotProven if the tables do not tell all, OSError."""
     if source.container.format.name != FORMAT:
         raise NotProven
-    entries = [
-        (entry.pos, entry.size, entry.timestamp, entry.flags)
-        for entry in source.stream.index_entries
-    ]
-    if not entries or len(entries) != source.stream.frames:
+    count = source.stream.frames
+    if not count or len(source.stream.index_entries) != count:
         raise NotProven
-    positions, sizes, times, flags = np.array(entries, np.int64).T
+    fields = [
+        field
+        for entry in source.stream.index_entries
+        for field in (entry.pos, entry.size, entry.timestamp, entry.flags)
+    ]
+    positions, sizes, times, flags = np.array(fields, np.int64).reshape(count, -1).T
     if (flags & ~KEY_FLAG).any() or (sizes < 1).any() or (positions < 0).any():
         raise NotProven
     if (np.diff(times) < 0).any() or (positions[1:] < (positions + sizes)[:-1]).any():
         raise NotProven
 
     with open(source.path, "rb") as file:
-        offsets = _display_offsets(file, source.stream.id, len(entries))
+        offsets = _display_offsets(file, source.stream.id, count)
         facts = _facts(file, positions, sizes, parser)
 
     first = source.first_packet()

@@ -12,6 +12,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ PARSERS: dict[str, Callable[[bytes], PacketParser]] = {
     "libdav1d": Av1Parser,
     "av1": Av1Parser,
 }
+# Containers that never change a stream's parameters on the way; others say so in a packet's side data.
+STEADY_FORMATS = {"matroska,webm"}
 CHUNK = 8 << 20  # bytes of packets whose headers are parsed at once
 MAX_SHIFT = 64  # positions between decoding and showing; the standards allow 16
 KEPT_PACKETS = 500_000  # in all plans that are kept; about 60 bytes each
@@ -181,24 +184,21 @@ def _find_plan(source: Source, key: "CacheKey | None") -> SeekPlan | None:
 
 def _demuxed_table(source: Source, parser: PacketParser) -> PacketTable:
     """The table of the packets that the source gives. Raises NotProven."""
-    rows = []
+    rows: list[tuple[int, int, int, int, bool]] = []
     parts = []
     contents: list[bytes] = []
     size = 0
+    may_change = source.container.format.name not in STEADY_FORMATS
     for packet in source.packets():
-        if (
-            packet.pts is None
-            or packet.is_corrupt
-            or packet.is_discard
-            or packet.has_sidedata("new_extradata")
-        ):
+        if packet.is_corrupt or packet.is_discard or packet.pts is None:
+            raise NotProven
+        if may_change and packet.has_sidedata("new_extradata"):
             raise NotProven
         dts = UNKNOWN if packet.dts is None else packet.dts
-        rows.append(
-            (packet.pts, dts, packet.pos or 0, packet.size, packet.is_keyframe)
-        )
+        length = packet.size
+        rows.append((packet.pts, dts, packet.pos or 0, length, packet.is_keyframe))
         contents.append(bytes(packet))
-        size += packet.size
+        size += length
         if size > CHUNK:
             parts.append(parser.facts(_joined(contents)))
             contents.clear()
@@ -207,8 +207,9 @@ def _demuxed_table(source: Source, parser: PacketParser) -> PacketTable:
         parts.append(parser.facts(_joined(contents)))
     if source.damage or not rows:
         raise NotProven
-    pts, dts, positions, sizes, keys = np.array(rows, np.int64).T
-    return PacketTable(pts, dts, positions, sizes, keys == 1, merged(parts))
+    fields = np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(rows[0]))
+    pts, all_dts, positions, sizes, keys = fields.reshape(len(rows), -1).T.copy()
+    return PacketTable(pts, all_dts, positions, sizes, keys == 1, merged(parts))
 
 
 def _joined(contents: list[bytes]) -> PacketBytes:
