@@ -18,7 +18,12 @@ from data_loader.readers.av1_header import (
     parse_frame,
     parse_sequence,
 )
-from data_loader.readers.packet_info import NotProven, PacketBytes, PacketFacts
+from data_loader.readers.packet_info import (
+    NotProven,
+    PacketBytes,
+    PacketFacts,
+    Selected,
+)
 
 # Values of obu_type.
 SEQUENCE_HEADER, DELIMITER, FRAME_HEADER, TILE_GROUP = 1, 2, 3, 4
@@ -47,10 +52,26 @@ class _ObuUnits(NamedTuple):
     lengths: np.ndarray
 
 
-class _Kept(NamedTuple):
-    """What a slot keeps: the packet that brought it, and whether it is a key frame."""
+class _Unit(NamedTuple):
+    """A unit of one packet: where it begins and ends, and the number of the frame that it or the last one belongs to.
 
-    packet: int
+    header: the beginning of its frame header, if it has one. is_common: it belongs to no frame alone.
+    """
+
+    start: int
+    stop: int
+    frame: int
+    header: bytes | None
+    is_common: bool
+
+
+FrameNumber = tuple[int, int]  # of the packet, and of the frame in it
+
+
+class _Kept(NamedTuple):
+    """What a slot keeps: a frame, and whether it is a key frame."""
+
+    frame: FrameNumber
     is_key: bool
 
 
@@ -124,29 +145,54 @@ class Av1Parser:
     def _check_first_size(self, packets: PacketBytes) -> None:
         """Raises NotProven if the first frame is not of the sequence's size."""
         first = packets.slice(packets.starts[0], packets.sizes[0])
-        frames = self._frames(first)
-        if self._sequence is None or any(frame.has_own_size for frame in frames):
+        if self._sequence is None:
             raise NotProven
-        self.size = self._sequence.size
-
-    def _frames(self, packet: bytes) -> list[Frame]:
-        """What the frame headers of one packet say. Raises NotProven."""
-        assert self._sequence is not None
         try:
-            return [
-                parse_frame(packet[start : start + HEADER_BYTES], self._sequence)
-                for start in _frame_headers(packet)
+            frames = [
+                parse_frame(unit.header, self._sequence)
+                for unit in _scan_units(first)
+                if unit.header is not None
             ]
         except (IndexError, ValueError):
             raise NotProven from None
+        if any(frame.has_own_size for frame in frames):
+            raise NotProven
+        self.size = self._sequence.size
 
-    def needed(self, packets: list[av.Packet], wanted: set[int]) -> set[int]:
-        slots = [_Kept(0, False)] * NUM_SLOTS
-        dependencies: list[set[int]] = []
-        for number, packet in enumerate(packets):
-            depends: set[int] = set()
-            for frame in self._frames(bytes(packet)):
-                depends |= {slots[reference].packet for reference in frame.references}
+    def select(self, packets: list[av.Packet], wanted: set[int]) -> list[Selected]:
+        assert self._sequence is not None
+        try:
+            units = [_scan_units(bytes(packet)) for packet in packets]
+            kept_frames = self._dependencies(units, wanted)
+        except (IndexError, ValueError):
+            raise NotProven from None
+
+        selected = []
+        for packet, packet_units, kept in zip(packets, units, kept_frames):
+            if not kept:
+                continue
+            last_frame = packet_units[-1].frame
+            is_shown = last_frame in kept
+            if len(kept) <= last_frame:
+                packet = _excerpt(packet, packet_units, kept)
+            selected.append(Selected(packet, is_shown))
+        return selected
+
+    def _dependencies(
+        self, units: list[list[_Unit]], wanted: set[int]
+    ) -> list[set[int]]:
+        """The frames of each packet, counted from 0, that the shown frames of the `wanted` ones depend on."""
+        slots = [_Kept((0, 0), False)] * NUM_SLOTS
+        steps: list[tuple[FrameNumber, set[FrameNumber]]] = []
+        for number, packet_units in enumerate(units):
+            for unit in packet_units:
+                if unit.header is None:
+                    continue
+                frame = parse_frame(unit.header, self._sequence)
+                frame_number = (number, unit.frame)
+                depends = {slots[reference].frame for reference in frame.references}
+                steps.append((frame_number, depends))
+
                 is_key = frame.is_key
                 refreshed = frame.refreshed
                 if frame.is_existing and slots[frame.references[0]].is_key:
@@ -154,25 +200,27 @@ class Av1Parser:
                     refreshed = ALL_SLOTS
                 for slot in range(NUM_SLOTS):
                     if refreshed >> slot & 1:
-                        slots[slot] = _Kept(number, is_key)
-            dependencies.append(depends)
+                        slots[slot] = _Kept(frame_number, is_key)
 
-        needed = {0, *wanted}
-        for number in range(max(needed), -1, -1):
-            if number in needed:
-                needed |= dependencies[number]
-        return needed
+        needed = {(0, 0)} | {(number, units[number][-1].frame) for number in wanted}
+        kept: list[set[int]] = [set() for _ in units]
+        for frame_number, depends in reversed(steps):
+            if frame_number in needed:
+                needed |= depends
+                kept[frame_number[0]].add(frame_number[1])
+        return kept
 
 
-def _frame_headers(packet: bytes) -> list[int]:
-    """Where the frame headers of a packet begin whose units were found to fill it. Raises IndexError."""
-    found = []
-    position = 0
-    while position < len(packet):
-        header = packet[position]
-        position += 1
+def _scan_units(packet: bytes) -> list[_Unit]:
+    """The units of a packet that was found to be filled by them. Raises IndexError."""
+    units = []
+    start = 0
+    frame = -1
+    while start < len(packet):
+        first_byte = packet[start]
+        position = start + 1
         length = len(packet) - position
-        if header & HAS_SIZE:
+        if first_byte & HAS_SIZE:
             length = 0
             shift = 0
             digit = 128
@@ -181,10 +229,32 @@ def _frame_headers(packet: bytes) -> list[int]:
                 length |= (digit & 127) << shift
                 shift += 7
                 position += 1
-        if header >> 3 in (FRAME, FRAME_HEADER):
-            found.append(position)
-        position += length
-    return found
+        header = None
+        kind = first_byte >> 3
+        if kind in (FRAME, FRAME_HEADER):
+            frame += 1
+            header = packet[position : position + HEADER_BYTES]
+        is_common = kind not in (FRAME, FRAME_HEADER, TILE_GROUP)
+        units.append(_Unit(start, position + length, frame, header, is_common))
+        start = position + length
+    return units
+
+
+def _excerpt(packet: av.Packet, units: list[_Unit], kept: set[int]) -> av.Packet:
+    """A packet with only some of its frames."""
+    data = bytes(packet)
+    excerpt = av.Packet(
+        b"".join(
+            data[unit.start : unit.stop]
+            for unit in units
+            if unit.is_common or unit.frame in kept
+        )
+    )
+    excerpt.pts = packet.pts
+    excerpt.dts = packet.dts
+    excerpt.time_base = packet.time_base
+    excerpt.is_keyframe = packet.is_keyframe
+    return excerpt
 
 
 def _split_units(packets: PacketBytes) -> list[_ObuUnits]:

@@ -69,16 +69,17 @@ def decode_positions(
     look = None  # size and pixel format of all frames
 
     for start, requested in plan.runs(positions):
-        packets = packets_to_decode(source, plan, start, requested)
+        selected = packets_to_decode(source, plan, start, requested)
         decoded_stamps: list[int | None] = []
-        for frame in _decode_planned(source, packets):
+        for frame in _decode_planned(source, [part.packet for part in selected]):
             look = look or (*(plan.parser.size or _size(frame)), frame.format.name)
             if frame.is_corrupt or (*_size(frame), frame.format.name) != look:
                 raise NotAsPlanned
             decoded_stamps.append(frame.pts)
             if frame.pts in position_of_stamp:
                 pictures[position_of_stamp[frame.pts]] = source.picture(frame)
-        if decoded_stamps != sorted(packet.pts for packet in packets):
+        shown_stamps = [part.packet.pts for part in selected if part.is_shown]
+        if decoded_stamps != sorted(shown_stamps):
             raise NotAsPlanned
     return pictures
 

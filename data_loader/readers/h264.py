@@ -71,5 +71,5 @@ class H264Parser:
         nothing = np.zeros(count, bool)
         return PacketFacts(is_start, ~is_reference, nothing, np.zeros(count, np.int64))
 
-    def needed(self, packets: list[av.Packet], wanted: set[int]) -> None:
+    def select(self, packets: list[av.Packet], wanted: set[int]) -> None:
         return None

@@ -117,7 +117,7 @@ class HevcParser:
             raise NotProven
         self._last_start_type = int(types_of_last[-1])
 
-    def needed(self, packets: list[av.Packet], wanted: set[int]) -> None:
+    def select(self, packets: list[av.Packet], wanted: set[int]) -> None:
         return None
 
 

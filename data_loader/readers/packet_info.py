@@ -70,9 +70,21 @@ class PacketParser(Protocol):
         """Raises NotProven unless every packet gives exactly one shown frame and the sequence stays as it is."""
         ...
 
-    def needed(self, packets: list[av.Packet], wanted: set[int]) -> set[int] | None:
-        """Which of the packets from a start on must be decoded to show the `wanted` ones; None: told by the facts."""
+    def select(
+        self, packets: list[av.Packet], wanted: set[int]
+    ) -> "list[Selected] | None":
+        """What must be decoded of the packets from a start on to show the `wanted` ones; None: as the facts tell.
+
+        Raises NotProven.
+        """
         ...
+
+
+class Selected(NamedTuple):
+    """A packet to decode, whole or in part, and whether it then shows its frame."""
+
+    packet: av.Packet
+    is_shown: bool
 
 
 def merged(parts: list[PacketFacts]) -> PacketFacts:

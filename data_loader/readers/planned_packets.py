@@ -6,24 +6,27 @@ from contextlib import closing
 import av
 import numpy as np
 
-from data_loader.readers.packet_info import UNKNOWN, NotProven
+from data_loader.readers.packet_info import UNKNOWN, NotProven, Selected
 from data_loader.readers.seek_plan import NotAsPlanned, SeekPlan
 from data_loader.readers.source import Source
 
 
 def packets_to_decode(
     source: Source, plan: SeekPlan, start: int, requested: list[int]
-) -> list[av.Packet]:
+) -> list[Selected]:
     """Of the packets from `start` on, the `requested` ones and what these depend on. Raises NotAsPlanned."""
     packets = _read(source, plan, start, requested[-1])
     wanted = {number - start for number in requested}
     try:
-        needed = plan.parser.needed(packets, wanted)
+        selected = plan.parser.select(packets, wanted)
     except NotProven:
         raise NotAsPlanned from None
-    if needed is None:
-        return [packets[number - start] for number in plan.needed(start, requested)]
-    return [packets[number] for number in sorted(needed)]
+    if selected is not None:
+        return selected
+    return [
+        Selected(packets[number - start], True)
+        for number in plan.needed(start, requested)
+    ]
 
 
 def _read(source: Source, plan: SeekPlan, first: int, last: int) -> list[av.Packet]:

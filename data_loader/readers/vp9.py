@@ -79,7 +79,7 @@ class Vp9Parser:
         if (size, key_format) != (self.size, self._format):
             raise NotProven
 
-    def needed(self, packets: list[av.Packet], wanted: set[int]) -> None:
+    def select(self, packets: list[av.Packet], wanted: set[int]) -> None:
         return None
 
 
