@@ -1,7 +1,6 @@
 """The packets of a file with a plan, from wherever in the file they are needed."""
 
 from collections.abc import Iterator
-from contextlib import closing
 
 import av
 import numpy as np
@@ -30,15 +29,12 @@ def packets_to_decode(
 
 
 def _read(source: Source, plan: SeekPlan, first: int, last: int) -> list[av.Packet]:
-    """The packets `first` to `last`: from memory, after a seek, or else from the beginning of the file."""
-    if source.held_packets is not None:
-        return source.held_packets[first : last + 1]
+    """The packets `first` to `last`: after a seek, or else from the beginning of the file."""
     time = int(plan.table.dts[first])
     if time == UNKNOWN:
         time = int(plan.table.pts[first])
-    for packets in (source.packets_from(time), source.packets()):
-        with closing(packets):
-            found = _matching(packets, plan, first, last)
+    for packets in (source.packets_from(time), source.new_packets()):
+        found = _matching(packets, plan, first, last)
         if found is not None:
             return found
     raise NotAsPlanned

@@ -41,7 +41,7 @@ PARSERS: dict[str, Callable[[bytes], PacketParser]] = {
 }
 # Containers that never change a stream's parameters on the way; others say so in a packet's side data.
 STEADY_FORMATS = {"matroska,webm"}
-CHUNK = 8 << 20  # bytes of packets whose headers are parsed at once
+CHUNK = 2 << 20  # bytes of packets whose headers are parsed at once
 MAX_SHIFT = 64  # positions between decoding and showing; the standards allow 16
 KEPT_PACKETS = 500_000  # in all plans that are kept; about 60 bytes each
 PLAN_COST = 100  # packets that take about as much memory as a plan takes besides
@@ -185,31 +185,31 @@ def _find_plan(source: Source, key: "CacheKey | None") -> SeekPlan | None:
 def _demuxed_table(source: Source, parser: PacketParser) -> PacketTable:
     """The table of the packets that the source gives. Raises NotProven."""
     rows: list[tuple[int, int, int, int, bool]] = []
-    parts = []
-    contents: list[bytes] = []
-    size = 0
+    facts = []
+    chunk: list[bytes] = []
+    chunk_size = 0
     may_change = source.container.format.name not in STEADY_FORMATS
-    for packet in source.packets():
+    for packet in source.new_packets():
         if packet.is_corrupt or packet.is_discard or packet.pts is None:
             raise NotProven
         if may_change and packet.has_sidedata("new_extradata"):
             raise NotProven
         dts = UNKNOWN if packet.dts is None else packet.dts
-        length = packet.size
-        rows.append((packet.pts, dts, packet.pos or 0, length, packet.is_keyframe))
-        contents.append(bytes(packet))
-        size += length
-        if size > CHUNK:
-            parts.append(parser.facts(_joined(contents)))
-            contents.clear()
-            size = 0
-    if contents:
-        parts.append(parser.facts(_joined(contents)))
+        size = packet.size
+        rows.append((packet.pts, dts, packet.pos or 0, size, packet.is_keyframe))
+        chunk.append(bytes(packet))
+        chunk_size += size
+        if chunk_size > CHUNK:
+            facts.append(parser.facts(_joined(chunk)))
+            chunk = []
+            chunk_size = 0
+    if chunk:
+        facts.append(parser.facts(_joined(chunk)))
     if source.damage or not rows:
         raise NotProven
     fields = np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(rows[0]))
     pts, all_dts, positions, sizes, keys = fields.reshape(len(rows), -1).T.copy()
-    return PacketTable(pts, all_dts, positions, sizes, keys == 1, merged(parts))
+    return PacketTable(pts, all_dts, positions, sizes, keys == 1, merged(facts))
 
 
 def _joined(contents: list[bytes]) -> PacketBytes:

@@ -97,29 +97,28 @@ class Source:
 
     @property
     def container(self) -> InputContainer:
-        """The open file of `stream`."""
+        """The file of `stream`."""
         return self._containers[0]
-
-    @property
-    def held_packets(self) -> list[av.Packet] | None:
-        """All packets, if they were read and are held in memory."""
-        return self._held_packets
 
     def first_packet(self) -> av.Packet | None:
         """The packet that is decoded first."""
-        return next(self.packets_from(None), None)
+        return next(self.new_packets(), None)
 
-    def packets_from(self, time: int | None) -> "Generator[av.Packet]":
-        """The packets from a key frame at or before a time stamp on, or from where the file stands; none if in vain."""
-        self._unread = False
+    def packets_from(self, time: int) -> Iterator[av.Packet]:
+        """The packets from a key frame at or before a time stamp on, to wherever the container then goes."""
         try:
-            if time is not None:
-                self.container.seek(time, stream=self.stream)
+            self.container.seek(time, stream=self.stream)
         except av.FFmpegError:
-            return
-        yield from self._demux(self.container, self.stream)
+            return iter(())
+        return self._demux(self.stream)
 
-    def packets(self) -> "Generator[av.Packet]":
+    def new_packets(self) -> Iterator[av.Packet]:
+        """The packets from the first one on; none is held in memory."""
+        stream = self.stream if self._unread else self._open()
+        self._unread = False
+        return self._demux(stream)
+
+    def packets(self) -> Iterator[av.Packet]:
         """The packets in the order of decoding, up to the end of the file or its first damage.
 
         Can be called again: the packets are held in memory, or the file is read again.
@@ -128,12 +127,10 @@ class Source:
             yield from self._held_packets
             return
 
-        stream = self.stream if self._unread else self._open()
-        self._unread = False
         held: list[av.Packet] = []
         size = 0
 
-        for packet in self._demux(self._containers[-1], stream):
+        for packet in self.new_packets():
             size += packet.size
             if size <= HOLD:
                 held.append(packet)
@@ -144,11 +141,9 @@ class Source:
         if size <= HOLD:
             self._held_packets = held
 
-    def _demux(
-        self, container: InputContainer, stream: VideoStream
-    ) -> Iterator[av.Packet]:
+    def _demux(self, stream: VideoStream) -> Iterator[av.Packet]:
         limit = None  # time stamp of decoding after which nothing is read
-        packets = cast("Generator[av.Packet]", container.demux(stream))
+        packets = cast("Generator[av.Packet]", stream.container.demux(stream))
         with closing(
             packets
         ):  # PyAV leaks if the generator is dropped half way and not closed
