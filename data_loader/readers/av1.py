@@ -13,7 +13,6 @@ import numpy as np
 from data_loader.readers.av1_header import (
     ALL_SLOTS,
     NUM_SLOTS,
-    Frame,
     Sequence,
     parse_frame,
     parse_sequence,
@@ -81,7 +80,7 @@ class Av1Parser:
     Decoding starts only where the sequence header is repeated: that in the container's record may differ from it.
     """
 
-    depth = 0
+    depth: int | None = 0
 
     def __init__(self, extradata: bytes) -> None:
         self.size: tuple[int, int] | None = None
@@ -110,10 +109,7 @@ class Av1Parser:
             is_key = headers >> 5 == 0  # frame_type behind show_existing_frame
             is_shown = is_existing | (headers >> 4 & 1 == 1)
             is_start[numbers] |= (
-                is_key
-                & is_shown
-                & has_sequence[numbers]
-                & (num_frames[numbers] == 0)
+                is_key & is_shown & has_sequence[numbers] & (num_frames[numbers] == 0)
             )
             if (is_existing & (units.types[is_frame] == FRAME)).any():
                 raise NotProven
@@ -160,7 +156,6 @@ class Av1Parser:
         self.size = self._sequence.size
 
     def select(self, packets: list[av.Packet], wanted: set[int]) -> list[Selected]:
-        assert self._sequence is not None
         try:
             units = [_scan_units(bytes(packet)) for packet in packets]
             kept_frames = self._dependencies(units, wanted)
@@ -182,6 +177,7 @@ class Av1Parser:
         self, units: list[list[_Unit]], wanted: set[int]
     ) -> list[set[int]]:
         """The frames of each packet, counted from 0, that the shown frames of the `wanted` ones depend on."""
+        assert self._sequence is not None
         slots = [_Kept((0, 0), False)] * NUM_SLOTS
         steps: list[tuple[FrameNumber, set[FrameNumber]]] = []
         for number, packet_units in enumerate(units):
@@ -266,7 +262,7 @@ def _split_units(packets: PacketBytes) -> list[_ObuUnits]:
     if (cursors >= ends).any():
         raise NotProven
 
-    rounds = []
+    rounds: list[_ObuUnits] = []
     while len(numbers):
         headers = data[cursors]
         types = headers >> 3 & 15

@@ -114,9 +114,7 @@ def parse_frame(data: bytes, sequence: Sequence) -> Frame:
     if frame_type != SWITCH_FRAME and not is_shown_key:
         refreshed = bits.take(8)
     references = _references(bits, sequence, is_intra, is_resilient, refreshed)
-    return Frame(
-        False, frame_type == KEY_FRAME, references, refreshed, has_own_size
-    )
+    return Frame(False, frame_type == KEY_FRAME, references, refreshed, has_own_size)
 
 
 def _references(

@@ -79,7 +79,7 @@ def decode_positions(
             if frame.pts in position_of_stamp:
                 pictures[position_of_stamp[frame.pts]] = source.picture(frame)
         shown_stamps = [part.packet.pts for part in selected if part.is_shown]
-        if decoded_stamps != sorted(shown_stamps):
+        if decoded_stamps != sorted(pts for pts in shown_stamps if pts is not None):
             raise NotAsPlanned
     return pictures
 

@@ -28,8 +28,8 @@ PARAMETER_SETS = (7, 8)
 class H264Parser:
     """See `packet_info.PacketParser`. `extradata`: an avcC record. Raises NotProven for any other, or an odd one."""
 
-    size = None
-    depth = None
+    size: tuple[int, int] | None = None
+    depth: int | None = None
 
     def __init__(self, extradata: bytes) -> None:
         self._length_size, self._known_sets = parameter_sets(extradata)

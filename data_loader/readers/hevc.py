@@ -21,7 +21,9 @@ from data_loader.readers.packet_info import (
 )
 
 # Values of nal_unit_type.
-LAST_SUBLAYER_TYPE = 14  # up to here, even types are those that no picture of their layer refers to
+LAST_SUBLAYER_TYPE = (
+    14  # up to here, even types are those that no picture of their layer refers to
+)
 RADL = (6, 7)
 RASL = (8, 9)
 IDR = (19, 20)

@@ -127,9 +127,7 @@ def _movie_box(file: BinaryIO) -> bytes:
         if kind == b"moov":
             if movie is not None or size > MAX_TABLES:
                 raise NotProven
-            movie = os.pread(
-                file.fileno(), size - header_size, position + header_size
-            )
+            movie = os.pread(file.fileno(), size - header_size, position + header_size)
         position += size
     if movie is None or position < end:
         raise NotProven

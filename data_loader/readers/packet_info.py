@@ -7,7 +7,6 @@ import numpy as np
 
 from data_loader.readers.bits import without_escapes
 
-
 UNKNOWN = np.iinfo(np.int64).min  # a time stamp that is missing
 
 
@@ -116,7 +115,7 @@ def split_units(packets: PacketBytes, length_size: int) -> list[Units]:
     cursors = packets.starts
     ends = packets.starts + packets.sizes
 
-    rounds = []
+    rounds: list[Units] = []
     while len(numbers):
         if len(rounds) == MAX_UNITS or (cursors + length_size >= ends).any():
             raise NotProven

@@ -1,6 +1,7 @@
 """The packets of a file with a plan, from wherever in the file they are needed."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import av
 import numpy as np
@@ -33,30 +34,38 @@ def _read(source: Source, plan: SeekPlan, first: int, last: int) -> list[av.Pack
     time = int(plan.table.dts[first])
     if time == UNKNOWN:
         time = int(plan.table.pts[first])
-    for packets in (source.packets_from(time), source.new_packets()):
-        found = _matching(packets, plan, first, last)
-        if found is not None:
-            return found
-    raise NotAsPlanned
+    found = _matching(source.packets_from(time), plan, first, last)
+    if found is None:
+        found = _matching(source.new_packets(), plan, first, last)
+    if found is None:
+        raise NotAsPlanned
+    return found
 
 
 def _matching(
     packets: Iterator[av.Packet], plan: SeekPlan, first: int, last: int
 ) -> list[av.Packet] | None:
     """The packets `first` to `last` out of some that begin at or before `first`; None if these are others."""
+    earliest = next(packets, None)
+    number = None if earliest is None else _number(earliest, plan)
+    if earliest is None or number is None or number > first:
+        return None
+
+    expected = zip(
+        *(
+            field[number : last + 1].tolist()
+            for field in (plan.table.pts, plan.table.positions, plan.table.sizes)
+        )
+    )
     found = []
-    number = None
-    for packet in packets:
-        number = _number(packet, plan) if number is None else number + 1
-        if number is None or number > first + len(found):
+    for (pts, position, size), packet in zip(expected, chain([earliest], packets)):
+        is_same = packet.pts == pts and packet.pos == position and packet.size == size
+        if not is_same or packet.is_corrupt or packet.is_discard:
             return None
-        if not _is_planned(packet, plan, number):
-            return None
-        if number >= first:
-            found.append(packet)
-        if number == last:
-            return found
-    return None
+        found.append(packet)
+    if len(found) != last + 1 - number:
+        return None
+    return found[first - number :]
 
 
 def _number(packet: av.Packet, plan: SeekPlan) -> int | None:
@@ -64,20 +73,5 @@ def _number(packet: av.Packet, plan: SeekPlan) -> int | None:
     if packet.pts is None or packet.pos is None:
         return None
     is_same = (plan.table.positions == packet.pos) & (plan.table.pts == packet.pts)
-    (numbers,) = np.nonzero(is_same)
+    numbers = np.flatnonzero(is_same)
     return int(numbers[0]) if len(numbers) == 1 else None
-
-
-def _is_planned(packet: av.Packet, plan: SeekPlan, number: int) -> bool:
-    table = plan.table
-    if number >= len(table.pts):
-        return False
-    is_flagged = (
-        packet.is_corrupt or packet.is_discard or packet.has_sidedata("new_extradata")
-    )
-    is_same = (
-        packet.pts == table.pts[number]
-        and packet.size == table.sizes[number]
-        and packet.pos == table.positions[number]
-    )
-    return is_same and not is_flagged

@@ -239,9 +239,7 @@ def _plan(table: PacketTable, parser: PacketParser) -> SeekPlan:
         raise NotProven
     skips = facts.skips & (facts.layers == facts.layers.max())
     keyed = bool((table.keys == facts.starts).all())
-    return SeekPlan(
-        order, stamps, starts, skips, table, keyed, _depth(ranks), parser
-    )
+    return SeekPlan(order, stamps, starts, skips, table, keyed, _depth(ranks), parser)
 
 
 def _depth(ranks: np.ndarray) -> int:

@@ -110,13 +110,13 @@ class Source:
             self.container.seek(time, stream=self.stream)
         except av.FFmpegError:
             return iter(())
-        return self._demux(self.stream)
+        return self._demux(self.container, self.stream)
 
     def new_packets(self) -> Iterator[av.Packet]:
         """The packets from the first one on; none is held in memory."""
         stream = self.stream if self._unread else self._open()
         self._unread = False
-        return self._demux(stream)
+        return self._demux(self._containers[-1], stream)
 
     def packets(self) -> Iterator[av.Packet]:
         """The packets in the order of decoding, up to the end of the file or its first damage.
@@ -141,9 +141,11 @@ class Source:
         if size <= HOLD:
             self._held_packets = held
 
-    def _demux(self, stream: VideoStream) -> Iterator[av.Packet]:
+    def _demux(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[av.Packet]:
         limit = None  # time stamp of decoding after which nothing is read
-        packets = cast("Generator[av.Packet]", stream.container.demux(stream))
+        packets = cast("Generator[av.Packet]", container.demux(stream))
         with closing(
             packets
         ):  # PyAV leaks if the generator is dropped half way and not closed

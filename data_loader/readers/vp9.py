@@ -21,7 +21,7 @@ HEADER_SIZE = 10  # bytes of a key frame's header up to its size
 class Vp9Parser:
     """See `packet_info.PacketParser`. The record in the container tells nothing that is needed."""
 
-    depth = 0
+    depth: int | None = 0
 
     def __init__(self, extradata: bytes) -> None:
         self.size: tuple[int, int] | None = None
@@ -59,7 +59,9 @@ class Vp9Parser:
 
         position = 0
         for frame in range(count):
-            length = int.from_bytes(index[frame * width : (frame + 1) * width], "little")
+            length = int.from_bytes(
+                index[frame * width : (frame + 1) * width], "little"
+            )
             if not length or position + length > len(data) - index_size:
                 raise NotProven
             header = np.frombuffer(data, np.uint8, 1, position)
