@@ -17,6 +17,9 @@ from data_loader.readers.planned_packets import packets_to_decode
 from data_loader.readers.seek_plan import NotAsPlanned, SeekPlan, open_with_plan
 from data_loader.readers.source import Source, frame_range
 
+# A decoder that meets an error stops, and does not make up for what is missing with what it happened to decode before.
+STRICT = {"err_detect": "explode"}
+
 
 @READERS.register("auto")
 @READERS.register("av")
@@ -64,6 +67,7 @@ def decode_positions(
 
     Raises NotAsPlanned.
     """
+    source.decoder.options = STRICT
     position_of_stamp = {int(plan.stamps[position]): position for position in positions}
     pictures: dict[int, np.ndarray] = {}
     look = None  # size and pixel format of all frames
