@@ -1,7 +1,7 @@
 """Path and indices -> frames: one entry for videos and images, with a deadline. T frames, C = 3, H, W in pixels.
 
 Frames are exactly those of a decode of the whole file, with every reader; see `readers` for what a reader is,
-`readers.h264` for which files are decoded only where needed, `decode.process` for decoders that hang or crash.
+`readers.seek_plan` for which files are decoded only where needed, `decode.process` for decoders that hang or crash.
 """
 
 import os

@@ -26,7 +26,7 @@ from data_loader.reader import (
     read_frames,
 )
 from data_loader.readers import Choose, Pictures
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.seek_plan import open_with_plan
 from data_loader.readers.torchcodec_reader import load_torchcodec
 from parse_config import ConfigError
 from scripts.synthetic import clips

@@ -6,13 +6,14 @@ used, after torch: the other order has crashed for users.
 """
 
 from contextlib import suppress
-from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
 
 from data_loader.readers import READERS, BrokenVideo, Choose, Pictures, av_reader
-from data_loader.readers.h264 import SeekPlan, open_with_plan
+from data_loader.readers.h264 import H264Parser
+from data_loader.readers.packet_info import UNKNOWN
+from data_loader.readers.seek_plan import SeekPlan, open_with_plan
 from parse_config import ConfigError
 
 
@@ -28,7 +29,7 @@ def read(
             "reader 'decord': decord is not installed; pip install decord, or use reader 'av'"
         ) from None
 
-    with suppress(BrokenVideo), open_with_plan(path) as (source, plan):
+    with suppress(BrokenVideo), open_with_plan(path, parsed=True) as (source, plan):
         if plan and can_seek(plan):
             request = av_reader.positions_in_plan(source, plan, choose, start, end)
             if request:
@@ -41,15 +42,13 @@ def read(
 
 def can_seek(plan: SeekPlan) -> bool:
     """Whether decord finds the right frames of a video with this plan."""
-    if not plan.keyed:
+    starts = plan.starts
+    is_known = (plan.table.dts != UNKNOWN).all()
+    is_shown_first = (plan.order[starts] == starts).all()
+    is_h264 = isinstance(plan.parser, H264Parser)
+    if not (is_h264 and plan.keyed and is_known and is_shown_first):
         return False
-    times = [time for time in plan.times if time is not None]
-    if len(times) < len(plan.times):
-        return False
-    return all(
-        times[start] > plan.stamps[previous]
-        for previous, start in pairwise(plan.starts)
-    )
+    return bool((plan.table.dts[starts[1:]] > plan.stamps[starts[:-1]]).all())
 
 
 def _seek(

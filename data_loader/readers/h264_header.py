@@ -1,34 +1,17 @@
 """What an H.264 file says of itself before its first picture (ITU-T H.264, 7.3.2.1; ISO/IEC 14496-15, 5.3.3.1)."""
 
+from data_loader.readers.bits import BitReader, without_escapes
+
 # Profiles whose sequence parameter set holds the chroma format.
 HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244}
 SEQUENCE_PARAMETER_SET = 7  # nal_unit_type
+PICTURE_PARAMETER_SET = 8
 CHROMA_444 = 3
-
-
-class _BitReader:
-    """Reads a header bit by bit. Raises ValueError past its end."""
-
-    def __init__(self, data: bytes) -> None:
-        without_escapes = data.replace(b"\0\0\3", b"\0\0")
-        self.bits = "".join(f"{byte:08b}" for byte in without_escapes)
-        self.position = 0
-
-    def take(self, count: int) -> int:
-        """An unsigned number of `count` bits."""
-        self.position += count
-        return int(self.bits[self.position - count : self.position], 2)
-
-    def golomb(self) -> int:
-        """An unsigned exponential-Golomb number, ue(v) in the standard."""
-        zeros = self.bits.index("1", self.position) - self.position
-        self.position += zeros
-        return self.take(zeros + 1) - 1
 
 
 def _is_plain(sequence_set: bytes) -> bool:
     """Whether a sequence parameter set promises whole frames, none left out on purpose, in an order that it tells."""
-    bits = _BitReader(sequence_set[1:64])
+    bits = BitReader(without_escapes(sequence_set[1:64]))
     profile = bits.take(8)
     bits.take(16)  # constraint flags, level_idc
     bits.golomb()  # seq_parameter_set_id
@@ -69,6 +52,13 @@ def parameter_sets(extradata: bytes) -> tuple[int, set[bytes]]:
             data for data in sets if data[0] & 31 == SEQUENCE_PARAMETER_SET
         ]
         is_complete = end <= len(extradata) and len(sequence_sets) == 1
+        picture_set_ids = [
+            BitReader(without_escapes(data[1:])).golomb()
+            for data in sets
+            if data[0] & 31 == PICTURE_PARAMETER_SET
+        ]
+        if len(set(picture_set_ids)) != len(picture_set_ids):
+            return 0, set()
         if not is_complete or not _is_plain(sequence_sets[0]):
             return 0, set()
     except (IndexError, ValueError):  # cut short

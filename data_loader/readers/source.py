@@ -7,7 +7,7 @@ from typing import cast
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
@@ -17,8 +17,13 @@ HOLD = (
     256 << 20
 )  # bytes of packets that stay in memory; a larger file is read from disk again
 SLACK = 2.0  # seconds between the stamp at which reading ends and the last frame that is requested
-# Open without decoding any frame: 0.2 ms, not 5.
-QUICK = {"skip_frame": "all", "probesize": "32", "fpsprobesize": "0"}
+# Open without decoding any frame (0.2 ms, not 5) and give the packets as the container holds them.
+QUICK = {
+    "skip_frame": "all",
+    "probesize": "32",
+    "fpsprobesize": "0",
+    "fflags": "+noparse",
+}
 DEFAULT_FRAME_RATE = 25
 TOLERANCE = 1e-6  # seconds by which rounding may move a time stamp
 
@@ -83,8 +88,35 @@ class Source:
                 self.path, "is in a format that this ffmpeg does not decode"
             )
 
+        if self.quick:
+            for other in container.streams:
+                if other.index != stream.index:
+                    other.discard = Discard.all
         self._containers.append(container)
         return stream
+
+    @property
+    def container(self) -> InputContainer:
+        """The file of `stream`."""
+        return self._containers[0]
+
+    def first_packet(self) -> av.Packet | None:
+        """The packet that is decoded first."""
+        return next(self.new_packets(), None)
+
+    def packets_from(self, time: int) -> Iterator[av.Packet]:
+        """The packets from a key frame at or before a time stamp on, to wherever the container then goes."""
+        try:
+            self.container.seek(time, stream=self.stream)
+        except av.FFmpegError:
+            return iter(())
+        return self._demux(self.container, self.stream)
+
+    def new_packets(self) -> Iterator[av.Packet]:
+        """The packets from the first one on; none is held in memory."""
+        stream = self.stream if self._unread else self._open()
+        self._unread = False
+        return self._demux(self._containers[-1], stream)
 
     def packets(self) -> Iterator[av.Packet]:
         """The packets in the order of decoding, up to the end of the file or its first damage.
@@ -95,12 +127,10 @@ class Source:
             yield from self._held_packets
             return
 
-        stream = self.stream if self._unread else self._open()
-        self._unread = False
         held: list[av.Packet] = []
         size = 0
 
-        for packet in self._demux(stream):
+        for packet in self.new_packets():
             size += packet.size
             if size <= HOLD:
                 held.append(packet)
@@ -111,9 +141,11 @@ class Source:
         if size <= HOLD:
             self._held_packets = held
 
-    def _demux(self, stream: VideoStream) -> Iterator[av.Packet]:
+    def _demux(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[av.Packet]:
         limit = None  # time stamp of decoding after which nothing is read
-        packets = cast("Generator[av.Packet]", self._containers[-1].demux(stream))
+        packets = cast("Generator[av.Packet]", container.demux(stream))
         with closing(
             packets
         ):  # PyAV leaks if the generator is dropped half way and not closed

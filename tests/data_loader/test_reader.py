@@ -16,7 +16,7 @@ from data_loader.reader import (
     read_frames,
 )
 from data_loader.readers import av_reader, decord_reader, source
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.seek_plan import open_with_plan
 from parse_config import ConfigError
 from scripts import frame_matrix
 from scripts.synthetic import clips
