@@ -30,7 +30,7 @@ def read(
         ) from None
 
     with suppress(BrokenVideo), open_with_plan(path, parsed=True) as (source, plan):
-        if plan and can_seek(plan):
+        if plan and isinstance(plan.parser, H264Parser) and can_seek(plan):
             request = av_reader.positions_in_plan(source, plan, choose, start, end)
             if request:
                 positions, indices = request
@@ -41,12 +41,11 @@ def read(
 
 
 def can_seek(plan: SeekPlan) -> bool:
-    """Whether decord finds the right frames of a video with this plan."""
+    """Whether a decoder that seeks to key frames by their time of decoding finds the right frames."""
     starts = plan.starts
     is_known = (plan.table.dts != UNKNOWN).all()
     is_shown_first = (plan.order[starts] == starts).all()
-    is_h264 = isinstance(plan.parser, H264Parser)
-    if not (is_h264 and plan.keyed and is_known and is_shown_first):
+    if not (plan.keyed and is_known and is_shown_first):
         return False
     return bool((plan.table.dts[starts[1:]] > plan.stamps[starts[:-1]]).all())
 

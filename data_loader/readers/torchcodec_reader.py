@@ -31,7 +31,7 @@ from data_loader.readers.conversion import (
     write_noise,
 )
 from data_loader.readers.decord_reader import can_seek
-from data_loader.readers.h264 import SeekPlan, open_with_plan
+from data_loader.readers.seek_plan import SeekPlan, open_with_plan
 from data_loader.readers.source import Source
 from parse_config import ConfigError
 
@@ -61,7 +61,7 @@ def read(
 ) -> Pictures:
     """See `data_loader.readers`. Raises ConfigError if torchcodec or the FFmpeg that it needs cannot be loaded."""
     torchcodec = load_torchcodec()
-    with suppress(BrokenVideo), open_with_plan(path) as (source, plan):
+    with suppress(BrokenVideo), open_with_plan(path, parsed=True) as (source, plan):
         try:
             checked_plan = _check(torchcodec, source, plan)
             request = av_reader.positions_in_plan(
@@ -171,7 +171,7 @@ def _decode_positions(
     if _ffmpeg_log.has_messages:
         raise NotExact("is damaged inside")
     stamps = torch.round(batch.pts_seconds / float(source.time_base)).long().tolist()
-    same_stamps = stamps == [plan.stamps[position] for position in positions]
+    same_stamps = stamps == plan.stamps[positions].tolist()
     if not same_stamps or len(decoder) != len(plan.stamps):
         raise NotExact("has other time stamps for torchcodec")
     return list(batch.data.numpy())

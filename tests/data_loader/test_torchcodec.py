@@ -6,7 +6,6 @@ import mmap
 import os
 import re
 import sys
-from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 
 import av
@@ -15,7 +14,6 @@ import pytest
 
 from data_loader.reader import READERS, BrokenVideo, read_frames
 from data_loader.readers import conversion, torchcodec_reader
-from data_loader.readers.h264 import SeekPlan
 from data_loader.readers.source import Source
 from parse_config import ConfigError
 from scripts.synthetic import clips
@@ -40,6 +38,7 @@ BY_TORCHCODEC = [
     "h264-fragments.mp4",
     "h264-1.mp4",
     "h264-3.mp4",
+    "hevc.mp4",
 ]
 BY_AV = {  # name -> why
     "h264-10bit.mp4": "yuv420p10le",
@@ -49,6 +48,7 @@ BY_AV = {  # name -> why
     "h264-rotated-270.mp4": "is rotated",
     "h264-interlaced.mp4": "key frames",
     "h264-open-gop.mp4": "key frames",
+    "hevc-open-gop.mp4": "key frames",
     "h264-short-gops.mp4": "key frames",
     "h264-edit-list.mp4": "key frames",
     "h264-truncated.mp4": "key frames",
@@ -63,7 +63,7 @@ BY_AV = {  # name -> why
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
-    for name in [*BY_TORCHCODEC, *BY_AV, "hevc.mp4", "page.mp4"]:
+    for name in [*BY_TORCHCODEC, *BY_AV, "page.mp4"]:
         clips.make(name, folder)
     return folder
 
@@ -261,36 +261,6 @@ def test_messages_in_front_of_pictures(folder, tmp_path):
 )
 def test_types_of_messages(content, types):
     assert list(conversion.types_in_unit(content)) == types
-
-
-def plan_of_key_frames(source: Source) -> SeekPlan:
-    """A plan for a file whose key frames begin closed groups."""
-    packets = list(source.packets())
-    stamps = [packet.pts for packet in packets]
-    order = sorted(range(len(stamps)), key=stamps.__getitem__)
-    return SeekPlan(
-        order=order,
-        stamps=sorted(stamps),
-        starts=[i for i, packet in enumerate(packets) if packet.is_keyframe],
-        skips=[False] * len(packets),
-        times=[packet.dts for packet in packets],
-        keyed=True,
-        depth=0,
-    )
-
-
-def test_hevc_with_a_plan(folder, opened, monkeypatch, caplog):
-    @contextmanager
-    def open_hevc(path):
-        with Source(path) as source:
-            yield source, plan_of_key_frames(source)
-
-    monkeypatch.setattr(torchcodec_reader, "open_with_plan", open_hevc)
-    assert_as_by_av(folder / "hevc.mp4", lambda length: [length - 1, 0, 17, 5])
-    assert opened == [str(folder / "hevc.mp4")] and not caplog.records
-    monkeypatch.setattr(torchcodec_reader, "can_seek", lambda plan: True)
-    assert_as_by_av(folder / "vp9.webm", [3])
-    assert len(opened) == 1 and "neither" in caplog.text
 
 
 @pytest.mark.parametrize(
