@@ -1,8 +1,8 @@
 """Of which files another FFmpeg than PyAV's makes the same RGB pictures, given that it decodes the same ones.
 
 8-bit 4:2:0 of even size is converted pixel by pixel, by integer arithmetic that all releases share; what has odd sizes
-or more bits is interpolated or dithered, as each release and processor does it. Since release 8 FFmpeg converts
-pictures that are flagged as interlaced field by field.
+or more bits is interpolated or dithered, as each release and processor does it. Newer releases convert pictures that
+are flagged as interlaced field by field, older ones do not.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,8 @@ import numpy as np
 from data_loader.readers.source import Source
 
 FULL_RANGE = 2  # FFmpeg's number of the colour range from 0 to 255
-FORMATS = {
-    "yuv420p": False,
-    "yuvj420p": True,
-}  # 8-bit 4:2:0 -> whether it has the full range
+# 8-bit 4:2:0 -> whether it has the full range
+FORMATS = {"yuv420p": False, "yuvj420p": True}
 NOISE_HEIGHT = 64  # lines are converted one pair after the other: a strip shows as much as a whole picture
 
 # Types of supplemental messages that may change how the pictures behind them are shown, and the units that hold them.

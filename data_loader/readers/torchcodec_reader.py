@@ -91,10 +91,10 @@ def load_torchcodec() -> ModuleType:
             f"install the release that belongs to torch {torch.__version__}, {REMEDY}"
         ) from None
 
-    if torchcodec.core_library_path is None:
+    if getattr(torchcodec, "core_library_path", None) is None:
         raise ConfigError(
-            "reader 'torchcodec': torchcodec finds no FFmpeg that it can load; install one of the releases 4 to 9 "
-            f"(apt-get install ffmpeg, or conda install ffmpeg), {REMEDY}"
+            "reader 'torchcodec': torchcodec finds no FFmpeg that it can load, or is older than 0.17; install FFmpeg, "
+            f"release 4 to 9 (apt-get install ffmpeg, or conda install ffmpeg), {REMEDY}"
         )
     return torchcodec
 
