@@ -27,6 +27,7 @@ from data_loader.readers.packet_info import (
     PacketBytes,
     PacketParser,
     PacketTable,
+    display_order,
     merged,
 )
 from data_loader.readers.source import SLACK, Source
@@ -226,6 +227,8 @@ def _plan(table: PacketTable, parser: PacketParser) -> SeekPlan:
     stamps = table.pts[order]
     starts = np.flatnonzero(facts.starts)
     if not len(starts) or starts[0] != 0 or (np.diff(stamps) <= 0).any():
+        raise NotProven
+    if (order != display_order(facts, parser.count_bits)).any():
         raise NotProven
     first_stop = starts[1] if len(starts) > 1 else count
     if facts.leading[:first_stop].any():  # no decoder shows these
