@@ -83,6 +83,7 @@ class Av1Parser:
 
     depth: int | None = 0
     count_bits = 0
+    shows_gaps = False
 
     def __init__(self, extradata: bytes) -> None:
         self.size: tuple[int, int] | None = None

@@ -31,6 +31,7 @@ class H264Parser:
 
     size: tuple[int, int] | None = None
     depth: int | None = None
+    shows_gaps = False
 
     def __init__(self, extradata: bytes) -> None:
         self._length_size, self._known_sets, self._sequence = parameter_sets(extradata)

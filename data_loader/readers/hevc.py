@@ -45,6 +45,8 @@ MAX_BITS = 16  # of a picture's number
 class HevcParser:
     """See `packet_info.PacketParser`. `extradata`: an hvcC record. Raises NotProven for any other, or an odd one."""
 
+    shows_gaps = True
+
     def __init__(self, extradata: bytes) -> None:
         try:
             self._length_size, sets = _split_record(extradata)

@@ -53,9 +53,10 @@ def facts_of_steady_order(starts: np.ndarray) -> PacketFacts:
     return PacketFacts(starts, nothing, nothing, zeros, zeros, ~nothing, nothing)
 
 
-def display_order(facts: PacketFacts, count_bits: int) -> np.ndarray:
-    """The packets in the order in which a decoder shows them, int64 (N,). Raises NotProven if two have one number.
+def display_order(facts: PacketFacts, count_bits: int, shows_gaps: bool) -> np.ndarray:
+    """The packets in the order in which a decoder shows them, int64 (N,).
 
+    Raises NotProven if two pictures have one number, and with `shows_gaps` if numbers are missing.
     A picture's number is the one that ends with its `count_bits` lowest bits and is nearest to that of the last anchor
     before it (H.264, 8.2.1.1; H.265, 8.3.1).
     """
@@ -70,8 +71,8 @@ def display_order(facts: PacketFacts, count_bits: int) -> np.ndarray:
         return (differences + half - 1) % (2 * half) - half + 1
 
     anchors = np.flatnonzero(facts.anchors)
-    steps = np.diff(facts.counts[anchors], prepend=facts.counts[anchors[:1]])
-    anchor_numbers = np.cumsum(nearest(steps))
+    strides = np.diff(facts.counts[anchors], prepend=facts.counts[anchors[:1]])
+    anchor_numbers = np.cumsum(nearest(strides))
     last_anchors = np.searchsorted(anchors, packets, "left") - 1
     last_anchors = np.maximum(last_anchors, 0)
     differences = facts.counts - facts.counts[anchors[last_anchors]]
@@ -80,7 +81,8 @@ def display_order(facts: PacketFacts, count_bits: int) -> np.ndarray:
     groups = np.cumsum(facts.resets)
     order = np.lexsort((numbers, groups))
     is_same_group = np.diff(groups[order]) == 0
-    if (np.diff(numbers[order])[is_same_group] <= 0).any():
+    steps = np.diff(numbers[order])[is_same_group]
+    if (steps <= 0).any() or (shows_gaps and (steps != steps[:1]).any()):
         raise NotProven
     return order
 
@@ -106,11 +108,13 @@ class PacketParser(Protocol):
     size: (width, height) of every picture, None if the decoder may be asked. depth: frames that the decoder holds back
     to show them in order, None if the decoder may be asked. Both are right once the first chunk is read.
     count_bits: how many bits of a picture's number are told, 0 if pictures are shown in the order of decoding.
+    shows_gaps: whether nothing but a gap in the numbers tells that a picture is missing that others refer to.
     """
 
     size: tuple[int, int] | None
     depth: int | None
     count_bits: int
+    shows_gaps: bool
 
     def facts(self, packets: PacketBytes) -> PacketFacts:
         """Raises NotProven unless every packet gives exactly one shown frame and the sequence stays as it is."""

@@ -228,7 +228,7 @@ def _plan(table: PacketTable, parser: PacketParser) -> SeekPlan:
     starts = np.flatnonzero(facts.starts)
     if not len(starts) or starts[0] != 0 or (np.diff(stamps) <= 0).any():
         raise NotProven
-    if (order != display_order(facts, parser.count_bits)).any():
+    if (order != display_order(facts, parser.count_bits, parser.shows_gaps)).any():
         raise NotProven
     first_stop = starts[1] if len(starts) > 1 else count
     if facts.leading[:first_stop].any():  # no decoder shows these
