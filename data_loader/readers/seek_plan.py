@@ -114,6 +114,61 @@ class SeekPlan(NamedTuple):
         return [start + int(offset) for offset in np.flatnonzero(is_needed)]
 
 
+CacheKey = tuple[str, int, int, int, int]
+
+
+class KeptPlans:
+    """The plans of files that were read, None where there is none; those not used for longest make room.
+
+    A plan is kept with the `end` of the source that it was made from, None if it has all packets.
+    size: what all that is kept costs, in packets.
+    """
+
+    def __init__(self) -> None:
+        self._plans: OrderedDict[tuple[CacheKey, float | None], SeekPlan | None] = (
+            OrderedDict()
+        )
+        self.size = 0
+
+    def find(self, key: CacheKey, end: float | None) -> tuple[bool, SeekPlan | None]:
+        """(whether something is kept, the plan or None)."""
+        for kept_end in (None, end):
+            if (key, kept_end) in self._plans:
+                self._plans.move_to_end((key, kept_end))
+                return True, self._plans[key, kept_end]
+        return False, None
+
+    def keep(
+        self, key: CacheKey | None, end: float | None, plan: SeekPlan | None
+    ) -> None:
+        """A file without a key is not kept."""
+        if key is None:
+            return
+        if (key, end) in self._plans:
+            self.size -= _cost(self._plans.pop((key, end)))
+        self._plans[key, end] = plan
+        self.size += _cost(plan)
+        while self.size > KEPT_PACKETS:
+            _, dropped = self._plans.popitem(last=False)
+            self.size -= _cost(dropped)
+
+    def clear(self) -> None:
+        self._plans.clear()
+        self.size = 0
+
+    def items(
+        self,
+    ) -> list[tuple[tuple[CacheKey, float | None], SeekPlan | None]]:
+        return list(self._plans.items())
+
+
+def _cost(plan: SeekPlan | None) -> int:
+    return PLAN_COST + (len(plan.table.pts) if plan else 0)
+
+
+KEPT = KeptPlans()
+
+
 @contextmanager
 def open_with_plan(
     path: str, end: float | None = None, parsed: bool = False
@@ -134,19 +189,19 @@ def open_with_plan(
 
     with Source(path, end) as source:
         if plan.depth > _decoder_depth(source, plan):
-            _keep(key, None, None)
+            KEPT.keep(key, None, None)
             plan = None
         with _watched(key, end):
             yield source, plan
 
 
 @contextmanager
-def _watched(key: "CacheKey | None", end: float | None) -> Iterator[None]:
+def _watched(key: CacheKey | None, end: float | None) -> Iterator[None]:
     """A file that is found not to be as planned gets no plan again."""
     try:
         yield
     except NotAsPlanned:
-        _keep(key, None, None)
+        KEPT.keep(key, None, None)
         raise
 
 
@@ -156,12 +211,11 @@ def _decoder_depth(source: Source, plan: SeekPlan) -> int:
     return source.decoder.reorder_depth
 
 
-def _find_plan(source: Source, key: "CacheKey | None") -> SeekPlan | None:
+def _find_plan(source: Source, key: CacheKey | None) -> SeekPlan | None:
     """The kept plan, or one that is now made, of the packets up to the source's end."""
-    for kept_end in (None, source.end):
-        if (key, kept_end) in _kept:
-            _kept.move_to_end((key, kept_end))
-            plan = _kept[key, kept_end]
+    if key is not None:
+        is_kept, plan = KEPT.find(key, source.end)
+        if is_kept:
             return plan and plan.until(source.end, float(source.time_base))
 
     make_parser = PARSERS.get(source.decoder.name)
@@ -172,18 +226,18 @@ def _find_plan(source: Source, key: "CacheKey | None") -> SeekPlan | None:
         with suppress(NotProven, OSError):
             parser = make_parser(extradata)
             plan = _plan(indexed_table(source, parser), parser)
-            _keep(key, None, plan)
+            KEPT.keep(key, None, plan)
             return plan.until(source.end, float(source.time_base))
     try:
         parser = make_parser(extradata)
-        plan = _plan(_demuxed_table(source, parser), parser)
+        plan = _plan(demuxed_table(source, parser), parser)
     except NotProven:
         plan = None
-    _keep(key, source.end, plan)
+    KEPT.keep(key, source.end, plan)
     return plan
 
 
-def _demuxed_table(source: Source, parser: PacketParser) -> PacketTable:
+def demuxed_table(source: Source, parser: PacketParser) -> PacketTable:
     """The table of the packets that the source gives. Raises NotProven."""
     rows: list[tuple[int, int, int, int, bool]] = []
     facts = []
@@ -259,12 +313,6 @@ def _depth(ranks: np.ndarray) -> int:
     return int(counts.max())
 
 
-CacheKey = tuple[str, int, int, int, int]
-_kept: OrderedDict[tuple[CacheKey | None, float | None], SeekPlan | None] = (
-    OrderedDict()
-)
-
-
 def _cache_key(path: str) -> CacheKey | None:
     """What changes whenever the file does."""
     try:
@@ -278,17 +326,3 @@ def _cache_key(path: str) -> CacheKey | None:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
-
-
-def _keep(key: CacheKey | None, end: float | None, plan: SeekPlan | None) -> None:
-    """Keep the plan of a file, or that it has none; those that were not used for longest make room."""
-    if key is None:
-        return
-    _kept[key, end] = plan
-    _kept.move_to_end((key, end))
-    while sum(map(_cost, _kept.values())) > KEPT_PACKETS:
-        _kept.popitem(last=False)
-
-
-def _cost(plan: SeekPlan | None) -> int:
-    return PLAN_COST + (len(plan.table.pts) if plan else 0)
