@@ -12,9 +12,10 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, cast
 
+import av
 import numpy as np
 
 from data_loader.readers.av1 import Av1Parser
@@ -42,9 +43,10 @@ PARSERS: dict[str, Callable[[bytes], PacketParser]] = {
 }
 # Containers that never change a stream's parameters on the way; others say so in a packet's side data.
 STEADY_FORMATS = {"matroska,webm"}
+BATCH = 128  # packets
 CHUNK = 2 << 20  # bytes of packets whose headers are parsed at once
 MAX_SHIFT = 64  # positions between decoding and showing; the standards allow 16
-KEPT_PACKETS = 500_000  # in all plans that are kept; about 60 bytes each
+KEPT_PACKETS = 500_000  # in all plans that are kept; about 70 bytes each
 PLAN_COST = 100  # packets that take about as much memory as a plan takes besides
 
 
@@ -239,32 +241,53 @@ def _find_plan(source: Source, key: CacheKey | None) -> SeekPlan | None:
 
 def demuxed_table(source: Source, parser: PacketParser) -> PacketTable:
     """The table of the packets that the source gives. Raises NotProven."""
-    rows: list[tuple[int, int, int, int, bool]] = []
-    facts = []
-    chunk: list[bytes] = []
-    chunk_size = 0
     may_change = source.container.format.name not in STEADY_FORMATS
-    for packet in source.new_packets():
-        if packet.is_corrupt or packet.is_discard or packet.pts is None:
+    fields: list[list[int]] = [[], [], [], [], []]
+    facts = []
+    contents: list[bytes] = []
+    content_size = 0
+    packets = source.new_packets()
+    while batch := list(islice(packets, BATCH)):
+        if any(packet.is_corrupt or packet.is_discard for packet in batch):
             raise NotProven
-        if may_change and packet.has_sidedata("new_extradata"):
+        if may_change and any(map(_changes_parameters, batch)):
             raise NotProven
-        dts = UNKNOWN if packet.dts is None else packet.dts
-        size = packet.size
-        rows.append((packet.pts, dts, packet.pos or 0, size, packet.is_keyframe))
-        chunk.append(bytes(packet))
-        chunk_size += size
-        if chunk_size > CHUNK:
-            facts.append(parser.facts(_joined(chunk)))
-            chunk = []
-            chunk_size = 0
-    if chunk:
-        facts.append(parser.facts(_joined(chunk)))
-    if source.damage or not rows:
+        for field, values in zip(fields, _fields(batch)):
+            field += values
+        contents += map(bytes, batch)
+        content_size += sum(packet.size for packet in batch)
+        if content_size > CHUNK:
+            facts.append(parser.facts(_joined(contents)))
+            contents.clear()
+            content_size = 0
+
+    if contents:
+        facts.append(parser.facts(_joined(contents)))
+    if source.damage or not facts:
         raise NotProven
-    fields = np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(rows[0]))
-    pts, all_dts, positions, sizes, keys = fields.reshape(len(rows), -1).T.copy()
-    return PacketTable(pts, all_dts, positions, sizes, keys == 1, merged(facts))
+    pts, dts, positions, sizes, keys = (np.array(field, np.int64) for field in fields)
+    return PacketTable(pts, dts, positions, sizes, keys == 1, merged(facts))
+
+
+def _changes_parameters(packet: av.Packet) -> bool:
+    return packet.has_sidedata("new_extradata")
+
+
+def _fields(packets: list[av.Packet]) -> tuple[list[int], ...]:
+    """Of some packets, what a table has of each. Raises NotProven if one is not shown at a time of its own."""
+    pts = [packet.pts for packet in packets]
+    if None in pts:
+        raise NotProven
+    dts = [packet.dts for packet in packets]
+    if None in dts:
+        dts = [UNKNOWN if time is None else time for time in dts]
+    return (
+        cast("list[int]", pts),
+        cast("list[int]", dts),
+        [packet.pos or 0 for packet in packets],
+        [packet.size for packet in packets],
+        [packet.is_keyframe for packet in packets],
+    )
 
 
 def _joined(contents: list[bytes]) -> PacketBytes:
