@@ -22,6 +22,7 @@ from data_loader.readers.packet_info import (
     PacketBytes,
     PacketFacts,
     Selected,
+    facts_of_steady_order,
 )
 
 # Values of obu_type.
@@ -81,6 +82,8 @@ class Av1Parser:
     """
 
     depth: int | None = 0
+    count_bits = 0
+    shows_gaps = False
 
     def __init__(self, extradata: bytes) -> None:
         self.size: tuple[int, int] | None = None
@@ -120,8 +123,7 @@ class Av1Parser:
             raise NotProven
         if self.size is None:
             self._check_first_size(packets)
-        nothing = np.zeros(count, bool)
-        return PacketFacts(is_start, nothing, nothing, np.zeros(count, np.int64))
+        return facts_of_steady_order(is_start)
 
     def _enter_sequence(
         self, packets: PacketBytes, units: _ObuUnits, chosen: np.ndarray

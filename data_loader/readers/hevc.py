@@ -9,7 +9,7 @@ layer refers to need not be decoded. Annex B streams, BLA pictures, an end of se
 import av
 import numpy as np
 
-from data_loader.readers.bits import BitReader, without_escapes
+from data_loader.readers.bits import BitColumns, BitReader, without_escapes
 from data_loader.readers.packet_info import (
     NotProven,
     PacketBytes,
@@ -39,10 +39,13 @@ KNOWN = (*PICTURES, VIDEO_SET, SEQUENCE_SET, PICTURE_SET, *MESSAGES, *SILENT)
 HEADER_SIZE = 2
 CHROMA_444 = 3
 NO_PICTURE = -1
+MAX_BITS = 16  # of a picture's number
 
 
 class HevcParser:
     """See `packet_info.PacketParser`. `extradata`: an hvcC record. Raises NotProven for any other, or an odd one."""
+
+    shows_gaps = True
 
     def __init__(self, extradata: bytes) -> None:
         try:
@@ -55,19 +58,24 @@ class HevcParser:
             picture_sets = by_type.get(PICTURE_SET, [])
             if len(video_sets) != 1 or len(sequence_sets) != 1 or not picture_sets:
                 raise NotProven
-            self.depth: int | None = _reorder_depth(sequence_sets[0])
-            ids = [_picture_set_id(data) for data in picture_sets]
+            depth, self.count_bits = _parse_sequence(sequence_sets[0])
+            picture_set_facts = [_parse_picture_set(data) for data in picture_sets]
         except (IndexError, ValueError):  # cut short
             raise NotProven from None
-        if len(set(ids)) != len(ids):
+        ids, extra_bits = zip(*picture_set_facts)
+        if len(set(ids)) != len(ids) or len(set(extra_bits)) != 1:
             raise NotProven
+        self._extra_bits = extra_bits[0]
+        self.depth: int | None = depth
         self._known_sets = {*video_sets, *sequence_sets, *picture_sets}
         self.size: tuple[int, int] | None = None
         self._last_start_type = NO_PICTURE
+        self._in_leading = False  # whether a leading picture may come next
 
     def facts(self, packets: PacketBytes) -> PacketFacts:
         picture_types = np.full(len(packets.starts), NO_PICTURE)
         layers = np.zeros(len(packets.starts), np.int64)
+        counts = np.zeros(len(packets.starts), np.int64)
 
         for units in split_units(packets, self._length_size):
             if (units.lengths < HEADER_SIZE).any():
@@ -85,22 +93,51 @@ class HevcParser:
 
             chosen = np.isin(types, PICTURES)
             pictures = Units(*(field[chosen] for field in units))
-            _add_pictures(
-                packets, pictures, types[chosen].astype(np.int64), picture_types
+            slice_types = types[chosen].astype(np.int64)
+            is_first = _add_pictures(packets, pictures, slice_types, picture_types)
+            counts[pictures.numbers[is_first]] = self._picture_counts(
+                packets, pictures.starts[is_first], slice_types[is_first]
             )
-            layers[pictures.numbers] = second_bytes[chosen] & 7
+            layers[pictures.numbers] = (second_bytes[chosen] & 7).astype(int) - 1
 
         if (picture_types == NO_PICTURE).any():
             raise NotProven
-        return self._classify(picture_types, layers)
+        return self._classify(picture_types, layers, counts)
 
-    def _classify(self, picture_types: np.ndarray, layers: np.ndarray) -> PacketFacts:
+    def _picture_counts(
+        self, packets: PacketBytes, starts: np.ndarray, types: np.ndarray
+    ) -> np.ndarray:
+        """slice_pic_order_cnt_lsb of first slices, 0 of IDR pictures (H.265, 7.3.6.1)."""
+        bits = BitColumns(packets.data, starts + HEADER_SIZE)
+        try:
+            bits.take(1)  # first_slice_segment_in_pic_flag
+            bits.take(1, of=types > LAST_SUBLAYER_TYPE)  # no_output_of_prior_pics_flag
+            bits.golomb()  # slice_pic_parameter_set_id
+            if self._extra_bits:
+                bits.take(self._extra_bits)
+            bits.golomb()  # slice_type
+            return bits.take(self.count_bits, of=~np.isin(types, IDR))
+        except ValueError:
+            raise NotProven from None
+
+    def _classify(
+        self, picture_types: np.ndarray, layers: np.ndarray, counts: np.ndarray
+    ) -> PacketFacts:
         is_idr = np.isin(picture_types, IDR)
         is_start = is_idr | (picture_types == CRA)
         is_rasl = np.isin(picture_types, RASL)
         self._check_leading(picture_types, is_start, is_rasl)
         is_skippable = (picture_types <= LAST_SUBLAYER_TYPE) & (picture_types % 2 == 0)
-        return PacketFacts(is_start, is_skippable, is_rasl, layers)
+        is_leading = is_rasl | np.isin(picture_types, RADL)
+        return PacketFacts(
+            starts=is_start,
+            skips=is_skippable,
+            leading=is_rasl,
+            layers=layers,
+            counts=counts,
+            anchors=(layers == 0) & ~is_leading & ~is_skippable,
+            resets=is_idr,
+        )
 
     def _check_leading(
         self, picture_types: np.ndarray, is_start: np.ndarray, is_rasl: np.ndarray
@@ -117,6 +154,11 @@ class HevcParser:
             raise NotProven
         if (types_of_last == NO_PICTURE).any():
             raise NotProven
+        is_leading = is_rasl | np.isin(picture_types, RADL)
+        may_be_followed = np.append(self._in_leading, (is_start | is_leading)[:-1])
+        if (is_leading & ~may_be_followed).any():
+            raise NotProven
+        self._in_leading = bool((is_start | is_leading)[-1])
         self._last_start_type = int(types_of_last[-1])
 
     def select(self, packets: list[av.Packet], wanted: set[int]) -> None:
@@ -128,8 +170,11 @@ def _add_pictures(
     pictures: Units,
     types: np.ndarray,
     picture_types: np.ndarray,
-) -> None:
-    """Enter the types of some slices into the types of their packets. Raises NotProven if one is not plain."""
+) -> np.ndarray:
+    """Enter the types of some slices into the types of their packets; which of them are first ones, bool.
+
+    Raises NotProven if one is not plain.
+    """
     if (pictures.lengths <= HEADER_SIZE).any():
         raise NotProven
     content = packets.data[pictures.starts + HEADER_SIZE]
@@ -143,6 +188,7 @@ def _add_pictures(
     if discards_earlier[types > LAST_SUBLAYER_TYPE].any():
         raise NotProven
     picture_types[pictures.numbers] = types
+    return is_first
 
 
 def _split_record(extradata: bytes) -> tuple[int, list[bytes]]:
@@ -167,16 +213,16 @@ def _split_record(extradata: bytes) -> tuple[int, list[bytes]]:
     return length_size, units
 
 
-def _reorder_depth(sequence_set: bytes) -> int:
-    """sps_max_num_reorder_pics of the highest layer (H.265, 7.3.2.2.1)."""
+def _parse_sequence(sequence_set: bytes) -> tuple[int, int]:
+    """(sps_max_num_reorder_pics of the highest layer, bits of slice_pic_order_cnt_lsb) (H.265, 7.3.2.2.1)."""
     bits = BitReader(without_escapes(sequence_set[HEADER_SIZE:]))
     bits.take(4)  # sps_video_parameter_set_id
     higher_layers = bits.take(3)
     bits.take(1)  # sps_temporal_id_nesting_flag
     _skip_profile(bits, higher_layers)
     bits.golomb()  # sps_seq_parameter_set_id
-    if bits.golomb() == CHROMA_444:
-        bits.take(1)  # separate_colour_plane_flag
+    if bits.golomb() == CHROMA_444 and bits.take(1):  # separate_colour_plane_flag
+        raise NotProven
     bits.golomb()  # pic_width_in_luma_samples
     bits.golomb()  # pic_height_in_luma_samples
     has_window = bits.take(1)
@@ -184,7 +230,9 @@ def _reorder_depth(sequence_set: bytes) -> int:
         bits.golomb()
     bits.golomb()  # bit_depth_luma_minus8
     bits.golomb()  # bit_depth_chroma_minus8
-    bits.golomb()  # log2_max_pic_order_cnt_lsb_minus4
+    count_bits = bits.golomb() + 4  # log2_max_pic_order_cnt_lsb_minus4
+    if count_bits > MAX_BITS:
+        raise NotProven
     tells_each_layer = bits.take(1)
 
     depth = 0
@@ -192,7 +240,7 @@ def _reorder_depth(sequence_set: bytes) -> int:
         bits.golomb()  # sps_max_dec_pic_buffering_minus1
         depth = bits.golomb()
         bits.golomb()  # sps_max_latency_increase_plus1
-    return depth
+    return depth, count_bits
 
 
 def _skip_profile(bits: BitReader, higher_layers: int) -> None:
@@ -206,8 +254,8 @@ def _skip_profile(bits: BitReader, higher_layers: int) -> None:
         bits.take(88 * has_profile + 8 * has_level)
 
 
-def _picture_set_id(picture_set: bytes) -> int:
-    """pps_pic_parameter_set_id. Raises NotProven if pictures may be hidden."""
+def _parse_picture_set(picture_set: bytes) -> tuple[int, int]:
+    """(pps_pic_parameter_set_id, num_extra_slice_header_bits). Raises NotProven if pictures may be hidden."""
     bits = BitReader(without_escapes(picture_set[HEADER_SIZE:]))
     number = bits.golomb()
     bits.golomb()  # pps_seq_parameter_set_id
@@ -215,4 +263,4 @@ def _picture_set_id(picture_set: bytes) -> int:
     may_hide_pictures = bits.take(1)  # output_flag_present_flag
     if may_hide_pictures:
         raise NotProven
-    return number
+    return number, bits.take(3)

@@ -32,12 +32,59 @@ class PacketFacts(NamedTuple):
     skips: within its layer no other packet depends on it.
     leading: it is shown before the last start and may depend on what is decoded before that.
     layers: temporal layer; a packet depends on none of a higher layer.
+    counts: the lowest bits of the picture's number in the order of showing, 0 where that is the order of decoding.
+    anchors: the next picture's number is told relative to that of this one.
+    resets: numbers begin anew here.
     """
 
     starts: np.ndarray
     skips: np.ndarray
     leading: np.ndarray
     layers: np.ndarray
+    counts: np.ndarray
+    anchors: np.ndarray
+    resets: np.ndarray
+
+
+def facts_of_steady_order(starts: np.ndarray) -> PacketFacts:
+    """The facts of packets that are shown in the order of decoding and of which none may be skipped."""
+    nothing = np.zeros(len(starts), bool)
+    zeros = np.zeros(len(starts), np.int64)
+    return PacketFacts(starts, nothing, nothing, zeros, zeros, ~nothing, nothing)
+
+
+def display_order(facts: PacketFacts, count_bits: int, shows_gaps: bool) -> np.ndarray:
+    """The packets in the order in which a decoder shows them, int64 (N,).
+
+    Raises NotProven if two pictures have one number, and with `shows_gaps` if numbers are missing.
+    A picture's number is the one that ends with its `count_bits` lowest bits and is nearest to that of the last anchor
+    before it (H.264, 8.2.1.1; H.265, 8.3.1).
+    """
+    packets = np.arange(len(facts.starts))
+    if not count_bits:
+        return packets
+    if not facts.anchors[0]:
+        raise NotProven
+    half = 1 << (count_bits - 1)
+
+    def nearest(differences: np.ndarray) -> np.ndarray:
+        return (differences + half - 1) % (2 * half) - half + 1
+
+    anchors = np.flatnonzero(facts.anchors)
+    strides = np.diff(facts.counts[anchors], prepend=facts.counts[anchors[:1]])
+    anchor_numbers = np.cumsum(nearest(strides))
+    last_anchors = np.searchsorted(anchors, packets, "left") - 1
+    last_anchors = np.maximum(last_anchors, 0)
+    differences = facts.counts - facts.counts[anchors[last_anchors]]
+    numbers = anchor_numbers[last_anchors] + nearest(differences)
+
+    groups = np.cumsum(facts.resets)
+    order = np.lexsort((numbers, groups))
+    is_same_group = np.diff(groups[order]) == 0
+    steps = np.diff(numbers[order])[is_same_group]
+    if (steps <= 0).any() or (shows_gaps and (steps != steps[:1]).any()):
+        raise NotProven
+    return order
 
 
 class PacketTable(NamedTuple):
@@ -60,10 +107,14 @@ class PacketParser(Protocol):
 
     size: (width, height) of every picture, None if the decoder may be asked. depth: frames that the decoder holds back
     to show them in order, None if the decoder may be asked. Both are right once the first chunk is read.
+    count_bits: how many bits of a picture's number are told, 0 if pictures are shown in the order of decoding.
+    shows_gaps: whether nothing but a gap in the numbers tells that a picture is missing that others refer to.
     """
 
     size: tuple[int, int] | None
     depth: int | None
+    count_bits: int
+    shows_gaps: bool
 
     def facts(self, packets: PacketBytes) -> PacketFacts:
         """Raises NotProven unless every packet gives exactly one shown frame and the sequence stays as it is."""

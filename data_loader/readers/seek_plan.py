@@ -12,9 +12,10 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, cast
 
+import av
 import numpy as np
 
 from data_loader.readers.av1 import Av1Parser
@@ -27,6 +28,7 @@ from data_loader.readers.packet_info import (
     PacketBytes,
     PacketParser,
     PacketTable,
+    display_order,
     merged,
 )
 from data_loader.readers.source import SLACK, Source
@@ -41,9 +43,10 @@ PARSERS: dict[str, Callable[[bytes], PacketParser]] = {
 }
 # Containers that never change a stream's parameters on the way; others say so in a packet's side data.
 STEADY_FORMATS = {"matroska,webm"}
+BATCH = 128  # packets
 CHUNK = 2 << 20  # bytes of packets whose headers are parsed at once
 MAX_SHIFT = 64  # positions between decoding and showing; the standards allow 16
-KEPT_PACKETS = 500_000  # in all plans that are kept; about 60 bytes each
+KEPT_PACKETS = 500_000  # in all plans that are kept; about 70 bytes each
 PLAN_COST = 100  # packets that take about as much memory as a plan takes besides
 
 
@@ -113,6 +116,61 @@ class SeekPlan(NamedTuple):
         return [start + int(offset) for offset in np.flatnonzero(is_needed)]
 
 
+CacheKey = tuple[str, int, int, int, int]
+
+
+class KeptPlans:
+    """The plans of files that were read, None where there is none; those not used for longest make room.
+
+    A plan is kept with the `end` of the source that it was made from, None if it has all packets.
+    size: what all that is kept costs, in packets.
+    """
+
+    def __init__(self) -> None:
+        self._plans: OrderedDict[tuple[CacheKey, float | None], SeekPlan | None] = (
+            OrderedDict()
+        )
+        self.size = 0
+
+    def find(self, key: CacheKey, end: float | None) -> tuple[bool, SeekPlan | None]:
+        """(whether something is kept, the plan or None)."""
+        for kept_end in (None, end):
+            if (key, kept_end) in self._plans:
+                self._plans.move_to_end((key, kept_end))
+                return True, self._plans[key, kept_end]
+        return False, None
+
+    def keep(
+        self, key: CacheKey | None, end: float | None, plan: SeekPlan | None
+    ) -> None:
+        """A file without a key is not kept."""
+        if key is None:
+            return
+        if (key, end) in self._plans:
+            self.size -= _cost(self._plans.pop((key, end)))
+        self._plans[key, end] = plan
+        self.size += _cost(plan)
+        while self.size > KEPT_PACKETS:
+            _, dropped = self._plans.popitem(last=False)
+            self.size -= _cost(dropped)
+
+    def clear(self) -> None:
+        self._plans.clear()
+        self.size = 0
+
+    def items(
+        self,
+    ) -> list[tuple[tuple[CacheKey, float | None], SeekPlan | None]]:
+        return list(self._plans.items())
+
+
+def _cost(plan: SeekPlan | None) -> int:
+    return PLAN_COST + (len(plan.table.pts) if plan else 0)
+
+
+KEPT = KeptPlans()
+
+
 @contextmanager
 def open_with_plan(
     path: str, end: float | None = None, parsed: bool = False
@@ -133,19 +191,19 @@ def open_with_plan(
 
     with Source(path, end) as source:
         if plan.depth > _decoder_depth(source, plan):
-            _keep(key, None, None)
+            KEPT.keep(key, None, None)
             plan = None
         with _watched(key, end):
             yield source, plan
 
 
 @contextmanager
-def _watched(key: "CacheKey | None", end: float | None) -> Iterator[None]:
+def _watched(key: CacheKey | None, end: float | None) -> Iterator[None]:
     """A file that is found not to be as planned gets no plan again."""
     try:
         yield
     except NotAsPlanned:
-        _keep(key, None, None)
+        KEPT.keep(key, None, None)
         raise
 
 
@@ -155,12 +213,11 @@ def _decoder_depth(source: Source, plan: SeekPlan) -> int:
     return source.decoder.reorder_depth
 
 
-def _find_plan(source: Source, key: "CacheKey | None") -> SeekPlan | None:
+def _find_plan(source: Source, key: CacheKey | None) -> SeekPlan | None:
     """The kept plan, or one that is now made, of the packets up to the source's end."""
-    for kept_end in (None, source.end):
-        if (key, kept_end) in _kept:
-            _kept.move_to_end((key, kept_end))
-            plan = _kept[key, kept_end]
+    if key is not None:
+        is_kept, plan = KEPT.find(key, source.end)
+        if is_kept:
             return plan and plan.until(source.end, float(source.time_base))
 
     make_parser = PARSERS.get(source.decoder.name)
@@ -171,45 +228,66 @@ def _find_plan(source: Source, key: "CacheKey | None") -> SeekPlan | None:
         with suppress(NotProven, OSError):
             parser = make_parser(extradata)
             plan = _plan(indexed_table(source, parser), parser)
-            _keep(key, None, plan)
+            KEPT.keep(key, None, plan)
             return plan.until(source.end, float(source.time_base))
     try:
         parser = make_parser(extradata)
-        plan = _plan(_demuxed_table(source, parser), parser)
+        plan = _plan(demuxed_table(source, parser), parser)
     except NotProven:
         plan = None
-    _keep(key, source.end, plan)
+    KEPT.keep(key, source.end, plan)
     return plan
 
 
-def _demuxed_table(source: Source, parser: PacketParser) -> PacketTable:
+def demuxed_table(source: Source, parser: PacketParser) -> PacketTable:
     """The table of the packets that the source gives. Raises NotProven."""
-    rows: list[tuple[int, int, int, int, bool]] = []
-    facts = []
-    chunk: list[bytes] = []
-    chunk_size = 0
     may_change = source.container.format.name not in STEADY_FORMATS
-    for packet in source.new_packets():
-        if packet.is_corrupt or packet.is_discard or packet.pts is None:
+    fields: list[list[int]] = [[], [], [], [], []]
+    facts = []
+    contents: list[bytes] = []
+    content_size = 0
+    packets = source.new_packets()
+    while batch := list(islice(packets, BATCH)):
+        if any(packet.is_corrupt or packet.is_discard for packet in batch):
             raise NotProven
-        if may_change and packet.has_sidedata("new_extradata"):
+        if may_change and any(map(_changes_parameters, batch)):
             raise NotProven
-        dts = UNKNOWN if packet.dts is None else packet.dts
-        size = packet.size
-        rows.append((packet.pts, dts, packet.pos or 0, size, packet.is_keyframe))
-        chunk.append(bytes(packet))
-        chunk_size += size
-        if chunk_size > CHUNK:
-            facts.append(parser.facts(_joined(chunk)))
-            chunk = []
-            chunk_size = 0
-    if chunk:
-        facts.append(parser.facts(_joined(chunk)))
-    if source.damage or not rows:
+        for field, values in zip(fields, _fields(batch)):
+            field += values
+        contents += map(bytes, batch)
+        content_size += sum(packet.size for packet in batch)
+        if content_size > CHUNK:
+            facts.append(parser.facts(_joined(contents)))
+            contents.clear()
+            content_size = 0
+
+    if contents:
+        facts.append(parser.facts(_joined(contents)))
+    if source.damage or not facts:
         raise NotProven
-    fields = np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * len(rows[0]))
-    pts, all_dts, positions, sizes, keys = fields.reshape(len(rows), -1).T.copy()
-    return PacketTable(pts, all_dts, positions, sizes, keys == 1, merged(facts))
+    pts, dts, positions, sizes, keys = (np.array(field, np.int64) for field in fields)
+    return PacketTable(pts, dts, positions, sizes, keys == 1, merged(facts))
+
+
+def _changes_parameters(packet: av.Packet) -> bool:
+    return packet.has_sidedata("new_extradata")
+
+
+def _fields(packets: list[av.Packet]) -> tuple[list[int], ...]:
+    """Of some packets, what a table has of each. Raises NotProven if one is not shown at a time of its own."""
+    pts = [packet.pts for packet in packets]
+    if None in pts:
+        raise NotProven
+    dts = [packet.dts for packet in packets]
+    if None in dts:
+        dts = [UNKNOWN if time is None else time for time in dts]
+    return (
+        cast("list[int]", pts),
+        cast("list[int]", dts),
+        [packet.pos or 0 for packet in packets],
+        [packet.size for packet in packets],
+        [packet.is_keyframe for packet in packets],
+    )
 
 
 def _joined(contents: list[bytes]) -> PacketBytes:
@@ -226,6 +304,8 @@ def _plan(table: PacketTable, parser: PacketParser) -> SeekPlan:
     stamps = table.pts[order]
     starts = np.flatnonzero(facts.starts)
     if not len(starts) or starts[0] != 0 or (np.diff(stamps) <= 0).any():
+        raise NotProven
+    if (order != display_order(facts, parser.count_bits, parser.shows_gaps)).any():
         raise NotProven
     first_stop = starts[1] if len(starts) > 1 else count
     if facts.leading[:first_stop].any():  # no decoder shows these
@@ -256,12 +336,6 @@ def _depth(ranks: np.ndarray) -> int:
     return int(counts.max())
 
 
-CacheKey = tuple[str, int, int, int, int]
-_kept: OrderedDict[tuple[CacheKey | None, float | None], SeekPlan | None] = (
-    OrderedDict()
-)
-
-
 def _cache_key(path: str) -> CacheKey | None:
     """What changes whenever the file does."""
     try:
@@ -275,17 +349,3 @@ def _cache_key(path: str) -> CacheKey | None:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
-
-
-def _keep(key: CacheKey | None, end: float | None, plan: SeekPlan | None) -> None:
-    """Keep the plan of a file, or that it has none; those that were not used for longest make room."""
-    if key is None:
-        return
-    _kept[key, end] = plan
-    _kept.move_to_end((key, end))
-    while sum(map(_cost, _kept.values())) > KEPT_PACKETS:
-        _kept.popitem(last=False)
-
-
-def _cost(plan: SeekPlan | None) -> int:
-    return PLAN_COST + (len(plan.table.pts) if plan else 0)

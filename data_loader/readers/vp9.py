@@ -9,7 +9,12 @@ vectors and probabilities.
 import av
 import numpy as np
 
-from data_loader.readers.packet_info import NotProven, PacketBytes, PacketFacts
+from data_loader.readers.packet_info import (
+    NotProven,
+    PacketBytes,
+    PacketFacts,
+    facts_of_steady_order,
+)
 
 FRAME_MARKER = 2
 SUPERFRAME_MARKER = 6
@@ -22,6 +27,8 @@ class Vp9Parser:
     """See `packet_info.PacketParser`. The record in the container tells nothing that is needed."""
 
     depth: int | None = 0
+    count_bits = 0
+    shows_gaps = False
 
     def __init__(self, extradata: bytes) -> None:
         self.size: tuple[int, int] | None = None
@@ -44,8 +51,7 @@ class Vp9Parser:
 
         for start, size in zip(packets.starts[is_start], packets.sizes[is_start]):
             self._check_key_frame(packets.slice(start, min(size, HEADER_SIZE)))
-        nothing = np.zeros(count, bool)
-        return PacketFacts(is_start, nothing, nothing, np.zeros(count, np.int64))
+        return facts_of_steady_order(is_start)
 
     def _check_superframe(self, packets: PacketBytes, number: int) -> None:
         """Raises NotProven unless the frames fill the packet, and the last one alone is shown."""
