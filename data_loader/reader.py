@@ -1,7 +1,7 @@
 """Path and indices -> frames: one entry for videos and images, with a deadline. T frames, C = 3, H, W in pixels.
 
 Frames are exactly those of a decode of the whole file, with every reader; see `readers` for what a reader is,
-`readers.h264` for which files are decoded only where needed, `decode.process` for decoders that hang or crash.
+`readers.seek_plan` for which files are decoded only where needed, `decode.process` for decoders that hang or crash.
 """
 
 import os
@@ -39,9 +39,9 @@ def read_clip(
 
     `length` and the indices count the frames that begin between `start` and `end` (seconds after the first frame), or
     all. `choose` may be called a second time, if the file holds fewer frames than it says. `reader`: "auto" or "av",
-    "decord", or any other name in READERS; images are recognised by their first bytes. `deadline`: seconds after which
-    a decoder, which runs in a child process, counts as hung, and more where it has much to decode; None or 0: no
-    limit, in this process. `limits`: on the size of pictures and clips.
+    "decord", "torchcodec", or any other name in READERS; images are recognised by their first bytes. `deadline`:
+    seconds after which a decoder, which runs in a child process, counts as hung, and more where it has much to decode;
+    None or 0: no limit, in this process. `limits`: on the size of pictures and clips.
     Raises BrokenVideo (path and reason) for what cannot be decoded, OSError for what cannot be opened.
     """
     return _read(os.fspath(path), choose, reader, start, end, deadline, limits)

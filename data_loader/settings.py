@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from data_loader.readers import READERS
 from data_loader.readers.limits import DEFAULT_LIMITS, Limits
 from parse_config import ConfigError, check_args
 
@@ -30,7 +31,7 @@ class VideoSettings:
     Args:
         num_frames: frames per clip
         input_res: pixels per side of what the model sees
-        reader: auto, av, decord or sequential
+        reader: auto, av, decord, sequential or torchcodec
         loading: strict: a broken file stops the run; skip: train replaces it, val and test leave it out and say so;
             default: skip for train, else strict
         decode_cache: none, or memory: clips of up to 256 frames are kept as they were decoded, in memory that the
@@ -98,6 +99,7 @@ def video_settings(
     if reader in OTHER_READERS:
         log.warning("%s: reader %r is read as 'auto'", json_path, reader)
         reader = "auto"
+    READERS.get(reader, f"{json_path}.reader")  # raises ConfigError
     if reader == "decord":
         _say_what_decord_reads(json_path)
 

@@ -2,8 +2,9 @@
 
 Without files, clips of every container and codec are written that carry their number in the picture. Every frame is
 read by itself and in a shuffled batch, and compared with a decode of the whole file, bit for bit. Columns: how the
-file is read, its frames, wrong answers of each reader of this project, and of decord's own random access. Ends with
-status 1 if a reader of this project is wrong.
+file is read by av, its frames, wrong answers of each reader of this project, and of decord's and torchcodec's own
+random access. Readers whose library cannot be loaded are left out. Ends with status 1 if a reader of this project is
+wrong.
 """
 
 import argparse
@@ -26,12 +27,15 @@ from data_loader.reader import (
     read_frames,
 )
 from data_loader.readers import Choose, Pictures
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.seek_plan import open_with_plan
+from data_loader.readers.torchcodec_reader import load_torchcodec
+from parse_config import ConfigError
 from scripts.synthetic import clips
 
 MAX_SINGLE = 60  # frames of a file that are read one by one
 DECORD_ALONE = "decord's own"
 WHOLE_FILES = Limits(max_clip_bytes=1 << 40)
+TORCHCODEC_ALONE = "torchcodec's own"
 
 
 class Row(NamedTuple):
@@ -58,6 +62,34 @@ def read_with_decord(
         choose = choose(len(video))
     indices = list(choose)
     return Pictures(list(video.get_batch(indices).asnumpy()), indices)
+
+
+@READERS.register(TORCHCODEC_ALONE)
+def read_with_torchcodec(
+    path: str, choose: Choose, start: float | None = None, end: float | None = None
+) -> Pictures:
+    """torchcodec's random access as its documentation shows it."""
+    video = load_torchcodec().decoders.VideoDecoder(path, dimension_order="NHWC")
+    if callable(choose):
+        choose = choose(len(video))
+    indices = list(choose)
+    return Pictures(list(video.get_frames_at(indices).data.numpy()), indices)
+
+
+def readers_that_load() -> tuple[list[str], list[str]]:
+    """(readers of this project, other ones) whose library is there."""
+    project_readers = ["av", "sequential"]
+    other_readers = []
+    if importlib.util.find_spec("decord"):
+        project_readers.append("decord")
+        other_readers.append(DECORD_ALONE)
+    try:
+        load_torchcodec()
+        project_readers.append("torchcodec")
+        other_readers.append(TORCHCODEC_ALONE)
+    except ConfigError as error:
+        print(f"left out: {error}", file=sys.stderr)
+    return project_readers, other_readers
 
 
 def check_reader(
@@ -118,11 +150,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Print the table; 1 if a reader of this project is wrong."""
     arguments = parse_arguments(argv)
-    project_readers = ["av"]
-    other_readers = []
-    if importlib.util.find_spec("decord"):
-        project_readers.append("decord")
-        other_readers.append(DECORD_ALONE)
+    project_readers, other_readers = readers_that_load()
     readers = project_readers + other_readers
 
     generator = random.Random(arguments.seed)
@@ -141,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def print_row(name: str, method: str, num_frames: str, results: list[str]) -> None:
-    cells = "  ".join(f"{result:14}" for result in results)
+    cells = "  ".join(f"{result:16}" for result in results)
     print(f"{name:26} {method:15} {num_frames:>6}  {cells}", flush=True)
 
 

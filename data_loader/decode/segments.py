@@ -14,13 +14,9 @@ from torch import Tensor
 from data_loader.decode import process
 from data_loader.frames import pick
 from data_loader.readers import BrokenVideo, Pictures
-from data_loader.readers.av_reader import (
-    NotAsPlanned,
-    decode_positions,
-    decode_sequentially,
-)
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.av_reader import decode_positions, decode_sequentially
 from data_loader.readers.limits import DEFAULT_LIMITS, Limits, check_clip, limited_to
+from data_loader.readers.seek_plan import NotAsPlanned, open_with_plan
 from data_loader.readers.source import Source, frame_range
 
 Segment = tuple[float, float]
@@ -70,7 +66,7 @@ def _plan_or_decode_segments(
     ):
         if plan:
             positions = _positions(
-                path, source.seconds(plan.stamps), segments, num_frames
+                path, source.seconds(plan.stamps.tolist()), segments, num_frames
             )
             pictures = decode_positions(source, plan, set(positions))
             return Pictures([pictures[position] for position in positions], positions)

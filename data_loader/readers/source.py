@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.format import Flags as FormatFlags
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
@@ -22,8 +22,13 @@ HOLD = (
     256 << 20
 )  # bytes of packets that stay in memory; a larger file is read from disk again
 SLACK = 2.0  # seconds between the stamp at which reading ends and the last frame that is requested
-# Open without decoding any frame: 0.2 ms, not 5.
-QUICK = {"skip_frame": "all", "probesize": "32", "fpsprobesize": "0"}
+# Open without decoding any frame (0.2 ms, not 5) and give the packets as the container holds them.
+QUICK = {
+    "skip_frame": "all",
+    "probesize": "32",
+    "fpsprobesize": "0",
+    "fflags": "+noparse",
+}
 DEFAULT_FRAME_RATE = 25
 TS_DISCONT = cast("int", FormatFlags.ts_discont.value)
 MARGIN_PIXELS = 1 << 20  # what the margins of a small picture may take
@@ -88,7 +93,36 @@ class Source:
                 self.path, "is in a format that this ffmpeg does not decode"
             )
 
+        if self.quick:
+            for other in container.streams:
+                if other.index != stream.index:
+                    other.discard = Discard.all
         return container, stream
+
+    @property
+    def container(self) -> InputContainer:
+        """The file of `stream`."""
+        return self._container
+
+    def first_packet(self) -> av.Packet | None:
+        """The packet that is decoded first."""
+        return next(self.new_packets(), None)
+
+    def packets_from(self, time: int) -> Iterator[av.Packet]:
+        """The packets from a key frame at or before a time stamp on, to wherever the container then goes."""
+        self._unread = False
+        try:
+            self.container.seek(time, stream=self.stream)
+        except av.FFmpegError:
+            return iter(())
+        return self._demux(self.container, self.stream)
+
+    def new_packets(self) -> Iterator[av.Packet]:
+        """The packets from the first one on; none is held in memory."""
+        if not self._unread:
+            self._container, self.stream = self._open()
+        self._unread = False
+        return self._demux(self._container, self.stream)
 
     def packets(self) -> Iterator[av.Packet]:
         """The packets in the order of decoding, up to the end of the file or its first damage.
@@ -99,13 +133,10 @@ class Source:
             yield from self._held_packets
             return
 
-        if not self._unread:
-            self._container, self.stream = self._open()
-        self._unread = False
         held: list[av.Packet] = []
         size = 0
 
-        for packet in self._demux():
+        for packet in self.new_packets():
             size += packet.size
             if size <= HOLD:
                 held.append(packet)
@@ -116,12 +147,14 @@ class Source:
         if size <= HOLD:
             self._held_packets = held
 
-    def _demux(self) -> Iterator[av.Packet]:
+    def _demux(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[av.Packet]:
         clock = self._clock()
         limit = float("inf")  # time of decoding after which nothing is read
         if self.end is not None:
             limit = float((self.end + SLACK) / self.time_base)
-        packets = cast("Generator[av.Packet]", self._container.demux(self.stream))
+        packets = cast("Generator[av.Packet]", container.demux(stream))
         with closing(
             packets
         ):  # PyAV leaks if the generator is dropped half way and not closed
