@@ -90,6 +90,9 @@ class Av1Parser:
         self._header: bytes | None = None
         self._sequence: Sequence | None = None
 
+    def excerpt(self, packet: av.Packet) -> bytes:
+        return bytes(packet)
+
     def facts(self, packets: PacketBytes) -> PacketFacts:
         count = len(packets.starts)
         num_shown = np.zeros(count, np.int64)

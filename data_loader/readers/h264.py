@@ -44,6 +44,9 @@ class H264Parser:
         self.count_bits = self._sequence.count_bits
         self._next_number = 0  # frame_num of the next picture
 
+    def excerpt(self, packet: av.Packet) -> bytes:
+        return bytes(packet)
+
     def facts(self, packets: PacketBytes) -> PacketFacts:
         count = len(packets.starts)
         has_slice = np.zeros(count, bool)

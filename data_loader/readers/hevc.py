@@ -72,6 +72,9 @@ class HevcParser:
         self._last_start_type = NO_PICTURE
         self._in_leading = False  # whether a leading picture may come next
 
+    def excerpt(self, packet: av.Packet) -> bytes:
+        return bytes(packet)
+
     def facts(self, packets: PacketBytes) -> PacketFacts:
         picture_types = np.full(len(packets.starts), NO_PICTURE)
         layers = np.zeros(len(packets.starts), np.int64)

@@ -116,6 +116,10 @@ class PacketParser(Protocol):
     count_bits: int
     shows_gaps: bool
 
+    def excerpt(self, packet: av.Packet) -> bytes:
+        """As much of a packet as `facts` reads; it may be given in place of the packet."""
+        ...
+
     def facts(self, packets: PacketBytes) -> PacketFacts:
         """Raises NotProven unless every packet gives exactly one shown frame and the sequence stays as it is."""
         ...

@@ -254,8 +254,9 @@ def demuxed_table(source: Source, parser: PacketParser) -> PacketTable:
             raise NotProven
         for field, values in zip(fields, _fields(batch)):
             field += values
-        contents += map(bytes, batch)
-        content_size += sum(packet.size for packet in batch)
+        excerpts = list(map(parser.excerpt, batch))
+        contents += excerpts
+        content_size += sum(map(len, excerpts))
         if content_size > CHUNK:
             facts.append(parser.facts(_joined(contents)))
             contents.clear()

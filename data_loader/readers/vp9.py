@@ -23,6 +23,24 @@ RGB = 7  # color_space
 HEADER_SIZE = 10  # bytes of a key frame's header up to its size
 
 
+def _frame_flags(headers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(shows a frame, is a key frame) of frames, by their first bytes (N,). Raises NotProven for what is no frame."""
+    if (headers >> 6 != FRAME_MARKER).any():
+        raise NotProven
+    is_profile_3 = headers >> 4 & 3 == 3
+    flags = np.where(is_profile_3, headers >> 0 & 7, headers >> 1 & 7)
+    shows_existing = flags >> 2 & 1 == 1
+    is_key = ~shows_existing & (flags >> 1 & 1 == 0)
+    return shows_existing | (flags & 1 == 1), is_key
+
+
+# The same of each first byte, without the marker.
+SHOWS, IS_KEY = (
+    flags.tolist()
+    for flags in _frame_flags(np.arange(64, dtype=np.uint8) | FRAME_MARKER << 6)
+)
+
+
 class Vp9Parser:
     """See `packet_info.PacketParser`. The record in the container tells nothing that is needed."""
 
@@ -33,6 +51,14 @@ class Vp9Parser:
     def __init__(self, extradata: bytes) -> None:
         self.size: tuple[int, int] | None = None
         self._format: tuple[int, int] | None = None  # profile and color configuration
+
+    def excerpt(self, packet: av.Packet) -> bytes:
+        data = memoryview(packet)
+        first_byte = data[0]
+        last_byte = data[-1]
+        if last_byte >> 5 == SUPERFRAME_MARKER or IS_KEY[first_byte & 63]:
+            return bytes(data)
+        return bytes((first_byte, last_byte))
 
     def facts(self, packets: PacketBytes) -> PacketFacts:
         count = len(packets.starts)
@@ -70,9 +96,12 @@ class Vp9Parser:
             )
             if not length or position + length > len(data) - index_size:
                 raise NotProven
-            header = np.frombuffer(data, np.uint8, 1, position)
-            shows, is_key = _frame_flags(header)
-            if shows[0] != (frame == count - 1) or (is_key[0] and frame):
+            first_byte = data[position]
+            is_marked = first_byte >> 6 == FRAME_MARKER
+            is_last = frame == count - 1
+            if not is_marked or SHOWS[first_byte & 63] != is_last:
+                raise NotProven
+            if IS_KEY[first_byte & 63] and frame:
                 raise NotProven
             position += length
         if position != len(data) - index_size:
@@ -89,17 +118,6 @@ class Vp9Parser:
 
     def select(self, packets: list[av.Packet], wanted: set[int]) -> None:
         return None
-
-
-def _frame_flags(headers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(shows a frame, is a key frame) of frames, by their first bytes (N,). Raises NotProven for what is no frame."""
-    if (headers >> 6 != FRAME_MARKER).any():
-        raise NotProven
-    is_profile_3 = headers >> 4 & 3 == 3
-    flags = np.where(is_profile_3, headers >> 0 & 7, headers >> 1 & 7)
-    shows_existing = flags >> 2 & 1 == 1
-    is_key = ~shows_existing & (flags >> 1 & 1 == 0)
-    return shows_existing | (flags & 1 == 1), is_key
 
 
 def _key_frame_format(header: bytes) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -281,6 +281,17 @@ class TestVp9:
         with pytest.raises(NotProven):
             Vp9Parser(b"").facts(joined([self.key, packet]))
 
+    def test_excerpts_say_what_whole_packets_say(self, tmp_path):
+        options = {"g": "20", "lag-in-frames": "16", "auto-alt-ref": "1"}
+        write_clip(tmp_path / "a.webm", codec="libvpx-vp9", options=options)
+        _, packets = read(tmp_path / "a.webm")
+        parser = Vp9Parser(b"")
+        excerpts = [parser.excerpt(packet) for packet in packets]
+        assert sum(map(len, excerpts)) < sum(packet.size for packet in packets)
+        whole = parser.facts(joined([bytes(packet) for packet in packets]))
+        for field, expected in zip(Vp9Parser(b"").facts(joined(excerpts)), whole):
+            np.testing.assert_array_equal(field, expected)
+
     def test_superframes_that_are_odd(self):
         for packet in (
             self.together(self.shown, self.hidden),
