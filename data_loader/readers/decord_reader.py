@@ -13,7 +13,6 @@ from types import ModuleType
 import numpy as np
 
 from data_loader.readers import READERS, BrokenVideo, Choose, Pictures, av_reader
-from data_loader.readers.h264 import H264Parser
 from data_loader.readers.h264_header import CHROMA_420, parameter_sets, picture_format
 from data_loader.readers.packet_info import UNKNOWN, NotProven
 from data_loader.readers.seek_plan import SeekPlan, open_with_plan
@@ -36,7 +35,7 @@ def read(
         ) from None
 
     with suppress(BrokenVideo), open_with_plan(path, parsed=True) as (source, plan):
-        if plan and is_plain_h264(source, plan) and can_seek(plan):
+        if plan and is_plain_h264(source) and can_seek(plan):
             request = av_reader.positions_in_plan(source, plan, choose, start, end)
             if request:
                 positions, indices = request
@@ -46,9 +45,9 @@ def read(
     return av_reader.read(path, choose, start, end)
 
 
-def is_plain_h264(source: Source, plan: SeekPlan) -> bool:
+def is_plain_h264(source: Source) -> bool:
     """Whether the stream is H.264 of 4:2:0 pictures of 8 bits, by its sequence parameter set."""
-    if not isinstance(plan.parser, H264Parser):
+    if source.decoder.name != "h264":
         return False
     try:
         _, sets, _ = parameter_sets(source.decoder.extradata or b"")

@@ -32,7 +32,7 @@ from data_loader.reader import (
 )
 from data_loader.readers import container, image_reader, source
 from data_loader.readers.clock import Clock
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.seek_plan import open_with_plan
 from data_loader.settings import video_settings
 from parse_config import ConfigError
 from scripts.synthetic import clips
