@@ -71,9 +71,16 @@ class TextVideoDataLoader:
         **dataset_args: Any,
     ) -> None:
         DATASETS.get(dataset_name, "data_loader.args.dataset_name")
+        dataset_params = dataset_params or {}
+        for name in sorted(set(dataset_params) & set(dataset_args)):
+            if dataset_params[name] != dataset_args[name]:
+                raise ConfigError(
+                    f"data_loader.args.dataset_params.{name}: {dataset_params[name]!r} is given, and "
+                    f"data_loader.args.{name} is {dataset_args[name]!r}; leave one out"
+                )
         spec = {
             "type": dataset_name,
-            "args": {**dataset_args, **(dataset_params or {})},
+            "args": {**dataset_args, **dataset_params},
         }
         self.dataset: TextVideoDataset = DATASETS.build(spec, seed=seed)
 

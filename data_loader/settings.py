@@ -87,7 +87,7 @@ def video_settings(
 ) -> VideoSettings:
     """`video_params`, checked and completed for `split`.
 
-    reader: of the data set's own arguments (where Frozen-in-Time codebases write it); it wins over that of `params`.
+    reader: of the data set's own arguments (where Frozen-in-Time codebases write it), in place of that of `params`
     """
     if params is None:
         params = {}
@@ -95,6 +95,11 @@ def video_settings(
     check_args(VideoSettings, params, json_path)
     settings = VideoSettings(**params)
 
+    if reader and reader != params.get("reader", reader):
+        raise ConfigError(
+            f"{json_path}.reader: {params['reader']!r} is given, and the data set's own reader is {reader!r}; leave "
+            "one out"
+        )
     reader = reader or settings.reader
     if reader in OTHER_READERS:
         log.warning("%s: reader %r is read as 'auto'", json_path, reader)
