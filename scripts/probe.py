@@ -169,16 +169,13 @@ def probe_actions(model: MILES, arguments: argparse.Namespace) -> dict[str, Any]
     """{"linear", "knn"}: accuracy in percent on the official split of an action data set."""
     features, labels = {}, {}
     for split in ("train", "test"):
-        dataset = DATASETS.build(
-            {
-                "type": arguments.dataset,
-                "args": {
-                    "data_dir": arguments.data,
-                    "split": split,
-                    "video_params": {"loading": "skip"},
-                },
-            }
-        )
+        args = {
+            "data_dir": arguments.data,
+            "split": split,
+            "video_params": {"loading": "skip"},
+            "holdout": 0,  # nothing is chosen
+        }
+        dataset = DATASETS.build({"type": arguments.dataset, "args": args})
         if not isinstance(dataset, ActionDataset):
             raise UserError(
                 f"--dataset {arguments.dataset}: has no classes; UCF101 and HMDB51 have"

@@ -178,7 +178,7 @@ def rehearse_export(rehearsal: Rehearsal) -> None:
     """The fine-tuned model as a folder, in the authors' layout and as ONNX."""
     runs = rehearsal.folder / "exps" / FINETUNED
     (finetuned,) = runs.glob("*/checkpoint-latest.pth")
-    embeddings = rehearsal.newest_run(FINETUNED) / "embeddings"
+    embeddings = rehearsal.newest_results(FINETUNED).with_name("embeddings")
     folder = rehearsal.folder / "exports/folder"
     authors_file = rehearsal.folder / "exports/MILES.pth"
     onnx_folder = rehearsal.folder / "exports/onnx"

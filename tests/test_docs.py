@@ -310,7 +310,7 @@ def test_a_page_is_gone_through(home, python, page):
             continue
         if command.program == "test.py" and "--metrics-from" in command.words:
             command = command._replace(
-                line=command.line.replace("MSRVTT/STAMP", kept(home))
+                line=command.line.replace("MSRVTT/test/STAMP", kept(home))
             )
         done = run(home, python, command)
         assert done.returncode == 0, (
@@ -333,7 +333,9 @@ def test_a_page_is_gone_through(home, python, page):
 def kept(home: Path) -> str:
     """The run that kept its embeddings."""
     return str(
-        max(home.glob("exps/MSRVTT/*/embeddings")).parent.relative_to(home / "exps")
+        max(home.glob("exps/MSRVTT/test/*/embeddings")).parent.relative_to(
+            home / "exps"
+        )
     )
 
 

@@ -503,7 +503,7 @@ def test_a_gallery_that_is_trained_on_is_named(tmp_path, content, caplog):
     loader = tiny_run.loader(folder, 2, dataset_name="VideoFolder")
     del content["valid_loader"]
     run(tmp_path, {**content, "data_loader": loader})
-    assert "4 of the 4 videos of VideoFolder val are trained on" in caplog.text
+    assert "4 of 4 clips are also trained on" in caplog.text
 
 
 def test_held_out_videos_that_are_trained_on_are_refused(capsys, tmp_path, content):

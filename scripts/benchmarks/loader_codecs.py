@@ -67,9 +67,7 @@ def read_with_ours(
     path: Path, request: Request, deadline: float | None = None
 ) -> np.ndarray:
     start, end = request.cut or (None, None)
-    frames_TCHW, _ = read_clip(
-        path, FrameChoice(FRAMES), "auto", start, end, deadline
-    )
+    frames_TCHW, _ = read_clip(path, FrameChoice(FRAMES), "auto", start, end, deadline)
     return frames_TCHW.permute(0, 2, 3, 1).numpy()
 
 

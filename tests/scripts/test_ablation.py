@@ -25,6 +25,7 @@ QUICK = (
     "data_loader.args.batch_size=8",
     "trainer.epochs=2",
     "trainer.save_every=1",
+    "lr_scheduler.args.warmup_steps=2",  # of 4 steps
 )
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

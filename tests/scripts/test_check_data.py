@@ -456,14 +456,14 @@ def test_a_folder_without_any_of_its_videos_is_one_line(tmp_path):
 
 def test_a_decoder_that_hangs_is_broken(tmp_path, monkeypatch):
     write_clips(tmp_path, "a.mp4", "b.mp4")
-    real = Source.packets
+    real = Source._demux
 
-    def hang(self):
+    def hang(self, container, stream):
         if self.path.endswith("a.mp4"):
             time.sleep(30)
-        yield from real(self)
+        yield from real(self, container, stream)
 
-    monkeypatch.setattr(Source, "packets", hang)
+    monkeypatch.setattr(Source, "_demux", hang)
     monkeypatch.setattr(process, "_idle_child", None)  # a new one, which hangs
     video_params = {"input_res": 32, "deadline": 0.4}
     status, output, _ = check(tmp_path, ["a.mp4", "b.mp4"], video_params=video_params)

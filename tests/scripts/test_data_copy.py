@@ -815,7 +815,7 @@ def test_shards_of_nothing_are_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"id": "a"}, "has 2 videos with the id 'a'"),
+        ({"id": "a"}, "line 2: id 'a' is"),
         ({"start": 0, "end": 0.1}, "cuts its videos in time"),
     ],
 )

