@@ -22,11 +22,13 @@ from model.text import own_files
 from model.text.hugging_face import (
     DEFAULT,
     build_text_model,
+    check_tokenizer,
     load_tokenizer,
-    pool,
     set_checkpointing,
+    text_use,
     tokenize,
 )
+from model.text.pooling import eos_id, evaluating, pool
 from model.video import VideoEncoder
 from model.video.build import build_video_model
 from model.weights import load_weights
@@ -109,6 +111,7 @@ class MILES(nn.Module, PyTorchModelHubMixin):
             text_args["pretrained"] = False
         self.video_model = build_video_model(video_params, from_pretrained)
         self.text_model = build_text_model(**text_args)
+        self.text_use = text_use(self.text_model, **text_args)
         self.vid_proj, self.text_proj = _projections(
             projection,
             self.video_model.embed_dim,
@@ -277,24 +280,26 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Captions -> {"input_ids", "attention_mask"}, padded to the longest, cut at what the text model can take."""
-        max_length = self.settings["text_params"].get("max_length")
-        if not max_length:
-            max_length = getattr(self.text_model.config, "max_position_embeddings", 512)
-        return tokenize(self.tokenizer, captions, max_length)
+        return tokenize(self.tokenizer, captions, self.text_use.max_length)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The text model's own, read when it is first needed."""
+        """The text model's own, read when it is first needed. ConfigError if it does not fit the model."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(
-                self.settings["text_params"].get("model", DEFAULT)
-            )
+            text_params = self.settings["text_params"]
+            name = text_params.get("model", DEFAULT)
+            trust_remote_code = text_params.get("trust_remote_code", False)
+            tokenizer = load_tokenizer(name, trust_remote_code)
+            check_tokenizer(tokenizer, self.text_model, self.text_use, name)
+            self._tokenizer = tokenizer
         return self._tokenizer
 
     def text_files(self) -> dict[str, Tensor]:
         """The text model's configuration and tokenizer as files: what a checkpoint needs to be self-contained."""
         if not self._text_files:
-            self._text_files = own_files.pack(self.tokenizer, self.text_model.config)
+            self._text_files = own_files.pack(
+                self.tokenizer, self.text_model.config, self.text_use.stated
+            )
         return self._text_files
 
     def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:
@@ -357,8 +362,11 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         return pretrained.load(cls, folder, changes)
 
     def _encode_tokens(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        pooling = self.settings["text_params"].get("pooling", "cls")
-        return self.text_proj(pool(self.text_features(tokens), tokens, pooling))
+        hidden_BLD = self.text_features(tokens)
+        pooled_BD = pool(
+            hidden_BLD, tokens, self.text_use.pooling, eos_id(self.text_model)
+        )
+        return self.text_proj(pooled_BD)
 
     def _encode_captions(self, captions: Sequence[str]) -> Tensor:
         tokens = self.tokenize(captions)

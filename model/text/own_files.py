@@ -9,18 +9,41 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from model.text.stated import Stated, write_stated
 from parse_config import ConfigError
 
 SUFFIXES = (".json", ".txt", ".model")
 
 
+def write(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+    stated: Stated,
+) -> None:
+    """Write what opens the text model and reads captions for it, without weights, into `folder`.
+
+    Raises ConfigError for a model whose code is not the library's: the code would be missing in it.
+    """
+    if getattr(config, "auto_map", None):
+        raise ConfigError(
+            f"the text model ({config.model_type}) runs Python code of its own, which is not kept with weights; take a "
+            "model that the library knows"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    config.save_pretrained(folder)
+    write_stated(folder, stated)
+
+
 def pack(
-    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, stated: Stated
 ) -> dict[str, Tensor]:
-    """{name of the file: its bytes, uint8}, as `save_pretrained` writes them."""
+    """{name of the file: its bytes, uint8}, as `write` writes them; {} for a model with code of its own."""
+    if getattr(config, "auto_map", None):
+        return {}
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        config.save_pretrained(folder)
+        write(Path(folder), tokenizer, config, stated)
         return {
             path.name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
             for path in sorted(Path(folder).iterdir())
