@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -10,6 +11,8 @@ from huggingface_hub import constants
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from parse_config import ConfigError
+
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 
 
 @functools.lru_cache(maxsize=1)
@@ -39,6 +42,15 @@ def is_path(name: str) -> bool:
     except HFValidationError:
         return True
     return False
+
+
+def is_hub_id(path: str | os.PathLike) -> bool:
+    """Whether `path` is written owner/name, and neither exists here nor is named like a checkpoint."""
+    return (
+        re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)) is not None
+        and Path(path).suffix not in CHECKPOINT_SUFFIXES
+        and not Path(path).exists()
+    )
 
 
 def absent(json_path: str, name: str, repository: str, remedy: str) -> ConfigError:

@@ -19,8 +19,9 @@ import torch
 from model.miles import MILES
 from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
+from model.weights.listed import fingerprint
+from model.weights.read import find
 from parse_config import ConfigError, cli_entry, load_config
-from trainer.files import sha256
 
 
 def main(
@@ -70,7 +71,7 @@ def facts(
     epoch = checkpoint.get("epoch", "unknown")
     step = checkpoint.get("step", "unknown")
     teacher_note = ", weights of the snapshot teacher" if teacher else ""
-    digest = "a folder" if source.is_dir() else sha256(source)
+    digest = fingerprint(find(source))
     origin = [
         f"- run: {run}",
         f"- checkpoint: `{source.name}`, epoch {epoch}, step {step}{teacher_note}",

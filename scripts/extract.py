@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from data_loader.base import TextVideoDataset
 from model import load_model
+from model.hub import is_hub_id
 from model.miles import MILES
 from parse_config import ConfigError, UserError, cli_entry, to_plain
 from scripts.retrieval import sources
@@ -128,9 +129,12 @@ def describe_run(
         video_settings = [dataset.video for dataset in datasets]
         if not datasets and model.clip_reader is not None:
             video_settings = [model.clip_reader.video]
+    checkpoint = os.path.expanduser(args.resume)
+    if not is_hub_id(checkpoint):
+        checkpoint = str(Path(checkpoint).resolve())
     return {
         "kind": "text" if args.texts else "video",
-        "checkpoint": str(Path(args.resume).resolve()),
+        "checkpoint": checkpoint,
         "checkpoint_sha256": hash_checkpoint(args.resume),
         "source": str(args.source.resolve()),
         "split": args.split if datasets else None,

@@ -49,6 +49,7 @@ FEATURE_KEYS = (
     "source",
     "segments",
     "precision",
+    "video_params",
     "width",
 )  # of the features' manifest, copied to the index's
 

@@ -291,7 +291,7 @@ def load_tokenizer(
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
         raise ConfigError(
-            f"{JSON_PATH}: the tokenizer of {model} has no token to pad with; set pad_token in its tokenizer_config.json"
+            f"{JSON_PATH}: the tokenizer of {model} has no padding token; set pad_token in its tokenizer_config.json"
         )
     return tokenizer
 
@@ -307,8 +307,8 @@ def check_tokenizer(
     highest_id = max(tokenizer.get_vocab().values(), default=-1)
     if highest_id >= rows:
         raise ConfigError(
-            f"{JSON_PATH}: the tokenizer of {model} has {highest_id + 1} tokens and its model {rows} embeddings: they do "
-            "not belong together; get the folder again"
+            f"{JSON_PATH}: the tokenizer of {model} has {highest_id + 1} tokens and the model {rows} embeddings: they "
+            "do not belong together; get the folder again"
         )
     ends = tokenizer.num_special_tokens_to_add()
     if use.max_length <= ends:
@@ -316,14 +316,20 @@ def check_tokenizer(
             f"arch.args.text_params.max_length: {use.max_length} is given, and {ends} tokens begin and end each text; "
             f"{ends + 1} or more are needed"
         )
-    eos_token_id = pooling_rules.eos_id(text_model)
-    is_known_eos = eos_token_id is not None and eos_token_id != pooling_rules.HIGHEST_ID
-    if use.pooling == "eos" and is_known_eos:
-        if eos_token_id not in tokenizer("a")["input_ids"]:
-            raise ConfigError(
-                f"arch.args.text_params.pooling: 'eos' is given, and the tokenizer of {model} does not end texts with "
-                f"the model's end-of-text token (id {eos_token_id}); set it to last or mean"
-            )
+    if use.pooling == "eos":
+        _check_eos(tokenizer, pooling_rules.eos_id(text_model), model)
+
+
+def _check_eos(
+    tokenizer: PreTrainedTokenizerBase, eos_token_id: int | None, model: str
+) -> None:
+    if eos_token_id == pooling_rules.HIGHEST_ID:
+        return
+    if eos_token_id not in tokenizer("a")["input_ids"]:
+        raise ConfigError(
+            f"arch.args.text_params.pooling: 'eos' is given, and the tokenizer of {model} does not end texts with the "
+            f"model's end-of-text token (id {eos_token_id}); set it to last or mean"
+        )
 
 
 def tokenize(

@@ -15,14 +15,7 @@ from parse_config import ConfigError
 POOLINGS = ("cls", "mean", "last", "eos", "auto")
 JSON_PATH = "arch.args.text_params.pooling"
 # Model types whose own text embedding is read at the end-of-text token.
-EOS_TYPES = (
-    "clip_text_model",
-    "xclip_text_model",
-    "clipseg_text_model",
-    "metaclip_2_text_model",
-    "owlvit_text_model",
-    "groupvit_text_model",
-)
+EOS_TYPES = ("clip_text_model", "xclip_text_model")
 # Model types without a token that is trained to stand for the whole text.
 MEAN_TYPES = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
 LAST_TYPES = ("siglip_text_model", "siglip2_text_model")
@@ -70,7 +63,7 @@ def pool(
     """Last hidden states -> (B, D).
 
     pooling: "cls", the first token; "mean", over the caption's tokens; "last", the last token that is no padding, on
-        whichever side that is; "eos", the first end-of-text token (of `eos_id`), or the last token in a text without one
+        whichever side that is; "eos", the first end-of-text token (of `eos_id`), else the last token
     """
     if pooling == "cls":
         return hidden_BLD[:, 0]
@@ -126,7 +119,7 @@ def _first_output(text_model: PreTrainedModel, ids: list[int]) -> Tensor:
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(
-                f"arch.args.text_params.model: a {text_model.config.model_type} does not turn tokens into hidden states "
+                f"arch.args.text_params.model: {text_model.config.model_type} does not turn tokens into hidden states "
                 f"({reason[:200]}); a text encoder is needed"
             ) from None
 
