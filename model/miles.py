@@ -7,7 +7,7 @@ Names of parameters are those of the released checkpoints: video_model, text_mod
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol, cast, overload
 
 import numpy as np
 import torch
@@ -268,9 +268,11 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
         Raises UserError for embeddings of different widths.
         """
-        given_text, given_video = _embeddings(text), _embeddings(video)
-        t_CE = self.encode_text(text) if given_text is None else given_text
-        v_VE = self.embed_videos(video) if given_video is None else given_video
+        t_CE, v_VE = _embeddings(text), _embeddings(video)
+        if t_CE is None:
+            t_CE = self.encode_text(cast(Captions, text))
+        if v_VE is None:
+            v_VE = self.embed_videos(cast(Video, video))
         if t_CE.shape[-1] != v_VE.shape[-1]:
             raise UserError(
                 f"similarity: text embeddings of {t_CE.shape[-1]} numbers and video embeddings of {v_VE.shape[-1]} are "

@@ -70,8 +70,10 @@ def load(
     _check_present(folder)
     checkpoint = read_checkpoint(folder / WEIGHTS)
     preprocessing = read_preprocessing(folder)
-    own_text_model = {"model": str(folder / TEXT), "trust_remote_code": False}
-    args = merge(merge(args, {"text_params": own_text_model}), changes)
+    args = merge(args, {"text_params": {"model": str(folder / TEXT)}})
+    # What a file says never decides that code is run.
+    args["text_params"].pop("trust_remote_code", None)
+    args = merge(args, changes)
     check_args(model_class, args, f"{folder / CONFIG}: arch.args", ("pretrained",))
     model = model_class(**args, pretrained=False)
     temporal_fix = model.settings["video_params"].get("load_temporal_fix", "zeros")

@@ -23,7 +23,8 @@ class ClipReader:
     """Videos -> float32 video_BTCHW: the middle frame of each segment, the test transform.
 
     A video is a path, or its decoded RGB frames, uint8 (frames, H, W, 3), one or more, or one picture (H, W, 3).
-    `video_params` are those of a data set. Raises BrokenVideo naming the file, FileNotFoundError, UserError for an array of another kind.
+    `video_params` are those of a data set. Raises BrokenVideo naming the file, FileNotFoundError, UserError for another
+    array.
     """
 
     def __init__(self, video_params: Mapping[str, Any]) -> None:

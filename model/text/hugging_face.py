@@ -284,6 +284,11 @@ def load_tokenizer(
     """
     model = located(model)
     tokenizer = _load(AutoTokenizer.from_pretrained, model, trust_remote_code)
+    # Without a file of words the library makes a tokenizer that knows none.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise ConfigError(
+            f"{JSON_PATH}: {model} holds no words of a tokenizer (tokenizer.json or vocab.txt); get the folder again"
+        )
     tokenizer.padding_side = "right"
     tokenizer.truncation_side = "right"
     if tokenizer.pad_token is None:
@@ -303,7 +308,7 @@ def check_tokenizer(
     model: str,
 ) -> None:
     """Raises ConfigError if the tokenizer does not belong to the model, or `use` leaves no room for a word."""
-    rows = text_model.get_input_embeddings().num_embeddings
+    rows = pooling_rules.count_embeddings(text_model)
     highest_id = max(tokenizer.get_vocab().values(), default=-1)
     if highest_id >= rows:
         raise ConfigError(

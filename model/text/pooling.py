@@ -5,6 +5,7 @@ B captions, L tokens, D width.
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ def is_causal(text_model: PreTrainedModel) -> bool:
 
     Raises ConfigError for a model that does not turn tokens into hidden states.
     """
-    num_ids = text_model.get_input_embeddings().num_embeddings
+    num_ids = count_embeddings(text_model)
     if num_ids < 3 or text_model.device.type == "meta":
         return False
     first, second, third = num_ids - 1, num_ids - 2, num_ids - 3
@@ -104,6 +105,12 @@ def is_causal(text_model: PreTrainedModel) -> bool:
         _first_output(text_model, [first, second, third]),
         _first_output(text_model, [first, third, second]),
     )
+
+
+def count_embeddings(text_model: PreTrainedModel) -> int:
+    """The token ids that the model has an embedding for."""
+    embeddings: Any = text_model.get_input_embeddings()
+    return embeddings.weight.shape[0]
 
 
 @torch.no_grad()
