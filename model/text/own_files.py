@@ -1,5 +1,6 @@
 """The text model's configuration and tokenizer as files inside a checkpoint, so that it needs no folder beside it."""
 
+import copy
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,7 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from model.text.stated import Stated, write_stated
 from parse_config import ConfigError
@@ -31,9 +36,19 @@ def write(
             "model that the library knows"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
+    _unused(tokenizer).save_pretrained(folder)
     config.save_pretrained(folder)
     write_stated(folder, stated)
+
+
+def _unused(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy without the lengths of its last use, so that a model's files are the same whatever it has embedded."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return tokenizer
+    unused = copy.deepcopy(tokenizer)
+    unused.backend_tokenizer.no_truncation()
+    unused.backend_tokenizer.no_padding()
+    return unused
 
 
 def pack(

@@ -151,6 +151,19 @@ def test_a_folder_stands_alone(model, folder, checkpoint, tmp_path, capsys):
         assert words in card
 
 
+def test_the_files_do_not_depend_on_what_was_embedded_before(folder, tmp_path):
+    model = tiny_models.build_miles(folder)
+    model.save_pretrained(tmp_path / "before")
+    files = model.text_files()
+    model.encode_text(["a red dog", "the cat"], batch_size=2)
+    model.save_pretrained(tmp_path / "after")
+    assert fingerprint(tmp_path / "before") == fingerprint(tmp_path / "after")
+    other = tiny_models.build_miles(folder)
+    other.encode_text("a red dog")
+    for name, content in other.text_files().items():
+        assert torch.equal(content, files[name]), name
+
+
 def test_saved_again_and_changed_on_the_way_in(model, tmp_path):
     model.save_pretrained(tmp_path / "a")
     MILES.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
