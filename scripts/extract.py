@@ -23,6 +23,7 @@ from data_loader.base import TextVideoDataset
 from model import load_model
 from model.hub import is_hub_id
 from model.miles import MILES
+from model.text import own_files
 from parse_config import ConfigError, UserError, cli_entry, to_plain
 from scripts.retrieval import sources
 from scripts.retrieval.encode import (
@@ -136,6 +137,7 @@ def describe_run(
         "kind": "text" if args.texts else "video",
         "checkpoint": checkpoint,
         "checkpoint_sha256": hash_checkpoint(args.resume),
+        "text_sha256": own_files.digest(model.text_files()) if args.texts else None,
         "source": str(args.source.resolve()),
         "split": args.split if datasets else None,
         "segments": args.segments,

@@ -49,7 +49,6 @@ FEATURE_KEYS = (
     "source",
     "segments",
     "precision",
-    "video_params",
     "width",
 )  # of the features' manifest, copied to the index's
 
@@ -84,6 +83,7 @@ def build(
         "rows": len(features),
         "features": str(features_folder.resolve()),
         **{key: features.manifest[key] for key in FEATURE_KEYS},
+        "video_params": features.manifest.get("video_params"),
     }
     quality = "exact"
     if kind != "flat":

@@ -1,6 +1,7 @@
 """The text model's configuration and tokenizer as files inside a checkpoint, so that it needs no folder beside it."""
 
 import copy
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,6 +65,15 @@ def pack(
             for path in sorted(Path(folder).iterdir())
             if path.suffix in SUFFIXES and path.stat().st_size
         }
+
+
+def digest(files: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the files that `pack` returned: another tokenizer or another shape gives another one."""
+    total = hashlib.sha256()
+    for name in sorted(files):
+        content = hashlib.sha256(files[name].numpy().tobytes()).hexdigest()
+        total.update(f"{name}\0{content}\n".encode())
+    return total.hexdigest()
 
 
 @contextmanager

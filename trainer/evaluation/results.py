@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 
 from model.ranks import count
 from model.similarity import CosineSimilarity, topk
+from model.text import own_files
 from model.weights.listed import fingerprint
 from model.weights.read import find
 from parse_config import Config, UserError, to_plain
@@ -42,13 +43,19 @@ def new_folder(parent: Path) -> Path:
 
 
 def describe_run(
-    config: Config, checkpoint: str | Path | None, device: Any
+    config: Config, checkpoint: str | Path | None, device: Any, model: Any = None
 ) -> dict[str, Any]:
-    """What results.json says of the run: checkpoint and its hash, config, versions, device, date."""
+    """What results.json says of the run: checkpoint and its hash, config, versions, device, date.
+
+    With `model` also the hash of its text model's configuration and tokenizer, which may lie beside a checkpoint.
+    """
     checkpoint_entry = None
     if checkpoint:
         path = find(checkpoint)
         checkpoint_entry = {"path": str(path), "sha256": fingerprint(path)}
+        text_files = getattr(model, "text_files", dict)()
+        if text_files:
+            checkpoint_entry["text_sha256"] = own_files.digest(text_files)
     package_versions = versions()
     return {
         "name": config.get("name"),
