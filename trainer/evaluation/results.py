@@ -53,7 +53,7 @@ def describe_run(
     if checkpoint:
         path = find(checkpoint)
         checkpoint_entry = {"path": str(path), "sha256": fingerprint(path)}
-        text_files = getattr(model, "text_files", dict)()
+        text_files: dict[str, torch.Tensor] = getattr(model, "text_files", dict)()
         if text_files:
             checkpoint_entry["text_sha256"] = own_files.digest(text_files)
     package_versions = versions()
