@@ -16,9 +16,8 @@ from transformers import (
 )
 
 from model.text.stated import Stated, write_stated
+from model.weights.listed import TEXT_SUFFIXES
 from parse_config import ConfigError
-
-SUFFIXES = (".json", ".txt", ".model")
 
 
 def write(
@@ -63,7 +62,7 @@ def pack(
         return {
             path.name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
             for path in sorted(Path(folder).iterdir())
-            if path.suffix in SUFFIXES and path.stat().st_size
+            if path.suffix in TEXT_SUFFIXES and path.stat().st_size
         }
 
 
@@ -81,7 +80,7 @@ def unpacked(files: Mapping[str, Tensor]) -> Iterator[str]:
     """A temporary folder that holds the files that `pack` returned. Raises ConfigError for other names."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
-            if Path(name).name != name or Path(name).suffix not in SUFFIXES:
+            if Path(name).name != name or Path(name).suffix not in TEXT_SUFFIXES:
                 raise ConfigError(
                     f"the checkpoint's text model has a file {name!r}, which no tokenizer has; it is not written"
                 )

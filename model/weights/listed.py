@@ -12,6 +12,11 @@ WEIGHTS = "model.safetensors"
 PREPROCESSING = "preprocessor_config.json"
 TEXT = "text"
 LIST = "files"  # key of config.json
+TEXT_SUFFIXES = (
+    ".json",
+    ".txt",
+    ".model",
+)  # of a tokenizer's and a configuration's files
 
 
 def is_exported(folder: Path) -> bool:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.weights.allowed_calls import CALLS, storage_type
-from model.weights.listed import LIST, check_files
+from model.weights.listed import LIST, TEXT, TEXT_SUFFIXES, WEIGHTS, check_files
 from model.weights.safe_unpickler import Named, SafeUnpickler, UnsafeCheckpoint, plain
 from parse_config import ConfigError
 
@@ -291,7 +291,20 @@ def _config_beside(path: Path) -> dict[str, Any]:
     config = read_json(config_path)
     if path.name in (config.get(LIST) or {}):
         check_files(path.parent, config[LIST])
-    return {"config": config}
+    return {"config": config, **_text_files_beside(path)}
+
+
+def _text_files_beside(path: Path) -> dict[str, Any]:
+    """The text model's files of an exported folder, as this project's checkpoints hold them; {} for another folder."""
+    folder = path.parent / TEXT
+    if path.name != WEIGHTS or not (folder / "config.json").is_file():
+        return {}
+    files = {
+        file.name: torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
+        for file in sorted(folder.iterdir())
+        if file.suffix in TEXT_SUFFIXES and file.stat().st_size
+    }
+    return {"text_files": files}
 
 
 def read_json(path: Path) -> dict[str, Any]:

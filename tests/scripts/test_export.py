@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from model import load_model
 from model.miles import MILES
-from model.restore import restore
+from model.restore import build_from_checkpoint, restore
 from model.weights import read_checkpoint
 from model.weights.listed import fingerprint
 from parse_config import Config, ConfigError
@@ -26,6 +26,7 @@ from scripts.synthetic import tiny_models
 from trainer.evaluation.embed import Embeddings
 from trainer.evaluation.results import describe_run, save_embeddings
 from trainer.files import write_json
+from trainer.origin import complete, read_origin
 
 pytestmark = pytest.mark.slow
 
@@ -466,6 +467,21 @@ def test_the_weights_of_a_folder_bring_its_preprocessing(exported, model):
     )
     loaded = load_model(exported / "model.safetensors", "cpu")
     assert loaded.preprocessing["norm_mean"] == [0.1] * 3 and same(loaded, model)
+
+
+def test_training_and_tests_start_from_a_folder(exported, model):
+    """With its own text model, where the config names none."""
+    config = Config(
+        {"arch": {"type": "MILES", "args": {"load_checkpoint": str(exported)}}}
+    )
+    loaded = build_from_checkpoint(complete(config, read_origin(exported))["arch"])
+    assert same(loaded.eval(), model)
+    captions = ["a red dog", "the cat"]
+    assert torch.equal(loaded.encode_text(captions), model.encode_text(captions))
+    (exported / "preprocessor_config.json").write_text("{}")
+    for start in (read_origin, read_checkpoint):
+        with pytest.raises(ConfigError, match="is not the file that was exported"):
+            start(exported)
 
 
 def test_a_folder_that_is_saved_into_again_holds_one_model(exported, other):
