@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from data_loader.base import TextVideoDataset
-from parse_config import Config
+from parse_config import Config, check_args
 
 MAX_TOKENIZED = 200_000  # captions of which tokens are counted, evenly spread
 BATCH = 1000  # captions that are tokenized at once
@@ -102,11 +102,17 @@ def count_captions(dataset: TextVideoDataset) -> CaptionReport:
 
 def open_text_model(config: Config) -> TextModel:
     """What arch.args.text_params describe, without the weights. Raises ConfigError if it is not to be had."""
-    from model.text.hugging_face import DEFAULT, load_tokenizer, longest_text
+    from model.text.hugging_face import (
+        DEFAULT,
+        build_text_model,
+        load_tokenizer,
+        longest_text,
+    )
 
     arch_args = (config.get("arch") or {}).get("args") or {}
     params = dict(arch_args.get("text_params") or {})
-    name = params.get("model") or DEFAULT
+    check_args(build_text_model, params, "arch.args.text_params")
+    name = params.setdefault("model", DEFAULT)
     tokenizer = load_tokenizer(name, params.get("trust_remote_code", False))
     return TextModel(tokenizer, min(longest_text(params), tokenizer.model_max_length))
 

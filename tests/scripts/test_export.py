@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import hub_mixin
 from safetensors.torch import load_file
 
-from model import load_model
+from model import hub, load_model, pretrained
 from model.miles import MILES
 from model.restore import build_from_checkpoint, restore
 from model.weights import read_checkpoint
@@ -199,6 +199,20 @@ def test_the_teacher_if_asked_for(model, checkpoint, tmp_path):
     )
 
 
+def test_what_fails_leaves_no_folder(checkpoint, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise ConfigError("no room")
+
+    monkeypatch.setattr(pretrained, "list_files", fail)
+    with pytest.raises(SystemExit):
+        export.cli([str(checkpoint), str(tmp_path / "out")])
+    assert "error: no room" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+    monkeypatch.undo()
+    export.cli([str(checkpoint), str(tmp_path / "out")])
+    load_model(tmp_path / "out", "cpu")
+
+
 def test_the_authors_layout(model, checkpoint, tmp_path):
     """A plain file by the released names, that torch alone reads in an interpreter without this project."""
     out = tmp_path / "MILES.pth"
@@ -288,8 +302,6 @@ def test_push_to_hub(model, monkeypatch):
 
 
 def test_a_hub_id(model, monkeypatch, tmp_path):
-    from model import hub, pretrained
-
     model.save_pretrained(tmp_path / "there")
     asked = {}
 
@@ -511,6 +523,25 @@ def test_fingerprints_cover_preprocessing_and_tokenizer(exported, name, change):
     after = hash_checkpoint(exported)
     assert after != before and after == hash_checkpoint(weights)
     assert describe_run(config, exported, "cpu")["checkpoint"]["sha256"] == after
+
+
+def test_the_fingerprint_of_a_hub_id_is_that_of_its_folder(exported, monkeypatch):
+    monkeypatch.setattr(pretrained, "snapshot_download", lambda *_, **__: str(exported))
+    monkeypatch.setattr(hub, "reachable", lambda: True)
+    assert hash_checkpoint("someone/miles") == fingerprint(exported)
+
+
+def test_results_say_which_tokenizer_lay_beside_a_checkpoint(
+    checkpoint, model, tmp_path
+):
+    words = [*tiny_models.WORDS[:-1], "horse"]
+    text = tiny_models.save_text_model(tmp_path / "other_text", words=words)
+    other = tiny_models.build_miles(text)
+    hashes = [
+        describe_run(Config({}), checkpoint, "cpu", made)["checkpoint"]["text_sha256"]
+        for made in (model, model, other)
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_the_fingerprint_of_a_file_is_that_of_its_bytes(checkpoint):
