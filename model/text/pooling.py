@@ -20,6 +20,24 @@ EOS_TYPES = ("clip_text_model", "xclip_text_model")
 # Model types without a token that is trained to stand for the whole text.
 MEAN_TYPES = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
 LAST_TYPES = ("siglip_text_model", "siglip2_text_model")
+# Whose tokens see each other unless their configuration says is_decoder. These are not tried: MKL reads MKL_CBWR at the
+# process's first product, and `load_model`, which sets it, may come after a model was built.
+ENCODER_TYPES = (
+    "albert",
+    "bert",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "modernbert",
+    "mpnet",
+    "mt5",
+    "roberta",
+    "t5",
+    "umt5",
+    "xlm-roberta",
+)
 # CLIP's configurations of before 2023 name a wrong token; the end of a text is then its highest id.
 WRONG_CLIP_EOS = 2
 HIGHEST_ID = -1
@@ -93,10 +111,12 @@ def eos_id(text_model: PreTrainedModel) -> int | None:
 
 
 def is_causal(text_model: PreTrainedModel) -> bool:
-    """Whether the first token's output stays the same, to the bit, whatever follows it.
+    """Whether the first token's output stays the same whatever follows it: known by the type, or tried.
 
     Raises ConfigError for a model that does not turn tokens into hidden states.
     """
+    if text_model.config.model_type in ENCODER_TYPES:
+        return bool(getattr(text_model.config, "is_decoder", False))
     num_ids = count_embeddings(text_model)
     if num_ids < 3 or text_model.device.type == "meta":
         return False
