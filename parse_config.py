@@ -6,6 +6,7 @@ Standard library only. The config is read once: base files are merged under it, 
 
 import argparse
 import difflib
+import errno
 import functools
 import importlib
 import inspect
@@ -50,7 +51,7 @@ SECTION_TYPES: dict[str, Any] = {
     "seed": int,
     "arch": Mapping,
     "data_loader": Mapping | Sequence[Mapping],
-    "valid_loader": Mapping | None,
+    "valid_loader": Mapping | Sequence[Mapping] | None,
     "objective": Mapping | None,
     "loss": Mapping,
     "optimizer": Mapping,
@@ -101,6 +102,27 @@ REGISTRY_MODULES = (
     "trainer.objectives",
     "trainer.optim",
 )
+
+
+# Errors of the system about a place that the user gave, or its disk: no mistakes of a program.
+PLACE_ERRORS = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    FileExistsError,
+)
+PLACE_ERROR_NUMBERS = {
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+}
 
 
 class UserError(ValueError):
@@ -302,6 +324,21 @@ def write_config(config: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(to_plain(config), indent=4) + "\n")
 
 
+def printable(text: str, keep: str = "") -> str:
+    """`text` for a console: what steers a terminal, or has no sign of its own, is written as a Python escape.
+
+    Names of files may hold any character but / and NUL. `keep`: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in keep
+        else repr(character)[1:-1]
+        for character in text
+    )
+
+
 def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2."""
 
@@ -309,15 +346,14 @@ def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
-        except (
-            UserError,
-            FileNotFoundError,
-            PermissionError,
-            IsADirectoryError,
-        ) as error:
-            if os.environ.get("MILES_TRACEBACK"):
+        except (UserError, OSError) as error:
+            is_mistake = isinstance(error, (UserError, *PLACE_ERRORS)) or (
+                error.errno in PLACE_ERROR_NUMBERS
+            )
+            if not is_mistake or os.environ.get("MILES_TRACEBACK"):
                 raise
-            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            message = printable(" ".join(str(error).split()))
+            sys.stderr.write(f"error: {message}\n")
             raise SystemExit(2) from None
 
     return run
@@ -331,15 +367,14 @@ class Registry:
     """
 
     instances: ClassVar[list["Registry"]] = []
+    # One thread imports the modules; meanwhile no other may see half of the entries.
+    discovery_lock = threading.RLock()
 
     def __init__(self, kind: str, package: str = "") -> None:
         self.kind = kind
         self.package = package
         self._entries: dict[str, Callable[..., Any]] = {}
         self._discovered = not package
-        self._lock = (
-            threading.RLock()
-        )  # another thread must not see half of the entries
         Registry.instances.append(self)
 
     def register(self, name: str) -> Callable:
@@ -358,7 +393,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        with self._lock:
+        with Registry.discovery_lock:
             if not self._discovered:
                 self._discovered = True
                 for module in pkgutil.iter_modules(
@@ -402,6 +437,19 @@ class Registry:
             args_path = _join(json_path, "args")
         check_args(entry, args, args_path, supplied)
         return entry(**args, **supplied)
+
+
+def _renew_discovery_lock() -> None:
+    Registry.discovery_lock = threading.RLock()
+
+
+# A process is forked between two discoveries, never during one: the thread that imports, and would free the lock, does
+# not exist in the child.
+os.register_at_fork(
+    before=lambda: Registry.discovery_lock.acquire(),
+    after_in_parent=lambda: Registry.discovery_lock.release(),
+    after_in_child=_renew_discovery_lock,
+)
 
 
 def parameters(

@@ -21,6 +21,7 @@ PACKAGES = (
     "pandas",
     "av",
     "decord",
+    "torchcodec",
     "tqdm",
     "safetensors",
     "tensorboard",

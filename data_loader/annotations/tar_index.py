@@ -19,6 +19,7 @@ from data_loader.annotations.file_lookup import (
     is_video,
     name_priority,
 )
+from data_loader.annotations.shapes import require_encodable
 from data_loader.file_kind import HEADER, TAR_MAGIC, describe_bytes
 from parse_config import ConfigError
 
@@ -223,11 +224,13 @@ def _captions(
                 captions = [content.decode("utf-8-sig").strip()]
             else:
                 captions = _json_captions(json.loads(content))
+            for caption in captions:
+                require_encodable(caption, "a caption")
         except UnicodeDecodeError as error:
             faults.append(
                 f"{group.place(extension)} is not UTF-8 ({error.reason} at byte {error.start})"
             )
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             faults.append(f"{group.place(extension)}: {error}")
         else:
             if any(captions):
