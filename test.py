@@ -183,7 +183,7 @@ def evaluate_model(report: Report) -> None:
     check_clips(config, blocks, LOADERS)
     model = build_model(config, arguments.pretrained_only).to(device)
     identity = describe_run(
-        config, config["arch"]["args"].get("load_checkpoint"), device
+        config, config["arch"]["args"].get("load_checkpoint"), device, model
     )
     identity["other_than_checkpoint"] = changes
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}

@@ -4,18 +4,16 @@ This module lies above `model` and `data_loader`: here a model gets the reader o
 """
 
 import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from data_loader.decode.clip_reader import ClipReader
+from model.hub import is_hub_id
 from model.miles import MILES
 from model.restore import restore
-
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+from parse_config import UserError
 
 
 def load_model(
@@ -36,15 +34,21 @@ def load_model(
 
     Raises:
         FileNotFoundError: no such file or folder, or a folder without a model
-        ConfigError: a file that is no checkpoint, a model that the hub does not have, an unknown setting
+        ConfigError: a file that is no checkpoint, files of a folder that do not belong together, a model that the hub
+            does not have, an unknown setting
+        UserError: a device that is not there, an empty path
     """
     # Intel's library then gives the same bits with any number of threads, as in test.py. It reads this at its first
     # product. Not when this module is imported: training imports it too, to look for architectures.
     os.environ.setdefault(
         "MKL_CBWR", f"{torch.backends.cpu.get_cpu_capability()},STRICT"
     )
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(device)
+    if not isinstance(path, str | os.PathLike) or not str(path).strip():
+        raise UserError(
+            f"load_model: {path!r} is given; a run folder, a checkpoint, an exported folder or a hub id is needed"
+        )
+    path = os.path.expanduser(path)
     if is_hub_id(path):
         model = MILES.from_pretrained(path)
     else:
@@ -53,10 +57,26 @@ def load_model(
     return model.to(device)
 
 
-def is_hub_id(path: str | os.PathLike) -> bool:
-    """Whether `path` is written owner/name, and neither exists here nor is named like a checkpoint."""
-    return (
-        re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)) is not None
-        and Path(path).suffix not in CHECKPOINT_SUFFIXES
-        and not Path(path).exists()
-    )
+def _device(name: str | torch.device | None) -> torch.device:
+    """The device that is called `name`; None: a GPU if there is one. Raises UserError for one that is not there."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise UserError(
+            f"load_model: device {name!r} is given; write cpu, cuda or cuda:N"
+        ) from None
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= num_gpus:
+        raise UserError(
+            f"load_model: device {str(device)!r} is given, and torch sees {num_gpus} GPUs here; write cpu, or leave "
+            "device out"
+        )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        raise UserError(
+            f"load_model: device {str(device)!r} is given, and this torch has none here; write cpu, cuda or cuda:N"
+        ) from None
+    return device

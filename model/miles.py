@@ -7,7 +7,7 @@ Names of parameters are those of the released checkpoints: video_model, text_mod
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol, cast, overload
 
 import numpy as np
 import torch
@@ -22,20 +22,23 @@ from model.text import own_files
 from model.text.hugging_face import (
     DEFAULT,
     build_text_model,
+    check_tokenizer,
     load_tokenizer,
-    pool,
     set_checkpointing,
+    text_use,
     tokenize,
 )
+from model.text.pooling import eos_id, evaluating, pool
 from model.video import VideoEncoder
 from model.video.build import build_video_model
 from model.weights import load_weights
-from parse_config import ConfigError, check_args, to_plain
+from parse_config import ConfigError, UserError, check_args, to_plain
 
 Captions = str | Sequence[str]
 Video = (
     str | os.PathLike | np.ndarray | Tensor
-)  # a path, or uint8 frames (T, H, W, 3) of any T
+)  # a path, uint8 frames (T, H, W, 3) of any T, or one picture (H, W, 3)
+Embeddings = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
 GPU_BATCH_SIZE = 64
 # Arguments of `from_pretrained` that are huggingface_hub's.
 HUB_ARGUMENTS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
@@ -109,6 +112,7 @@ class MILES(nn.Module, PyTorchModelHubMixin):
             text_args["pretrained"] = False
         self.video_model = build_video_model(video_params, from_pretrained)
         self.text_model = build_text_model(**text_args)
+        self.text_use = text_use(self.text_model, **text_args)
         self.vid_proj, self.text_proj = _projections(
             projection,
             self.video_model.embed_dim,
@@ -196,10 +200,10 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         progress: bool = False,
         numpy: bool = False,
     ) -> Tensor | np.ndarray:
-        """Embeds videos: v_VE, without gradient. Frames are picked and transformed as at test.
+        """Embeds videos: v_VE, without gradient and dropout. Frames are picked and transformed as at test.
 
         Args:
-            videos: paths, or uint8 frames (T, H, W, 3) of any T; a single one gives one row
+            videos: paths, uint8 frames (T, H, W, 3) of any T, or pictures (H, W, 3); a single one gives one row
             batch_size: videos at once; default: 1 on the CPU, 64 on a GPU
             normalize: scale the embeddings to length 1
             progress: show a progress bar
@@ -234,7 +238,7 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         normalize: bool = False,
         progress: bool = False,
     ) -> Tensor:
-        """Embeds tokens (t_BE), or captions (t_CE, without gradient).
+        """Embeds tokens (t_BE), or captions (t_CE, without gradient and dropout).
 
         Args:
             text: tokens as `tokenize` returns them, captions, or a single caption
@@ -245,30 +249,37 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         if isinstance(text, Mapping):
             t_BE = self._encode_tokens(text)
         else:
-            captions = [text] if isinstance(text, str) else list(text)
             progress_label = "captions" if progress else None
             t_BE = self._in_batches(
-                self._encode_captions, captions, batch_size, progress_label
+                self._encode_captions, _as_captions(text), batch_size, progress_label
             )
         return F.normalize(t_BE, dim=-1) if normalize else t_BE
 
     def similarity(
         self,
-        text: Tensor | np.ndarray | Captions,
-        video: Tensor | np.ndarray | Video | Sequence[Video],
+        text: Embeddings | Captions,
+        video: Embeddings | Video | Sequence[Video],
     ) -> Tensor:
         """Cosine similarities (C, V).
 
         Args:
-            text: embeddings t_CE of any length, or captions to embed
-            video: embeddings v_VE of any length, or videos to embed, see `embed_videos`
+            text: embeddings t_CE of any length, one t_E, or captions to embed
+            video: embeddings v_VE of any length, one v_E, or videos to embed, see `embed_videos`
+
+        Raises UserError for embeddings of different widths.
         """
-        if not isinstance(text, Tensor | np.ndarray):
-            text = self.encode_text(text)
-        if not (isinstance(video, Tensor | np.ndarray) and video.ndim == 2):
-            video = self.embed_videos(video)
-        t_CE = F.normalize(torch.as_tensor(text), dim=-1)
-        v_VE = F.normalize(torch.as_tensor(video), dim=-1)
+        t_CE, v_VE = _embeddings(text), _embeddings(video)
+        if t_CE is None:
+            t_CE = self.encode_text(cast(Captions, text))
+        if v_VE is None:
+            v_VE = self.embed_videos(cast(Video, video))
+        if t_CE.shape[-1] != v_VE.shape[-1]:
+            raise UserError(
+                f"similarity: text embeddings of {t_CE.shape[-1]} numbers and video embeddings of {v_VE.shape[-1]} are "
+                "given; they must come from one model"
+            )
+        t_CE = F.normalize(t_CE, dim=-1)
+        v_VE = F.normalize(v_VE, dim=-1)
         return t_CE @ v_VE.to(t_CE).T
 
     def text_features(self, tokens: Mapping[str, Tensor]) -> Tensor:
@@ -277,24 +288,26 @@ class MILES(nn.Module, PyTorchModelHubMixin):
 
     def tokenize(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Captions -> {"input_ids", "attention_mask"}, padded to the longest, cut at what the text model can take."""
-        max_length = self.settings["text_params"].get("max_length")
-        if not max_length:
-            max_length = getattr(self.text_model.config, "max_position_embeddings", 512)
-        return tokenize(self.tokenizer, captions, max_length)
+        return tokenize(self.tokenizer, captions, self.text_use.max_length)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The text model's own, read when it is first needed."""
+        """The text model's own, read when it is first needed. ConfigError if it does not fit the model."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(
-                self.settings["text_params"].get("model", DEFAULT)
-            )
+            text_params = self.settings["text_params"]
+            name = text_params.get("model", DEFAULT)
+            trust_remote_code = text_params.get("trust_remote_code", False)
+            tokenizer = load_tokenizer(name, trust_remote_code)
+            check_tokenizer(tokenizer, self.text_model, self.text_use, name)
+            self._tokenizer = tokenizer
         return self._tokenizer
 
     def text_files(self) -> dict[str, Tensor]:
         """The text model's configuration and tokenizer as files: what a checkpoint needs to be self-contained."""
         if not self._text_files:
-            self._text_files = own_files.pack(self.tokenizer, self.text_model.config)
+            self._text_files = own_files.pack(
+                self.tokenizer, self.text_model.config, self.text_use.stated
+            )
         return self._text_files
 
     def grid(self, video_BTCHW: Tensor) -> tuple[int, int, int]:
@@ -357,8 +370,11 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         return pretrained.load(cls, folder, changes)
 
     def _encode_tokens(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        pooling = self.settings["text_params"].get("pooling", "cls")
-        return self.text_proj(pool(self.text_features(tokens), tokens, pooling))
+        hidden_BLD = self.text_features(tokens)
+        pooled_BD = pool(
+            hidden_BLD, tokens, self.text_use.pooling, eos_id(self.text_model)
+        )
+        return self.text_proj(pooled_BD)
 
     def _encode_captions(self, captions: Sequence[str]) -> Tensor:
         tokens = self.tokenize(captions)
@@ -374,20 +390,21 @@ class MILES(nn.Module, PyTorchModelHubMixin):
         batch_size: int | None,
         progress_label: str | None,
     ) -> Tensor:
-        """Embeddings of `inputs`, (count, E), with a progress bar if it has a label.
+        """Embeddings of `inputs`, (count, E), with a progress bar if it has a label; without dropout.
 
         On the CPU one at a time, as in the evaluation: so an embedding does not depend on the others of its batch.
         """
         if batch_size is None:
             batch_size = 1 if self.device.type == "cpu" else GPU_BATCH_SIZE
         if batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size} is given, 1 or more is needed")
+            raise UserError(f"batch_size: {batch_size} is given, 1 or more is needed")
         if not len(inputs):
             return torch.empty(0, self.embedding_size, device=self.device)
         embeddings = []
-        with tqdm(
+        bar = tqdm(
             total=len(inputs), desc=progress_label, disable=progress_label is None
-        ) as bar:
+        )
+        with bar, evaluating(self):
             for start in range(0, len(inputs), batch_size):
                 batch = inputs[start : start + batch_size]
                 embeddings.append(encode(batch))
@@ -411,8 +428,53 @@ def _as_list(videos: Video | Sequence[Video]) -> list[Video]:
     if isinstance(videos, str | os.PathLike):
         return [videos]
     if isinstance(videos, np.ndarray | Tensor):
-        return [videos] if videos.ndim == 4 else list(videos)
+        return [videos] if videos.ndim in (3, 4) else list(videos)
     return list(videos)
+
+
+def _embeddings(given: Any) -> Tensor | None:
+    """Embeddings (n, E), of one vector (E,) or a list of vectors too; None if `given` is something else to embed."""
+    is_list = isinstance(given, list | tuple) and len(given) > 0
+    if is_list and all(_is_array(vector) and vector.ndim == 1 for vector in given):
+        vectors = [torch.as_tensor(vector) for vector in given]
+        widths = {len(vector) for vector in vectors}
+        if len(widths) > 1:
+            raise UserError(
+                f"similarity: embeddings of {', '.join(map(str, sorted(widths)))} numbers are given in one list; they "
+                "must come from one model"
+            )
+        return torch.stack(vectors)
+    if not _is_array(given) or given.ndim > 2:
+        return None
+    if isinstance(given, np.ndarray):
+        if given.dtype.kind not in "fiu":  # captions or paths
+            return None
+        given = given.copy()  # torch takes no reversed or read-only array
+    tensor = torch.as_tensor(given)
+    if tensor.ndim == 0:
+        raise UserError(
+            "similarity: a number is given; embeddings of shape (n, E) are needed"
+        )
+    return tensor if tensor.ndim == 2 else tensor[None]
+
+
+def _is_array(given: Any) -> bool:
+    return isinstance(given, np.ndarray | Tensor)
+
+
+def _as_captions(text: Any) -> list[str]:
+    """One caption, or several, as a list. Raises UserError for anything else."""
+    captions = [text] if isinstance(text, str) else text
+    try:
+        captions = list(captions)
+    except TypeError:
+        captions = [captions]
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise UserError(
+                f"encode_text: {type(caption).__name__} is given, captions are texts"
+            )
+    return captions
 
 
 def _projections(

@@ -13,18 +13,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-from safetensors.torch import save_file
 
 from model import hub
-from model.weights import load_weights
-from parse_config import ConfigError, merge
+from model.text import own_files
+from model.weights import load_weights, read_checkpoint
+from model.weights.listed import (
+    CONFIG,
+    LIST,
+    PREPROCESSING,
+    TEXT,
+    WEIGHTS,
+    list_files,
+)
+from model.weights.read import read_json
+from parse_config import ConfigError, check_args, merge
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-PREPROCESSING = "preprocessor_config.json"
-TEXT = "text"
+REMEDY = "scripts/export.py makes such a folder of a checkpoint"
 
 
 def save(model: Any, folder: Path) -> None:
@@ -33,19 +40,22 @@ def save(model: Any, folder: Path) -> None:
     overrides = {"video_params": {"pretrained": False}, "text_params": own_text_model}
     arch = {"type": "MILES", "args": merge(model.settings, overrides)}
     tokenizer = model.tokenizer
+    # Of a model that was saved here before; huggingface_hub would keep an old card.
+    outdated_text = [path for path in (folder / TEXT).glob("*.*") if path.is_file()]
+    for path in (folder / "README.md", *outdated_text):
+        path.unlink(missing_ok=True)
+    own_files.write(
+        folder / TEXT, tokenizer, model.text_model.config, model.text_use.stated
+    )
     # Copies: safetensors refuses tensors that share memory.
     tensors = {
         name: tensor.detach().cpu().clone().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    _write_json(folder / CONFIG, {"arch": arch})
+    content = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(content)  # save_file lets nobody else read it
     _write_json(folder / PREPROCESSING, model.preprocessing)
-    (folder / "README.md").unlink(
-        missing_ok=True
-    )  # huggingface_hub would keep an old card
-    tokenizer.save_pretrained(folder / TEXT)
-    model.text_model.config.save_pretrained(folder / TEXT)
+    _write_json(folder / CONFIG, {"arch": arch, LIST: list_files(folder)})
 
 
 def load(
@@ -53,45 +63,76 @@ def load(
 ) -> Any:
     """A model of `model_class` (MILES) in eval mode from a folder that `save` wrote.
 
-    `changes` are laid over its arguments. Raises ConfigError, FileNotFoundError.
+    `changes` are laid over its arguments. Raises ConfigError for files that are missing or do not belong together,
+    FileNotFoundError for a folder without a config.json.
     """
-    if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(
-            f"{folder}: holds no {CONFIG}; scripts/export.py makes such a folder of a checkpoint"
-        )
-    arch = _read_json(folder / CONFIG).get("arch")
-    if not arch:
-        raise ConfigError(
-            f"{folder / CONFIG}: has no arch; scripts/export.py makes such a folder of a checkpoint"
-        )
-    args = arch["args"]
-    if (folder / TEXT).is_dir():
-        args = merge(args, {"text_params": {"model": str(folder / TEXT)}})
-    model = model_class(**merge(args, changes), pretrained=False)
+    args = _read_args(folder)
+    _check_present(folder)
+    checkpoint = read_checkpoint(folder / WEIGHTS)
+    preprocessing = read_preprocessing(folder)
+    args = merge(args, {"text_params": {"model": str(folder / TEXT)}})
+    # What a file says never decides that code is run.
+    args["text_params"].pop("trust_remote_code", None)
+    args = merge(args, changes)
+    check_args(model_class, args, f"{folder / CONFIG}: arch.args", ("pretrained",))
+    model = model_class(**args, pretrained=False)
     temporal_fix = model.settings["video_params"].get("load_temporal_fix", "zeros")
-    load_weights(model, folder, temporal_fix=temporal_fix)
-    if (folder / PREPROCESSING).is_file():
-        preprocessing = _read_json(folder / PREPROCESSING)
-        if preprocessing["input_res"] != model.preprocessing["input_res"]:
-            preprocessing.pop("center_crop", None)
-        model.update_preprocessing(preprocessing)
+    load_weights(model, checkpoint, temporal_fix=temporal_fix, name=str(folder))
+    is_resized = preprocessing["input_res"] != model.preprocessing["input_res"]
+    if is_resized and "video_params" not in changes:
+        raise ConfigError(
+            f"{folder / PREPROCESSING}: says {preprocessing['input_res']} px, and the model takes "
+            f"{model.preprocessing['input_res']}: the files do not belong together; export the model again"
+        )
+    if is_resized:
+        preprocessing.pop("center_crop", None)
+    model.update_preprocessing(preprocessing)
+    _ = model.tokenizer  # read, and compared with the model, while its files are there
     return model.eval()
 
 
 def read_preprocessing(folder: Path) -> dict[str, Any]:
-    """`video_params` of an exported folder; {} if it does not say."""
+    """`video_params` of an exported folder, {} for another. Raises ConfigError for a file without them."""
     path = folder / PREPROCESSING
-    return _read_json(path) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    preprocessing = read_json(path)
+    for key in ("num_frames", "input_res"):
+        if key not in preprocessing:
+            raise ConfigError(f"{path}: has no {key}; {REMEDY}")
+    return preprocessing
+
+
+def _read_args(folder: Path) -> dict[str, Any]:
+    """arch.args of an exported folder."""
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder}: holds no {CONFIG}; {REMEDY}")
+    arch = read_json(folder / CONFIG).get("arch")
+    if not isinstance(arch, dict) or not isinstance(arch.get("args"), dict):
+        raise ConfigError(f"{folder / CONFIG}: has no arch; {REMEDY}")
+    return arch["args"]
+
+
+def _check_present(folder: Path) -> None:
+    for name in (WEIGHTS, PREPROCESSING, f"{TEXT}/config.json"):
+        if not (folder / name).is_file():
+            raise ConfigError(
+                f"{folder}: lacks {name}, a file of this model; get the folder again, or export the model again"
+            )
 
 
 def locate(source: str | os.PathLike, **hub_arguments: Any) -> Path:
-    """A folder as it is, or a hub id -> the folder it was downloaded to. Raises ConfigError, FileNotFoundError.
+    """A folder, or a hub id -> the folder it was downloaded to. Raises ConfigError, FileNotFoundError.
 
     `hub_arguments`: revision, cache_dir, token, ... of huggingface_hub.
     """
-    if Path(source).is_dir():
-        return Path(source)
-    name = str(source)
+    name = os.path.expanduser(source)
+    if not name:
+        raise ConfigError(
+            "from_pretrained: '' is given, a folder or a hub id is needed"
+        )
+    if Path(name).is_dir():
+        return Path(name)
     try:
         validate_repo_id(name)
         offline = hub_arguments.get("local_files_only") or not hub.reachable()
@@ -99,7 +140,7 @@ def locate(source: str | os.PathLike, **hub_arguments: Any) -> Path:
         return Path(snapshot_download(name, **hub_arguments))
     except HFValidationError:
         raise FileNotFoundError(
-            f"{name}: no such folder (looked for {Path(source).absolute()})"
+            f"{name}: no such folder (looked for {Path(name).absolute()})"
         ) from None
     except (OSError, ValueError):
         raise hub.absent("from_pretrained", name, name, "give its path") from None
@@ -142,7 +183,3 @@ settings in `{PREPROCESSING}`. Weights alone: `safetensors.torch.load_file("{WEI
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

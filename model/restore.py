@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model import ARCHS, pretrained
+from model import ARCHS
 from model.miles import MILES
 from model.text import own_files
 from model.text.hugging_face import DEFAULT
 from model.weights import load_weights, read_checkpoint
+from model.weights.listed import PREPROCESSING, WEIGHTS, is_exported
 from model.weights.read import find
 from parse_config import (
     LEGACY_KEYS,
@@ -42,14 +43,14 @@ def restore(
         arch: {"type", "args"} in place of what the file says of itself
         teacher: take the snapshot's video encoder instead of the student's
     """
-    weights = find(path)
-    is_exported = weights != Path(path) and weights.name == pretrained.WEIGHTS
-    if not arch and is_exported:
+    folder = _exported_folder(path)
+    if not arch and folder is not None:
         if teacher:
             raise ConfigError(
                 f"{path}: an exported folder holds one model; take the teacher from the checkpoint"
             )
-        return MILES.from_pretrained(path)
+        return MILES.from_pretrained(folder)
+    weights = find(path)
     checkpoint = read_checkpoint(weights)
     return from_checkpoint(
         checkpoint, str(weights), arch, teacher, text_root=weights.parent
@@ -74,13 +75,14 @@ def from_checkpoint(
         config: the JSON in place of the checkpoint's own, see `described`
         text_root: the lowest folder to look in for the text model, beside the working directory
     """
+    is_trusted = arch is not None
     config = config or described(checkpoint)
     arch = arch or config.get("arch")
     if not arch:
         raise ConfigError(
             f"{name}: does not say what model it holds; give a config (-c) whose arch describes it"
         )
-    own_arch = arch_of(arch)
+    own_arch = arch_of(arch, is_trusted)
     args = own_arch["args"]
     text_params = args.get("text_params", {})
     if text_root is not None and "model" in text_params:
@@ -151,12 +153,15 @@ def temporal_fix(args: Mapping[str, Any]) -> str:
     return (args.get("video_params") or {}).get("load_temporal_fix", in_args)
 
 
-def arch_of(arch: Mapping[str, Any]) -> dict[str, Any]:
+def arch_of(arch: Mapping[str, Any], is_trusted: bool = False) -> dict[str, Any]:
     """{"type", "args"} of a checkpoint's config in this project's words, without what says where weights come from.
 
-    MCQ's encoders without its BridgeFormer are those of MILES.
+    MCQ's encoders without its BridgeFormer are those of MILES. Unless the arch `is_trusted`, because the user wrote
+    it, it does not decide that code of a text model is run.
     """
     args = _arch_args(arch)
+    if not is_trusted and args.get("text_params"):
+        args["text_params"].pop("trust_remote_code", None)
     video_params = args.get("video_params") or {}
     if video_params.get("model") == "Video_Bridge_Former":
         video_params["model"] = "SpaceTimeTransformer"
@@ -176,6 +181,7 @@ def find_text_model(name: str, text_root: Path) -> str:
 
     A name that is no folder in any of them (a hub id, a path of another machine) comes back as it is.
     """
+    name = os.path.expanduser(name)
     if Path(name).is_dir():
         return str(Path(name).absolute())
     root = text_root.absolute()
@@ -183,6 +189,16 @@ def find_text_model(name: str, text_root: Path) -> str:
         if (folder / name / "config.json").is_file():
             return str(folder / name)
     return name
+
+
+def _exported_folder(path: str | os.PathLike) -> Path | None:
+    """The exported folder that `path`, a folder or the weights in one, stands for; None if it is none."""
+    if not str(path):
+        return None
+    folder = Path(os.path.expanduser(path))
+    if folder.name == WEIGHTS and (folder.parent / PREPROCESSING).is_file():
+        folder = folder.parent
+    return folder if is_exported(folder) else None
 
 
 def _arch_args(arch: Mapping[str, Any]) -> dict[str, Any]:

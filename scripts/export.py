@@ -10,6 +10,7 @@ CKPT: of train.py, MILES, Frozen in Time or MCQ. OUT must not be there yet.
 import argparse
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ import torch
 from model.miles import MILES
 from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
+from model.weights.listed import fingerprint
+from model.weights.read import find
 from parse_config import ConfigError, cli_entry, load_config
-from trainer.files import sha256
+from trainer.files import atomic_write
 
 
 def main(
@@ -39,12 +42,24 @@ def main(
     card_facts = facts(source, checkpoint, config, teacher)
     out.parent.mkdir(parents=True, exist_ok=True)
     if layout == "authors":
-        torch.save(authors_checkpoint(model, checkpoint), out)
+        with atomic_write(out, "wb") as file:
+            torch.save(authors_checkpoint(model, checkpoint), file)
     else:
-        model.save_pretrained(out, model_card_kwargs={"facts": card_facts})
+        save_whole(model, out, card_facts)
     exported = "teacher" if teacher else "model"
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {exported} of {source}, {count:,} parameters, without optimizer")
+
+
+def save_whole(model: MILES, out: Path, card_facts: Mapping[str, str]) -> None:
+    """Write the folder beside `out`, then rename it: what stands there is whole, also after a mistake or a kill."""
+    unfinished = out.with_name(f".{out.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        model.save_pretrained(unfinished, model_card_kwargs={"facts": card_facts})
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def authors_checkpoint(model: MILES, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +85,7 @@ def facts(
     epoch = checkpoint.get("epoch", "unknown")
     step = checkpoint.get("step", "unknown")
     teacher_note = ", weights of the snapshot teacher" if teacher else ""
-    digest = "a folder" if source.is_dir() else sha256(source)
+    digest = fingerprint(find(source))
     origin = [
         f"- run: {run}",
         f"- checkpoint: `{source.name}`, epoch {epoch}, step {step}{teacher_note}",

@@ -185,6 +185,7 @@ def describe(
         "rows": len(features),
         "features": str(features.folder.resolve()),
         **{key: features.manifest[key] for key in FEATURE_KEYS},
+        "video_params": features.manifest.get("video_params"),
         "min_recall": min_recall,
         "queries": str(Path(query_folder).resolve()) if query_folder else None,
         "trained_rows": len(features),

@@ -30,6 +30,7 @@ import numpy as np
 
 from scripts.synthetic.captions import Combination
 from scripts.synthetic.worlds import SPLITS, WORLDS, draw_clip, split_combinations
+from trainer.files import share
 
 if TYPE_CHECKING:
     import tokenizers
@@ -237,6 +238,7 @@ def make_text_model(captions: list[str], folder: Path, seed: int) -> None:
         attention_dropout=0.0,
     )
     DistilBertModel(config).save_pretrained(folder)
+    share(folder / "model.safetensors")
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -42,6 +42,13 @@ def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
         file.write(text)
 
 
+def share(path: str | Path) -> None:
+    """Give a file that a library wrote for its owner alone the mode of other new files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    Path(path).chmod(0o666 & ~umask)
+
+
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file's content, in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()

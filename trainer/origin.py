@@ -9,6 +9,7 @@ from model import pretrained
 from model.restore import arch_of, described
 from model.text.hugging_face import build_text_model
 from model.video.build import full_arguments
+from model.weights.listed import WEIGHTS
 from model.weights.read import find, read_skeleton
 from parse_config import Config, ConfigError, Registry, merge, to_plain
 from trainer.state import config_changes
@@ -59,7 +60,7 @@ def read_origin(path: str | Path) -> Origin:
     file = find(path)
     config = described(read_skeleton(file))
     clip_params = pretrained.read_preprocessing(file.parent)
-    if file.name != pretrained.WEIGHTS:
+    if file.name != WEIGHTS:
         loaders = config.get("data_loader") or [{}]
         loader = loaders if isinstance(loaders, Mapping) else loaders[0]
         clip_params = (loader.get("args") or {}).get("video_params") or {}

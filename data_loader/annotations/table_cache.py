@@ -111,14 +111,15 @@ def _write(
 ) -> None:
     """Write beside, then rename: `folder` is complete or absent, even after a crash."""
     log.info("reading the annotations into %s (once)", folder)
-    unfinished = Path(
-        tempfile.mkdtemp(prefix=folder.name + ".part-", dir=folder.parent)
-    )
+    temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".part-", dir=folder.parent))
     try:
+        # In a folder inside: mkdtemp's own can be read by its owner alone.
+        unfinished = temporary / "table"
+        unfinished.mkdir()
         Table.write(unfinished, parse(), notes)
         unfinished.rename(folder)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -22,8 +22,9 @@ Video = str | os.PathLike | np.ndarray | torch.Tensor  # a path, or uint8 frames
 class ClipReader:
     """Videos -> float32 video_BTCHW: the middle frame of each segment, the test transform.
 
-    A video is a path, or its decoded RGB frames, uint8 (frames, H, W, 3), one or more. `video_params` are those of a
-    data set. Raises BrokenVideo naming the file, FileNotFoundError, UserError for an array of another kind.
+    A video is a path, or its decoded RGB frames, uint8 (frames, H, W, 3), one or more, or one picture (H, W, 3).
+    `video_params` are those of a data set. Raises BrokenVideo naming the file, FileNotFoundError, UserError for another
+    array.
     """
 
     def __init__(self, video_params: Mapping[str, Any]) -> None:
@@ -64,6 +65,8 @@ class ClipReader:
                 frames_THWC.copy()
             )  # torch takes no reversed or read-only array
         frames_THWC = torch.as_tensor(frames_THWC)
+        if frames_THWC.ndim == 3:  # a picture
+            frames_THWC = frames_THWC[None]
         is_uint8 = frames_THWC.dtype == torch.uint8
         is_rgb = frames_THWC.ndim == 4 and frames_THWC.shape[3] == 3
         if not is_uint8 or not is_rgb or len(frames_THWC) == 0:

@@ -1,6 +1,7 @@
 """Initialise the space-time transformer from an image ViT, as timm saves it."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def locate(
     if pretrained is True:
         name = str(getattr(encoder, "image_weights", None) or "")
     else:
-        name = str(pretrained)
+        name = os.path.expanduser(str(pretrained))
     if not name:
         raise ConfigError(
             f"{json_path}: true stands for no weights known to fit this encoder's size; give a timm name, a "

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.weights.allowed_calls import CALLS, storage_type
+from model.weights.listed import LIST, TEXT, TEXT_SUFFIXES, WEIGHTS, check_files
 from model.weights.safe_unpickler import Named, SafeUnpickler, UnsafeCheckpoint, plain
 from parse_config import ConfigError
 
@@ -91,7 +92,8 @@ def find_damage(path: str | Path) -> str:
 def _read(path: Path, with_values: bool) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
-            return {"state_dict": load_file(path), **_config_beside(path)}
+            config_beside = _config_beside(path)
+            return {"state_dict": load_file(path), **config_beside}
         with path.open("rb") as file:
             content = plain(_read_pickle(file, with_values))
     except UnsafeCheckpoint as error:
@@ -101,6 +103,8 @@ def _read(path: Path, with_values: bool) -> dict[str, Any]:
             f"alone"
         ) from None
     except ConfigError as error:
+        if str(error).startswith(str(path.parent)):
+            raise
         raise ConfigError(f"{path}: {error}") from None
     except DAMAGED as error:
         raise ConfigError(
@@ -115,7 +119,11 @@ def find(path: str | os.PathLike) -> Path:
 
     Of a run with stages that of the last stage that has one. FileNotFoundError says where it was looked for.
     """
-    path = Path(path)
+    if not str(path):
+        raise ConfigError(
+            "the path of the model is empty; give a checkpoint, a run folder or an exported folder"
+        )
+    path = Path(os.path.expanduser(path))
     if path.is_dir():
         stages = sorted(path.glob("stage*/"), key=stage_number, reverse=True)
         places = [path / name for name in FOLDER]
@@ -280,7 +288,34 @@ def _config_beside(path: Path) -> dict[str, Any]:
     config_path = path.parent / "config.json"
     if not config_path.is_file():
         return {}
-    return {"config": json.loads(config_path.read_text(encoding="utf-8"))}
+    config = read_json(config_path)
+    if path.name in (config.get(LIST) or {}):
+        check_files(path.parent, config[LIST])
+    return {"config": config, **_text_files_beside(path)}
+
+
+def _text_files_beside(path: Path) -> dict[str, Any]:
+    """The text model's files of an exported folder, as this project's checkpoints hold them; {} for another folder."""
+    folder = path.parent / TEXT
+    if path.name != WEIGHTS or not (folder / "config.json").is_file():
+        return {}
+    files = {
+        file.name: torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
+        for file in sorted(folder.iterdir())
+        if file.suffix in TEXT_SUFFIXES and file.stat().st_size
+    }
+    return {"text_files": files}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ConfigError for one that holds none, OSError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: is no JSON ({error}); get it again") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no object in braces; get it again")
+    return content
 
 
 def _with_state_dict(content: Any, path: Path) -> dict[str, Any]:

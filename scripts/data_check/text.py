@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from data_loader.base import TextVideoDataset
-from parse_config import Config
+from parse_config import Config, check_args
 
 MAX_TOKENIZED = 200_000  # captions of which tokens are counted, evenly spread
 BATCH = 1000  # captions that are tokenized at once
 MAX_UNKNOWN = 5  # unknown words that are named
-DEFAULT_LENGTH = 512  # tokens, of a text model whose configuration names no length
 
 
 class CaptionReport(NamedTuple):
@@ -103,27 +102,19 @@ def count_captions(dataset: TextVideoDataset) -> CaptionReport:
 
 def open_text_model(config: Config) -> TextModel:
     """What arch.args.text_params describe, without the weights. Raises ConfigError if it is not to be had."""
-    from model.text.hugging_face import DEFAULT, load_tokenizer
+    from model.text.hugging_face import (
+        DEFAULT,
+        build_text_model,
+        load_tokenizer,
+        longest_text,
+    )
 
     arch_args = (config.get("arch") or {}).get("args") or {}
-    params = arch_args.get("text_params") or {}
-    name = params.get("model") or DEFAULT
-    tokenizer = load_tokenizer(name)
-    max_length = params.get("max_length") or _positions(name)
-    return TextModel(tokenizer, min(max_length, tokenizer.model_max_length))
-
-
-def _positions(name: str) -> int:
-    from transformers import AutoConfig
-
-    from model.text.hugging_face import DEFAULT_CONFIGS
-
-    try:
-        config = AutoConfig.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError):
-        config = DEFAULT_CONFIGS[name]() if name in DEFAULT_CONFIGS else None
-    config = getattr(config, "text_config", config)
-    return getattr(config, "max_position_embeddings", DEFAULT_LENGTH)
+    params = dict(arch_args.get("text_params") or {})
+    check_args(build_text_model, params, "arch.args.text_params")
+    name = params.setdefault("model", DEFAULT)
+    tokenizer = load_tokenizer(name, params.get("trust_remote_code", False))
+    return TextModel(tokenizer, min(longest_text(params), tokenizer.model_max_length))
 
 
 def count_tokens(captions: Sequence[str], model: TextModel) -> TokenReport:

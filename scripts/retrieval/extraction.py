@@ -12,7 +12,9 @@ from tqdm import tqdm
 from data_loader.base import TextVideoDataset
 from data_loader.settings import VideoSettings
 from model import load_model
+from model.hub import is_hub_id
 from model.miles import MILES
+from model.text import own_files
 from parse_config import ConfigError, UserError, to_plain
 from scripts.retrieval import sources
 from scripts.retrieval.contents import ROWS_PER_ROUND, KnownContents, with_contents
@@ -141,10 +143,14 @@ def describe_options(
         video_settings = [dataset.video for dataset in datasets]
         if not datasets and model.clip_reader is not None:
             video_settings = [model.clip_reader.video]
+    checkpoint = os.path.expanduser(args.resume)
+    if not is_hub_id(checkpoint):
+        checkpoint = str(Path(checkpoint).resolve())
     return {
         "kind": "text" if args.texts else "video",
-        "checkpoint": str(Path(args.resume).resolve()),
+        "checkpoint": checkpoint,
         "checkpoint_sha256": hash_checkpoint(args.resume),
+        "text_sha256": own_files.digest(model.text_files()) if args.texts else None,
         "source": str(args.source.resolve()),
         "split": args.split if datasets else None,
         "segments": args.segments,

@@ -38,10 +38,6 @@ EXTRACT_AGAIN = (
     "remove the folder and run scripts/extract.py again, or give another folder"
 )
 SHARD_FORMATS = ("safetensors", "npy")
-HASHED_FILES = (
-    "config.json",
-    "model.safetensors",
-)  # of an exported folder: they decide its features
 Row = dict[str, Any]
 
 
@@ -176,18 +172,24 @@ def _json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row)
 
 
+def local_path(checkpoint: str | Path) -> Path:
+    """A checkpoint file, the one that a run folder holds, or the exported folder that a hub id was downloaded to."""
+    from model import hub, pretrained
+    from model.weights.read import find
+
+    if hub.is_hub_id(checkpoint):
+        return pretrained.locate(checkpoint)
+    return find(checkpoint)
+
+
 def hash_checkpoint(checkpoint: str | Path) -> str:
-    """SHA-256 of a checkpoint file, or of the files of an exported folder that decide its features."""
-    checkpoint = Path(checkpoint)
-    paths = [checkpoint]
-    if checkpoint.is_dir():
-        paths = [checkpoint / name for name in HASHED_FILES]
-    digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    """SHA-256 of a checkpoint file, or of all files of an exported folder that decide its features.
+
+    Preprocessing and tokenizer are among those. Raises FileNotFoundError, ConfigError.
+    """
+    from model.weights.listed import fingerprint
+
+    return fingerprint(local_path(checkpoint))
 
 
 def hash_rows(rows: Iterable[Mapping[str, Any]]) -> str:

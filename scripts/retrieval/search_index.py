@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from model.hub import is_hub_id
 from parse_config import UserError
 from scripts.retrieval.faiss_index import (
     EFFORT_OPTION,
@@ -107,7 +108,7 @@ class SearchIndex:
     def checkpoint(self, moved_to: str | None = None) -> str:
         """Path of the checkpoint that made the features, or `moved_to` if its weights are the same."""
         path = moved_to or self.manifest["checkpoint"]
-        if not Path(path).exists():
+        if not Path(path).exists() and not is_hub_id(path):
             which = "" if moved_to else ", which made this index"
             raise FileNotFoundError(
                 f"{path}: no such checkpoint{which}; give the place where it is with -r"

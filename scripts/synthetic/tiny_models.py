@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainer.files import share
+
 WORDS = [
     "[PAD]",
     "[UNK]",
@@ -72,6 +74,7 @@ def save_text_model(
         initializer_range=std,
     )
     DistilBertModel(config).save_pretrained(folder)
+    share(folder / "model.safetensors")
     return str(folder)
 
 

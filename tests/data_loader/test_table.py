@@ -159,6 +159,20 @@ def test_kept_until_source_or_settings_change(tmp_path):
     )
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_a_kept_table_can_be_read_by_whom_the_umask_lets(tmp_path, umask):
+    source = tmp_path / "list.txt"
+    source.write_text("a b")
+    previous = os.umask(umask)
+    try:
+        keep(tmp_path / "cache", source, tmp_path / "log")
+    finally:
+        os.umask(previous)
+    for path in (tmp_path / "cache").rglob("*"):
+        full_mode = 0o777 if path.is_dir() else 0o666
+        assert path.stat().st_mode & 0o777 == full_mode & ~umask, path
+
+
 def test_many_processes_make_it_once(tmp_path):
     source, log = tmp_path / "list.txt", tmp_path / "log"
     source.write_text("a b")

@@ -262,6 +262,119 @@ def test_similarity(project, model):
     )
 
 
+def test_similarity_of_single_vectors_has_two_dimensions(project, model):
+    t_CE, v_VE = model.encode_text(CAPTIONS), model.embed_videos(clips(project))
+    sims_CV = model.similarity(t_CE, v_VE)
+    for convert in (torch.as_tensor, np.asarray):
+        t_E, v_E = convert(t_CE[1]), convert(v_VE[0])
+        torch.testing.assert_close(model.similarity(t_E, v_E), sims_CV[1:2, :1])
+        torch.testing.assert_close(model.similarity(t_E, v_VE), sims_CV[1:2])
+        torch.testing.assert_close(model.similarity(t_CE, v_E), sims_CV[:, :1])
+        torch.testing.assert_close(model.similarity(CAPTIONS, v_E), sims_CV[:, :1])
+        lists = [list(map(convert, t_CE)), list(map(convert, v_VE))]
+        torch.testing.assert_close(model.similarity(*lists), sims_CV)
+    reversed_VE = v_VE.numpy()[::-1]
+    torch.testing.assert_close(model.similarity(t_CE, reversed_VE), sims_CV.flip(1))
+    torch.testing.assert_close(
+        model.similarity(np.array(CAPTIONS), np.array(list(map(str, clips(project))))),
+        sims_CV,
+    )
+
+
+def test_embeddings_of_other_widths_are_one_line(model):
+    for text, video in (
+        (torch.ones(2, 16), torch.ones(3, 8)),
+        (torch.ones(16), np.ones(8)),
+        ("a dog", torch.ones(3, 8)),
+        ([torch.ones(16), torch.ones(8)], torch.ones(3, 16)),
+        (torch.tensor(1.0), torch.ones(3, 16)),
+    ):
+        with pytest.raises(UserError, match="^similarity: ") as caught:
+            model.similarity(text, video)
+        assert "\n" not in str(caught.value)
+
+
+def test_captions_that_are_no_texts_are_one_line(model):
+    for text in (5, None, [5], ["a dog", None], [["a dog"]]):
+        with pytest.raises(UserError, match="captions are texts"):
+            model.encode_text(text)
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.as_tensor])
+def test_one_picture_is_one_video(project, model, make):
+    picture_HWC = make(
+        read_frames(clips(project)[0], [0]).permute(0, 2, 3, 1)[0].numpy()
+    )
+    as_video = model.embed_videos([picture_HWC[None]])
+    for pictures in (picture_HWC, [picture_HWC], picture_HWC[None]):
+        assert torch.equal(model.embed_videos(pictures), as_video)
+    assert model.embed_videos([picture_HWC] * 2).shape == (2, 16)
+    torch.testing.assert_close(
+        model.similarity("a red dog", picture_HWC),
+        model.similarity("a red dog", as_video),
+    )
+
+
+def test_embeddings_are_without_dropout_in_training_too(project, tmp_path):
+    text = tiny_models.save_text_model(tmp_path, dropout=0.5, std=0.5)
+    model = tiny_models.build_miles(text, drop_rate=0.5)
+    model.set_clip_reader(
+        load_model(project / "exps/tiny/0101_000000", "cpu").clip_reader
+    )
+    model.eval()
+    t_CE, v_VE = model.encode_text(CAPTIONS), model.embed_videos(clips(project))
+    model.train()
+    model.video_model.eval()
+    modes = [part.training for part in model.modules()]
+    assert torch.equal(model.encode_text(CAPTIONS), t_CE)
+    assert torch.equal(model.embed_videos(clips(project)), v_VE)
+    assert [part.training for part in model.modules()] == modes
+    with pytest.raises(FileNotFoundError):
+        model.embed_videos(["absent.mp4"])
+    assert [part.training for part in model.modules()] == modes
+    tokens = model.tokenize(CAPTIONS)
+    assert not torch.equal(model.encode_text(tokens), model.encode_text(tokens)), (
+        "tokens are what training encodes"
+    )
+
+
+def test_a_device_that_is_not_there_is_one_line(project, monkeypatch):
+    run = project / "exps/tiny/0101_000000"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device, words in (
+        ("cuda", "torch sees 0 GPUs here"),
+        ("cuda:3", "torch sees 0 GPUs here"),
+        (torch.device("cuda"), "torch sees 0 GPUs here"),
+        ("gpu", "write cpu, cuda or cuda:N"),
+        ("", "write cpu, cuda or cuda:N"),
+        (["cpu"], "write cpu, cuda or cuda:N"),
+        ("xpu", "write cpu, cuda or cuda:N"),
+    ):
+        with pytest.raises(UserError, match="^load_model: device") as caught:
+            load_model(run, device)
+        assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_path_that_is_none_is_one_line(elsewhere):
+    Path("model.safetensors").touch()  # an empty path is not the working directory
+    for path in ("", " ", None, 5):
+        with pytest.raises(UserError, match="a run folder, a checkpoint") as caught:
+            load_model(path, "cpu")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="the path of the model is empty"):
+        find("")
+    with pytest.raises(ConfigError, match="a folder or a hub id is needed"):
+        MILES.from_pretrained("")
+
+
+def test_the_home_folder_is_expanded(project, elsewhere, monkeypatch):
+    monkeypatch.setenv("HOME", str(project))
+    assert load_model("~/exps/tiny/0101_000000", "cpu").embedding_size == 16
+    assert find("~/exps/tiny/0101_000000/model_best.pth").is_file()
+    with pytest.raises(FileNotFoundError, match=f"looked for {project}/absent.pth"):
+        load_model("~/absent.pth", "cpu")
+
+
 def test_encode_video_points_paths_to_embed_videos(project, model):
     for paths in (["a.mp4"], "a.mp4"):
         with pytest.raises(TypeError, match="embed_videos takes paths"):

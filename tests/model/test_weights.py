@@ -499,6 +499,8 @@ def test_names_and_paths_of_image_vits(folder, tmp_path, model):
         tiny_models.build_miles(folder, pretrained="vit_base_patch16_244.augreg_in21k")
     with pytest.raises(FileNotFoundError, match="no such file"):
         tiny_models.build_miles(folder, pretrained="weights/vit.safetensors")
+    with pytest.raises(FileNotFoundError, match=f"looked for {Path.home()}/absent.pth"):
+        tiny_models.build_miles(folder, pretrained="~/absent.pth")
     torch.save(model.video_model.state_dict(), tmp_path / "video.pth")
     with pytest.raises(
         ConfigError,

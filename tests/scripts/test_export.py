@@ -1,6 +1,10 @@
 """Ours out: folders that stand alone, the authors' layout, ONNX; what comes back is what went in, bit for bit."""
 
+import hashlib
 import json
+import os
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +14,19 @@ import torch
 from huggingface_hub import hub_mixin
 from safetensors.torch import load_file
 
+from model import hub, load_model, pretrained
 from model.miles import MILES
-from model.restore import restore
+from model.restore import build_from_checkpoint, restore
 from model.weights import read_checkpoint
+from model.weights.listed import fingerprint
+from parse_config import Config, ConfigError
 from scripts import export, export_onnx
+from scripts.retrieval.features import hash_checkpoint
 from scripts.synthetic import tiny_models
+from trainer.evaluation.embed import Embeddings
+from trainer.evaluation.results import describe_run, save_embeddings
+from trainer.files import write_json
+from trainer.origin import complete, read_origin
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +152,19 @@ def test_a_folder_stands_alone(model, folder, checkpoint, tmp_path, capsys):
         assert words in card
 
 
+def test_the_files_do_not_depend_on_what_was_embedded_before(folder, tmp_path):
+    model = tiny_models.build_miles(folder)
+    model.save_pretrained(tmp_path / "before")
+    files = model.text_files()
+    model.encode_text(["a red dog", "the cat"], batch_size=2)
+    model.save_pretrained(tmp_path / "after")
+    assert fingerprint(tmp_path / "before") == fingerprint(tmp_path / "after")
+    other = tiny_models.build_miles(folder)
+    other.encode_text("a red dog")
+    for name, content in other.text_files().items():
+        assert torch.equal(content, files[name]), name
+
+
 def test_saved_again_and_changed_on_the_way_in(model, tmp_path):
     model.save_pretrained(tmp_path / "a")
     MILES.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
@@ -172,6 +197,20 @@ def test_the_teacher_if_asked_for(model, checkpoint, tmp_path):
         "weights of the snapshot teacher"
         in (tmp_path / "out" / "README.md").read_text()
     )
+
+
+def test_what_fails_leaves_no_folder(checkpoint, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise ConfigError("no room")
+
+    monkeypatch.setattr(pretrained, "list_files", fail)
+    with pytest.raises(SystemExit):
+        export.cli([str(checkpoint), str(tmp_path / "out")])
+    assert "error: no room" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+    monkeypatch.undo()
+    export.cli([str(checkpoint), str(tmp_path / "out")])
+    load_model(tmp_path / "out", "cpu")
 
 
 def test_the_authors_layout(model, checkpoint, tmp_path):
@@ -263,8 +302,6 @@ def test_push_to_hub(model, monkeypatch):
 
 
 def test_a_hub_id(model, monkeypatch, tmp_path):
-    from model import hub, pretrained
-
     model.save_pretrained(tmp_path / "there")
     asked = {}
 
@@ -299,3 +336,236 @@ def test_onnx_of_both_towers(folder, tmp_path):
         torch.testing.assert_close(
             torch.from_numpy(found), wanted.detach(), atol=1e-5, rtol=1e-4
         )
+
+
+@pytest.fixture
+def exported(model, tmp_path):
+    model.save_pretrained(tmp_path / "exported")
+    return tmp_path / "exported"
+
+
+def refusal(folder: Path) -> str:
+    """The one line with which every way of opening refuses a folder."""
+    lines = set()
+    for opened in (folder, folder / "model.safetensors"):
+        with pytest.raises((ConfigError, FileNotFoundError)) as error:
+            load_model(opened, "cpu")
+        lines.add(str(error.value))
+    with pytest.raises((ConfigError, FileNotFoundError)) as error:
+        MILES.from_pretrained(folder)
+    lines.add(str(error.value))
+    (line,) = lines
+    assert "\n" not in line
+    return line
+
+
+FILES = [
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "text/config.json",
+    "text/tokenizer.json",
+]
+
+
+@pytest.mark.parametrize(
+    "name", [*FILES, "text/tokenizer_config.json", "text/text_settings.json"]
+)
+def test_a_file_that_is_missing_is_named(exported, name):
+    (exported / name).unlink()
+    line = refusal_of_folder(exported)
+    assert str(exported) in line and name in line
+
+
+@pytest.mark.parametrize("name", FILES[1:])
+def test_a_file_that_is_missing_in_a_folder_without_a_list(exported, name):
+    edit(exported / "config.json", lambda config: config.pop("files"))
+    (exported / name).unlink()
+    line = refusal_of_folder(exported)
+    assert str(exported) in line and Path(name).name in line
+
+
+def refusal_of_folder(folder: Path) -> str:
+    with pytest.raises((ConfigError, FileNotFoundError)) as error:
+        load_model(folder, "cpu")
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def edit(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def other(tmp_path, exported):
+    """Another model's exported folder, of the same shapes and with other words."""
+    words = [*tiny_models.WORDS[:-1], "horse"]
+    text = tiny_models.save_text_model(tmp_path / "other_text", words=words)
+    model = tiny_models.build_miles(text, seed=4)
+    model.update_preprocessing({"norm_mean": [0.1] * 3})
+    model.save_pretrained(tmp_path / "other")
+    return tmp_path / "other"
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "preprocessor_config.json", "text/tokenizer.json"]
+)
+def test_a_file_of_another_model_is_named(exported, other, name):
+    shutil.copy(other / name, exported / name)
+    line = refusal(exported)
+    assert line.startswith(f"{exported / name}: is not the file that was exported")
+    assert "remove 'files' from config.json" in line
+
+
+def test_a_config_of_another_model_is_refused(exported, other):
+    shutil.copy(other / "config.json", exported / "config.json")
+    assert "is not the file that was exported" in refusal(exported)
+
+
+def test_a_file_too_many_is_named(exported):
+    (exported / "text/added_tokens.json").write_text("{}")
+    line = refusal(exported)
+    assert line.startswith(
+        f"{exported}/text/added_tokens.json: is no file of the model"
+    )
+
+
+def test_folders_without_a_list_are_compared_by_what_they_say(
+    exported, folder, tmp_path
+):
+    """As exported before: a tokenizer of more words, clips of another size."""
+    edit(exported / "config.json", lambda config: config.pop("files"))
+    assert load_model(exported, "cpu").embedding_size == 16
+    words = [*tiny_models.WORDS, "horse"]
+    tiny_models.save_text_model(tmp_path / "more", words=words)
+    tokenizer = (exported / "text/tokenizer.json").read_bytes()
+    shutil.copy(tmp_path / "more/tokenizer.json", exported / "text")
+    assert "23 tokens and the model 22 embeddings" in refusal_of_folder(exported)
+    (exported / "text/tokenizer.json").write_bytes(tokenizer)
+    edit(
+        exported / "preprocessor_config.json",
+        lambda preprocessing: preprocessing.update(input_res=64),
+    )
+    assert "says 64 px, and the model takes 32" in refusal_of_folder(exported)
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("config.json", "{", "is no JSON"),
+        ("config.json", "[]", "holds no object"),
+        ("config.json", '{"arch": 5}', "has no arch"),
+        ("config.json", '{"arch": {"type": "MILES", "args": {"a": 1}}}', "unknown key"),
+        ("preprocessor_config.json", "{", "is no JSON"),
+        ("preprocessor_config.json", "{}", "has no num_frames"),
+        ("model.safetensors", "x", "is damaged"),
+    ],
+)
+def test_a_damaged_file_is_named(exported, name, content, words):
+    edit(exported / "config.json", lambda config: config.pop("files"))
+    (exported / name).write_text(content)
+    line = refusal_of_folder(exported)
+    assert words in line and str(exported / name) in line
+
+
+def test_the_weights_of_a_folder_bring_its_preprocessing(exported, model):
+    """Given by the path of its weights the folder is the same model."""
+    edit(exported / "config.json", lambda config: config.pop("files"))
+    edit(
+        exported / "preprocessor_config.json",
+        lambda preprocessing: preprocessing.update(norm_mean=[0.1] * 3),
+    )
+    loaded = load_model(exported / "model.safetensors", "cpu")
+    assert loaded.preprocessing["norm_mean"] == [0.1] * 3 and same(loaded, model)
+
+
+def test_training_and_tests_start_from_a_folder(exported, model):
+    """With its own text model, where the config names none."""
+    config = Config(
+        {"arch": {"type": "MILES", "args": {"load_checkpoint": str(exported)}}}
+    )
+    loaded = build_from_checkpoint(complete(config, read_origin(exported))["arch"])
+    assert same(loaded.eval(), model)
+    captions = ["a red dog", "the cat"]
+    assert torch.equal(loaded.encode_text(captions), model.encode_text(captions))
+    (exported / "preprocessor_config.json").write_text("{}")
+    for start in (read_origin, read_checkpoint):
+        with pytest.raises(ConfigError, match="is not the file that was exported"):
+            start(exported)
+
+
+def test_a_folder_that_is_saved_into_again_holds_one_model(exported, other):
+    MILES.from_pretrained(exported).save_pretrained(other)
+    assert {path.name for path in (other / "text").iterdir()} == {
+        path.name for path in (exported / "text").iterdir()
+    }
+    load_model(other, "cpu")
+
+
+@pytest.mark.parametrize(
+    "name, change",
+    [
+        ("preprocessor_config.json", lambda it: it.update(norm_mean=[0.1] * 3)),
+        ("text/tokenizer_config.json", lambda it: it.update(model_max_length=5)),
+        ("text/text_settings.json", lambda it: it.update(max_length=5)),
+        ("config.json", lambda it: it.update(note="another")),
+    ],
+)
+def test_fingerprints_cover_preprocessing_and_tokenizer(exported, name, change):
+    weights = exported / "model.safetensors"
+    config = Config({"name": "x"})
+    before = hash_checkpoint(exported)
+    assert before == hash_checkpoint(weights) == fingerprint(exported)
+    assert describe_run(config, exported, "cpu")["checkpoint"]["sha256"] == before
+    edit(exported / name, change)
+    after = hash_checkpoint(exported)
+    assert after != before and after == hash_checkpoint(weights)
+    assert describe_run(config, exported, "cpu")["checkpoint"]["sha256"] == after
+
+
+def test_the_fingerprint_of_a_hub_id_is_that_of_its_folder(exported, monkeypatch):
+    monkeypatch.setattr(pretrained, "snapshot_download", lambda *_, **__: str(exported))
+    monkeypatch.setattr(hub, "reachable", lambda: True)
+    assert hash_checkpoint("someone/miles") == fingerprint(exported)
+
+
+def test_results_say_which_tokenizer_lay_beside_a_checkpoint(
+    checkpoint, model, tmp_path
+):
+    words = [*tiny_models.WORDS[:-1], "horse"]
+    text = tiny_models.save_text_model(tmp_path / "other_text", words=words)
+    other = tiny_models.build_miles(text)
+    hashes = [
+        describe_run(Config({}), checkpoint, "cpu", made)["checkpoint"]["text_sha256"]
+        for made in (model, model, other)
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_the_fingerprint_of_a_file_is_that_of_its_bytes(checkpoint):
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert hash_checkpoint(checkpoint) == hash_checkpoint(checkpoint.parent) == digest
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_files_can_be_read_by_whom_the_umask_lets(model, folder, tmp_path, umask):
+    previous = os.umask(umask)
+    try:
+        model.save_pretrained(tmp_path / "exported")
+        write_json(tmp_path / "exported/atomic.json", {})
+        tiny_models.save_text_model(tmp_path / "exported/text_model")
+        embeddings = Embeddings(
+            text_CE=torch.ones(1, 2),
+            video_VE=torch.ones(1, 2),
+            captions=["a"],
+            ids=["a"],
+            owner_C=torch.zeros(1, dtype=torch.long),
+        )
+        save_embeddings(tmp_path / "exported/embeddings", embeddings, {"config": {}})
+    finally:
+        os.umask(previous)
+    for path in (tmp_path / "exported").rglob("*"):
+        full_mode = 0o777 if path.is_dir() else 0o666
+        assert stat.S_IMODE(path.stat().st_mode) == full_mode & ~umask, path

@@ -12,15 +12,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from model.ranks import count
 from model.similarity import CosineSimilarity, topk
+from model.text import own_files
+from model.weights.listed import fingerprint
 from model.weights.read import find
 from parse_config import Config, UserError, to_plain
 from trainer.distributed import world_size
 from trainer.evaluation.embed import Embeddings
-from trainer.files import atomic_write, sha256
+from trainer.files import atomic_write
 from trainer.versions import versions
 
 DESCRIPTION_KEYS = ("ids", "captions", "about")
@@ -41,13 +43,19 @@ def new_folder(parent: Path) -> Path:
 
 
 def describe_run(
-    config: Config, checkpoint: str | Path | None, device: Any
+    config: Config, checkpoint: str | Path | None, device: Any, model: Any = None
 ) -> dict[str, Any]:
-    """What results.json says of the run: checkpoint and its hash, config, versions, device, date."""
+    """What results.json says of the run: checkpoint and its hash, config, versions, device, date.
+
+    With `model` also the hash of its text model's configuration and tokenizer, which may lie beside a checkpoint.
+    """
     checkpoint_entry = None
     if checkpoint:
         path = find(checkpoint)
-        checkpoint_entry = {"path": str(path), "sha256": sha256(path)}
+        checkpoint_entry = {"path": str(path), "sha256": fingerprint(path)}
+        text_files: dict[str, torch.Tensor] = getattr(model, "text_files", dict)()
+        if text_files:
+            checkpoint_entry["text_sha256"] = own_files.digest(text_files)
     package_versions = versions()
     return {
         "name": config.get("name"),
@@ -106,7 +114,8 @@ def save_embeddings(
         tensor = getattr(embeddings, name)
         if tensor is not None:
             tensors[name] = tensor.contiguous()
-    save_file(tensors, folder / "embeddings.safetensors")
+    with atomic_write(folder / "embeddings.safetensors", "wb") as file:
+        file.write(save(tensors))
     description = {
         key: value for key, value in run_description.items() if key != "config"
     }
