@@ -5,7 +5,9 @@ Standard library only. The config is read once: base files are merged under it, 
 """
 
 import argparse
+import contextlib
 import difflib
+import errno
 import functools
 import importlib
 import inspect
@@ -101,6 +103,43 @@ REGISTRY_MODULES = (
     "trainer.objectives",
     "trainer.optim",
 )
+
+
+# What a file system can refuse, and the remedy.
+MAKE_ROOM = "make room there, or choose another folder"
+ALLOW = "allow it there, or choose another folder"
+LOOK_AT_DISK = "look at the disk, or choose another folder"
+REFUSALS = {
+    errno.ENOSPC: MAKE_ROOM,
+    errno.EDQUOT: MAKE_ROOM,
+    errno.EFBIG: "the system allows no larger file there; choose another folder",
+    errno.EROFS: ALLOW,
+    errno.EACCES: ALLOW,
+    errno.EPERM: ALLOW,
+    errno.ENOENT: "look for a slip in the path",
+    errno.ENOTDIR: "a file is where a folder is needed; choose another path",
+    errno.EISDIR: "a folder is where a file is needed; choose another path",
+    errno.EEXIST: "it is there already; choose another path",
+    errno.ENOTEMPTY: "it is there already; choose another path",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "its links lead in a circle; choose another path",
+    errno.EBUSY: "end what uses it, or choose another path",
+    errno.ETXTBSY: "end what uses it, or choose another path",
+    errno.EXDEV: "choose a path on one disk",
+    errno.EIO: LOOK_AT_DISK,
+    errno.ESTALE: LOOK_AT_DISK,
+    errno.ENODEV: LOOK_AT_DISK,
+    errno.ENXIO: LOOK_AT_DISK,
+    errno.ENOTCONN: LOOK_AT_DISK,
+    errno.EMFILE: "allow more open files (ulimit -n), or lower num_workers",
+    errno.ENFILE: "allow more open files (ulimit -n), or lower num_workers",
+    errno.ENOMEM: "free memory, or lower batch_size or num_workers",
+    errno.EAGAIN: "allow more processes (ulimit -u), or lower num_workers",
+}
+OUTPUT = "standard output"
+# Exit statuses, as shells give those of a process that SIGINT or SIGPIPE ended.
+INTERRUPTED = 130
+READER_GONE = 141
 
 
 class UserError(ValueError):
@@ -303,24 +342,96 @@ def write_config(config: Mapping[str, Any]) -> None:
 
 
 def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2."""
+    """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2.
+
+    So do a full, read-only or absent file system, with its path and the reason. Ctrl-C ends it with one line and status
+    130, and silently where nobody reads its output any more (`| head`), with status 141.
+    """
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return main(*args, **kwargs)
-        except (
-            UserError,
-            FileNotFoundError,
-            PermissionError,
-            IsADirectoryError,
-        ) as error:
+            return _with_output_written(main, *args, **kwargs)
+        except KeyboardInterrupt:
+            sys.stderr.write("stopped by Ctrl-C\n")
+            raise SystemExit(INTERRUPTED) from None
+        except (UserError, OSError) as error:
             if os.environ.get("MILES_TRACEBACK"):
                 raise
-            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+            if isinstance(error, OSError):
+                _name_output(error)
+            if isinstance(error, BrokenPipeError) and error.filename == OUTPUT:
+                raise SystemExit(READER_GONE) from None
+            message = one_line(error)
+            if not message:
+                raise
+            sys.stderr.write(f"error: {message}\n")
             raise SystemExit(2) from None
 
     return run
+
+
+def _with_output_written(main: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`main(...)`, and all that it printed: Python itself would notice a full disk or a closed pipe too late."""
+    try:
+        result = main(*args, **kwargs)
+    except SystemExit:
+        _write_output()
+        raise
+    _write_output()
+    return result
+
+
+def _write_output() -> None:
+    with naming(OUTPUT):
+        sys.stdout.flush()
+
+
+def _name_output(error: OSError) -> None:
+    """Name standard output in an error that it made, and let what it still holds go nowhere."""
+    if error.filename is None:
+        try:
+            sys.stdout.flush()
+            sys.stdout.write("\n")  # without a buffer, as with python -u
+            sys.stdout.flush()
+        except OSError:
+            error.filename = OUTPUT
+    if error.filename == OUTPUT:
+        _discard_output()
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Within the block an error of the file system that names no file (a failed write does not) is said of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def one_line(error: UserError | OSError) -> str:
+    """The message of a user's mistake, or of what the file system refused; "" for any other error."""
+    in_words = isinstance(
+        error, UserError | FileNotFoundError | PermissionError | IsADirectoryError
+    )
+    if not isinstance(error, OSError) or (error.errno is None and in_words):
+        return " ".join(str(error).split())
+    if error.errno not in REFUSALS:
+        return ""
+    where = ""
+    if isinstance(error.filename, str | bytes):
+        where = f"{os.fsdecode(error.filename)}: "
+    return " ".join(f"{where}{error.strerror}; {REFUSALS[error.errno]}".split())
+
+
+def _discard_output() -> None:
+    """Let what is buffered for standard output go nowhere: Python would complain of it once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):  # a replacement without a file
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 class Registry:

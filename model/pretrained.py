@@ -15,11 +15,11 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.utils import HFValidationError, validate_repo_id
-from safetensors.torch import save_file
 
 from model import hub
 from model.weights import load_weights
-from parse_config import ConfigError, merge
+from model.weights.write import save_tensors
+from parse_config import ConfigError, merge, naming
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -38,7 +38,7 @@ def save(model: Any, folder: Path) -> None:
         name: tensor.detach().cpu().clone().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS, {"format": "pt"})
     _write_json(folder / CONFIG, {"arch": arch})
     _write_json(folder / PREPROCESSING, model.preprocessing)
     (folder / "README.md").unlink(
@@ -141,7 +141,8 @@ settings in `{PREPROCESSING}`. Weights alone: `safetensors.torch.load_file("{WEI
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with naming(path):
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> Any:

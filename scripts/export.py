@@ -10,17 +10,17 @@ CKPT: of train.py, MILES, Frozen in Time or MCQ. OUT must not be there yet.
 import argparse
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from model.miles import MILES
 from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
-from parse_config import ConfigError, cli_entry, load_config
-from trainer.files import sha256
+from parse_config import ConfigError, cli_entry, load_config, naming
+from trainer.checkpoint import save_to
+from trainer.files import atomic_write, sha256
 
 
 def main(
@@ -39,12 +39,24 @@ def main(
     card_facts = facts(source, checkpoint, config, teacher)
     out.parent.mkdir(parents=True, exist_ok=True)
     if layout == "authors":
-        torch.save(authors_checkpoint(model, checkpoint), out)
+        with atomic_write(out, "wb") as file:
+            save_to(file, authors_checkpoint(model, checkpoint))
     else:
-        model.save_pretrained(out, model_card_kwargs={"facts": card_facts})
+        save_folder(model, out, card_facts)
     exported = "teacher" if teacher else "model"
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {exported} of {source}, {count:,} parameters, without optimizer")
+
+
+def save_folder(model: MILES, out: Path, card_facts: Mapping[str, str]) -> None:
+    """Write the folder whole, or not at all."""
+    temporary = out.with_name(f".{out.name}.part")
+    try:
+        with naming(out):
+            model.save_pretrained(temporary, model_card_kwargs={"facts": card_facts})
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def authors_checkpoint(model: MILES, checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from data_loader.child_process import JOB_SIGNALS
 from data_loader.decode_cache import release_all
 from data_loader.readers import Pictures
 from parse_config import UserError
@@ -59,11 +60,12 @@ def ask_parent(question: Any) -> Any:
 
 
 def _reset_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    # Ctrl-C is for the parent; when that ends, its end of the socket closes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD):
+    # Those to the whole job are for the parent; when that ends, its end of the socket closes.
+    for number in JOB_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGALRM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _outcome(

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from model.ranks import count
 from model.similarity import CosineSimilarity, topk
 from model.weights.read import find
+from model.weights.write import save_tensors
 from parse_config import Config, UserError, to_plain
 from trainer.distributed import world_size
 from trainer.evaluation.embed import Embeddings
@@ -28,12 +29,13 @@ TENSORS = ("text_CE", "video_VE", "owner_C", "labels_V", "windows_VE", "bank_BE"
 
 
 def new_folder(parent: Path) -> Path:
-    """Make parent/<MMDD_HHMMSS>/, with a number after it if that exists."""
+    """Make parent/<MMDD_HHMMSS>/, with a number after it if that exists. Raises OSError."""
+    parent.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%m%d_%H%M%S")
     for number in itertools.count():
         folder = parent / (f"{stamp}_{number}" if number else stamp)
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             continue
@@ -106,7 +108,7 @@ def save_embeddings(
         tensor = getattr(embeddings, name)
         if tensor is not None:
             tensors[name] = tensor.contiguous()
-    save_file(tensors, folder / "embeddings.safetensors")
+    save_tensors(tensors, folder / "embeddings.safetensors")
     description = {
         key: value for key, value in run_description.items() if key != "config"
     }
