@@ -17,6 +17,7 @@ import math
 import os
 import pkgutil
 import re
+import signal
 import sys
 import threading
 import types
@@ -353,6 +354,8 @@ def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return _with_output_written(main, *args, **kwargs)
         except KeyboardInterrupt:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed twice
             sys.stderr.write("stopped by Ctrl-C\n")
             raise SystemExit(INTERRUPTED) from None
         except (UserError, OSError) as error:

@@ -88,12 +88,8 @@ def main(config: Config, resume: str | None = None, device: str | None = None) -
         # another process that has stopped before makes torch raise here
         if not stop_signal.number:
             raise
-        ignore_signals()
         log.warning(NOTHING_TO_SAVE, signal_name(stop_signal.number))
         raise SystemExit(exit_status(stop_signal.number)) from None
-    except SystemExit:
-        ignore_signals()
-        raise
 
 
 def run_stages(config: Config, resume: str | None, device: torch.device) -> None:
@@ -277,4 +273,7 @@ def cli(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli()
+    try:
+        cli()
+    finally:
+        ignore_signals()  # Python ends with the data workers

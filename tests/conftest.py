@@ -24,7 +24,7 @@ def quiet_root():
 
 @pytest.fixture(autouse=True)
 def same_signal_handlers():
-    """A program that a signal has ended ignores further ones; in this process the next test must hear them."""
+    """A program that Ctrl-C has ended ignores a second one; in this process the next test must hear it."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in numbers}
     yield

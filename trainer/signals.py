@@ -68,7 +68,7 @@ class StopSignal:
 
 
 def ignore_signals() -> None:
-    """For a process that has saved and is about to end."""
+    """For a process that is about to end."""
     if threading.current_thread() is threading.main_thread():
         for number in JOB_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
