@@ -140,6 +140,7 @@ REFUSALS = {
 OUTPUT = "standard output"
 # Exit statuses, as shells give those of a process that SIGINT or SIGPIPE ended.
 INTERRUPTED = 130
+STOPPED = "stopped by Ctrl-C\n"
 READER_GONE = 141
 
 
@@ -351,12 +352,14 @@ def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if signal.getsignal(signal.SIGINT) is _end_now:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return _with_output_written(main, *args, **kwargs)
         except KeyboardInterrupt:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed twice
-            sys.stderr.write("stopped by Ctrl-C\n")
+            sys.stderr.write(STOPPED)
             raise SystemExit(INTERRUPTED) from None
         except (UserError, OSError) as error:
             if os.environ.get("MILES_TRACEBACK"):
@@ -372,6 +375,20 @@ def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
             raise SystemExit(2) from None
 
     return run
+
+
+def end_at_ctrl_c() -> None:
+    """Let Ctrl-C end this process with one line until the entry of `cli_entry` is called: while modules are imported.
+
+    Where it is ignored, as in the background of a shell, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_now)
+
+
+def _end_now(number: int, frame: object) -> None:
+    os.write(sys.stderr.fileno(), STOPPED.encode())
+    os._exit(INTERRUPTED)
 
 
 def _with_output_written(main: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

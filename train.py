@@ -9,6 +9,12 @@ Exit status: 0 done, 2 a mistake in what was given or a disk that refuses (one l
 after saving, 75 by SIGTERM, SIGUSR1 or SIGHUP.
 """
 
+from parse_config import end_at_ctrl_c
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+
+
 import logging
 from collections.abc import Mapping
 from pathlib import Path

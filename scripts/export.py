@@ -7,6 +7,12 @@
 CKPT: of train.py, MILES, Frozen in Time or MCQ. OUT must not be there yet.
 """
 
+from parse_config import end_at_ctrl_c
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+
+
 import argparse
 import json
 import logging

@@ -15,6 +15,12 @@ data set TarShards).
 Exit status: 0 every file was tried, 2 a mistake in what was given or a copy that cannot be written, 130 stopped.
 """
 
+from parse_config import end_at_ctrl_c
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+
+
 import argparse
 import io
 import json
