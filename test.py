@@ -73,6 +73,7 @@ from trainer.origin import (
 )
 from trainer.precision import Precision
 from trainer.settings import trainer_settings
+from trainer.threads import count_workers, limit_threads
 
 # Intel's library then gives the same bits with any number of threads, so that 1, 2 and 3 processes agree on a CPU. It
 # reads this at its first product.
@@ -195,6 +196,7 @@ def evaluate_model(report: Report) -> None:
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     for block in blocks:
         loader = LOADERS.build(block, **processes)
+        limit_threads(count_workers([loader]))
         if getattr(loader.dataset, "classes", ()):
             refuse_retrieval_rows(settings.all_rows)
         embeddings = embed(

@@ -54,6 +54,7 @@ from trainer.signals import (
     signal_name,
 )
 from trainer.stages import Stage, find_resumed, newest_in, stages
+from trainer.threads import count_workers, limit_threads
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -140,6 +141,7 @@ def build(stage: Stage, device: torch.device) -> Trainer:
     loaders = [
         LOADERS.build(block, **supplied) for block in config.blocks("data_loader")
     ]
+    limit_threads(count_workers(loaders))
     valid_loader = build_valid_loader(config, supplied)
     check_gallery(loaders, valid_loader)
     if distributed.rank() == 0:

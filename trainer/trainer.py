@@ -1,7 +1,6 @@
 """The training loop: batches, optimizer steps, logging, validation and checkpoints, from any saved position."""
 
 import logging
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
@@ -101,8 +100,6 @@ class Trainer:
                 self._log_start()
                 with self.run_log:
                     return self._train()
-            except KeyboardInterrupt:  # of validation: all is saved
-                self._exit(self.stop_signal.number or signal.SIGINT)
             except SystemExit:
                 if rank() == 0 and self.state.step == 0:
                     remove_start(self.stage.folder)
@@ -296,14 +293,19 @@ class Trainer:
         interruptible: AbstractContextManager[None] = nullcontext()
         if world_size() == 1:
             interruptible = self.stop_signal.interruptible()
-        with interruptible:
-            return validate(
-                self.optimizer_step.objective,
-                self.valid_loader,
-                self.optimizer_step.precision,
-                self.settings.seed,
-                evaluation_settings(self.stage.config),
-            )
+        try:
+            with interruptible:
+                return validate(
+                    self.optimizer_step.objective,
+                    self.valid_loader,
+                    self.optimizer_step.precision,
+                    self.settings.seed,
+                    evaluation_settings(self.stage.config),
+                )
+        except KeyboardInterrupt:
+            if not self.stop_signal.number:
+                raise
+            self._exit(self.stop_signal.number)  # all steps are saved
 
     def _save(self, also: Sequence[str] = ()) -> None:
         """Write checkpoint-latest.pth, and the same under the file names in `also`."""

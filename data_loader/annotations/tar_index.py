@@ -22,6 +22,7 @@ from data_loader.annotations.file_lookup import (
     name_priority,
 )
 from data_loader.child_process import begin_pool_worker
+from data_loader.cpus import available_cpus
 from data_loader.file_kind import HEADER, TAR_MAGIC, describe_bytes
 from parse_config import ConfigError, UserError
 
@@ -63,7 +64,7 @@ def index_shards(
 
     index = partial(index_shard, with_captions=with_captions)
     # at least four shards per process
-    workers = min(len(shards) // 4, len(os.sched_getaffinity(0)))
+    workers = min(len(shards) // 4, available_cpus())
     if workers < 2:
         yield from map(index, shards)
         return
