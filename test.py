@@ -30,6 +30,7 @@ from typing import Any
 import torch
 
 from data_loader import LOADERS
+from data_loader.cpus import cpus_of_this_process
 from model import ARCHS, load_model
 from model.miles import MILES
 from model.restore import build_from_checkpoint
@@ -196,7 +197,7 @@ def evaluate_model(report: Report) -> None:
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     for block in blocks:
         loader = LOADERS.build(block, **processes)
-        limit_threads(count_workers([loader]))
+        limit_threads(cpus_of_this_process(), count_workers([loader]))
         if getattr(loader.dataset, "classes", ()):
             refuse_retrieval_rows(settings.all_rows)
         embeddings = embed(

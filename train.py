@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from data_loader import LOADERS
+from data_loader.cpus import cpus_of_this_process
 from data_loader.split_overlap import warn_of_shared_clips
 from model import ARCHS
 from model.loss import LOSSES
@@ -141,7 +142,7 @@ def build(stage: Stage, device: torch.device) -> Trainer:
     loaders = [
         LOADERS.build(block, **supplied) for block in config.blocks("data_loader")
     ]
-    limit_threads(count_workers(loaders))
+    limit_threads(cpus_of_this_process(), count_workers(loaders))
     valid_loader = build_valid_loader(config, supplied)
     check_gallery(loaders, valid_loader)
     if distributed.rank() == 0:

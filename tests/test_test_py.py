@@ -509,6 +509,7 @@ def test_a_full_disk_is_one_line(home, tmp_path, capsys, option):
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f"error: {folder}/results.json: No space left on device")
     assert not (folder / "results.json").exists()
+    assert folder.exists() == bool(option)  # empty, it is removed
 
 
 def test_a_file_in_the_place_of_the_results_is_one_line(home, tmp_path, capsys):

@@ -4,16 +4,19 @@ Slurm sends SIGTERM or SIGUSR1 before it kills, and a terminal that is closed SI
 their death does not matter before the next batch is fetched, so that a checkpoint is always of a whole step.
 """
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from data_loader.child_process import JOB_SIGNALS, end_with_parent
 from parse_config import INTERRUPTED
 
+PR_SET_PDEATHSIG = 1  # option of prctl: the signal a process gets when its parent dies
+JOB_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 EXIT = 75  # "temporary failure, try again" of sysexits.h: saved, and -r auto goes on
 NOTHING_TO_SAVE = (
     "%s before the first step: nothing to save; start it again with -r auto"
@@ -38,9 +41,9 @@ class StopSignal:
                 if handler is not signal.SIG_IGN:
                     self._previous_handlers[number] = handler
                     signal.signal(number, self._handle)
-        if "TORCHELASTIC_RUN_ID" in os.environ:
+        if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
             # when torchrun is killed, no process of the run may go on writing
-            end_with_parent(os.getppid(), signal.SIGTERM)
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -8,20 +8,19 @@ from typing import Any
 
 import torch
 
-from data_loader.cpus import cpus_of_this_process
-
 log = logging.getLogger(__name__)
 
 
-def limit_threads(num_workers: int) -> None:
+def limit_threads(cpus: int, num_workers: int) -> None:
     """Have torch compute with `choose_threads` threads, never more than it would take itself, and log how many.
 
-    num_workers: processes that read data for this one
+    Args:
+        cpus: CPUs that this process may use (`data_loader.cpus`)
+        num_workers: processes that read data for this one
     """
     if os.environ.get("OMP_NUM_THREADS"):
         log.info("CPU threads: %d, by OMP_NUM_THREADS", torch.get_num_threads())
         return
-    cpus = cpus_of_this_process()
     threads = min(_threads_of_torch(), choose_threads(cpus, num_workers))
     torch.set_num_threads(threads)
     log.info(

@@ -18,19 +18,18 @@ def test_workers_have_cpus_of_their_own_up_to_half(cpus, workers, chosen):
 
 @pytest.fixture
 def set_to(monkeypatch):
-    """What torch is told, of a machine with 16 CPUs that torch would all take."""
+    """What torch is told, which would take 16 itself."""
     told = []
     monkeypatch.setattr(torch, "set_num_threads", told.append)
     monkeypatch.setattr(threads, "_threads_of_torch", lambda: 16)
-    monkeypatch.setattr(threads, "cpus_of_this_process", lambda: 8)
     return told
 
 
 def test_the_choice_is_made_and_said(monkeypatch, caplog, set_to):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with caplog.at_level(logging.INFO):
-        threads.limit_threads(2)
-        threads.limit_threads(0)
+        threads.limit_threads(8, 2)
+        threads.limit_threads(8, 0)
     assert set_to == [6, 8]
     assert (
         "CPU threads: 6, of 8 CPUs for this process and its 2 data workers"
@@ -41,12 +40,12 @@ def test_the_choice_is_made_and_said(monkeypatch, caplog, set_to):
 def test_it_is_never_more_than_torch_takes(monkeypatch, set_to):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "_threads_of_torch", lambda: 2)
-    threads.limit_threads(0)
+    threads.limit_threads(8, 0)
     assert set_to == [2]
 
 
 def test_omp_num_threads_is_respected(monkeypatch, caplog, set_to):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     with caplog.at_level(logging.INFO):
-        threads.limit_threads(2)
+        threads.limit_threads(8, 2)
     assert not set_to and "by OMP_NUM_THREADS" in caplog.text

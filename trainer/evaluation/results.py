@@ -3,6 +3,7 @@
 C captions, V videos, E joint width.
 """
 
+import contextlib
 import itertools
 import json
 import time
@@ -79,11 +80,16 @@ def write_results(
         ranks_device: also write ranks.jsonl, computed there
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if with_embeddings:
-        save_embeddings(folder / "embeddings", embeddings, run_description)
-    if ranks_device:
-        save_ranks(folder / "ranks.jsonl", embeddings, ranks_device)
-    write_new_json(folder / "results.json", {**results, **run_description})
+    try:
+        if with_embeddings:
+            save_embeddings(folder / "embeddings", embeddings, run_description)
+        if ranks_device:
+            save_ranks(folder / "ranks.jsonl", embeddings, ranks_device)
+        write_new_json(folder / "results.json", {**results, **run_description})
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is written
+            folder.rmdir()
+        raise
     return folder / "results.json"
 
 
