@@ -386,6 +386,15 @@ def end_at_ctrl_c() -> None:
         signal.signal(signal.SIGINT, _end_now)
 
 
+def let_threads_sleep() -> None:
+    """Have the threads that torch computes with sleep while they wait for each other; to be called before its import.
+
+    Otherwise they take the CPUs of whatever else runs, and several runs on a machine all but stand still. The
+    environment variable OMP_WAIT_POLICY is respected.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def _end_now(number: int, frame: object) -> None:
     os.write(sys.stderr.fileno(), STOPPED.encode())
     os._exit(INTERRUPTED)

@@ -12,10 +12,11 @@ run in save_dir/name/test/<MMDD_HHMMSS>/. Without -c the checkpoint's own config
 Exit status: 0 done, 2 a mistake in what was given (one line says which).
 """
 
-from parse_config import end_at_ctrl_c
+from parse_config import end_at_ctrl_c, let_threads_sleep
 
 if __name__ == "__main__":
     end_at_ctrl_c()  # importing the rest takes seconds
+    let_threads_sleep()
 
 
 import argparse

@@ -9,10 +9,11 @@ Exit status: 0 done, 2 a mistake in what was given or a disk that refuses (one l
 after saving, 75 by SIGTERM, SIGUSR1 or SIGHUP.
 """
 
-from parse_config import end_at_ctrl_c
+from parse_config import end_at_ctrl_c, let_threads_sleep
 
 if __name__ == "__main__":
     end_at_ctrl_c()  # importing the rest takes seconds
+    let_threads_sleep()
 
 
 import logging

@@ -24,8 +24,7 @@ def limit_threads(cpus: int, num_workers: int) -> None:
     threads = min(_threads_of_torch(), choose_threads(cpus, num_workers))
     torch.set_num_threads(threads)
     log.info(
-        "CPU threads: %d, of %d CPUs for this process and its %d data workers; where further runs share the machine, "
-        "set OMP_NUM_THREADS",
+        "CPU threads: %d, of %d CPUs for this process and its %d data workers; OMP_NUM_THREADS sets another number",
         threads,
         cpus,
         num_workers,

@@ -1,10 +1,13 @@
 """How many threads compute on the CPU."""
 
 import logging
+import os
 
 import pytest
 import torch
 
+from parse_config import let_threads_sleep
+from tests.helpers.tiny_run import ROOT
 from trainer import threads
 
 
@@ -42,6 +45,24 @@ def test_it_is_never_more_than_torch_takes(monkeypatch, set_to):
     monkeypatch.setattr(threads, "_threads_of_torch", lambda: 2)
     threads.limit_threads(8, 0)
     assert set_to == [2]
+
+
+@pytest.mark.parametrize("given, used", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
+    monkeypatch, given, used
+):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "x")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    let_threads_sleep()
+    assert os.environ["OMP_WAIT_POLICY"] == used
+
+
+@pytest.mark.parametrize("program", ["train.py", "test.py"])
+def test_programs_say_so_before_torch_is_imported(program):
+    before, _, after = (ROOT / program).read_text().partition("let_threads_sleep()\n")
+    assert "import torch" not in before and "import torch" in after
 
 
 def test_omp_num_threads_is_respected(monkeypatch, caplog, set_to):
