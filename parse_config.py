@@ -53,7 +53,7 @@ SECTION_TYPES: dict[str, Any] = {
     "seed": int,
     "arch": Mapping,
     "data_loader": Mapping | Sequence[Mapping],
-    "valid_loader": Mapping | None,
+    "valid_loader": Mapping | Sequence[Mapping] | None,
     "objective": Mapping | None,
     "loss": Mapping,
     "optimizer": Mapping,
@@ -106,6 +106,14 @@ REGISTRY_MODULES = (
 )
 
 
+# Errors of the system about a place that the user gave, which a program may also raise in words of its own.
+PLACE_ERRORS = (
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    FileExistsError,
+)
 # What a file system can refuse, and the remedy.
 MAKE_ROOM = "make room there, or choose another folder"
 ALLOW = "allow it there, or choose another folder"
@@ -343,6 +351,21 @@ def write_config(config: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(to_plain(config), indent=4) + "\n")
 
 
+def printable(text: str, keep: str = "") -> str:
+    """`text` for a console: what steers a terminal, or has no sign of its own, is written as a Python escape.
+
+    Names of files may hold any character but / and NUL. `keep`: characters that stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character
+        if character.isprintable() or character in keep
+        else repr(character)[1:-1]
+        for character in text
+    )
+
+
 def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2.
 
@@ -442,17 +465,17 @@ def naming(path: str | Path) -> Iterator[None]:
 
 def one_line(error: UserError | OSError) -> str:
     """The message of a user's mistake, or of what the file system refused; "" for any other error."""
-    in_words = isinstance(
-        error, UserError | FileNotFoundError | PermissionError | IsADirectoryError
-    )
-    if not isinstance(error, OSError) or (error.errno is None and in_words):
-        return " ".join(str(error).split())
+    if not isinstance(error, OSError):
+        return printable(" ".join(str(error).split()))
+    if error.errno is None and isinstance(error, PLACE_ERRORS):
+        return printable(" ".join(str(error).split()))
     if error.errno not in REFUSALS:
         return ""
     where = ""
     if isinstance(error.filename, str | bytes):
         where = f"{os.fsdecode(error.filename)}: "
-    return " ".join(f"{where}{error.strerror}; {REFUSALS[error.errno]}".split())
+    line = f"{where}{error.strerror}; {REFUSALS[error.errno]}"
+    return printable(" ".join(line.split()))
 
 
 def _discard_output() -> None:
@@ -471,15 +494,14 @@ class Registry:
     """
 
     instances: ClassVar[list["Registry"]] = []
+    # One thread imports the modules; meanwhile no other may see half of the entries.
+    discovery_lock = threading.RLock()
 
     def __init__(self, kind: str, package: str = "") -> None:
         self.kind = kind
         self.package = package
         self._entries: dict[str, Callable[..., Any]] = {}
         self._discovered = not package
-        self._lock = (
-            threading.RLock()
-        )  # another thread must not see half of the entries
         Registry.instances.append(self)
 
     def register(self, name: str) -> Callable:
@@ -498,7 +520,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        with self._lock:
+        with Registry.discovery_lock:
             if not self._discovered:
                 self._discovered = True
                 for module in pkgutil.iter_modules(
@@ -542,6 +564,19 @@ class Registry:
             args_path = _join(json_path, "args")
         check_args(entry, args, args_path, supplied)
         return entry(**args, **supplied)
+
+
+def _renew_discovery_lock() -> None:
+    Registry.discovery_lock = threading.RLock()
+
+
+# A process is forked between two discoveries, never during one: the thread that imports, and would free the lock, does
+# not exist in the child.
+os.register_at_fork(
+    before=lambda: Registry.discovery_lock.acquire(),
+    after_in_parent=lambda: Registry.discovery_lock.release(),
+    after_in_child=_renew_discovery_lock,
+)
 
 
 def parameters(

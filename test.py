@@ -295,7 +295,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "-s",
         "--sliding_window_stride",
         type=int,
-        default=-1,
+        default=-1,  # as in Frozen-in-Time codebases: none
         metavar="STRIDE",
         help="add the row tta: windows of this stride averaged",
     )
@@ -346,7 +346,7 @@ def cli(argv: list[str] | None = None) -> None:
     changes: dict[str, Any] = {}
     if arguments.resume:
         changes["arch"] = {"args": {"load_checkpoint": arguments.resume}}
-    if arguments.sliding_window_stride > 0:
+    if arguments.sliding_window_stride != -1:
         changes["evaluation"] = {"stride": arguments.sliding_window_stride}
     config = Config(merge(config.to_dict(), changes))
     if arguments.print_config:

@@ -42,7 +42,7 @@ from parse_config import (
 )
 from trainer import checkpoint, distributed, lock, seeds
 from trainer.config_check import check_config
-from trainer.evaluator import require_gallery_captions
+from trainer.evaluator import require_any_caption, require_gallery_captions
 from trainer.log import console
 from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
@@ -216,7 +216,9 @@ def build_valid_loader(config: Config, supplied: dict[str, Any]) -> Any:
         return None
     block = merge(captioned[0].to_dict(), {"args": {"split": "val", "shuffle": False}})
     try:
-        return LOADERS.build(block, **supplied)
+        loader = LOADERS.build(block, **supplied)
+        require_any_caption(loader.dataset)
+        return loader
     except (UserError, FileNotFoundError) as error:
         log.warning("no validation: %s (give a valid_loader, or null)", error)
         return None
@@ -261,7 +263,9 @@ def build_configured_valid_loader(
         log.warning(
             "validation is on the test split: what is chosen by it is chosen on the test set"
         )
-    return LOADERS.build(block, **supplied)
+    loader = LOADERS.build(block, **supplied)
+    require_any_caption(loader.dataset)
+    return loader
 
 
 def config_of_checkpoint(path: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.media_scan import one_per_stem, scan_media
 from data_loader.annotations.protocols import protocol_of_split
@@ -76,10 +77,15 @@ class ActionDataset(TextVideoDataset):
             layout = "class folders"
             protocol = None
 
+        clips = list(dict.fromkeys(split.clips))
+        left_out = LeftOut()
+        left_out.add("clips that are listed twice", len(split.clips) - len(clips))
+
         self.classes = [in_words(folder) for folder in split.class_folders]
         return Annotations(
-            items=self._items(split),
+            items=self._items(split._replace(clips=clips)),
             layout=layout,
+            left_out=left_out,
             protocol=protocol,
             validates_on_test=self.split == "val" and not self.reads_holdout,
         )

@@ -3,8 +3,8 @@
 T frames, C channels, H height, W width; the letter before them: W windows (only in `windows`).
 """
 
-import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,11 @@ from data_loader.annotations.holdout import (
     hold_out,
 )
 from data_loader.annotations.items import Annotations, Item
+from data_loader.annotations.left_out import left_out_text
 from data_loader.annotations.selection import VideoSelection
 from data_loader.annotations.table import Table
 from data_loader.annotations.table_cache import load_table
+from data_loader.annotations.text_files import read_json
 from data_loader.decode_cache import open_cache
 from data_loader.file_kind import describe_file, describe_path
 from data_loader.reader import BrokenVideo, read_clip
@@ -44,8 +46,9 @@ CAPTION_DRAW, FRAMES_DRAW, TRANSFORM_DRAW = 1, 2, 3
 class TextVideoDataset(Dataset):
     """One sample per video. A subclass says which videos there are: `annotations`.
 
-    layout, protocol, validates_on_test: see `Annotations`. counts: see `VideoSelection.compare_with_protocol`.
-    holdout: see `Holdout`; None where the data set has a validation split.
+    layout, protocol, validates_on_test: see `Annotations`. left_out: reason -> number of the rows, captions and videos
+    that were not taken. counts: see `VideoSelection.compare_with_protocol`. holdout: see `Holdout`; None where the data
+    set has a validation split.
 
     Args:
         data_dir: folder of the data set as it was downloaded
@@ -70,6 +73,7 @@ class TextVideoDataset(Dataset):
     splits: Sequence[str] = ()
     # "test" is then the validation split
     lacks_test_split = False
+    protocol: str | None
 
     def __init__(
         self,
@@ -106,16 +110,15 @@ class TextVideoDataset(Dataset):
         self.annotation_folders = [path for path in (metadata_dir, data_dir) if path]
 
         table = self._load_table(cache_dir, holdout)
-        self.layout: str = table.notes["layout"]
-        self.protocol: str | None = table.notes["protocol"]
-        self.validates_on_test: bool = table.notes["validates_on_test"]
-
+        self._take_notes(table)
         self.selection = VideoSelection(table, data_dir, self.name)
         self.holdout = self._hold_out(holdout, holdout_seed)
         self._select_videos(subsample, check_files)
         self.counts = self.selection.compare_with_protocol(
             self.protocol, strict_protocol
         )
+
+        self.left_out.update(self.selection.left_out)
 
         self.transform = build_transform(self.train, **self.video.transform_args)
         self._log_summary()
@@ -167,8 +170,10 @@ class TextVideoDataset(Dataset):
 
     def _parse(self, cache_dir: str | None) -> Table:
         split = self.split if self.with_captions else f"{self.split} without captions"
+        annotations = self.annotations()
+        annotations.with_captions = self.with_captions
         return load_table(
-            self.annotations(),
+            annotations,
             type(self).__name__,
             self.data_dir,
             split,
@@ -191,6 +196,13 @@ class TextVideoDataset(Dataset):
         self.selection.subsample(subsample, self.train and self.with_captions)
         self._check_files(check_files)
 
+    def _take_notes(self, table: Table) -> None:
+        """Attributes that were found out while the annotations were read."""
+        self.layout: str = table.notes["layout"]
+        self.protocol = table.notes["protocol"]
+        self.validates_on_test: bool = table.notes["validates_on_test"]
+        self.left_out: Counter[str] = Counter(table.notes.get("left_out", {}))
+
     def annotations(self) -> Annotations:
         """The videos of `self.split` and their captions, from the files in `self.annotation_folders`."""
         raise NotImplementedError(f"{type(self).__name__}.annotations")
@@ -200,7 +212,14 @@ class TextVideoDataset(Dataset):
         captions = "without captions"
         if self.with_captions:
             captions = f"{self.counts['num_captions']} captions"
-        log.info("%s: %d videos, %s%s", self.name, len(self), captions, layout)
+        log.info(
+            "%s: %d videos, %s%s; %s",
+            self.name,
+            len(self),
+            captions,
+            layout,
+            left_out_text(self.left_out),
+        )
         if self.lacks_test_split and self.split == "test":
             log.warning(
                 "%s: there is no such split, the validation split stands in: what was chosen by it is not tested by it",
@@ -281,11 +300,10 @@ class TextVideoDataset(Dataset):
     def _add_clip(self, sample: dict[str, Any], seeds: tuple[int, ...]) -> None:
         """Read and transform the clip of `sample` into its "video" and "frames"."""
 
-        def choose_frames(length: int) -> list[int]:
-            sampling = "random" if self.train else "uniform"
-            generator = seeding.generator(*seeds, FRAMES_DRAW)
-            return frames.pick(length, self.video.num_frames, sampling, generator)
-
+        sampling = "random" if self.train else "uniform"
+        choose_frames = frames.FrameChoice(
+            self.video.num_frames, sampling, (*seeds, FRAMES_DRAW)
+        )
         clip_TCHW, indices = self.read_clip(sample["meta"]["index"], choose_frames)
         sample["meta"]["frames"] = indices
         sample["video"] = self.transform(
@@ -343,6 +361,7 @@ class TextVideoDataset(Dataset):
                 start=start,
                 end=end,
                 deadline=self.video.deadline,
+                limits=self.video.limits,
             )
         except OSError as error:  # unreadable, or removed since it was found
             raise BrokenVideo(path, error.strerror or str(error)) from error
@@ -395,4 +414,5 @@ class TextVideoDataset(Dataset):
         if not path.is_file():
             return None
 
-        return json.loads(path.read_text(encoding="utf-8")).get("hash")
+        manifest = read_json(path)
+        return manifest.get("hash") if isinstance(manifest, dict) else None

@@ -38,6 +38,19 @@ def with_dataset_arguments(init: Any) -> Any:
     return init
 
 
+def merged_arguments(
+    dataset_args: Mapping[str, Any], dataset_params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Both together. ConfigError for an argument that they give two values."""
+    for name in sorted(set(dataset_params) & set(dataset_args)):
+        if dataset_params[name] != dataset_args[name]:
+            raise ConfigError(
+                f"data_loader.args.dataset_params.{name}: {dataset_params[name]!r} is given, and "
+                f"data_loader.args.{name} is {dataset_args[name]!r}; leave one out"
+            )
+    return {**dataset_args, **dataset_params}
+
+
 @LOADERS.register("TextVideoDataLoader")
 @LOADERS.register("MultiDistTextVideoDataLoader")
 class TextVideoDataLoader:
@@ -73,7 +86,7 @@ class TextVideoDataLoader:
         DATASETS.get(dataset_name, "data_loader.args.dataset_name")
         spec = {
             "type": dataset_name,
-            "args": {**dataset_args, **(dataset_params or {})},
+            "args": merged_arguments(dataset_args, dataset_params or {}),
         }
         self.dataset: TextVideoDataset = DATASETS.build(spec, seed=seed)
 

@@ -1,21 +1,30 @@
 """Path and indices -> frames: one entry for videos and images, with a deadline. T frames, C = 3, H, W in pixels.
 
 Frames are exactly those of a decode of the whole file, with every reader; see `readers` for what a reader is,
-`readers.h264` for which files are decoded only where needed, `decode.process` for decoders that hang or crash.
+`readers.seek_plan` for which files are decoded only where needed, `decode.process` for decoders that hang or crash.
 """
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from data_loader.decode import process, worker
+from data_loader.frames import FrameChoice
 from data_loader.readers import READERS, BrokenVideo, Choose, Pictures
 from data_loader.readers.image_reader import is_image
+from data_loader.readers.limits import DEFAULT_LIMITS, Limits, check_clip, limited_to
 
-__all__ = ["READERS", "BrokenVideo", "count_frames", "read_clip", "read_frames"]
+__all__ = [
+    "READERS",
+    "BrokenVideo",
+    "Limits",
+    "count_frames",
+    "read_clip",
+    "read_frames",
+]
 
 
 def read_clip(
@@ -25,16 +34,18 @@ def read_clip(
     start: float | None = None,
     end: float | None = None,
     deadline: float | None = 60.0,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[Tensor, list[int]]:
     """uint8 (T, C, H, W), a view of (T, H, W, C), and the T indices; `choose(length)` says which frames.
 
     `length` and the indices count the frames that begin between `start` and `end` (seconds after the first frame), or
     all. `choose` may be called a second time, if the file holds fewer frames than it says. `reader`: "auto" or "av",
-    "decord", or any other name in READERS; images are recognised by their first bytes. `deadline`: seconds after which
-    a video's decoder, which runs in a child process, counts as hung; None or 0: no limit, in this process.
+    "decord", "torchcodec", or any other name in READERS; images are recognised by their first bytes. `deadline`:
+    seconds after which a decoder, which runs in a child process, counts as hung, and more where it has much to decode;
+    None or 0: no limit, in this process. `limits`: on the size of pictures and clips.
     Raises BrokenVideo (path and reason) for what cannot be decoded, OSError for what cannot be opened.
     """
-    return _read(os.fspath(path), choose, reader, start, end, deadline)
+    return _read(os.fspath(path), choose, reader, start, end, deadline, limits)
 
 
 def read_frames(
@@ -42,12 +53,15 @@ def read_frames(
     indices: Sequence[int],
     reader: str = "auto",
     deadline: float | None = 60.0,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Tensor:
     """uint8 (T, C, H, W): the frames `indices` of the decode of the whole file, in that order, repeats allowed.
 
     Raises what `read_clip` raises, and IndexError for a frame that the file does not have.
     """
-    frames_TCHW, _ = _read(os.fspath(path), list(indices), reader, None, None, deadline)
+    frames_TCHW, _ = _read(
+        os.fspath(path), list(indices), reader, None, None, deadline, limits
+    )
     return frames_TCHW
 
 
@@ -59,7 +73,7 @@ def count_frames(path: str | os.PathLike, deadline: float | None = 60.0) -> int:
         lengths.append(length)
         return [0]
 
-    _read(os.fspath(path), choose, "sequential", None, None, deadline)
+    _read(os.fspath(path), choose, "sequential", None, None, deadline, DEFAULT_LIMITS)
     return lengths[-1]
 
 
@@ -70,49 +84,44 @@ def _read(
     start: float | None,
     end: float | None,
     deadline: float | None,
+    limits: Limits,
 ) -> tuple[Tensor, list[int]]:
-    READERS.get(
-        reader, "video_params.reader"
-    )  # raises ConfigError, whatever the file is
-    try:
-        if is_image(path):
-            reader = "image"
-            deadline = None
-    except IsADirectoryError:
-        raise BrokenVideo(path, "is a folder") from None
-    if deadline:
-        frames_THWC, indices = _read_in_child(
-            path, choose, reader, start, end, deadline
-        )
-    else:
-        frames, indices = READERS.get(reader)(path, choose, start, end)
-        frames_THWC = np.stack(frames)
+    """What `read_clip` returns.
+
+    `choose` is called in this process, since it need not be picklable; a `FrameChoice` where the file is decoded, which
+    saves a question to this process and its answer.
+    """
+    # raises ConfigError, whatever the file is
+    READERS.get(reader, "video_params.reader")
+    answer = None
+    asked = choose
+    if callable(choose) and deadline and not isinstance(choose, FrameChoice):
+        answer = partial(_chosen, choose)
+        asked = worker.ask_parent
+    args = (reader, path, asked, start, end, limits)
+    frames_THWC, indices = process.call(
+        _call_reader, *args, path=path, deadline=deadline, answer=answer
+    )
     return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2), indices
 
 
-def _read_in_child(
-    path: str,
-    choose: Choose,
-    reader: str,
-    start: float | None,
-    end: float | None,
-    deadline: float,
-) -> tuple[np.ndarray, list[int]]:
-    """uint8 (T, H, W, 3) and the indices. `choose` itself is called in this process: it need not be picklable."""
-
-    def answer(length: int) -> list[int]:
-        assert callable(choose)
-        return [int(index) for index in choose(length)]
-
-    remote_choose = worker.ask_parent if callable(choose) else list(choose)
-    args = (reader, path, remote_choose, start, end)
-    return process.call(
-        _call_reader, *args, path=path, deadline=deadline, answer=answer
-    )
+def _chosen(choose: Callable[[int], Sequence[int]], length: int) -> list[int]:
+    return [int(index) for index in choose(length)]
 
 
 def _call_reader(
-    reader: str, path: str, choose: Choose, start: float | None, end: float | None
+    reader: str,
+    path: str,
+    choose: Choose,
+    start: float | None,
+    end: float | None,
+    limits: Limits,
 ) -> Pictures:
-    frames, indices = READERS.get(reader)(path, choose, start, end)
-    return Pictures(frames, indices)
+    """Read the file in this process, with the reader of images if it is one."""
+    with limited_to(limits):
+        if is_image(path):
+            reader = "image"
+        frames, indices = READERS.get(reader)(path, choose, start, end)
+        height, width, _ = frames[0].shape
+        check_clip(path, len(frames), width, height)
+        return Pictures(frames, indices)

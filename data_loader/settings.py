@@ -3,14 +3,24 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
+from data_loader.readers import READERS
+from data_loader.readers.limits import DEFAULT_LIMITS, Limits
 from parse_config import ConfigError, check_args
 
 log = logging.getLogger(__name__)
 # of Frozen-in-Time codebases; "auto" gives the frames that they give, or should give
 OTHER_READERS = ("cv2", "cv2_lax", "OpenCV")
-LEAST = {"num_frames": 1, "input_res": 1, "deadline": 0, "cache_gib": 0}
+LEAST = {
+    "num_frames": 1,
+    "input_res": 1,
+    "deadline": 0,
+    "max_pixels": 1,
+    "max_clip_bytes": 1,
+    "cache_gib": 0,
+}
 DECODE_CACHES = ("memory", "none")
 
 
@@ -21,14 +31,16 @@ class VideoSettings:
     Args:
         num_frames: frames per clip
         input_res: pixels per side of what the model sees
-        reader: auto, av, decord or sequential
+        reader: auto, av, decord, sequential or torchcodec
         loading: strict: a broken file stops the run; skip: train replaces it, val and test leave it out and say so;
             default: skip for train, else strict
         decode_cache: none, or memory: clips of up to 256 frames are kept as they were decoded, in memory that the
             workers of this process share
         cache_gib: GiB that they may take, on each process; what does not fit is read from its file
-        deadline: seconds after which a decoder that does not return makes a broken file; 0: no limit and no process
-            of its own
+        deadline: seconds after which a decoder that does not return makes a broken file, and a second more for each
+            20 million pixels that it has decoded; 0: no limit and no process of its own
+        max_pixels: of one picture; a file with larger ones is broken
+        max_clip_bytes: of the frames of a clip at once, 3 for each pixel; a clip that takes more is broken
         center_crop: side of the test transform's crop before it is resized; default: input_res * 256 / 224
         randcrop_scale: least and greatest share of the area that a training crop covers
         hflip: mirror half of the training clips
@@ -43,11 +55,18 @@ class VideoSettings:
     decode_cache: str = "none"
     cache_gib: float = 4.0
     deadline: float = 60.0
+    max_pixels: int = DEFAULT_LIMITS.max_pixels
+    max_clip_bytes: int = DEFAULT_LIMITS.max_clip_bytes
     center_crop: int | None = None
     randcrop_scale: Sequence[float] = (0.5, 1.0)
     hflip: bool = True
     norm_mean: Sequence[float] = (0.485, 0.456, 0.406)
     norm_std: Sequence[float] = (0.229, 0.224, 0.225)
+
+    @property
+    def limits(self) -> Limits:
+        """How large pictures and clips may be."""
+        return Limits(self.max_pixels, self.max_clip_bytes)
 
     @property
     def transform_args(self) -> dict[str, Any]:
@@ -68,7 +87,7 @@ def video_settings(
 ) -> VideoSettings:
     """`video_params`, checked and completed for `split`.
 
-    reader: of the data set's own arguments (where Frozen-in-Time codebases write it); it wins over that of `params`.
+    reader: of the data set's own arguments (where Frozen-in-Time codebases write it), in place of that of `params`
     """
     if params is None:
         params = {}
@@ -76,10 +95,18 @@ def video_settings(
     check_args(VideoSettings, params, json_path)
     settings = VideoSettings(**params)
 
+    if reader and reader != params.get("reader", reader):
+        raise ConfigError(
+            f"{json_path}.reader: {params['reader']!r} is given, and the data set's own reader is {reader!r}; leave "
+            "one out"
+        )
     reader = reader or settings.reader
     if reader in OTHER_READERS:
         log.warning("%s: reader %r is read as 'auto'", json_path, reader)
         reader = "auto"
+    READERS.get(reader, f"{json_path}.reader")  # raises ConfigError
+    if reader == "decord":
+        _say_what_decord_reads(json_path)
 
     for name, least in LEAST.items():
         value = getattr(settings, name)
@@ -95,6 +122,15 @@ def video_settings(
 
     loading = _resolve_loading(settings.loading, split, f"{json_path}.loading")
     return replace(settings, reader=reader, loading=loading)
+
+
+@lru_cache  # once for each block of a config
+def _say_what_decord_reads(json_path: str) -> None:
+    log.info(
+        "%s: decord reads only H.264 files of 4:2:0 pictures of 8 bits in which its jumps are proven right; "
+        "reader 'av' reads the others",
+        json_path,
+    )
 
 
 def _resolve_loading(loading: str | None, split: str, json_path: str) -> str:

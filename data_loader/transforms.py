@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional as F
 Transform = Callable[[torch.Tensor, torch.Generator | None], torch.Tensor]
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # of width to height of a training crop
 CROP_TRIES = 10
+MAX_ASPECT_RATIO = 16  # of a picture that is scaled whole before its centre is cut out
 
 
 def build_transform(
@@ -78,10 +79,23 @@ def _transform_test(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> torch.Tensor:
-    clip_TCHW = _resize(clip_TCHW, [crop_size])
+    clip_TCHW = _resize(_shortened(clip_TCHW), [crop_size])
     clip_TCHW = F.center_crop(clip_TCHW, [crop_size, crop_size])
     clip_TCHW = _resize(clip_TCHW, [size, size])
     return normalise(clip_TCHW, mean, std)
+
+
+def _shortened(clip_TCHW: torch.Tensor) -> torch.Tensor:
+    """The middle of very long pictures: scaled whole, one of 1 x 60,000 pixels would take gigabytes.
+
+    As many pixels are cut off on one side as on the other, so that the centre stays where it is.
+    """
+    for dimension in (2, 3):
+        length = clip_TCHW.shape[dimension]
+        most = MAX_ASPECT_RATIO * min(clip_TCHW.shape[2:])
+        cut = max(0, length - most) // 2
+        clip_TCHW = clip_TCHW.narrow(dimension, cut, length - 2 * cut)
+    return clip_TCHW
 
 
 def random_crop(

@@ -1,15 +1,16 @@
-"""Benches: python scripts/bench.py {step,eval,loader} [--help]
+"""Benches: python scripts/bench.py {step,eval,loader,search} [--help]
 
     step      a training step beside that of Frozen-in-Time codebases
     eval      ranking from embeddings beside a full-matrix sort and the bare product
-    loader    clips per second on one core, by reader, and with the cache of decoded clips
+    loader    clips per second on one core, by reader, codec and length, and with the cache of decoded clips
+    search    milliseconds of a query over a million segments, also of the best segment of each video
 Each prints a table and writes results/bench/<bench>_<date>.json with device, versions and git revision.
 """
 
 import importlib
 import sys
 
-BENCHES = ("step", "eval", "loader")
+BENCHES = ("step", "eval", "loader", "search")
 
 
 def main(argv: list[str]) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_loader.annotations.left_out import left_out_text
 from data_loader.base import TextVideoDataset
 from data_loader.loader import open_leniently
 from parse_config import Config, ConfigError, UserError, cli_entry, command_line, merge
@@ -125,6 +126,7 @@ def print_videos(dataset: TextVideoDataset) -> None:
         f"{protocol}, {len(missing)} missing"
     )
     print_listed("missing", missing)
+    print(f"  annotations {left_out_text(dataset.left_out)}")
     num_ids, examples = duplicate_ids(dataset, MAX_LISTED)
     if num_ids:
         print(

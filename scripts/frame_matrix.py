@@ -2,8 +2,9 @@
 
 Without files, clips of every container and codec are written that carry their number in the picture. Every frame is
 read by itself and in a shuffled batch, and compared with a decode of the whole file, bit for bit. Columns: how the
-file is read, its frames, wrong answers of each reader of this project, and of decord's own random access. Ends with
-status 1 if a reader of this project is wrong.
+file is read by av, its frames, wrong answers of each reader of this project, and of decord's and torchcodec's own
+random access. Readers whose library cannot be loaded are left out. Ends with status 1 if a reader of this project is
+wrong.
 """
 
 import argparse
@@ -20,16 +21,21 @@ import torch
 from data_loader.reader import (
     READERS,
     BrokenVideo,
+    Limits,
     count_frames,
     read_clip,
     read_frames,
 )
 from data_loader.readers import Choose, Pictures
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.seek_plan import open_with_plan
+from data_loader.readers.torchcodec_reader import load_torchcodec
+from parse_config import ConfigError
 from scripts.synthetic import clips
 
 MAX_SINGLE = 60  # frames of a file that are read one by one
 DECORD_ALONE = "decord's own"
+WHOLE_FILES = Limits(max_clip_bytes=1 << 40)
+TORCHCODEC_ALONE = "torchcodec's own"
 
 
 class Row(NamedTuple):
@@ -58,6 +64,34 @@ def read_with_decord(
     return Pictures(list(video.get_batch(indices).asnumpy()), indices)
 
 
+@READERS.register(TORCHCODEC_ALONE)
+def read_with_torchcodec(
+    path: str, choose: Choose, start: float | None = None, end: float | None = None
+) -> Pictures:
+    """torchcodec's random access as its documentation shows it."""
+    video = load_torchcodec().decoders.VideoDecoder(path, dimension_order="NHWC")
+    if callable(choose):
+        choose = choose(len(video))
+    indices = list(choose)
+    return Pictures(list(video.get_frames_at(indices).data.numpy()), indices)
+
+
+def readers_that_load() -> tuple[list[str], list[str]]:
+    """(readers of this project, other ones) whose library is there."""
+    project_readers = ["av", "sequential"]
+    other_readers = []
+    if importlib.util.find_spec("decord"):
+        project_readers.append("decord")
+        other_readers.append(DECORD_ALONE)
+    try:
+        load_torchcodec()
+        project_readers.append("torchcodec")
+        other_readers.append(TORCHCODEC_ALONE)
+    except ConfigError as error:
+        print(f"left out: {error}", file=sys.stderr)
+    return project_readers, other_readers
+
+
 def check_reader(
     path: str, reader: str, expected_TCHW: torch.Tensor, generator: random.Random
 ) -> str:
@@ -71,11 +105,12 @@ def check_reader(
     num_wrong = 0
     try:
         for position in positions:
-            frame_1CHW = read_frames(path, [position], reader)
+            frame_1CHW = read_frames(path, [position], reader, limits=WHOLE_FILES)
             num_wrong += not torch.equal(frame_1CHW, expected_TCHW[[position]])
-        for frame_CHW, position in zip(read_frames(path, positions, reader), positions):
+        frames_TCHW = read_frames(path, positions, reader, limits=WHOLE_FILES)
+        for frame_CHW, position in zip(frames_TCHW, positions):
             num_wrong += not torch.equal(frame_CHW, expected_TCHW[position])
-        _, indices = read_clip(path, range, reader)
+        _, indices = read_clip(path, range, reader, limits=WHOLE_FILES)
     except (BrokenVideo, RuntimeError, IndexError) as error:
         if "DECORDError" in str(error) or isinstance(error, IndexError):
             return "refused"
@@ -91,7 +126,8 @@ def check_reader(
 def check_file(path: str, readers: list[str], generator: random.Random) -> Row:
     """The row of one file."""
     try:
-        expected_TCHW = read_frames(path, range(count_frames(path)), "sequential")
+        positions = range(count_frames(path))
+        expected_TCHW = read_frames(path, positions, "sequential", limits=WHOLE_FILES)
     except BrokenVideo as error:
         return Row("broken", 0, [*(["-"] * (len(readers) - 1)), error.reason])
     with open_with_plan(path) as (_, plan):
@@ -114,11 +150,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Print the table; 1 if a reader of this project is wrong."""
     arguments = parse_arguments(argv)
-    project_readers = ["av"]
-    other_readers = []
-    if importlib.util.find_spec("decord"):
-        project_readers.append("decord")
-        other_readers.append(DECORD_ALONE)
+    project_readers, other_readers = readers_that_load()
     readers = project_readers + other_readers
 
     generator = random.Random(arguments.seed)
@@ -137,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def print_row(name: str, method: str, num_frames: str, results: list[str]) -> None:
-    cells = "  ".join(f"{result:14}" for result in results)
+    cells = "  ".join(f"{result:16}" for result in results)
     print(f"{name:26} {method:15} {num_frames:>6}  {cells}", flush=True)
 
 

@@ -1,9 +1,13 @@
 """An index over features for scripts/search.py.
 
     python scripts/index.py build FEATURES INDEX [--kind flat|ivf|hnsw] [--recall 0.95] [--queries TEXT_FEATURES]
+    python scripts/index.py update INDEX [--features FEATURES]      after extract.py has taken what is new
 
 FEATURES: a folder of scripts/extract.py. INDEX, which must not exist yet: a folder of index.faiss, rows.jsonl and
-manifest.json. Similarity is the cosine: inner product of features of length 1. The kind goes by the number of rows:
+manifest.json. An update adds new rows and drops those that are gone; where faiss cannot (hnsw drops none) or should
+not (ivf, once its rows have doubled or halved), it says that it rebuilds. Killed, it leaves the old index.
+
+Similarity is the cosine: inner product of features of length 1. The kind goes by the number of rows:
 
     flat   up to 100,000      every row is compared: exact
     hnsw   up to 1,000,000    a graph of neighbours: quick, and about 1.3 times the memory of the features
@@ -17,9 +21,7 @@ building runs on the GPUs if faiss is built for them and has any.
 
 import argparse
 import os
-import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,26 @@ from scripts.retrieval.faiss_index import (
     EFFORT_OPTION,
     KINDS,
     build_index,
-    import_faiss,
     normalize,
     set_effort,
     to_gpus,
 )
-from scripts.retrieval.features import Features, Row, write_lines
-from trainer.files import write_json
+from scripts.retrieval.features import Features, Row
+from scripts.retrieval.index_files import (
+    read_faiss,
+    read_manifest,
+    read_rows,
+    remove_unnamed,
+    replace,
+    write_new,
+)
+from scripts.retrieval.index_update import Change, find_change, update_vectors
+from scripts.retrieval.stopping import one_line_on_ctrl_c
+from trainer import lock
 
 MAX_FLAT_ROWS = 100_000
 MAX_HNSW_ROWS = 1_000_000
+MAX_GROWTH = 2  # of an IVF index since its cells were trained, up or down
 RECALL_K = 10
 MAX_RECALL_QUERIES = 500
 FEATURE_KEYS = (
@@ -67,33 +79,147 @@ def build(
     """
     if index_folder.exists():
         raise UserError(
-            f"{index_folder}: is there already; choose another name, or remove it"
+            f"{index_folder}: is there already; choose another name, remove it, or bring it to its features: "
+            f"scripts/index.py update {index_folder}"
         )
     start_time = time.monotonic()
-    features = Features(features_folder)
-    if not len(features):
-        raise UserError(f"{features_folder}: holds no row")
-    queries = _open_queries(query_folder, features) if query_folder else None
-    if kind is None:
-        kind = kind_by_size(len(features))
+    features = open_features(features_folder)
+    is_by_size = kind is None
+    kind = kind or kind_by_size(len(features))
+    manifest = describe(features, kind, min_recall, query_folder)
+    if query_folder:
+        _open_queries(query_folder, features)  # a mistake is said before the work
     rows_NE = read_normalized(features)
+    manifest["kind_by_size"] = is_by_size
     index = build_index(kind, rows_NE)
-    manifest = {
+    manifest |= measure(index, kind, rows_NE, features, manifest)
+    write_new(index_folder, index, map(_with_real_path, features.rows), manifest)
+    print_result(index_folder, manifest, "", time.monotonic() - start_time)
+
+
+def update(
+    index_folder: Path,
+    features_folder: Path | None = None,
+    query_folder: Path | None = None,
+) -> None:
+    """Brings an index to its features; prints what has changed.
+
+    features_folder, query_folder: where they are now; None: where they were. Killed at any moment, or for want of
+    space, it leaves the old index. Raises UserError, FileNotFoundError, OSError.
+    """
+    start_time = time.monotonic()
+    read_manifest(index_folder)  # before a lock is written into a folder that is none
+    lock.acquire(index_folder)
+    old = read_manifest(index_folder)
+    remove_unnamed(index_folder)  # of an update that was killed
+    features = open_features(features_folder or Path(old["features"]))
+    check_same_features(index_folder, old, features)
+    rows_NE = read_normalized(features)
+    old_rows = read_rows(index_folder, old)
+    index = read_faiss(index_folder, old)
+    change = find_change(old_rows, index, old["index"], features.rows, rows_NE)
+    if change.is_none:
+        print(f"{index_folder}: is up to date, {len(old_rows)} rows")
+        return
+    kind = kind_by_size(len(features)) if old["kind_by_size"] else old["index"]
+    why_rebuilt = reason_to_rebuild(old, kind, change, len(features))
+    manifest = describe(
+        features, kind, old["min_recall"], query_folder or old["queries"]
+    )
+    manifest["kind_by_size"] = old["kind_by_size"]
+    rows = features.rows
+    if why_rebuilt or kind == "flat":
+        index = build_index(kind, rows_NE)
+    else:
+        manifest["trained_rows"] = old["trained_rows"]
+        row_order = update_vectors(index, kind, change, rows_NE)
+        rows = [rows[number] for number in row_order]
+        rows_NE = rows_NE[row_order]
+    manifest |= measure(index, kind, rows_NE, features, manifest)
+    replace(index_folder, index, map(_with_real_path, rows), manifest)
+    said = f"; {change.num_new} new, {change.num_changed} changed, {change.num_gone} gone{why_rebuilt}"
+    print_result(index_folder, manifest, said, time.monotonic() - start_time)
+
+
+def open_features(folder: Path) -> Features:
+    """The features of an index. Raises UserError if there is none, FileNotFoundError."""
+    features = Features(folder)
+    if not len(features):
+        raise UserError(f"{folder}: holds no row")
+    return features
+
+
+def reason_to_rebuild(
+    old_manifest: dict[str, Any], new_kind: str, change: Change, num_rows: int
+) -> str:
+    """Why an index is built anew instead of updated, for the last line; "" if it is not."""
+    kind = old_manifest["index"]
+    if new_kind != kind:
+        return f"; rebuilt as {new_kind}, the kind for so many rows"
+    if kind == "hnsw" and change.drops_rows:
+        return "; rebuilt, because hnsw cannot drop rows"
+    growth = num_rows / old_manifest["trained_rows"]
+    if kind == "ivf" and not 1 / MAX_GROWTH <= growth <= MAX_GROWTH:
+        return f"; rebuilt, because its cells were trained on {old_manifest['trained_rows']} rows"
+    return ""
+
+
+def check_same_features(
+    index_folder: Path, manifest: dict[str, Any], features: Features
+) -> None:
+    """Raises UserError if an index is not of these features."""
+    for name in ("kind", "checkpoint_sha256", "segments", "precision", "width"):
+        if manifest.get(name) != features.manifest[name]:
+            raise UserError(
+                f"{index_folder}: is of features with {name} {manifest.get(name)!r}, and those in "
+                f"{features.folder} have {features.manifest[name]!r}; build a new index of them"
+            )
+
+
+def describe(
+    features: Features, kind: str, min_recall: float, query_folder: Path | str | None
+) -> dict[str, Any]:
+    """The fields of an index's manifest that are known before it is measured."""
+    return {
         "index": kind,
         "rows": len(features),
-        "features": str(features_folder.resolve()),
+        "features": str(features.folder.resolve()),
         **{key: features.manifest[key] for key in FEATURE_KEYS},
+        "min_recall": min_recall,
+        "queries": str(Path(query_folder).resolve()) if query_folder else None,
+        "trained_rows": len(features),
     }
+
+
+def measure(
+    index: Any,
+    kind: str,
+    rows_NE: np.ndarray,
+    features: Features,
+    manifest: dict[str, Any],
+) -> dict[str, Any]:
+    """Tunes an approximate index as `manifest` says and gives its fields of the manifest; a flat one has none."""
+    if kind == "flat":
+        return {}
+    queries_QE = None
+    if manifest["queries"]:
+        queries = _open_queries(Path(manifest["queries"]), features)
+        queries_QE = normalize(queries.read_all())
+    return tune(index, kind, rows_NE, queries_QE, manifest["min_recall"])
+
+
+def print_result(
+    index_folder: Path, manifest: dict[str, Any], change: str, seconds: float
+) -> None:
+    """Prints the last line: kind, size, recall, and what has changed."""
+    kind = manifest["index"]
     quality = "exact"
     if kind != "flat":
-        queries_QE = normalize(queries.read_all()) if queries else None
-        manifest |= tune(index, kind, rows_NE, queries_QE, min_recall)
         option = EFFORT_OPTION[kind]
         quality = f"{option} {manifest[option]}, recall@{RECALL_K} {manifest['recall@10']:.4f}"
-    write_index(index_folder, index, features.rows, manifest)
-    seconds = time.monotonic() - start_time
     print(
-        f"{index_folder}: {kind} index of {len(features)} rows of {features.width}, {quality}; {seconds:.1f} s"
+        f"{index_folder}: {kind} index of {manifest['rows']} rows of {manifest['width']}, {quality}; "
+        f"{seconds:.1f} s{change}"
     )
 
 
@@ -132,19 +258,6 @@ def read_normalized(features: Features) -> np.ndarray:
             f"{features.folder}: holds features that are not finite; extract them with --precision fp32"
         )
     return rows_NE
-
-
-def write_index(
-    index_folder: Path, index: Any, rows: Iterable[Row], manifest: dict[str, Any]
-) -> None:
-    """Writes index.faiss, rows.jsonl and manifest.json into a temporary folder and renames it to `index_folder`."""
-    temporary = index_folder.with_name(f".{index_folder.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    import_faiss().write_index(index, str(temporary / "index.faiss"))
-    write_lines(temporary / "rows.jsonl", map(_with_real_path, rows))
-    write_json(temporary / "manifest.json", manifest, indent=1)
-    os.rename(temporary, index_folder)
 
 
 def _with_real_path(row: Row) -> Row:
@@ -236,13 +349,14 @@ def _neighbours(row_numbers: np.ndarray, query_row: int | None) -> list[int]:
     return neighbours[:RECALL_K]
 
 
-@cli_entry
-def cli(argv: list[str] | None = None) -> None:
-    """The command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="build")
+    commands = parser.add_subparsers(
+        required=True, dest="command", metavar="build|update"
+    )
     build_parser = commands.add_parser(
         "build", help="make an index of a folder of features"
     )
@@ -263,8 +377,37 @@ def cli(argv: list[str] | None = None) -> None:
         metavar="TEXT_FEATURES",
         help="texts to measure the recall with",
     )
-    args = parser.parse_args(argv)
-    build(args.features, args.index, args.kind, args.recall, args.queries)
+    update_parser = commands.add_parser(
+        "update", help="bring an index to its features, which have changed"
+    )
+    update_parser.add_argument("index", type=Path, metavar="INDEX")
+    update_parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FEATURES",
+        help="where they are now (default: where they were)",
+    )
+    update_parser.add_argument(
+        "--queries",
+        type=Path,
+        metavar="TEXT_FEATURES",
+        help="likewise, of texts to measure the recall with",
+    )
+    return parser
+
+
+@cli_entry
+def cli(argv: list[str] | None = None) -> None:
+    """The command line."""
+    args = make_parser().parse_args(argv)
+    with one_line_on_ctrl_c("nothing has changed; the same command begins again"):
+        if args.command == "build":
+            build(args.features, args.index, args.kind, args.recall, args.queries)
+            return
+        try:
+            update(args.index, args.features, args.queries)
+        finally:
+            lock.release()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 import time
 from pathlib import Path
 
-from parse_config import ConfigError, cli_entry
+from parse_config import ConfigError, cli_entry, printable
 from scripts.retrieval.query_encoder import QueryEncoder
 from scripts.retrieval.search_index import SearchIndex, describe
 
@@ -23,6 +23,7 @@ def main(args: argparse.Namespace) -> None:
     start_time = time.perf_counter()
     index = SearchIndex(args.index)
     query_encoder = QueryEncoder(index.checkpoint(args.resume), args.device)
+    index.check_width(query_encoder.width)
     loaded_time = time.perf_counter()
     if args.serve:
         from scripts.retrieval.server import serve
@@ -40,10 +41,7 @@ def main(args: argparse.Namespace) -> None:
         print(json.dumps(hits, indent=1))
         return
     for number, hit in enumerate(hits, 1):
-        line = f"{number:3d}  {hit['score']:7.4f}  {describe(hit)}"
-        print(
-            line.encode(errors="replace").decode()
-        )  # names of files need not be valid UTF-8
+        print(f"{number:3d}  {hit['score']:7.4f}  {printable(describe(hit))}")
     print(
         f"model loaded in {loaded_time - start_time:.2f} s, "
         f"query encoded in {1e3 * (encoded_time - loaded_time):.1f} ms, "

@@ -17,6 +17,7 @@ from model.metric import METRICS
 from model.predictor import PREDICTORS
 from model.teacher import TEACHERS
 from model.video import VIDEO_ENCODERS
+from model.video.build import full_arguments
 from parse_config import Config, check_args, load_config, merge
 from scripts.synthetic import tiny_models
 from trainer.objectives import OBJECTIVES
@@ -92,7 +93,7 @@ def check_config(config: Config) -> None:
 def check_stage(config: Config) -> None:
     trainer_settings(config)
     check_block(ARCHS, config["arch"])
-    encoder = config["arch"]["args"]["video_params"]
+    encoder = full_arguments(config["arch"]["args"].get("video_params") or {})
     VIDEO_ENCODERS.get(encoder["model"])
     check_loaders(config, encoder["num_frames"])
     check_block(LOSSES, config["loss"])
@@ -120,7 +121,7 @@ def check_loaders(config: Config, max_frames: int) -> None:
         check_block(LOADERS, block)
         args = block["args"]
         DATASETS.get(args["dataset_name"])
-        settings = video_settings(args["video_params"], args.get("split", "train"))
+        settings = video_settings(args.get("video_params"), args.get("split", "train"))
         assert settings.num_frames <= max_frames
 
 

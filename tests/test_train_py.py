@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import train
-from parse_config import Config, ConfigError
+from parse_config import Config, ConfigError, Registry
 from scripts.synthetic import miniatures
 from tests.helpers import killing, tiny_run
 from trainer import checkpoint, lock
@@ -111,7 +111,15 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
         "auto",
         "dsl",
     }
-    assert all(len(line.split()) > 1 for line in lines if line.startswith(" "))
+    of_tests = {
+        name
+        for registry in Registry.instances
+        for name, entry in registry._entries.items()
+        if entry.__module__.startswith("tests.")
+    }
+    for line in lines:
+        name, *summary = line.split()
+        assert summary or not line.startswith(" ") or name in of_tests, line
 
 
 @pytest.mark.parametrize(
@@ -153,7 +161,10 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
             "metrics: 'foo' is no metric; known: t2v_metrics, v2t_metrics",
         ),
         (['metrics=["t2v_metrics", 3]'], "metrics: ['t2v_metrics', 3] is given"),
-        (["metrics=t2v_metrics"], "metrics: 't2v_metrics' is given, a list of names"),
+        (
+            ["metrics=t2v_metrics"],
+            "metrics: 't2v_metrics' is given, a list of str is needed",
+        ),
         (["metrics=[]"], "metrics: [] is given, a list of names"),
         (['stages=[{}, {"metrics": ["foo"]}]'], "metrics: 'foo' is no metric"),
         (['evaluation.rows=["dls"]'], "'dls' is no row of the evaluation"),
@@ -162,8 +173,11 @@ def test_list_prints_every_registered_name_without_a_config(capsys):
             "dsl: temperature 0 is given",
         ),
         (["evaluation.rows=[3]"], "evaluation.rows: 3 is given"),
-        (["evaluation=[]"], "evaluation: an object {...} is needed"),
-        (["trainer=[]"], "trainer: an object {...} is needed"),
+        (
+            ["evaluation=[]"],
+            "evaluation: [] is given, an object {...} or null is needed",
+        ),
+        (["trainer=[]"], "trainer: [] is given, an object {...} or null is needed"),
         (["valid_loader={}"], "valid_loader: {} is given"),
         (["valid_loader=[]"], "valid_loader: [] is given"),
         (["valid_loader=false"], "valid_loader: False is given"),
@@ -249,7 +263,7 @@ def test_without_a_loader_the_section_is_named(capsys, tmp_path, content):
     without = {key: value for key, value in content.items() if key != "data_loader"}
     assert "data_loader: is missing" in error_line(capsys, tmp_path, without)
     empty = {**content, "data_loader": []}
-    assert "data_loader: is empty" in error_line(capsys, tmp_path, empty)
+    assert "data_loader: [] is given" in error_line(capsys, tmp_path, empty)
 
 
 def test_a_folder_of_other_runs_stays_when_a_start_fails(capsys, tmp_path, content):
@@ -543,6 +557,19 @@ def test_footage_is_nothing_to_validate_on(capsys, tmp_path, home, content, spli
         "valid_loader.args.with_captions: false is given, and retrieval is judged by captions"
         in error_line(capsys, tmp_path, content)
     )
+
+
+@pytest.mark.parametrize("captions", [[], [" "]])
+def test_a_gallery_without_captions_is_nothing_to_validate_on(
+    capsys, tmp_path, content, captions
+):
+    data_dir = tiny_run.write_data(tmp_path / "gallery", val=2)
+    rows = [{"path": "0.png", "captions": captions}, {"path": "1.png", "captions": []}]
+    path = data_dir / "val.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    content["valid_loader"] = tiny_run.loader(data_dir, 1, split="val")
+    error = error_line(capsys, tmp_path, content)
+    assert "JsonlDataset val: none of its" in error and "videos has a caption" in error
 
 
 @pytest.mark.slow

@@ -61,8 +61,6 @@ def require_sections(config: Config) -> None:
     """ConfigError for a config that lacks a section that every training run has."""
     for name in ("name", "arch", "data_loader", "loss", "optimizer"):
         config.require(name)
-    if not config.blocks("data_loader"):
-        raise ConfigError("data_loader: is empty; at least one loader is needed")
 
 
 def check_optimizer(block: Config) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from model.metric import METRICS
 from parse_config import Config, ConfigError, check_args, merge, to_plain
-from trainer.evaluation.embed import PROMPTS, Embeddings, embed
+from trainer.evaluation.embed import PROMPTS, Embeddings, embed, require_any_caption
 from trainer.evaluation.rescoring import ROWS
 from trainer.evaluation.score import STANDARD, refuse_retrieval_rows, score
 from trainer.precision import Precision
@@ -24,6 +24,7 @@ __all__ = [
     "evaluation_metrics",
     "evaluation_settings",
     "refuse_retrieval_rows",
+    "require_any_caption",
     "require_gallery_captions",
     "score",
 ]

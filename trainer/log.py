@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from parse_config import ConfigError, UserError, naming, to_plain
+from parse_config import ConfigError, UserError, naming, printable, to_plain
 from trainer.distributed import main_only, rank
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class _Console(logging.Handler):
     """Writes lines to stderr without tearing a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(printable(self.format(record), keep="\n\t"), file=sys.stderr)
 
 
 def console(level: int = logging.INFO) -> None:

@@ -23,6 +23,7 @@ PACKAGES = (
     "pandas",
     "av",
     "decord",
+    "torchcodec",
     "tqdm",
     "safetensors",
     "tensorboard",

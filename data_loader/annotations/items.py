@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.table import Chunk
 
 
@@ -34,6 +35,8 @@ class Annotations:
     parser_version: raise it when the same files give other columns. options: settings of the data set that change its
     columns (plain data); with the sources they are the cache's key.
     remarks: appended to `layout`; may be filled while the videos are read.
+    left_out: what the files hold and the data set does not use; may be filled while the videos are read.
+    with_captions: false: captions are not used, and blank ones stay.
     """
 
     items: Iterable[Item] = ()
@@ -45,20 +48,26 @@ class Annotations:
     parser_version: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    with_captions: bool = True
 
     def columns(self) -> Iterable[Chunk]:
-        """The videos as chunks of columns."""
-        if self.chunks is not None:
-            return self.chunks
-        return to_chunks(self.items)
+        """The videos as chunks of columns, without blank captions and the videos that have no other."""
+        chunks = to_chunks(self.items) if self.chunks is None else self.chunks
+        if not self.with_captions:
+            return chunks
+        return (without_blank_captions(chunk, self.left_out) for chunk in chunks)
 
     def notes(self) -> dict[str, Any]:
         """What is stored beside the table; complete once `columns` was read."""
-        return {
+        notes: dict[str, Any] = {
             "layout": self.layout + "".join(self.remarks),
             "protocol": self.protocol,
             "validates_on_test": self.validates_on_test,
         }
+        if left_out := self.left_out.counts():
+            notes["left_out"] = left_out
+        return notes
 
 
 def to_chunks(items: Iterable[Item], size: int = 50_000) -> Iterator[Chunk]:
@@ -73,6 +82,42 @@ def to_chunks(items: Iterable[Item], size: int = 50_000) -> Iterator[Chunk]:
             "start": [_nan_if_none(item.start) for item in rows],
             "end": [_nan_if_none(item.end) for item in rows],
         }
+
+
+def without_blank_captions(chunk: Chunk, left_out: LeftOut) -> Chunk:
+    """`chunk` without captions of white space and without videos that have no other; `left_out` counts both.
+
+    Videos without any caption stay.
+    """
+    captions = list(chunk["caption"])
+    if all(map(str.strip, captions)):
+        return {**chunk, "caption": captions}
+
+    counts = chunk.get("count", [1] * len(captions))
+    kept_captions: list[str] = []
+    kept_counts: list[int] = []
+    kept_videos: list[bool] = []
+    remaining = iter(captions)
+    for count in counts:
+        captions_of_video = [
+            caption for caption in islice(remaining, count) if caption.strip()
+        ]
+        kept_videos.append(bool(captions_of_video) or not count)
+        if kept_videos[-1]:
+            kept_captions += captions_of_video
+            kept_counts.append(len(captions_of_video))
+            left_out.add("blank captions", count - len(captions_of_video))
+
+    left_out.add("videos with blank captions alone", kept_videos.count(False))
+    columns = {
+        name: list(compress(column, kept_videos))
+        for name, column in chunk.items()
+        if name not in ("caption", "count")
+    }
+    columns["caption"] = kept_captions
+    if "count" in chunk:
+        columns["count"] = kept_counts
+    return columns
 
 
 def _nan_if_none(seconds: float | None) -> float:

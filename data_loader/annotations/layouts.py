@@ -1,33 +1,40 @@
-"""Which of its known layouts a data set is in, and readers for the formats of annotation files.
+"""Which of its known layouts a data set is in; its readers are those of `text_files` and `delimited`."""
 
-All text may have a byte order mark, CRLF line ends, and no final newline.
-"""
-
-import contextlib
-import csv
-import json
 import logging
 import os
-import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from data_loader.annotations.delimited import first_row_is_header, read_csv, read_tsv
+from data_loader.annotations.left_out import LeftOut
+from data_loader.annotations.shapes import expect, expect_texts
 from data_loader.annotations.split_folders import subfolder_names
+from data_loader.annotations.text_files import (
+    read_json,
+    read_lines,
+    read_numbered_lines,
+    read_pickle,
+    read_text,
+)
 from data_loader.file_kind import describe_absent_folder
 from parse_config import UserError
 
+__all__ = [
+    "caption_texts",
+    "find_layout",
+    "first_row_is_header",
+    "look_up_listed",
+    "read_csv",
+    "read_json",
+    "read_lines",
+    "read_numbered_lines",
+    "read_pickle",
+    "read_text",
+    "read_tsv",
+    "search_folders",
+]
 log = logging.getLogger(__name__)
-CHUNK = 1 << 18  # rows
-# options of pandas: no column is parsed as a number or as missing
-AS_TEXT: dict[str, Any] = {
-    "dtype": object,
-    "keep_default_na": False,
-    "encoding": "utf-8-sig",
-    "encoding_errors": "replace",
-}
 
 
 def search_folders(folders: Iterable[str | os.PathLike]) -> list[Path]:
@@ -121,131 +128,25 @@ def _warn_of_copies(home: Path, file: str, distances: Mapping[Path, int]) -> Non
             return
 
 
-def read_text(path: Path) -> str:
-    """UTF-8 text without its byte order mark; UserError naming the file if it is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})"
-        ) from None
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines that are not blank, without surrounding white space."""
-    return [line.strip() for line in read_text(path).split("\n") if line.strip()]
-
-
-def read_json(path: Path) -> Any:
-    """Parsed JSON; UserError naming file, line and column if it is not JSON."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: line {error.lineno}, column {error.colno}: {error.msg}; fetch the file again"
-        ) from None
-
-
-class _PlainDataUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(
-            f"it names {module}.{name}, and only plain data is read"
-        )
-
-
-def read_pickle(path: Path) -> Any:
-    """A pickle of plain data; UserError if it names any class or function, or is not a pickle."""
-    try:
-        with open(path, "rb") as file:
-            return _PlainDataUnpickler(file, encoding="utf-8", errors="replace").load()
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        LookupError,
-        AttributeError,
-    ) as error:
-        raise UserError(
-            f"{path}: is no pickle of plain data ({error}); fetch the file again"
-        ) from None
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Chunks of the named columns of a comma-separated file with a header, all as text ("NA" too), "" where empty.
-
-    Raises UserError that lists the file's columns if one of `columns` is absent.
-    """
-    with _report_parser_errors(path):
-        header = pd.read_csv(path, nrows=0, **AS_TEXT).columns.tolist()
-        absent = [column for column in columns if column not in header]
-        if absent:
-            raise UserError(
-                f"{path}: has no column {' and no '.join(map(repr, absent))}; its columns, with commas "
-                f"between them, are {', '.join(map(repr, header))}"
-            )
-        with pd.read_csv(
-            path, usecols=list(columns), chunksize=CHUNK, **AS_TEXT
-        ) as chunks:
-            yield from chunks
-
-
-def read_tsv(
-    path: Path, columns: Sequence[str], quoting: int, skip: int = 0
-) -> Iterator[pd.DataFrame]:
-    """Chunks of the first columns of a tab-separated file without a header, named `columns`, all as text.
-
-    quoting: csv.QUOTE_NONE where quotation marks are plain characters, else csv.QUOTE_MINIMAL. skip: rows to leave out
-    at the beginning.
-    """
-    with (
-        _report_parser_errors(path),
-        pd.read_csv(
-            path,
-            sep="\t",
-            names=list(columns),
-            usecols=range(len(columns)),
-            header=None,
-            skiprows=skip,
-            quoting=quoting,
-            chunksize=CHUNK,
-            **AS_TEXT,
-        ) as chunks,
-    ):
-        yield from chunks
-
-
-@contextlib.contextmanager
-def _report_parser_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(
-            f"{path}: is no such table ({' '.join(str(error).split())}); fetch the file again"
-        ) from None
-
-
-def count_header_rows(path: Path) -> int:
-    """1 if the first line of a tab-separated file of (caption, file, ...) is a header, else 0 (files have digits)."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        first_row = next(csv.reader(file, delimiter="\t"), [])
-    if len(first_row) < 2:
-        raise UserError(
-            f"{path}: the first line has no tab; columns caption and file, with a tab between, are needed"
-        )
-    has_digit = any(character.isdigit() for character in first_row[1])
-    return 0 if has_digit else 1
-
-
-def caption_text(caption: str | Sequence[str]) -> str:
-    """A caption as text, from text or from its tokens."""
-    return caption if isinstance(caption, str) else " ".join(caption)
+def caption_texts(captions: Any, source: Path, where: str) -> list[str]:
+    """A list of captions, each a text or a list of its words -> texts; UserError for another shape."""
+    return [
+        " ".join(expect_texts(caption, source, f"{where}[{number}]"))
+        for number, caption in enumerate(expect(captions, list, source, where))
+    ]
 
 
 def look_up_listed(
-    names: Iterable[str], captions: Mapping[str, Any], source: Path
+    names: Iterable[str], captions: Any, source: Path, left_out: LeftOut
 ) -> dict[str, Any]:
-    """{name: its captions} in the order of `names`; UserError if `source`, which has them, lacks some."""
+    """{name: its captions} in the order of `names`; UserError if `source`, which has them, lacks some.
+
+    left_out: counts names that are listed again.
+    """
+    names = list(names)
+    captions = expect(captions, dict, source)
     listed = {name: captions.get(name) for name in names}
+    left_out.add("names that are listed twice", len(names) - len(listed))
     absent = [name for name, captions_of_name in listed.items() if not captions_of_name]
     if absent:
         raise UserError(

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import torch
 
 from data_loader import seeding
 from data_loader.annotations.file_lookup import FileLookup, find_file
+from data_loader.annotations.left_out import left_out_text
 from data_loader.annotations.media_folders import describe_nearby
 from data_loader.annotations.packed_strings import LazyStrings
 from data_loader.annotations.protocols import PROTOCOLS
@@ -41,6 +43,7 @@ class VideoSelection:
     root: the folder that listed paths are under. name: of the data set, for messages.
     rows: int64 (videos,) row in the table of each video.
     missing: files that do not exist, as the annotations list them; empty before `remove_missing`.
+    left_out: reason -> number of the videos that are in the table and not here.
     """
 
     def __init__(self, table: Table, root: str, name: str) -> None:
@@ -49,6 +52,7 @@ class VideoSelection:
         self.name = name
         self.rows = torch.arange(len(table))
         self.missing: list[str] = []
+        self.left_out: Counter[str] = Counter()
 
         # counts before missing files were removed
         self._listed_size = self._size()
@@ -84,23 +88,28 @@ class VideoSelection:
             )
         if share < 1:
             count = max(1, round(len(self) * share))
+            before = len(self)
             kept = seeding.permutation(len(self), 0)[:count].sort().values
             self.rows = self.rows[kept]
+            self.left_out[f"videos beyond the share of {share:g}"] = before - count
 
         if need_captions and self.table.caption_offsets is not None:
             has_caption = self._caption_counts() > 0
             if not has_caption.all():
+                count = int((~has_caption).sum())
+                self.left_out["videos without a caption"] = count
                 log.warning(
-                    "%s: %d videos without a caption are left out",
-                    self.name,
-                    int((~has_caption).sum()),
+                    "%s: %d videos without a caption are left out", self.name, count
                 )
             if len(self) and not has_caption.any():
                 raise UserError(f"{self.name}: no video has a caption; {FOOTAGE_HINT}")
             self.rows = self.rows[has_caption]
 
         if not len(self):
-            raise UserError(f"{self.name}: there are no videos in the annotations")
+            reasons = left_out_text(self.table.notes.get("left_out", {}))
+            raise UserError(
+                f"{self.name}: there are no videos in the annotations, {reasons}"
+            )
         self._listed_size = self._size()
 
     def remove_missing(self, strict: bool) -> None:
@@ -130,6 +139,7 @@ class VideoSelection:
                 other,
             )
         if self.missing:
+            self.left_out["videos without a file"] = len(self.missing)
             self._report_missing(strict)
         self.rows = self.rows[exists]
         self._files_exist = True

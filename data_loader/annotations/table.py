@@ -13,7 +13,7 @@ import numpy as np
 
 from data_loader.annotations.packed_strings import PackedStrings, pack
 
-VERSION = 1  # of the files: raise it when their format changes
+VERSION = 2  # of the files: raise it when their format changes
 # string column -> how lone surrogates are encoded
 STRING_COLUMNS = {"id": "surrogatepass", "path": "surrogatepass", "caption": "replace"}
 TIME_COLUMNS = ("start", "end")

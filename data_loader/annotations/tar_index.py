@@ -21,6 +21,7 @@ from data_loader.annotations.file_lookup import (
     is_video,
     name_priority,
 )
+from data_loader.annotations.shapes import require_encodable
 from data_loader.child_process import begin_pool_worker
 from data_loader.cpus import available_cpus
 from data_loader.file_kind import HEADER, TAR_MAGIC, describe_bytes
@@ -244,11 +245,13 @@ def _captions(
                 captions = [content.decode("utf-8-sig").strip()]
             else:
                 captions = _json_captions(json.loads(content))
+            for caption in captions:
+                require_encodable(caption, "a caption")
         except UnicodeDecodeError as error:
             faults.append(
                 f"{group.place(extension)} is not UTF-8 ({error.reason} at byte {error.start})"
             )
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             faults.append(f"{group.place(extension)}: {error}")
         else:
             if any(captions):

@@ -1,20 +1,21 @@
 """CC3M, Conceptual Captions (Sharma et al., ACL 2018): 3.3 million pictures with captions, for pre-training."""
 
-import csv
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from data_loader.annotations.layouts import (
-    count_header_rows,
     find_layout,
+    first_row_is_header,
     read_csv,
     read_tsv,
 )
+from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.table import Chunk
 from data_loader.base import Annotations, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -32,7 +33,14 @@ LAYOUTS = {
     },
 }
 IMAGE_FOLDERS = {"train": "training", "val": "validation"}
-UrlChunk = tuple[list[str], list[str]]  # (URLs, captions)
+
+
+class UrlChunk(NamedTuple):
+    """Some rows of a table. numbers: of each row in the whole table, from 0."""
+
+    numbers: list[int]
+    urls: list[str]
+    captions: list[str]
 
 
 @DATASETS.register("ConceptualCaptions3M")
@@ -50,22 +58,22 @@ class ConceptualCaptions3M(TextVideoDataset):
             f"CC3M, split {self.split}", self.annotation_folders, LAYOUTS[split]
         )
 
-        remarks: list[str] = []
+        left_out = LeftOut()
         if layout == "MCQ":
             file_names = "as listed"
-            chunks = _read_mcq(table, folder)
+            chunks = _read_mcq(table, folder, left_out)
         elif self._names_have_rows(folder):
             file_names = "row_crc32"
-            chunks = _name_by_row(_read_urls(layout, table), folder)
+            chunks = _name_by_row(_read_urls(layout, table, left_out), folder)
         else:
             file_names = "crc32"
-            chunks = _name_by_url(layout, table, folder, remarks)
+            chunks = _name_by_url(layout, table, folder, left_out)
 
         return Annotations(
             chunks=chunks,
             layout=f"{layout} ({table.name}), files named {file_names}",
             sources=[table],
-            remarks=remarks,
+            left_out=left_out,
         )
 
     def _names_have_rows(self, folder: str) -> bool:
@@ -82,58 +90,63 @@ class ConceptualCaptions3M(TextVideoDataset):
         return len(with_row) > len(stems) / 2
 
 
-def _read_mcq(table: Path, folder: str) -> Iterator[Chunk]:
+def _read_mcq(table: Path, folder: str, left_out: LeftOut) -> Iterator[Chunk]:
     """Of MCQ's table: caption, file name, and columns that are not read."""
-    header_rows = count_header_rows(table)
-    for rows in read_tsv(table, ["caption", "file"], csv.QUOTE_MINIMAL, header_rows):
-        yield _chunk(folder, rows["file"].tolist(), rows["caption"].tolist())
+    has_header = first_row_is_header(table)
+    for rows in read_tsv(
+        table, ["caption", "file"], True, has_header, left_out=left_out
+    ):
+        files = rows.columns["file"]
+        left_out.add("rows without a file", files.count(""))
+        captions = list(compress(rows.columns["caption"], files))
+        yield _chunk(folder, list(filter(None, files)), captions)
 
 
-def _read_urls(layout: str, table: Path) -> Iterator[UrlChunk]:
+def _read_urls(layout: str, table: Path, left_out: LeftOut) -> Iterator[UrlChunk]:
     """The rows of Frozen in Time's table (layout "Frozen") or of Google's own ("TSV")."""
     if layout == "Frozen":
-        chunks = read_csv(table, ["thumbnailUrl", "caption"])
+        chunks = read_csv(table, ["thumbnailUrl", "caption"], left_out)
     else:
-        chunks = read_tsv(table, ["caption", "thumbnailUrl"], csv.QUOTE_NONE)
+        columns = ["caption", "thumbnailUrl"]
+        chunks = read_tsv(
+            table, columns, quoted=False, width=len(columns), left_out=left_out
+        )
 
     for rows in chunks:
-        yield rows["thumbnailUrl"].tolist(), rows["caption"].tolist()
+        urls = rows.columns["thumbnailUrl"]
+        left_out.add("rows without a URL", urls.count(""))
+        yield UrlChunk(
+            numbers=list(compress(rows.numbers, urls)),
+            urls=list(filter(None, urls)),
+            captions=list(compress(rows.columns["caption"], urls)),
+        )
 
 
 def _name_by_row(url_chunks: Iterable[UrlChunk], folder: str) -> Iterator[Chunk]:
     """Files named <row>_<crc32 of the URL>."""
-    first_row = 0
-    for urls, captions in url_chunks:
-        files = [f"{row}_{_crc32(url)}" for row, url in enumerate(urls, first_row)]
+    for numbers, urls, captions in url_chunks:
+        files = [f"{row}_{_crc32(url)}" for row, url in zip(numbers, urls)]
         yield _chunk(folder, files, captions)
-        first_row += len(urls)
 
 
 def _name_by_url(
-    layout: str, table: Path, folder: str, remarks: list[str]
+    layout: str, table: Path, folder: str, left_out: LeftOut
 ) -> Iterator[Chunk]:
-    """Files named <crc32 of the URL>, without those that several URLs share.
+    """Files named <crc32 of the URL>, without those that several URLs share, which `left_out` counts.
 
-    The table is read twice. The number of rows that are left out is added to `remarks`.
+    The table is read twice.
     """
-    colliding = _colliding_codes(_read_urls(layout, table))
-    dropped = 0
+    colliding = _colliding_codes(_read_urls(layout, table, LeftOut()))
 
-    for urls, captions in _read_urls(layout, table):
-        rows = [(_crc32(url), caption) for url, caption in zip(urls, captions)]
-        unique_rows = [
-            (code, caption) for code, caption in rows if code not in colliding
-        ]
-        dropped += len(rows) - len(unique_rows)
-
+    for _, urls, captions in _read_urls(layout, table, left_out):
+        codes = [_crc32(url) for url in urls]
+        unique = [code not in colliding for code in codes]
+        left_out.add("rows of colliding crc32", unique.count(False))
         yield _chunk(
             folder,
-            files=[str(code) for code, _ in unique_rows],
-            captions=[caption for _, caption in unique_rows],
+            files=[str(code) for code in compress(codes, unique)],
+            captions=list(compress(captions, unique)),
         )
-
-    if dropped:
-        remarks.append(f"; {dropped} rows of colliding crc32 dropped")
 
 
 def _colliding_codes(url_chunks: Iterable[UrlChunk]) -> set[int]:
@@ -143,7 +156,7 @@ def _colliding_codes(url_chunks: Iterable[UrlChunk]) -> set[int]:
     """
     # (crc32, hash) of each URL
     pairs = [np.zeros((0, 2), np.int64)]
-    for urls, _ in url_chunks:
+    for _, urls, _ in url_chunks:
         hashes = [(_crc32(url), hash(url)) for url in urls]
         pairs.append(np.array(hashes, np.int64).reshape(-1, 2))
 

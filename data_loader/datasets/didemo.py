@@ -13,8 +13,10 @@ from data_loader.annotations.layouts import (
     read_json,
     read_lines,
 )
+from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
+from data_loader.annotations.shapes import expect, expect_member, expect_texts
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 
@@ -39,21 +41,26 @@ class DiDeMo(TextVideoDataset):
             },
         )
 
+        left_out = LeftOut()
         return Annotations(
-            items=self._items(rows_path, list_paths),
+            items=self._items(rows_path, list_paths, left_out),
             layout=layout,
+            left_out=left_out,
             protocol=protocol_of_split("didemo-paragraph", self.split),
         )
 
-    def _items(self, rows_path: Path, list_paths: list[Path]) -> Iterator[Item]:
+    def _items(
+        self, rows_path: Path, list_paths: list[Path], left_out: LeftOut
+    ) -> Iterator[Item]:
         """The listed videos; those of the rows where there is no list."""
         # stem -> descriptions; stem -> names of the video, the listed one first
         descriptions: dict[str, list[str]] = {}
         file_names: dict[str, list[str]] = {}
-        for row in read_json(rows_path):
-            stem = _stem(row["video"])
-            descriptions.setdefault(stem, []).extend(_descriptions(row))
-            file_names.setdefault(stem, []).append(row["video"])
+        for number, row in enumerate(expect(read_json(rows_path), list, rows_path)):
+            name = expect_member(row, "video", str, rows_path, f"entry {number}")
+            texts = _descriptions(row, rows_path, f"entry {number}")
+            descriptions.setdefault(_stem(name), []).extend(texts)
+            file_names.setdefault(_stem(name), []).append(name)
 
         stems = list(file_names)
         if list_paths:
@@ -61,6 +68,11 @@ class DiDeMo(TextVideoDataset):
             for name in listed:
                 file_names.setdefault(_stem(name), []).insert(0, name)
             stems = list(dict.fromkeys(_stem(name) for name in listed))
+            left_out.add(
+                "names of videos that are listed twice", len(listed) - len(stems)
+            )
+            unlisted = len(descriptions.keys() - set(stems))
+            left_out.add("videos with descriptions that are not listed", unlisted)
 
         for stem, path in zip(stems, self._paths(stems, file_names)):
             captions = []
@@ -100,10 +112,7 @@ def _stem(name: str) -> str:
     return name
 
 
-def _descriptions(row: dict[str, Any]) -> list[str]:
+def _descriptions(row: dict[str, Any], path: Path, where: str) -> list[str]:
     """ "description" of the official rows, "caption" (text or list) of VindLU's."""
-    if "description" in row:
-        text = row["description"]
-    else:
-        text = row["caption"]
-    return [text] if isinstance(text, str) else text
+    key = "description" if "description" in row else "caption"
+    return expect_texts(row.get(key), path, f"{where}.{key}")

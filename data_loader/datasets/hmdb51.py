@@ -2,12 +2,18 @@
 
 from data_loader.action_dataset import ActionDataset, ActionSplit
 from data_loader.annotations.file_lookup import is_foreign
-from data_loader.annotations.layouts import read_lines, search_folders
+from data_loader.annotations.layouts import (
+    read_numbered_lines,
+    search_folders,
+)
+from data_loader.annotations.shapes import describe
 from data_loader.datasets import DATASETS
+from parse_config import UserError
 
 LIST_SUFFIX = "_test_split1.txt"
 # in the lists; 0: in neither
 SPLIT_CODES = {"train": "1", "test": "2"}
+KNOWN_CODES = ("0", "1", "2")
 
 
 @DATASETS.register("HMDB51")
@@ -40,8 +46,15 @@ class HMDB51(ActionDataset):
 
         clips = []
         for class_folder in sorted(list_paths):
-            for line in read_lines(list_paths[class_folder]):
-                file, code = line.rsplit(None, 1)
+            list_path = list_paths[class_folder]
+            for number, line in read_numbered_lines(list_path):
+                words = line.rsplit(None, 1)
+                if len(words) < 2 or words[1] not in KNOWN_CODES:
+                    raise UserError(
+                        f"{list_path}: line {number}: a file and 0, 1 or 2 are needed, not {describe(line)}; fetch "
+                        "the file again"
+                    )
+                file, code = words
                 if code == SPLIT_CODES[self.official_split_name]:
                     clips.append(f"{class_folder}/{file}")
         return ActionSplit(clips, sorted(list_paths))

@@ -8,46 +8,51 @@ captions.jsonl:
     {"path": "clips/b.mp4", "caption": "a cat", "split": "test", "start": 0.5, "end": 4}
 """
 
-import csv
-import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from data_loader.annotations.layouts import find_layout, read_json
+from data_loader.annotations import text_files
+from data_loader.annotations.delimited import QUOTE_REMEDY, WIDTH_REMEDY, read_records
+from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS, find_file, stem
+from data_loader.annotations.layouts import find_layout
+from data_loader.annotations.left_out import LeftOut
+from data_loader.annotations.rows import (
+    KNOWN_KEYS,
+    PATH_KEYS,
+    Row,
+    Segment,
+    parse_row,
+)
 from data_loader.annotations.selection import FOOTAGE_HINT
+from data_loader.annotations.shapes import MAX_KEYS, MAX_SHOWN, describe
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 from parse_config import UserError
 
 log = logging.getLogger(__name__)
 EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
 COMMON_STEMS = ("captions", "annotations", "metadata")  # files that hold all splits
-PATH_KEYS = ("path", "video", "image")
-CAPTION_KEYS = ("caption", "captions")
 
 
-class Segment(NamedTuple):
-    """A video, or the seconds from start to end of it."""
+@dataclass(slots=True)
+class _Video:
+    """A segment with what its rows say. location: of its first row; id, id_location: of the row that names it."""
 
-    path: str
-    start: float | None
-    end: float | None
-
-    @property
-    def name(self) -> str:
-        """Id of a row that has none of its own."""
-        if self.start is None and self.end is None:
-            return self.path
-
-        end = "" if self.end is None else f"{self.end:g}"
-        return f"{self.path}#{self.start or 0:g}-{end}"
+    segment: Segment
+    location: str
+    id: str | None = None
+    id_location: str = ""
+    captions: list[str] = field(default_factory=list)
 
 
 @DATASETS.register("JsonlDataset")
@@ -58,10 +63,12 @@ class JsonlDataset(TextVideoDataset):
     def annotations(self) -> Annotations:
         split_names = SPLIT_NAMES.get(self.split, (self.split,))
         path = self._find_file(split_names)
+        left_out = LeftOut()
         return Annotations(
-            items=self._items(path, split_names),
+            items=self._items(path, split_names, left_out),
             layout=f"{path.suffix.lstrip('.').upper()}, {path}",
             sources=[path],
+            left_out=left_out,
         )
 
     def _find_file(self, split_names: Sequence[str]) -> Path:
@@ -80,126 +87,190 @@ class JsonlDataset(TextVideoDataset):
         )
         return path
 
-    def _items(self, path: Path, split_names: Sequence[str]) -> Iterator[Item]:
+    def _items(
+        self, path: Path, split_names: Sequence[str], left_out: LeftOut
+    ) -> Iterator[Item]:
         """The rows of the split, grouped by segment. Raises UserError if there is none."""
-        ids: dict[Segment, str] = {}
-        captions: dict[Segment, list[str]] = {}
+        videos: dict[tuple[str, float, float | None], _Video] = {}
+        files = _Files(self.data_dir)
         splits_in_file: set[str] = set()
-
-        for location, row in read_rows(path):
-            splits_in_file.add(str(row.get("split") or ""))
-            if row.get("split") and row["split"] not in split_names:
+        first_without_split = ""
+        for location, values in read_rows(path, left_out):
+            row = parse_row(values, location)
+            split = row.split()
+            splits_in_file.add(split or "")
+            if split is None:
+                first_without_split = first_without_split or location
+            elif split not in split_names:
+                left_out.add(f"rows of split {describe(split)}")
                 continue
+            self._add_row(row, videos, files)
 
-            video_path = _required_path(row, location)
-            row_captions: list[str] = []
-            if self.with_captions:
-                row_captions = self._required_captions(row, location)
-            start = _seconds(row.get("start"), f"{location}: start")
-            end = _seconds(row.get("end"), f"{location}: end")
-            segment = Segment(video_path, start, end)
-
-            ids.setdefault(segment, str(row.get("id") or segment.name))
-            captions.setdefault(segment, []).extend(row_captions)
-
-        if not captions:
+        if not videos:
+            splits = _list_splits(splits_in_file) or "it has no rows"
             raise UserError(
-                f"{path}: no row of split {self.split!r}; splits in it: {', '.join(sorted(splits_in_file))}"
+                f"{path}: no row of split {self.split!r}; splits in it: {splits}"
             )
-        if splits_in_file == {""} and not path.stem.endswith(tuple(split_names)):
+        if first_without_split and not path.stem.lower().endswith(tuple(split_names)):
+            self._report_no_split(path, splits_in_file, first_without_split)
+        yield from _to_items(videos.values())
+
+    def _add_row(
+        self,
+        row: Row,
+        videos: dict[tuple[str, float, float | None], _Video],
+        files: "_Files",
+    ) -> None:
+        """Add the row to its video among `videos`, by file, start and end."""
+        segment = row.segment(self.data_dir)
+        key = (files.key(segment.path), segment.start or 0.0, segment.end)
+        video = videos.setdefault(key, _Video(segment, row.location))
+        if self.with_captions:
+            video.captions += row.captions(FOOTAGE_HINT if self.train else "")
+
+        row_id = row.id()
+        if row_id is None or row_id == video.id:
+            return
+        if video.id is not None:
+            raise UserError(
+                f"{row.location}: id {describe(row_id)} is given to the video that {video.id_location} calls "
+                f"{describe(video.id)}; give both rows one id"
+            )
+        video.id = row_id
+        video.id_location = row.location
+
+    def _report_no_split(
+        self, path: Path, splits_in_file: set[str], location: str
+    ) -> None:
+        """A warning where no row names a split; UserError where some do, since the others would be in all splits."""
+        if splits_in_file == {""}:
             log.warning(
                 "%s: its rows name no split, all are taken for %r", path, self.split
             )
-
-        for segment, segment_captions in captions.items():
-            yield Item(
-                ids[segment], segment.path, segment_captions, segment.start, segment.end
-            )
-
-    def _required_captions(self, row: Mapping[str, Any], location: str) -> list[str]:
-        """The value of the first of CAPTION_KEYS as a list; UserError if it is neither text nor a list of texts."""
-        captions = _first_value(row, CAPTION_KEYS)
-        if isinstance(captions, str):
-            return [captions]
-
-        if not isinstance(captions, list) or not all(
-            isinstance(text, str) for text in captions
-        ):
-            hint = FOOTAGE_HINT if self.train and captions is None else ""
-            raise _missing_text(row, CAPTION_KEYS, location, hint)
-        return captions
+            return
+        named = _list_splits(splits_in_file - {""})
+        raise UserError(
+            f"{location}: names no split, and other rows do ({named}); give each row one"
+        )
 
 
-def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The rows of a .jsonl, .json, .csv or .tsv file, each with its location for error messages.
+def _list_splits(names: set[str]) -> str:
+    """Some of the names, each on one line."""
+    shown = [" ".join(name.split())[:MAX_SHOWN] for name in sorted(names)[:MAX_KEYS]]
+    if len(names) > MAX_KEYS:
+        shown.append("...")
+    return ", ".join(shown)
 
-    Raises UserError that names the location of a row that is not an object.
+
+class _Files:
+    """Tells whether two paths are of one file: `a`, `./a.mp4` and `/data/a.mp4` may be.
+
+    root: the folder that paths are under.
     """
-    if path.suffix in (".csv", ".tsv"):
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, delimiter=delimiter)
-            for row in table:
-                yield f"{path}: line {table.line_num}", row
 
-    elif path.suffix == ".json":
-        entries = read_json(path)
-        if not isinstance(entries, list):
+    def __init__(self, root: str) -> None:
+        self._root = os.path.abspath(root)
+        self._first_paths: dict[str, str] = {}  # of each stem
+        self._other_paths: dict[str, list[str]] = {}
+
+    def key(self, path: str) -> str:
+        """The same text for all paths of one file. The disk is read only if stems agree and paths do not."""
+        path = path.removeprefix(f"{self._root}/")
+        name = stem(path)
+        first = self._first_paths.setdefault(name, path)
+        if first == path:
+            return path
+
+        others = self._other_paths.setdefault(name, [])
+        if path in others:
+            return path
+        file = find_file(self._root, path)
+        for other in (first, *others):
+            if file is not None and find_file(self._root, other) == file:
+                return other
+        others.append(path)
+        return path
+
+
+def _to_items(videos: Iterable[_Video]) -> Iterator[Item]:
+    """UserError if two videos have one id."""
+    locations: dict[str, str] = {}
+    for video in videos:
+        segment = video.segment
+        video_id = video.id or segment.name
+        location = video.id_location or video.location
+        if video_id in locations:
             raise UserError(
-                f"{path}: a list of objects is needed, one a video; one object a line is called .jsonl"
+                f"{location}: id {describe(video_id)} is that of another video too, in {locations[video_id]}; give "
+                "each its own"
             )
-        for number, entry in enumerate(entries):
-            location = f"{path}: entry {number}"
-            yield location, _object(entry, location)
-
-    else:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    location = f"{path}: line {number}"
-                    yield location, _object(line, location)
+        locations[video_id] = location
+        yield Item(video_id, segment.path, video.captions, segment.start, segment.end)
 
 
-def _object(row: Any, location: str) -> Mapping[str, Any]:
-    """A JSON object from its text, or from what is parsed already."""
-    if isinstance(row, str):
-        try:
-            row = json.loads(row)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{location}, column {error.colno}: {error.msg}") from None
+def read_rows(
+    path: Path, left_out: LeftOut | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a .jsonl, .json, .csv or .tsv file, each with its location for messages.
 
-    if not isinstance(row, Mapping):
-        raise UserError(f"{location}: an object {{...}} is needed, not {row!r}")
-    return row
-
-
-def _required_path(row: Mapping[str, Any], location: str) -> str:
-    """The value of the first of PATH_KEYS; UserError if it is not text."""
-    path = _first_value(row, PATH_KEYS)
-    if not isinstance(path, str):
-        raise _missing_text(row, PATH_KEYS, location)
-    return path
-
-
-def _first_value(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    return next((row[key] for key in keys if row.get(key) is not None), None)
-
-
-def _missing_text(
-    row: Mapping[str, Any], keys: Sequence[str], location: str, hint: str = ""
-) -> UserError:
-    message = f"{location}: no {' or '.join(keys)} that is text; its columns are {', '.join(map(repr, row))}"
-    return UserError(f"{message}; {hint}" if hint else message)
-
-
-def _seconds(value: Any, location: str) -> float | None:
-    """A number, or its text; None for an empty field.
-
-    Raises UserError that names the location of anything else.
+    left_out: counts rows of a table that are all empty. Raises UserError that names the location of what is no row.
     """
-    if value in (None, ""):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{location}: {value!r} is no number of seconds") from None
+    suffix = path.suffix.lower()
+    if suffix in DELIMITERS:
+        return _table_rows(path, DELIMITERS[suffix], left_out or LeftOut())
+    return text_files.read_rows(path)
+
+
+def _table_rows(
+    path: Path, delimiter: str, left_out: LeftOut
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a table with a header."""
+    records = read_records(path, delimiter)
+    header_line, header = next(records, (1, []))
+    names = [name.strip().lower() for name in header]
+    has_path = any(key in names for key in PATH_KEYS)
+    for name in KNOWN_KEYS:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{path}: line {header_line}: two columns are called {name!r}; keep one of them"
+            )
+
+    for line, cells in records:
+        location = f"{path}: line {line}"
+        if not any(cell.strip() for cell in cells):
+            left_out.add("empty rows", where=f"line {line}")
+            continue
+        # without it the delimiter is another one, or the header absent, which the reader of the row says
+        if has_path:
+            _require_width(header, cells, location)
+            _refuse_swallowed_rows(names, cells, delimiter, location)
+        yield location, dict(zip(header, cells))
+
+
+def _require_width(header: list[str], cells: list[str], location: str) -> None:
+    """UserError for a row of more or fewer cells than the header."""
+    counts = f"{len(cells)} cells in the row, {len(header)} columns in the header"
+    if len(cells) < len(header):
+        absent = " and no ".join(header[len(cells) :])
+        raise UserError(f"{location}: no {absent}: {counts}; {WIDTH_REMEDY}")
+    if len(cells) > len(header):
+        raise UserError(f"{location}: too many cells: {counts}; {WIDTH_REMEDY}")
+
+
+def _refuse_swallowed_rows(
+    names: list[str], cells: list[str], delimiter: str, location: str
+) -> None:
+    """UserError for a cell that holds a whole row: its quotation mark is closed by that of another row."""
+    path_positions = [names.index(key) for key in PATH_KEYS if key in names]
+    for text in cells:
+        # the first line belongs to this row
+        for line in text.splitlines()[1:]:
+            pieces = line.split(delimiter)
+            paths = [pieces[at].strip() for at in path_positions if at < len(pieces)]
+            if len(pieces) > 1 and any(
+                path.lower().endswith(MEDIA_EXTENSIONS) for path in paths
+            ):
+                raise UserError(
+                    f"{location}: a quotation mark that is closed further down swallows the row {describe(line)}; "
+                    f"{QUOTE_REMEDY}"
+                )

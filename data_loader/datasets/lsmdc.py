@@ -4,15 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_loader.annotations.layouts import (
-    caption_text,
+    caption_texts,
     find_layout,
     look_up_listed,
     read_lines,
+    read_numbered_lines,
     read_pickle,
-    read_text,
 )
+from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
+from data_loader.annotations.shapes import describe
+from data_loader.annotations.text_files import iterate_lines
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
 from parse_config import UserError
@@ -45,22 +48,27 @@ class LSMDC(TextVideoDataset):
                 ],
             },
         )
+        left_out = LeftOut()
         if layout == "Frozen":
             names, captions_path, tar_list = files
-            captions = _frozen_captions(names, captions_path)
+            captions = _frozen_captions(names, captions_path, left_out)
             films = _frozen_films(tar_list)
         else:
             captions = _official_captions(files[0])
             films = {}
 
         return Annotations(
-            items=self._items(captions, films),
+            items=self._items(captions, films, left_out),
             layout=layout,
+            left_out=left_out,
             protocol=protocol_of_split("lsmdc-1000", self.split),
         )
 
     def _items(
-        self, captions: dict[str, list[str]], films: dict[str, str]
+        self,
+        captions: dict[str, list[str]],
+        films: dict[str, str],
+        left_out: LeftOut,
     ) -> Iterator[Item]:
         """films: clip -> folder of its film, where it is not the beginning of the clip's name."""
         paths = {}
@@ -70,6 +78,9 @@ class LSMDC(TextVideoDataset):
                     films.get(clip) or clip.split(".")[0][:-3]
                 )  # without the hour, "_00"
                 paths[clip] = f"{film}/{clip}.avi"
+        left_out.add(
+            "videos that are damaged in every copy", len(captions) - len(paths)
+        )
 
         found_paths = media_paths(
             self.data_dir, ("videos", "", "avi"), list(paths.values())
@@ -81,30 +92,33 @@ class LSMDC(TextVideoDataset):
 def _official_captions(table: Path) -> dict[str, list[str]]:
     """Six fields with tabs between them; an empty sentence leaves five; a clip may have several rows."""
     captions: dict[str, list[str]] = {}
-    for number, line in enumerate(read_text(table).split("\n"), 1):
+    for number, line in enumerate(iterate_lines(table), 1):
         if not line.strip():
             continue
 
-        fields = line.rstrip("\r").split("\t", 5)
-        if len(fields) < 5:
+        fields = line.rstrip("\n").split("\t", 5)
+        clip = fields[0].strip()
+        if len(fields) < 5 or not clip:
             raise UserError(
                 f"{table}: line {number} has {len(fields)} fields with tabs between them, 6 are needed: "
-                "clip, four times, sentence"
+                "clip, four times, sentence; fetch the file again"
             )
 
-        clip_captions = captions.setdefault(fields[0].strip(), [])
+        clip_captions = captions.setdefault(clip, [])
         if len(fields) == 6 and fields[5].strip():
             clip_captions.append(fields[5].strip())
     return captions
 
 
-def _frozen_captions(list_path: Path, captions_path: Path) -> dict[str, list[str]]:
+def _frozen_captions(
+    list_path: Path, captions_path: Path, left_out: LeftOut
+) -> dict[str, list[str]]:
     """{clip: captions} of the clips in Frozen in Time's list."""
     captions = look_up_listed(
-        read_lines(list_path), read_pickle(captions_path), captions_path
+        read_lines(list_path), read_pickle(captions_path), captions_path, left_out
     )
     return {
-        clip: [caption_text(caption) for caption in clip_captions]
+        clip: caption_texts(clip_captions, captions_path, repr(clip))
         for clip, clip_captions in captions.items()
     }
 
@@ -112,8 +126,13 @@ def _frozen_captions(list_path: Path, captions_path: Path) -> dict[str, list[str
 def _frozen_films(tar_list: Path) -> dict[str, str]:
     """{clip: its film's folder} of lines ".../film/clip.tar"."""
     films = {}
-    for line in read_lines(tar_list):
-        if line.endswith(".tar"):
-            clip = line.rpartition("/")[2].removesuffix(".tar")
-            films[clip] = line.split("/")[-2]
+    for number, line in read_numbered_lines(tar_list):
+        if not line.endswith(".tar"):
+            continue
+        parts = line.removesuffix(".tar").split("/")
+        if len(parts) < 2:
+            raise UserError(
+                f"{tar_list}: line {number}: film/clip.tar is needed, not {describe(line)}; fetch the file again"
+            )
+        films[parts[-1]] = parts[-2]
     return films

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from data_loader.annotations.layouts import (
     find_layout,
@@ -13,11 +13,18 @@ from data_loader.annotations.layouts import (
     read_lines,
     read_pickle,
 )
+from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
+from data_loader.annotations.shapes import (
+    describe,
+    expect,
+    expect_member,
+    expect_texts,
+)
 from data_loader.base import Annotations, Item, TextVideoDataset
 from data_loader.datasets import DATASETS
-from parse_config import ConfigError
+from parse_config import ConfigError, UserError
 
 Captions = dict[str, list[str]]
 PROTOCOL_OF_CUT = {
@@ -49,68 +56,101 @@ FROZEN_LISTS = "structured-symlinks/"
 FROZEN_CAPTIONS = "MSR_VTT.json"
 
 
-def _frozen(names: Path, annotations: Path, index: Path | None = None) -> Captions:
+def _frozen(
+    left_out: LeftOut, names: Path, annotations: Path, index: Path | None = None
+) -> Captions:
     """Frozen in Time's lists. index: pickle of video -> number of its one caption; without it all are taken."""
-    all_captions: Captions = {}
-    for row in read_json(annotations)["annotations"]:
-        all_captions.setdefault(row["image_id"], []).append(row["caption"])
-    captions = look_up_listed(read_lines(names), all_captions, annotations)
+    all_captions = _sentences(
+        read_json(annotations), annotations, "annotations", "image_id"
+    )
+    captions = look_up_listed(read_lines(names), all_captions, annotations, left_out)
     if index is None:
         return captions
     # in a tuple, because number 0 is not "no caption"
-    numbers = {name: (number,) for name, number in read_pickle(index).items()}
-    numbers = look_up_listed(captions, numbers, index)
+    numbers = {
+        name: (number,)
+        for name, number in expect(read_pickle(index), dict, index).items()
+    }
+    numbers = look_up_listed(captions, numbers, index, left_out)
     return {
-        name: [video_captions[numbers[name][0]]]
+        name: [_numbered_caption(video_captions, numbers[name][0], index, name)]
         for name, video_captions in captions.items()
     }
 
 
-def _frozen_first(names: Path, annotations: Path) -> Captions:
+def _numbered_caption(captions: list[str], number: Any, index: Path, name: str) -> str:
+    """The caption of that number; UserError if there is none."""
+    number = expect(number, int, index, describe(name))
+    if not 0 <= number < len(captions):
+        raise UserError(
+            f"{index}: {describe(name)}: caption {describe(number)} is named, and there are {len(captions)}, counted "
+            "from 0; lists and captions must come from one release"
+        )
+    return captions[number]
+
+
+def _frozen_first(left_out: LeftOut, names: Path, annotations: Path) -> Captions:
     """The first caption of each video."""
-    captions = _frozen(names, annotations)
+    captions = _frozen(left_out, names, annotations)
     return {name: video_captions[:1] for name, video_captions in captions.items()}
 
 
-def _official(data: Path, split: str) -> Captions:
-    videos = read_json(data)["videos"]
-    names = [video["video_id"] for video in videos if video["split"] == split]
-    return look_up_listed(names, _official_sentences(data), data)
+def _official(left_out: LeftOut, data: Path, split: str) -> Captions:
+    content = read_json(data)
+    names = []
+    for number, video in enumerate(expect_member(content, "videos", list, data)):
+        where = f"videos[{number}]"
+        if expect_member(video, "split", str, data, where) == split:
+            names.append(expect_member(video, "video_id", str, data, where))
+    return look_up_listed(names, _official_sentences(content, data), data, left_out)
 
 
-def _official_sentences(data: Path) -> Captions:
+def _official_sentences(content: Any, data: Path) -> Captions:
+    return _sentences(content, data, "sentences", "video_id")
+
+
+def _sentences(content: Any, path: Path, rows_key: str, name_key: str) -> Captions:
+    """{video: captions} of the rows {name_key: ..., "caption": ...} in content[rows_key]."""
     captions: Captions = {}
-    for row in read_json(data)["sentences"]:
-        captions.setdefault(row["video_id"], []).append(row["caption"])
+    for number, row in enumerate(expect_member(content, rows_key, list, path)):
+        where = f"{rows_key}[{number}]"
+        name = expect_member(row, name_key, str, path, where)
+        caption = expect_member(row, "caption", str, path, where)
+        captions.setdefault(name, []).append(caption)
     return captions
 
 
-def _clip4clip_list(names: Path, data: Path) -> Captions:
+def _clip4clip_list(left_out: LeftOut, names: Path, data: Path) -> Captions:
     listed = [
-        name for rows in read_csv(names, ["video_id"]) for name in rows["video_id"]
+        name
+        for rows in read_csv(names, ["video_id"])
+        for name in rows.columns["video_id"]
     ]
-    return look_up_listed(listed, _official_sentences(data), data)
+    captions = _official_sentences(read_json(data), data)
+    return look_up_listed(listed, captions, data, left_out)
 
 
-def _clip4clip_pairs(pairs: Path) -> Captions:
+def _clip4clip_pairs(left_out: LeftOut, pairs: Path) -> Captions:
     captions: Captions = {}
     for rows in read_csv(pairs, ["video_id", "sentence"]):
-        for name, sentence in zip(rows["video_id"], rows["sentence"]):
+        for name, sentence in zip(rows.columns["video_id"], rows.columns["sentence"]):
             captions.setdefault(name, []).append(sentence)
     return captions
 
 
-def _vindlu(rows_path: Path) -> Captions:
+def _vindlu(left_out: LeftOut, rows_path: Path) -> Captions:
     captions: Captions = {}
-    for row in read_json(rows_path):
-        name = row["video"].rpartition(".")[0] or row["video"]
-        caption = row["caption"]
-        captions[name] = [caption] if isinstance(caption, str) else caption
+    for number, row in enumerate(expect(read_json(rows_path), list, rows_path)):
+        where = f"entry {number}"
+        file = expect_member(row, "video", str, rows_path, where)
+        name = file.rpartition(".")[0] or file
+        texts = expect_texts(row.get("caption"), rows_path, f"{where}.caption")
+        captions.setdefault(name, []).extend(texts)
     return captions
 
 
 class Layout(NamedTuple):
-    """parse: paths of `files` -> captions of each video."""
+    """parse: LeftOut, paths of `files` -> captions of each video."""
 
     parse: Callable[..., Captions]
     files: list[str]
@@ -210,9 +250,11 @@ class MSRVTT(TextVideoDataset):
         if (cut, split) == ("jsfusion-7k", "train"):
             protocol = None  # the counts of 1k-A are those of the larger list
 
+        left_out = LeftOut()
         return Annotations(
-            items=self._items(layouts[layout].parse(*paths)),
+            items=self._items(layouts[layout].parse(left_out, *paths)),
             layout=layout,
+            left_out=left_out,
             protocol=protocol,
             validates_on_test=validates_on_test,
         )

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from data_loader.annotations.layouts import (
-    caption_text,
+    caption_texts,
     find_layout,
     look_up_listed,
     read_json,
     read_lines,
     read_pickle,
 )
+from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.media_folders import media_paths
 from data_loader.annotations.protocols import protocol_of_split
 from data_loader.base import Annotations, Item, TextVideoDataset
@@ -62,16 +63,24 @@ class MSVD(TextVideoDataset):
             {file: [list_file, file] for file in CAPTION_READERS},
         )
         all_captions = CAPTION_READERS[layout](captions_path)
-        captions = look_up_listed(read_lines(list_path), all_captions, captions_path)
+        left_out = LeftOut()
+        listed = look_up_listed(
+            read_lines(list_path), all_captions, captions_path, left_out
+        )
+        captions = {
+            name: caption_texts(video_captions, captions_path, repr(name))
+            for name, video_captions in listed.items()
+        }
         return Annotations(
             items=self._items(captions),
+            left_out=left_out,
             layout=layout,
             protocol=protocol_of_split(
                 f"msvd-{self.query_protocol.replace('_', '-')}", self.split
             ),
         )
 
-    def _items(self, captions: dict[str, Any]) -> Iterator[Item]:
+    def _items(self, captions: dict[str, list[str]]) -> Iterator[Item]:
         protocol = self.query_protocol
         if self.train:
             protocol = "all_captions"
@@ -79,5 +88,4 @@ class MSVD(TextVideoDataset):
             self.data_dir, VIDEO_FOLDERS, [f"{name}.avi" for name in captions]
         )
         for (name, video_captions), path in zip(captions.items(), paths):
-            texts = [caption_text(caption) for caption in video_captions]
-            yield Item(name, path, select_queries(texts, protocol))
+            yield Item(name, path, select_queries(video_captions, protocol))

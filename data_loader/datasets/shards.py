@@ -247,6 +247,7 @@ class TarShards(TextVideoDataset):
                     choose,
                     reader=self.video.reader,
                     deadline=self.video.deadline,
+                    limits=self.video.limits,
                 )
             except BrokenVideo as error:
                 raise BrokenVideo(path, error.reason.replace(copy.name, name)) from None

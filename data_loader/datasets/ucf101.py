@@ -1,8 +1,17 @@
 """UCF101 (Soomro et al., 2012): 101 actions, for zero-shot recognition."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from data_loader.action_dataset import ActionDataset, ActionSplit
-from data_loader.annotations.layouts import find_layout, read_lines, search_folders
+from data_loader.annotations.layouts import (
+    find_layout,
+    read_numbered_lines,
+    search_folders,
+)
+from data_loader.annotations.shapes import describe
 from data_loader.datasets import DATASETS
+from parse_config import UserError
 
 
 @DATASETS.register("UCF101")
@@ -28,7 +37,36 @@ class UCF101(ActionDataset):
             self.annotation_folders,
             {"official split 1": [list_name, "classInd.txt"]},
         )
-        return ActionSplit(
-            clips=[line.split()[0] for line in read_lines(list_path)],
-            class_folders=[line.split()[1] for line in read_lines(index_path)],
-        )
+        class_folders = _class_folders(index_path)
+        return ActionSplit(_clips(list_path, index_path, class_folders), class_folders)
+
+
+def _class_folders(index_path: Path) -> list[str]:
+    """Of lines "number class"."""
+    folders = []
+    for number, line in read_numbered_lines(index_path):
+        words = line.split()
+        if len(words) != 2:
+            raise UserError(
+                f"{index_path}: line {number}: a number and a class are needed, not {describe(line)}; fetch the file "
+                "again"
+            )
+        folders.append(words[1])
+    return folders
+
+
+def _clips(
+    list_path: Path, index_path: Path, class_folders: Sequence[str]
+) -> list[str]:
+    """Of lines "class/file", behind which there may be the number of the class."""
+    clips = []
+    for number, line in read_numbered_lines(list_path):
+        clip = line.split()[0]
+        folder, _, file = clip.partition("/")
+        if not file or folder not in class_folders:
+            raise UserError(
+                f"{list_path}: line {number}: class/file with a class of {index_path.name} is needed, not "
+                f"{describe(line)}; fetch both files again"
+            )
+        clips.append(clip)
+    return clips

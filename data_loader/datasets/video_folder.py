@@ -173,4 +173,5 @@ class VideoFolder(TextVideoDataset):
         lines = read_lines(text_path)
         if lines and lines[0].startswith(GIT_LFS.decode()):
             raise UserError(f"{text_path}: {describe_file(text_path)}")
-        return lines
+        # a file of blanks is one blank caption, which is left out with its video
+        return lines or [""]

@@ -1,16 +1,17 @@
 """WebVid-2M and WebVid-10M (Bain et al., ICCV 2021): stock footage with its descriptions, for pre-training."""
 
-import csv
 import os
 from collections.abc import Iterator
+from itertools import compress
 from pathlib import Path
 
 from data_loader.annotations.layouts import (
-    count_header_rows,
     find_layout,
+    first_row_is_header,
     read_csv,
     read_tsv,
 )
+from data_loader.annotations.left_out import LeftOut
 from data_loader.annotations.table import Chunk
 from data_loader.base import Annotations, TextVideoDataset
 from data_loader.datasets import DATASETS
@@ -40,16 +41,16 @@ class WebVid(TextVideoDataset):
             {"Frozen": [f"results_{cut}_{split}.csv"], "MCQ": [MCQ_TABLES[split]]},
         )
 
-        remarks: list[str] = []
+        left_out = LeftOut()
         if layout == "MCQ":
-            chunks = _read_mcq(table, self._path_prefix(split))
+            chunks = _read_mcq(table, self._path_prefix(split), left_out)
         else:
-            chunks = _read_frozen(table, self._path_prefix("videos"), remarks)
+            chunks = _read_frozen(table, self._path_prefix("videos"), left_out)
         return Annotations(
             chunks=chunks,
             layout=f"{layout} ({table.name})",
             sources=[table],
-            remarks=remarks,
+            left_out=left_out,
         )
 
     def _path_prefix(self, folder: str) -> str:
@@ -59,33 +60,43 @@ class WebVid(TextVideoDataset):
         return ""
 
 
-def _read_mcq(table: Path, prefix: str) -> Iterator[Chunk]:
+def _read_mcq(table: Path, prefix: str, left_out: LeftOut) -> Iterator[Chunk]:
     """Of MCQ's table: caption, stem of the file, and columns that are not read."""
-    header_rows = count_header_rows(table)
-    for rows in read_tsv(table, ["caption", "stem"], csv.QUOTE_MINIMAL, header_rows):
+    has_header = first_row_is_header(table)
+    for rows in read_tsv(
+        table, ["caption", "stem"], True, has_header, left_out=left_out
+    ):
+        stems = rows.columns["stem"]
+        captions = rows.columns["caption"]
+        if not all(stems):
+            left_out.add("rows without a file", stems.count(""))
+            captions = list(compress(captions, stems))
+            stems = list(filter(None, stems))
         yield {
-            "id": rows["stem"].tolist(),
-            "path": [f"{prefix}{stem}.mp4" for stem in rows["stem"]],
-            "caption": rows["caption"].tolist(),
+            "id": stems,
+            "path": [f"{prefix}{stem}.mp4" for stem in stems],
+            "caption": captions,
         }
 
 
-def _read_frozen(table: Path, prefix: str, remarks: list[str]) -> Iterator[Chunk]:
-    """Of the official table, without rows that lack page_dir or caption; how many is added to `remarks`."""
-    dropped = 0
-    for rows in read_csv(table, ["videoid", "page_dir", "name"]):
-        complete = (rows["page_dir"] != "") & (rows["name"] != "")
-        dropped += int((~complete).sum())
-        rows = rows[complete]
+def _read_frozen(table: Path, prefix: str, left_out: LeftOut) -> Iterator[Chunk]:
+    """Of the official table, without rows that lack videoid, page_dir or caption, which `left_out` counts."""
+    for rows in read_csv(table, ["videoid", "page_dir", "name"], left_out):
+        ids, folders, captions = rows.columns.values()
+        if not (all(ids) and all(folders) and all(captions)):
+            complete = [all(row) for row in zip(ids, folders, captions)]
+            left_out.add(
+                "rows without videoid, page_dir or caption", complete.count(False)
+            )
+            ids = list(compress(ids, complete))
+            folders = list(compress(folders, complete))
+            captions = list(compress(captions, complete))
 
         yield {
-            "id": rows["videoid"].tolist(),
-            "caption": [caption[:LONGEST] for caption in rows["name"]],
+            "id": ids,
+            "caption": [caption[:LONGEST] for caption in captions],
             "path": [
-                f"{prefix}{page_dir}/{video_id}.mp4"
-                for page_dir, video_id in zip(rows["page_dir"], rows["videoid"])
+                f"{prefix}{folder}/{video_id}.mp4"
+                for folder, video_id in zip(folders, ids)
             ],
         }
-
-    if dropped:
-        remarks.append(f"; {dropped} rows without page_dir or caption dropped")

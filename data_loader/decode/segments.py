@@ -14,12 +14,9 @@ from torch import Tensor
 from data_loader.decode import process
 from data_loader.frames import pick
 from data_loader.readers import BrokenVideo, Pictures
-from data_loader.readers.av_reader import (
-    NotAsPlanned,
-    decode_positions,
-    decode_sequentially,
-)
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.av_reader import decode_positions, decode_sequentially
+from data_loader.readers.limits import DEFAULT_LIMITS, Limits, check_clip, limited_to
+from data_loader.readers.seek_plan import NotAsPlanned, open_with_plan
 from data_loader.readers.source import Source, frame_range
 
 Segment = tuple[float, float]
@@ -30,6 +27,7 @@ def read_segments(
     segments: Sequence[Segment],
     num_frames: int,
     deadline: float | None = 60.0,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[Tensor]:
     """A clip, uint8 (T, C, H, W), for each (start, end) in seconds, ascending: what `read_clip` gives for each.
 
@@ -37,11 +35,8 @@ def read_segments(
     BrokenVideo if any of them cannot be read, OSError for what cannot be opened.
     """
     path = os.fspath(path)
-    with open(path, "rb"):
-        pass
-    frames, _ = process.call(
-        _read_segments, path, list(segments), num_frames, path=path, deadline=deadline
-    )
+    args = (path, list(segments), num_frames, limits)
+    frames, _ = process.call(_read_segments, *args, path=path, deadline=deadline)
 
     clips = []
     for first in range(0, len(segments) * num_frames, num_frames):
@@ -50,8 +45,20 @@ def read_segments(
     return clips
 
 
-def _read_segments(path: str, segments: list[Segment], num_frames: int) -> Pictures:
+def _read_segments(
+    path: str, segments: list[Segment], num_frames: int, limits: Limits
+) -> Pictures:
     """The frames of all segments one after the other, and their positions in the video."""
+    with limited_to(limits):
+        pictures = _plan_or_decode_segments(path, segments, num_frames)
+        height, width, _ = pictures.frames[0].shape
+        check_clip(path, len(pictures.frames), width, height)
+        return pictures
+
+
+def _plan_or_decode_segments(
+    path: str, segments: list[Segment], num_frames: int
+) -> Pictures:
     end = segments[-1][1]
     with (
         suppress(NotAsPlanned, BrokenVideo),
@@ -59,7 +66,7 @@ def _read_segments(path: str, segments: list[Segment], num_frames: int) -> Pictu
     ):
         if plan:
             positions = _positions(
-                path, source.seconds(plan.stamps), segments, num_frames
+                path, source.seconds(plan.stamps.tolist()), segments, num_frames
             )
             pictures = decode_positions(source, plan, set(positions))
             return Pictures([pictures[position] for position in positions], positions)

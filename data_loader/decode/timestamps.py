@@ -4,8 +4,7 @@ import math
 import os
 
 from data_loader.decode import process
-from data_loader.readers import BrokenVideo
-from data_loader.readers.image_reader import is_image
+from data_loader.readers import BrokenVideo, image_reader
 from data_loader.readers.source import Source
 
 SHORT = 0.25  # share of a segment below which a remainder at the end joins the segment before it
@@ -18,8 +17,6 @@ def duration(path: str | os.PathLike, deadline: float | None = 60.0) -> float:
     there are no frames, or not in time; OSError for what cannot be opened.
     """
     path = os.fspath(path)
-    with open(path, "rb"):
-        pass
     return process.call(_duration, path, path=path, deadline=deadline)
 
 
@@ -35,14 +32,20 @@ def _duration(path: str) -> float:
         return seconds[-1] + last_frame_duration
 
 
-def frame_seconds(path: str | os.PathLike) -> list[float]:
+def frame_seconds(
+    path: str | os.PathLike, deadline: float | None = 60.0
+) -> list[float]:
     """Seconds after the first frame at which each frame begins, by the time stamps of the packets; [0.0] of an image.
 
-    A damaged file may hold fewer frames. Raises BrokenVideo for what is no video, OSError.
+    A damaged file may hold fewer frames. `deadline`: see `duration`. Raises BrokenVideo for what is no video, OSError.
     """
     path = os.fspath(path)
-    if is_image(path):
-        return [0.0]
+    return process.call(_frame_seconds, path, path=path, deadline=deadline)
+
+
+def _frame_seconds(path: str) -> list[float]:
+    if image_reader.is_image(path):
+        return image_reader.frame_seconds(path)
     with Source(path) as source:
         return source.packet_seconds()
 

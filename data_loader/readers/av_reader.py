@@ -1,6 +1,5 @@
-"""PyAV. A file with a plan (`h264.seek_plan`) is decoded only where needed, any other from first to last."""
+"""PyAV. A file with a plan (`seek_plan`) is decoded only where needed, any other from first to last."""
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -15,12 +14,12 @@ from data_loader.readers import (
     Pictures,
     requested_indices,
 )
-from data_loader.readers.h264 import SeekPlan, open_with_plan
+from data_loader.readers.planned_packets import packets_to_decode
+from data_loader.readers.seek_plan import NotAsPlanned, SeekPlan, open_with_plan
 from data_loader.readers.source import Source, frame_range
 
-
-class NotAsPlanned(Exception):
-    """The decoder gave other frames than the plan promises: the file is damaged inside."""
+# A decoder that meets an error stops, and does not make up for what is missing with what it happened to decode before.
+STRICT = {"err_detect": "explode"}
 
 
 @READERS.register("auto")
@@ -50,7 +49,9 @@ def positions_in_plan(
     end: float | None,
 ) -> tuple[list[int], list[int]] | None:
     """(positions in the video, indices in the clip) of the requested frames; None if the plan lacks one of them."""
-    first, stop = frame_range(source.seconds(plan.stamps), start, end)
+    first, stop = 0, len(plan.stamps)
+    if start is not None or end is not None:
+        first, stop = frame_range(source.seconds(plan.stamps.tolist()), start, end)
     length = stop - first
     if not length:
         return None
@@ -63,65 +64,45 @@ def positions_in_plan(
 def decode_positions(
     source: Source, plan: SeekPlan, positions: set[int]
 ) -> dict[int, np.ndarray]:
-    """{position: picture}: decodes, from the IDR picture before each position on, only what it can refer to.
+    """{position: picture}: decodes, from a start before each position on, only what it depends on.
 
     Raises NotAsPlanned.
     """
-    needed, flush_after = _needed_packets(plan, positions)
-    position_of_stamp = {plan.stamps[position]: position for position in positions}
+    source.decoder.options = {**source.decoder.options, **STRICT}
+    position_of_stamp = {int(plan.stamps[position]): position for position in positions}
     pictures: dict[int, np.ndarray] = {}
-    sent_stamps: list[int] = []
-    decoded_stamps: list[int | None] = []
+    look = None  # size and pixel format of all frames
 
-    for number, packet in enumerate(source.packets()):
-        if number not in needed:
-            continue
-
-        assert packet.pts is not None  # the plan shows it
-        sent_stamps.append(packet.pts)
-        for frame in _decode_planned(source, packet, flush=number in flush_after):
-            decoded_stamps.append(frame.pts)
-            if frame.is_corrupt:
+    for start, requested in plan.runs(positions):
+        selected = packets_to_decode(source, plan, start, requested)
+        decoded_stamps: list[int | None] = []
+        for frame in _decode_planned(source, [part.packet for part in selected]):
+            look = look or (*(plan.parser.size or _size(frame)), frame.format.name)
+            if frame.is_corrupt or (*_size(frame), frame.format.name) != look:
                 raise NotAsPlanned
+            decoded_stamps.append(frame.pts)
             if frame.pts in position_of_stamp:
                 pictures[position_of_stamp[frame.pts]] = source.picture(frame)
-
-        if number in flush_after:
-            if decoded_stamps != sorted(sent_stamps):
-                raise NotAsPlanned
-            sent_stamps = []
-            decoded_stamps = []
-            if len(pictures) == len(positions):
-                break
+        shown_stamps = [part.packet.pts for part in selected if part.is_shown]
+        if decoded_stamps != sorted(pts for pts in shown_stamps if pts is not None):
+            raise NotAsPlanned
     return pictures
 
 
-def _needed_packets(plan: SeekPlan, positions: set[int]) -> tuple[set[int], set[int]]:
-    """Numbers of the packets to decode, and of those after which the decoder is flushed."""
-    requested = {plan.order[position] for position in positions}
-    last_after: dict[
-        int, int
-    ] = {}  # IDR packet -> the last requested packet that refers to it
-    for number in sorted(requested):
-        last_after[plan.starts[bisect_right(plan.starts, number) - 1]] = number
-
-    needed = {
-        number
-        for start, last in last_after.items()
-        for number in range(start, last + 1)
-        if number in requested or not plan.skips[number]
-    }
-    return needed, set(last_after.values())
+def _size(frame: av.VideoFrame) -> tuple[int, int]:
+    return frame.width, frame.height
 
 
 def _decode_planned(
-    source: Source, packet: av.Packet, flush: bool
+    source: Source, packets: list[av.Packet]
 ) -> Iterator[av.VideoFrame]:
+    """The frames of some packets, and all of them. Raises NotAsPlanned."""
+    source.decode_begins()
     try:
-        yield from source.decoder.decode(packet)
-        if flush:
-            yield from source.decoder.decode(None)
-            source.decoder.flush_buffers()
+        for packet in packets:
+            yield from source.decoder.decode(packet)
+        yield from source.decoder.decode(None)
+        source.decoder.flush_buffers()
     except av.FFmpegError:
         raise NotAsPlanned from None
 

@@ -1,175 +1,144 @@
-"""Proof, without decoding, that frames of an H.264 file can be found by their time stamps and decoded separately.
+"""Packets of H.264 whose units stand behind their lengths (ITU-T H.264, 7.3 and 7.4; ISO/IEC 14496-15).
 
-What is shown for every packet of the file (ITU-T H.264, 7.3 and 7.4): it holds exactly one whole picture, it has a
-time of its own, and nothing about the sequence changes on the way. Then
-- packets and frames correspond one to one, and the n-th frame is the packet with the n-th time;
-- decoding can start at an IDR picture: nothing after it refers to anything before it, in decoding and in showing;
-- a picture that no other refers to (nal_ref_idc 0) need not be decoded.
-Whatever is not shown - other codecs, Annex B streams, interlaced ones, edit lists, damage - gets no plan.
+Shown is that each packet holds exactly one whole picture and that nothing about the sequence changes on the way. Then
+decoding can start at an IDR picture, and a picture that no other refers to (nal_ref_idc 0) need not be decoded.
+Annex B streams, interlaced ones and data partitions are not proven.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+import av
+import numpy as np
 
-from data_loader.readers.h264_header import parameter_sets
-from data_loader.readers.source import Source
+from data_loader.readers.bits import BitColumns
+from data_loader.readers.h264_header import (
+    depends_on_x264_version,
+    parameter_sets,
+    picture_format,
+)
+from data_loader.readers.packet_info import (
+    NotProven,
+    PacketBytes,
+    PacketFacts,
+    Units,
+    check_messages,
+    check_sets,
+    split_units,
+)
 
 SLICE = 1  # values of nal_unit_type
 DATA_PARTITIONS = (2, 3, 4)
 IDR_SLICE = 5
+MESSAGES = 6
 PARAMETER_SETS = (7, 8)
 
 
-class SeekPlan(NamedTuple):
-    """Where each frame of a file is, and from where it can be decoded. Packets are numbered in the order of decoding.
+class H264Parser:
+    """See `packet_info.PacketParser`. `extradata`: an avcC record. Raises NotProven for any other, or an odd one."""
 
-    order: packet of the n-th frame shown.
-    stamps: time stamp of the n-th frame shown.
-    starts: packets that are IDR pictures, ascending.
-    skips: per packet, whether no other picture refers to it.
-    times: per packet, its time stamp of decoding.
-    keyed: whether the container's key frames are exactly the IDR pictures.
-    depth: frames that a decoder must hold back to show them in order.
-    """
+    size: tuple[int, int] | None = None
+    depth: int | None = None
+    shows_gaps = False
 
-    order: list[int]
-    stamps: list[int]
-    starts: list[int]
-    skips: list[bool]
-    times: list[int | None]
-    keyed: bool
-    depth: int
+    def __init__(self, extradata: bytes) -> None:
+        self._length_size, self._known_sets, self._sequence = parameter_sets(extradata)
+        self._chroma_format = picture_format(self._known_sets).chroma_format
+        self.count_bits = self._sequence.count_bits
+        self._next_number = 0  # frame_num of the next picture
 
+    def excerpt(self, packet: av.Packet) -> bytes:
+        return bytes(packet)
 
-def _parse_picture(
-    data: memoryview, length_size: int, known_sets: set[bytes]
-) -> tuple[bool, bool] | None:
-    """(is an IDR picture, no other refers to it) of a packet that holds exactly one whole picture; else None.
+    def facts(self, packets: PacketBytes) -> PacketFacts:
+        count = len(packets.starts)
+        has_slice = np.zeros(count, bool)
+        is_start = np.zeros(count, bool)
+        is_reference = np.zeros(count, bool)
+        counts = np.zeros(count, np.int64)
+        frame_numbers = np.zeros(count, np.int64)
 
-    `data` is a sequence of units (a length of `length_size` bytes, then a header byte and its content);
-    `known_sets`: the parameter sets of the file, which a packet may repeat but not change.
-    """
-    end = 0
-    size = len(data)
-    slice_types: set[int] = set()
-    reference = 0
+        for units in split_units(packets, self._length_size):
+            headers = packets.data[units.starts]
+            types = headers & 31
+            if (headers & 128).any() or np.isin(types, DATA_PARTITIONS).any():
+                raise NotProven
+            check_sets(packets, units, np.isin(types, PARAMETER_SETS), self._known_sets)
+            check_messages(packets, units, types == MESSAGES, header_size=1)
+            self._check_encoder(packets, units, types == MESSAGES)
 
-    while end + length_size < size:
-        start = end + length_size
-        length = int.from_bytes(data[end:start], "big")
-        end = start + length
-        header = data[start]
-        unit_type = header & 31
-        forbidden_bit = header & 128
-        if not length or end > size or forbidden_bit or unit_type in DATA_PARTITIONS:
-            return None
+            is_slice = (types == SLICE) | (types == IDR_SLICE)
+            numbers = units.numbers[is_slice]
+            if (units.lengths[is_slice] < 2).any():
+                raise NotProven
+            # first_mb_in_slice is 0
+            is_first = packets.data[units.starts[is_slice] + 1] >> 7 == 1
+            is_idr = types[is_slice] == IDR_SLICE
+            if (is_first == has_slice[numbers]).any():
+                raise NotProven
+            if (~is_first & (is_idr != is_start[numbers])).any():
+                raise NotProven
 
-        if unit_type in PARAMETER_SETS and bytes(data[start:end]) not in known_sets:
-            return None
+            chosen = numbers[is_first]
+            frame_numbers[chosen], counts[chosen] = self._picture_numbers(
+                packets, units.starts[is_slice][is_first], is_idr[is_first]
+            )
+            has_slice[numbers] = True
+            is_start[numbers] = is_idr
+            is_reference[numbers] |= headers[is_slice] >> 5 > 0
 
-        if unit_type in (SLICE, IDR_SLICE):
-            if length < 2:
-                return None
-            is_first_slice = data[start + 1] >> 7 == 1  # first_mb_in_slice is 0
-            if is_first_slice == bool(slice_types):
-                return None
-            slice_types.add(unit_type)
-            reference |= header >> 5
-
-    if end != size or len(slice_types) != 1:
-        return None
-    return IDR_SLICE in slice_types, not reference
-
-
-@contextmanager
-def open_with_plan(
-    path: str, end: float | None = None
-) -> Iterator[tuple[Source, SeekPlan | None]]:
-    """The open file, and its plan if it has one. Raises BrokenVideo.
-
-    The plan needs a decoder that holds back enough frames. Of an mp4 its depth is known at once, elsewhere after a
-    look at the first frames.
-    """
-    with Source(path, end, quick=True) as source:
-        plan = seek_plan(source)
-        if plan is None or plan.depth <= source.decoder.reorder_depth:
-            yield source, plan
-            return
-
-    with Source(path, end) as source:
-        plan = seek_plan(source)
-        if plan and plan.depth > source.decoder.reorder_depth:
-            plan = None
-        yield source, plan
-
-
-def seek_plan(source: Source) -> SeekPlan | None:
-    """The plan of an open file, or None if not everything that it needs can be shown."""
-    if source.decoder.name != "h264":
-        return None
-    length_size, known_sets = parameter_sets(source.decoder.extradata or b"")
-    if not length_size:
-        return None
-
-    stamps: list[int] = []
-    starts: list[int] = []
-    skips: list[bool] = []
-    times: list[int | None] = []
-    keyed = True
-
-    for packet in source.packets():
-        picture = _parse_picture(memoryview(packet), length_size, known_sets)
-        is_flagged = (
-            packet.is_corrupt
-            or packet.is_discard
-            or packet.has_sidedata("new_extradata")
+        if not has_slice.all():
+            raise NotProven
+        self._check_frame_numbers(frame_numbers, is_start, is_reference)
+        return PacketFacts(
+            starts=is_start,
+            skips=~is_reference,
+            leading=np.zeros(count, bool),
+            layers=np.zeros(count, np.int64),
+            counts=counts,
+            anchors=is_reference,
+            resets=is_start,
         )
-        if picture is None or packet.pts is None or is_flagged:
-            return None
 
-        is_idr, is_skippable = picture
-        if is_idr:
-            starts.append(len(stamps))
-        if is_idr != packet.is_keyframe:
-            keyed = False
-        stamps.append(packet.pts)
-        skips.append(is_skippable)
-        times.append(packet.dts)
+    def _check_encoder(
+        self, packets: PacketBytes, units: Units, chosen: np.ndarray
+    ) -> None:
+        """Raises NotProven if a chosen unit names an encoder whose streams ffmpeg decodes in another way from there."""
+        for start, length in zip(units.starts[chosen], units.lengths[chosen]):
+            message = packets.slice(start, length)
+            if depends_on_x264_version(message, self._chroma_format):
+                raise NotProven
 
-    if source.damage or not starts or starts[0] != 0 or len(set(stamps)) != len(stamps):
+    def _picture_numbers(
+        self, packets: PacketBytes, starts: np.ndarray, is_idr: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(frame_num, pic_order_cnt_lsb) of first slices (H.264, 7.3.3)."""
+        bits = BitColumns(packets.data, starts + 1)
+        try:
+            bits.golomb()  # first_mb_in_slice
+            bits.golomb()  # slice_type
+            bits.golomb()  # pic_parameter_set_id
+            frame_numbers = bits.take(self._sequence.number_bits)
+            bits.golomb(of=is_idr)  # idr_pic_id
+            if not self.count_bits:
+                return frame_numbers, np.zeros(len(starts), np.int64)
+            return frame_numbers, bits.take(self.count_bits)
+        except ValueError:
+            raise NotProven from None
+
+    def _check_frame_numbers(
+        self, numbers: np.ndarray, is_start: np.ndarray, is_reference: np.ndarray
+    ) -> None:
+        """Raises NotProven if a picture that others refer to is missing (H.264, 7.4.3, frame_num)."""
+        if not is_reference[is_start].all() or numbers[is_start].any():
+            raise NotProven
+        modulus = 1 << self._sequence.number_bits
+        following = np.where(is_reference, (numbers + 1) % modulus, -1)
+        sources = np.maximum.accumulate(
+            np.where(is_reference, np.arange(len(numbers)), -1)
+        )
+        next_numbers = np.where(sources >= 0, following[sources], self._next_number)
+        expected = np.append(self._next_number, next_numbers[:-1])
+        if (numbers != expected)[~is_start].any():
+            raise NotProven
+        self._next_number = int(next_numbers[-1])
+
+    def select(self, packets: list[av.Packet], wanted: set[int]) -> None:
         return None
-
-    order = sorted(range(len(stamps)), key=stamps.__getitem__)
-    if not _starts_separate(order, starts):
-        return None
-    sorted_stamps = [stamps[number] for number in order]
-    return SeekPlan(
-        order, sorted_stamps, starts, skips, times, keyed, _depth(stamps, starts)
-    )
-
-
-def _starts_separate(order: list[int], starts: list[int]) -> bool:
-    """Whether each start is shown after all that is decoded before it, and before all that is decoded after it."""
-    latest = -1  # of the packets shown so far, the last one in the order of decoding
-    start_set = set(starts)
-    for position, number in enumerate(order):
-        if position in start_set and (number != position or latest >= position):
-            return False
-        latest = max(latest, number)
-    return True
-
-
-def _depth(stamps: list[int], starts: list[int]) -> int:
-    """The most frames decoded before a frame, since the last start, that are shown after it."""
-    depth = 0
-    start_set = set(starts)
-    decoded: list[int] = []  # stamps since the last start, sorted
-    for number, stamp in enumerate(stamps):
-        if number in start_set:
-            decoded = []
-        position = bisect_left(decoded, stamp)
-        depth = max(depth, len(decoded) - position)
-        decoded.insert(position, stamp)
-    return depth

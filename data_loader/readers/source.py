@@ -1,26 +1,38 @@
 """An open video file: its packets, its decoder, its frames from first to last, and their pictures."""
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import cast
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
+from av.format import Flags as FormatFlags
+from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from data_loader.file_kind import describe_file
-from data_loader.readers import BrokenVideo
+from data_loader.readers import BrokenVideo, progress
+from data_loader.readers.clock import Clock
+from data_loader.readers.container import open_container
+from data_loader.readers.limits import check_clip, check_pixels, current_limits
 
 HOLD = (
     256 << 20
 )  # bytes of packets that stay in memory; a larger file is read from disk again
 SLACK = 2.0  # seconds between the stamp at which reading ends and the last frame that is requested
-# Open without decoding any frame: 0.2 ms, not 5.
-QUICK = {"skip_frame": "all", "probesize": "32", "fpsprobesize": "0"}
+# Open without decoding any frame (0.2 ms, not 5) and give the packets as the container holds them.
+QUICK = {
+    "skip_frame": "all",
+    "probesize": "32",
+    "fpsprobesize": "0",
+    "fflags": "+noparse",
+}
 DEFAULT_FRAME_RATE = 25
+TS_DISCONT = cast("int", FormatFlags.ts_discont.value)
+MARGIN_PIXELS = 1 << 20  # what the margins of a small picture may take
+OPAQUE = 255  # alpha of a pixel through which nothing is seen
 TOLERANCE = 1e-6  # seconds by which rounding may move a time stamp
 
 
@@ -39,54 +51,78 @@ class Source:
         self.quick = quick
         self.damage = ""  # the first error that ffmpeg reported
 
-        self._containers: list[InputContainer] = []
+        self._opened = ExitStack()
         self._held_packets: list[av.Packet] | None = None
         self._unread = True
 
-        self.stream = self._open()
-        assert (
-            self.stream.time_base is not None
-        )  # ffmpeg gives every stream of a file one
-        self.time_base = self.stream.time_base
-        self.decoder = self.stream.codec_context
-        self.decoder.thread_count = 1
-
         self._reformatter = VideoReformatter()
         self._size: tuple[int | None, int | None] = (None, None)
+        self._num_pictures = 0
+
+        with self._opened as opened:
+            self._container, self.stream = self._open()
+            assert self.stream.time_base is not None  # ffmpeg gives every stream one
+            self.time_base = self.stream.time_base
+            self.decoder = self.stream.codec_context
+            self.decoder.thread_count = 1
+            check_pixels(path, self.decoder.width, self.decoder.height)
+            # ffmpeg counts the margins of its buffers, too: this is for pictures that grow on the way
+            max_pixels = 2 * current_limits().max_pixels + MARGIN_PIXELS
+            self.decoder.options = {"max_pixels": str(max_pixels)}
+            progress.describe(self._description())
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> "Source":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for container in self._containers:
-            container.close()
+        self._opened.close()
 
-    def _open(self) -> VideoStream:
+    def _open(self) -> tuple[InputContainer, VideoStream]:
         options = QUICK if self.quick else {}
-        try:
-            container = av.open(
-                f"file:{self.path}", options=dict(options), metadata_errors="ignore"
-            )
-        except av.FFmpegError as error:
-            reason = describe_file(self.path) or f"is no video ({error.strerror})"
-            raise BrokenVideo(self.path, reason) from None
-
+        container = self._opened.enter_context(open_container(self.path, options))
         stream = container.streams.best("video")
         if (
             not isinstance(stream, VideoStream)
             or stream.disposition & Disposition.attached_pic
         ):
-            container.close()
             reason = describe_file(self.path) or "has no video stream"
             raise BrokenVideo(self.path, reason)
         if stream.codec_context is None:
-            container.close()
             raise BrokenVideo(
                 self.path, "is in a format that this ffmpeg does not decode"
             )
 
-        self._containers.append(container)
-        return stream
+        if self.quick:
+            for other in container.streams:
+                if other.index != stream.index:
+                    other.discard = Discard.all
+        return container, stream
+
+    @property
+    def container(self) -> InputContainer:
+        """The file of `stream`."""
+        return self._container
+
+    def first_packet(self) -> av.Packet | None:
+        """The packet that is decoded first."""
+        return next(self.new_packets(), None)
+
+    def packets_from(self, time: int) -> Iterator[av.Packet]:
+        """The packets from a key frame at or before a time stamp on, to wherever the container then goes."""
+        self._unread = False
+        try:
+            self.container.seek(time, stream=self.stream)
+        except av.FFmpegError:
+            return iter(())
+        return self._demux(self.container, self.stream)
+
+    def new_packets(self) -> Iterator[av.Packet]:
+        """The packets from the first one on; none is held in memory."""
+        if not self._unread:
+            self._container, self.stream = self._open()
+        self._unread = False
+        return self._demux(self._container, self.stream)
 
     def packets(self) -> Iterator[av.Packet]:
         """The packets in the order of decoding, up to the end of the file or its first damage.
@@ -97,12 +133,10 @@ class Source:
             yield from self._held_packets
             return
 
-        stream = self.stream if self._unread else self._open()
-        self._unread = False
         held: list[av.Packet] = []
         size = 0
 
-        for packet in self._demux(stream):
+        for packet in self.new_packets():
             size += packet.size
             if size <= HOLD:
                 held.append(packet)
@@ -113,23 +147,33 @@ class Source:
         if size <= HOLD:
             self._held_packets = held
 
-    def _demux(self, stream: VideoStream) -> Iterator[av.Packet]:
-        limit = None  # time stamp of decoding after which nothing is read
-        packets = cast("Generator[av.Packet]", self._containers[-1].demux(stream))
+    def _demux(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[av.Packet]:
+        clock = self._clock()
+        limit = float("inf")  # time of decoding after which nothing is read
+        if self.end is not None:
+            limit = float((self.end + SLACK) / self.time_base)
+        packets = cast("Generator[av.Packet]", container.demux(stream))
         with closing(
             packets
         ):  # PyAV leaks if the generator is dropped half way and not closed
             try:
                 for packet in packets:
-                    if self.end is not None and packet.dts is not None:
-                        if limit is None:
-                            limit = packet.dts + (self.end + SLACK) / self.time_base
-                        if packet.dts > limit:
-                            return
+                    stamp = None if self.end is None else packet.dts
+                    if stamp is not None and clock.advance(stamp) > limit:
+                        return
                     if packet.size:
                         yield packet
-            except av.FFmpegError as error:
-                self.damage = self.damage or str(error)
+            except (MemoryError, OSError) as error:
+                if not isinstance(error, av.FFmpegError):
+                    raise
+                self._note_damage(error)
+            except Exception as error:  # noqa: BLE001 whatever the demuxer raises
+                self._note_damage(error)
+
+    def _note_damage(self, error: Exception) -> None:
+        self.damage = self.damage or str(error) or type(error).__name__
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """The decode from first to last.
@@ -152,23 +196,64 @@ class Source:
 
     def _decode(self, packet: av.Packet | None) -> tuple[list[av.VideoFrame], bool]:
         """The frames that the decoder returns for a packet (None: the rest), and whether it failed."""
+        self.decode_begins()
         try:
             return self.decoder.decode(packet), False
-        except av.FFmpegError as error:
-            self.damage = self.damage or str(error)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 whatever the decoder raises
+            self._note_damage(error)
             return [], True
+
+    def decode_begins(self) -> None:
+        """To be called before each packet is decoded: a process that waits for it grants time for each picture."""
+        progress.decode_begins(self.decoder.width, self.decoder.height)
 
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
         """uint8 (H, W, 3) RGB, upright, in the size of the first frame, should the size change on the way."""
+        check_pixels(self.path, frame.width, frame.height)
         width, height = self._size
+        self._num_pictures += 1
+        check_clip(
+            self.path,
+            self._num_pictures,
+            width or frame.width,
+            height or frame.height,
+        )
         try:
             rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
-        except (av.FFmpegError, ValueError) as error:
+            self._size = (rgb.width, rgb.height)
+            picture_HWC = rgb.to_ndarray()
+            if _may_be_transparent(frame.format):
+                picture_HWC = self._on_white(frame, picture_HWC)
+            return np.rot90(picture_HWC, (frame.rotation // 90) % 4)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 whatever the converter raises
             raise BrokenVideo(
                 self.path, f"has pictures that cannot be converted to RGB ({error})"
             ) from None
-        self._size = (rgb.width, rgb.height)
-        return np.rot90(rgb.to_ndarray(), (frame.rotation // 90) % 4)
+
+    def _on_white(self, frame: av.VideoFrame, rgb_HWC: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3): `rgb_HWC`, the frame in RGB, with white behind what is transparent."""
+        rgba = self._reformatter.reformat(frame, *self._size, "rgba", threads=1)
+        alpha_HW1 = rgba.to_ndarray()[:, :, 3:].astype(np.uint16)
+        if alpha_HW1.min() == OPAQUE:
+            return rgb_HWC
+        mixed_HWC = rgb_HWC * alpha_HW1 + OPAQUE * (OPAQUE - alpha_HW1)
+        return ((mixed_HWC + OPAQUE // 2) // OPAQUE).astype(np.uint8)
+
+    def _description(self) -> str:
+        """Codec, size and length, as far as the file says them before it is decoded."""
+        parts = [
+            self.decoder.name,
+            f"{self.decoder.width} x {self.decoder.height}",
+        ]
+        if self.stream.frames:
+            parts.append(f"{self.stream.frames:,} frames")
+        if self.stream.duration:
+            parts.append(f"{float(self.stream.duration * self.time_base):,.0f} s")
+        return ", ".join(parts)
 
     def frame_rate(self) -> float:
         """Frames per second by the container's word."""
@@ -177,19 +262,45 @@ class Source:
 
     def packet_seconds(self) -> list[float]:
         """When each frame begins by the packets' time stamps; a damaged file may hold fewer frames."""
-        stamps = [packet.pts for packet in self.packets() if not packet.is_discard]
+        packets = [packet for packet in self.packets() if not packet.is_discard]
+        stamps = [packet.pts for packet in packets]
         if None not in stamps:
-            stamps.sort()
+            stamps = self._sorted_between_restarts(packets)
         return self.seconds(stamps)
 
+    def _sorted_between_restarts(self, packets: list[av.Packet]) -> list[int | None]:
+        """The packets' time stamps in the order of showing; they may begin anew on the way."""
+        parts: list[list[int]] = [[]]
+        clock = self._clock()
+        for packet in packets:
+            if packet.dts is not None:
+                clock.advance(packet.dts)
+            if clock.restarts == len(parts):
+                parts.append([])
+            parts[-1].append(cast("int", packet.pts))
+        return [stamp for part in parts for stamp in sorted(part)]
+
+    def _clock(self) -> Clock:
+        is_broadcast = bool(self._container.format.flags & TS_DISCONT)
+        return Clock(self.time_base, 1 / self.frame_rate(), is_broadcast)
+
     def seconds(self, stamps: Sequence[int | None]) -> list[float]:
-        """Time stamps in seconds after the first frame; frames without time stamps are evenly spaced."""
+        """Time stamps in seconds after the first frame; frames without time stamps are evenly spaced.
+
+        Where the time stamps begin anew, as in files that were joined, the seconds go on.
+        """
         if None in stamps:
             rate = self.frame_rate()
             return [number / rate for number in range(len(stamps))]
-        known = cast("Sequence[int]", stamps)
-        unit = float(self.time_base)
-        return [(stamp - known[0]) * unit for stamp in known]
+        if not stamps:
+            return []
+        times = self._clock().times(np.array(stamps, np.int64))
+        return (times * float(self.time_base)).tolist()
+
+
+def _may_be_transparent(pixel_format: av.VideoFormat) -> bool:
+    has_alpha = any(component.is_alpha for component in pixel_format.components)
+    return has_alpha or pixel_format.has_palette
 
 
 def frame_range(

@@ -153,6 +153,39 @@ class SafeUnpickler(pickle._Unpickler):
         ):  # attributes of an OrderedDict: nothing needs them
             raise UnsafeCheckpoint(f"set the state of {describe(target)}")
 
+    def load_setitem(self) -> None:
+        value = self.stack.pop()
+        key = self.stack.pop()
+        _check_key(key)
+        self.stack[-1][key] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            _check_key(key)
+            self.stack[-1][key] = value
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            _check_key(key)
+            self.stack[-1][key] = value
+
+    def load_additems(self) -> None:
+        for item in self.pop_mark():
+            _check_key(item)
+            self.stack[-1].add(item)
+
+    def load_frozenset(self) -> None:
+        items = self.pop_mark()
+        for item in items:
+            _check_key(item)
+        self.append(frozenset(items))
+
+    def load_bytearray8(self) -> None:
+        raise UnsafeCheckpoint("make a buffer of any size")
+
     def load_extension(self) -> None:
         raise UnsafeCheckpoint("use the copyreg extension registry")
 
@@ -180,10 +213,24 @@ class SafeUnpickler(pickle._Unpickler):
         pickle.OBJ[0]: load_obj,
         pickle.INST[0]: load_inst,
         pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
         pickle.EXT1[0]: load_extension,
         pickle.EXT2[0]: load_extension,
         pickle.EXT4[0]: load_extension,
     }
+
+
+def _check_key(key: Any) -> None:
+    """Refuse a key of tuples in tuples: its hash may take a time that doubles with each level."""
+    if isinstance(key, tuple) and any(
+        isinstance(item, tuple | frozenset) for item in key
+    ):
+        raise UnsafeCheckpoint("use tuples of tuples as keys")
 
 
 def inert(cls: Named, *args: Any) -> Inert:
@@ -228,7 +275,9 @@ def _plain(value: Any, converted: dict[int, tuple[Any, Any]]) -> Any:
             plain_list.append(_plain(item, converted))
         return plain_list
     if isinstance(value, tuple):
-        return tuple(_plain(item, converted) for item in value)
+        plain_tuple = tuple(_plain(item, converted) for item in value)
+        converted[id(value)] = (plain_tuple, value)
+        return plain_tuple
     if isinstance(value, set | frozenset):
         return {_key(item) for item in value}
     if isinstance(value, Named):

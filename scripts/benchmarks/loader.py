@@ -1,26 +1,26 @@
 """Clips per second on one core, by reader: ours, the predecessors' way, and the bare decode, in one run.
 
-    python scripts/bench.py loader [--clips 12] [--rounds 3] [--data FOLDER_OF_VIDEOS]
+    python scripts/bench.py loader [--clips 12] [--rounds 3] [--data FOLDER_OF_VIDEOS] [--only codecs]
 
 Without --data it writes a set of 596x336 H.264 clips of 10 s (25 frames/s, x264's default keyframes and B-frames) and
 a copy as scripts/prepare_data.py makes it. "predecessors" is the baseline, written here: decord, random access at full
 size, the frames to float, then resize, crop and normalise. "bare decode" reads the same frames and drops them.
 
 The second table is of training samples of a data set of small clips (64x64, 12 frames; 32 px, neither crop nor flip),
-with video_params.decode_cache "none" and "memory".
+with video_params.decode_cache "none" and "memory". The third is of other codecs: scripts/benchmarks/loader_codecs.py.
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import av
-import numpy as np
 import torch
 from torchvision.transforms import v2
 
@@ -28,54 +28,17 @@ from data_loader.annotations.file_lookup import is_video
 from data_loader.annotations.media_scan import scan_media
 from data_loader.base import TextVideoDataset
 from data_loader.datasets import DATASETS
-from data_loader.frames import pick
+from data_loader.frames import FrameChoice, pick
 from data_loader.reader import read_clip
 from data_loader.transforms import build_transform
-from scripts.benchmarks.record import cpu_name, write_record
-from scripts.data_copy.video import Settings, write_video
+from scripts.benchmarks import loader_codecs
+from scripts.benchmarks.bench_clips import prepare, write_set
+from scripts.benchmarks.record import RESULTS, cpu_name, write_record
 
 FRAMES, RES = 4, 224
+FRAME_CHOICE = FrameChoice(FRAMES)
 SMALL_CLIPS, SMALL_SIZE, SMALL_FRAMES, SMALL_RES = 200, (64, 64), 12, 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def write_set(
-    folder: Path, clips: int, size: tuple[int, int] = (596, 336), frames: int = 250
-) -> list[Path]:
-    """Clips of drifting texture and moving boxes: something for motion vectors and residuals to do."""
-    paths = []
-    for number in range(clips):
-        paths.append(folder / f"{number:03d}.mp4")
-        with av.open(str(paths[-1]), "w") as container:
-            stream = container.add_stream("libx264", rate=25, options={"crf": "23"})
-            stream.width, stream.height = size
-            stream.pix_fmt = "yuv420p"
-            for picture_HWC in moving_pictures(number, size, frames):
-                frame = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-    return paths
-
-
-def moving_pictures(
-    seed: int, size: tuple[int, int], frames: int
-) -> Iterator[np.ndarray]:
-    """uint8 (H, W, 3): a window that drifts over a texture, noise, and a box of changing grey that moves right."""
-    width, height = size
-    rng = np.random.default_rng(seed)
-    ground = np.kron(rng.integers(0, 255, (24, 42, 3)), np.ones((32, 32, 1))).astype(
-        np.uint8
-    )
-    noise = rng.integers(-12, 12, ground.shape).astype(np.int16)
-    for i in range(frames):
-        top = (i * (1 + seed % 3)) % 300
-        left = (2 * i) % 600
-        window = ground[top : top + height, left : left + width].astype(np.int16)
-        window += np.roll(noise, i, 1)[:height, :width]
-        picture = window.clip(0, 255).astype(np.uint8)
-        box_left = (5 * i) % 500
-        picture[40:120, box_left : box_left + 80] = rng.integers(0, 255)
-        yield np.ascontiguousarray(picture)
 
 
 def predecessors(path: Path) -> torch.Tensor:
@@ -93,17 +56,13 @@ def predecessors(path: Path) -> torch.Tensor:
 
 def ours(path: Path, reader: str, deadline: float | None = 60.0) -> torch.Tensor:
     """Our reader and test transform."""
-    clip_TCHW, _ = read_clip(str(path), pick_frames, reader, deadline=deadline)
+    clip_TCHW, _ = read_clip(str(path), FRAME_CHOICE, reader, deadline=deadline)
     return build_transform(False, RES)(clip_TCHW, None)
 
 
 def bare_decode(path: Path) -> torch.Tensor:
     """Our reader alone."""
-    return read_clip(str(path), pick_frames, "av", deadline=None)[0]
-
-
-def pick_frames(length: int) -> list[int]:
-    return pick(length, FRAMES)
+    return read_clip(str(path), FRAME_CHOICE, "av", deadline=None)[0]
 
 
 def rate(read: Callable[[Path], torch.Tensor], paths: list[Path], rounds: int) -> float:
@@ -122,40 +81,94 @@ def rate(read: Callable[[Path], torch.Tensor], paths: list[Path], rounds: int) -
 
 
 def main(argv: list[str]) -> None:
-    """Measure, print the table, write results/bench/loader_DATE.json."""
-    parser = argparse.ArgumentParser(prog="bench.py loader")
+    """Measure, print the tables, write results/bench/loader_DATE.json."""
+    arguments = parse_arguments(argv)
+    torch.set_num_threads(1)
+    tables = {
+        "ways": measure_ways,
+        "cache": measure_cache,
+        "codecs": measure_codecs,
+    }
+    measurements: dict[str, Any] = {}
+    for name, measure in tables.items():
+        if arguments.only in (None, name):
+            with tempfile.TemporaryDirectory() as folder:
+                measurements.update(measure(Path(folder), arguments))
+    device = f"{cpu_name()}, one core"
+    write_record("loader", device, arguments, measurements, arguments.out)
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench.py loader",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--clips", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--data", type=Path, help="a folder of videos instead of the generated ones"
     )
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        if arguments.data:
-            raw = videos_in(arguments.data)[: arguments.clips]
-        else:
-            raw = write_set(folder, arguments.clips)
-        prepared = prepare(raw, folder / "prepared")
-        ways: dict[str, tuple[Callable[[Path], torch.Tensor], list[Path]]] = {
-            "predecessors (decord, float first)": (predecessors, raw),
-            "ours, av": (partial(ours, reader="av"), raw),
-            "ours, av, no deadline": (partial(ours, reader="av", deadline=None), raw),
-            "ours, decord": (partial(ours, reader="decord"), raw),
-            "bare decode (av)": (bare_decode, raw),
-            "prepared: ours, av": (partial(ours, reader="av"), prepared),
-            "prepared: bare decode": (bare_decode, prepared),
-        }
-        rates = {
-            name: rate(read, paths, arguments.rounds)
-            for name, (read, paths) in ways.items()
-        }
-        cache_rates = rates_by_cache(folder / "small", arguments)
+    parser.add_argument(
+        "--codec-clips", type=int, default=2, help="clips of each codec"
+    )
+    parser.add_argument(
+        "--only", choices=("ways", "cache", "codecs"), help="one of the three tables"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="where the record is written"
+    )
+    return parser.parse_args(argv)
+
+
+def measure_ways(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Clips per second by the way to read them."""
+    if arguments.data:
+        raw = videos_in(arguments.data)[: arguments.clips]
+    else:
+        raw = write_set(folder, arguments.clips)
+    prepared = prepare(raw, folder / "prepared")
+    rates = {
+        name: rate(read, paths, arguments.rounds)
+        for name, (read, paths) in ways_to_read(raw, prepared).items()
+    }
     show(rates)
-    show_cache(cache_rates)
-    measurements = {"clips_per_s": rates, "clips_per_s_by_cache": cache_rates}
-    write_record("loader", f"{cpu_name()}, one core", arguments, measurements)
+    return {"clips_per_s": rates}
+
+
+def measure_cache(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Training samples per second by decode_cache."""
+    rates = rates_by_cache(folder / "small", arguments)
+    show_cache(rates)
+    return {"clips_per_s_by_cache": rates}
+
+
+def measure_codecs(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Processor time by codec and reader, and the cost of a process of its own."""
+    return loader_codecs.measure(folder, arguments.codec_clips, arguments.rounds)
+
+
+def ways_to_read(
+    raw: list[Path], prepared: list[Path]
+) -> dict[str, tuple[Callable[[Path], torch.Tensor], list[Path]]]:
+    """{name: (what reads a clip, the files)}; the first is what the others are compared with."""
+    guarded = partial(ours, reader="av")
+    unguarded = partial(ours, reader="av", deadline=None)
+    ways: dict[str, tuple[Callable[[Path], torch.Tensor], list[Path]]] = {
+        "ours, av": (guarded, raw),
+        "ours, av, no deadline": (unguarded, raw),
+        "bare decode (av)": (bare_decode, raw),
+        "prepared: ours, av": (guarded, prepared),
+        "prepared: ours, av, no deadline": (unguarded, prepared),
+        "prepared: bare decode": (bare_decode, prepared),
+    }
+    if importlib.util.find_spec("decord"):
+        ways = {
+            "predecessors (decord, float first)": (predecessors, raw),
+            "ours, decord": (partial(ours, reader="decord"), raw),
+            **ways,
+        }
+    return ways
 
 
 def rates_by_cache(folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
@@ -198,18 +211,9 @@ def videos_in(folder: Path) -> list[Path]:
     )
 
 
-def prepare(paths: list[Path], folder: Path) -> list[Path]:
-    """Copies as scripts/prepare_data.py makes them."""
-    folder.mkdir()
-    copies = [folder / f"{path.stem}.mp4" for path in paths]
-    for path, copy in zip(paths, copies, strict=True):
-        write_video(path, copy, Settings(256, 12, 20))
-    return copies
-
-
 def show(rates: dict[str, float]) -> None:
     """Print the table of the ways to read."""
-    baseline = rates["predecessors (decord, float first)"]
+    baseline = next(iter(rates.values()))
     print(f"{'one core':<38}{'clips/s':>9}{'ratio':>8}")
     for name, clips_per_second in rates.items():
         print(f"{name:<38}{clips_per_second:>9.1f}{clips_per_second / baseline:>7.2f}x")
@@ -217,6 +221,9 @@ def show(rates: dict[str, float]) -> None:
         f"of the bare decode: raw {rates['ours, av'] / rates['bare decode (av)']:.0%}, prepared "
         f"{rates['prepared: ours, av'] / rates['prepared: bare decode']:.0%}"
     )
+    for prefix in ("", "prepared: "):
+        cost = rates[f"{prefix}ours, av, no deadline"] / rates[f"{prefix}ours, av"] - 1
+        print(f"{prefix}the process that guards the deadline costs {cost:.1%}")
 
 
 def show_cache(rates: dict[str, float]) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from data_loader.base import TextVideoDataset
 from data_loader.decode import process
 from data_loader.reader import BrokenVideo, count_frames
+from data_loader.readers.container import open_container
 from data_loader.readers.image_reader import is_image
 from data_loader.readers.source import Source
 
@@ -120,7 +121,7 @@ def promised_frames(path: str) -> int:
 def _missing_packets(path: str) -> int:
     # Without edit lists all packets are seen, those too that are not shown.
     options = {"ignore_editlist": "1"}
-    with av.open(f"file:{path}", options=options, metadata_errors="ignore") as file:
+    with open_container(path, options) as file:
         stream = file.streams.best("video")
         assert stream is not None and stream.time_base is not None
         num_packets = 0

@@ -12,6 +12,7 @@ from PIL import Image
 from data_loader.readers import BrokenVideo
 from data_loader.readers.image_reader import is_image
 from data_loader.readers.image_reader import read as read_image
+from data_loader.readers.regular_file import open_regular
 from scripts.data_copy.listing import PARTS, Job
 from scripts.data_copy.video import Settings, TargetError, target_error, write_video
 from trainer.files import sha256
@@ -117,8 +118,12 @@ def write_image(source: Path, target: Path, settings: Settings) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """The same bytes. Raises OSError if the source cannot be read, TargetError if the copy cannot be written."""
-    with open(source, "rb") as original:
+    """The same bytes.
+
+    Raises BrokenVideo for what is no regular file, OSError if the source cannot be read, TargetError if the copy
+    cannot be written.
+    """
+    with io.BufferedReader(open_regular(str(source))) as original:
         try:
             with open(target, "wb") as copy:
                 _copy_bytes(original, copy)

@@ -87,10 +87,15 @@ def _clip_of_file(model: MILES, path: File, panel: int) -> Clip:
             return [0]
         return pick(length, reader.video.num_frames)
 
+    video = reader.video
     frame_TCHW, indices = read_clip(
-        path, choose_frames, reader=reader.video.reader, deadline=reader.video.deadline
+        path,
+        choose_frames,
+        reader=video.reader,
+        deadline=video.deadline,
+        limits=video.limits,
     )
-    titles = frame_titles(path, indices, frame_seconds(path))
+    titles = frame_titles(path, indices, frame_seconds(path, video.deadline))
     return _clip_of_frames(reader, path, frame_TCHW, titles, panel)
 
 
@@ -102,7 +107,8 @@ def whole_clip(
     Returns (the frames as a clip, their seconds).
     """
     reader = clip_reader(model)
-    seconds = frame_seconds(path)
+    video = reader.video
+    seconds = frame_seconds(path, video.deadline)
     num_frames = 0
 
     def choose_first(length: int) -> list[int]:
@@ -111,7 +117,11 @@ def whole_clip(
         return [0]
 
     first_TCHW, _ = read_clip(
-        path, choose_first, reader=reader.video.reader, deadline=reader.video.deadline
+        path,
+        choose_first,
+        reader=video.reader,
+        deadline=video.deadline,
+        limits=video.limits,
     )
 
     indices = spread_frames(seconds, num_frames, fps, max_frames)
@@ -120,7 +130,7 @@ def whole_clip(
     for start in range(0, len(indices), chunk_size):
         chunk_indices = indices[start : start + chunk_size]
         frame_TCHW = read_frames(
-            path, chunk_indices, reader.video.reader, reader.video.deadline
+            path, chunk_indices, video.reader, video.deadline, video.limits
         )
         titles = frame_titles(path, chunk_indices, seconds)
         chunks.append(_clip_of_frames(reader, path, frame_TCHW, titles, panel))

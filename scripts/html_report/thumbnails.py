@@ -20,6 +20,7 @@ MAX_SIZE = (
     96,
 )  # pixels that a frame is fitted into; smaller ones stay as they are
 NUM_FRAMES = 4
+DEADLINE = 60.0  # seconds for a file of a data set without a deadline
 QUALITY = 68
 
 Item = TypeVar("Item")
@@ -97,7 +98,8 @@ class Clips:
             start=start,
             end=end,
             reader=self.dataset.video.reader,
-            deadline=self.dataset.video.deadline,
+            deadline=self.dataset.video.deadline or DEADLINE,
+            limits=self.dataset.video.limits,
         )
         frames = [
             Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())

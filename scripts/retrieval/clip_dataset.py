@@ -88,7 +88,11 @@ class Clips(Dataset):
             BrokenVideo, OSError
         ):  # then each by itself, to find out which of them it is
             clips = read_segments(
-                rows[0]["path"], spans, video.num_frames, video.deadline
+                rows[0]["path"],
+                spans,
+                video.num_frames,
+                video.deadline,
+                video.limits,
             )
             return {
                 number: self.clip_reader.transform(clip_TCHW, None)
@@ -125,16 +129,15 @@ class Clips(Dataset):
         return build_transform(False, **dataset.video.transform_args)(clip_TCHW, None)
 
 
-def plan_batches(
-    shards: list[int], num_rows: int, shard_rows: int, batch_size: int
-) -> list[list[int]]:
-    """Row numbers of each batch, shard after shard; every batch lies within one shard."""
+def plan_batches(rows_of_shards: list[list[int]], batch_size: int) -> list[list[int]]:
+    """Row numbers of each batch, shard after shard; every batch lies within one shard.
+
+    rows_of_shards: the numbers of the rows to read of each shard.
+    """
     batches = []
-    for shard in shards:
-        shard_start = shard * shard_rows
-        shard_end = min(shard_start + shard_rows, num_rows)
-        for start in range(shard_start, shard_end, batch_size):
-            batches.append(list(range(start, min(start + batch_size, shard_end))))
+    for numbers in rows_of_shards:
+        for start in range(0, len(numbers), batch_size):
+            batches.append(numbers[start : start + batch_size])
     return batches
 
 

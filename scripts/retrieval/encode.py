@@ -21,21 +21,41 @@ from scripts.retrieval.clip_dataset import (
 )
 from scripts.retrieval.feature_writer import FeatureWriter
 from trainer.batches import move
-from trainer.distributed import rank
+from trainer.distributed import rank, world_size
 from trainer.precision import Precision
 
 Inputs = Tensor | list[str]  # video_BTCHW, or B texts
+
+
+def extract_shards(
+    writer: FeatureWriter,
+    model: MILES,
+    datasets: Sequence[TextVideoDataset],
+    shards: list[int],
+    args: argparse.Namespace,
+) -> None:
+    """Reads, encodes and writes the rows of `shards`; args: those of scripts/extract.py. Raises UserError, OSError."""
+    rows_of_shards = [writer.unknown_rows(shard) for shard in shards]
+    for shard, numbers in zip(shards, rows_of_shards):
+        if not numbers:
+            writer.write_shard(shard, {}, {})
+    planned = plan_batches(rows_of_shards, args.batch)
+    if not planned:
+        return
+    batches = read_batches(writer, model, datasets, planned, args)
+    write_features(
+        writer, make_encoder(model, args.precision), batches, last_rows(writer, planned)
+    )
 
 
 def read_batches(
     writer: FeatureWriter,
     model: MILES,
     datasets: Sequence[TextVideoDataset],
-    shards: list[int],
+    planned: list[list[int]],
     args: argparse.Namespace,
 ) -> Iterator[Batch]:
-    """Reads the rows of `shards`; args: those of scripts/extract.py."""
-    planned = plan_batches(shards, len(writer.rows), writer.shard_rows, args.batch)
+    """Reads the rows of the planned batches."""
     if args.texts:
         return read_texts(writer.rows, planned, writer.shard_rows)
     assert isinstance(model.clip_reader, ClipReader), "load_model sets it"
@@ -45,16 +65,30 @@ def read_batches(
     return read_clips(clips, planned, writer.shard_rows, args.workers)
 
 
+def last_rows(writer: FeatureWriter, planned: list[list[int]]) -> set[int]:
+    """Numbers of the planned rows that are the last of their video, or texts."""
+    numbers = [number for batch in planned for number in batch]
+    paths = [writer.rows[number].get("path", number) for number in numbers]
+    return {
+        number
+        for number, path, next_path in zip(numbers, paths, [*paths[1:], None])
+        if path != next_path
+    }
+
+
 def write_features(
     writer: FeatureWriter,
     encode: Callable[[Inputs], Tensor],
     batches: Iterator[Batch],
-    num_shards: int,
+    last_of_each: set[int],
 ) -> None:
-    """Encodes the batches and writes shard after shard. Raises UserError for features that are not finite."""
+    """Encodes the batches and writes shard after shard. Raises UserError for features that are not finite.
+
+    last_of_each: the number of the last row of each video, by which the progress bar counts videos.
+    """
     features: dict[int, np.ndarray] = {}
     bad: dict[int, str] = {}
-    with tqdm(total=num_shards, desc="shards", disable=rank() != 0, leave=False) as bar:
+    with progress_bar(writer, len(last_of_each)) as bar:
         for batch in batches:
             if batch.numbers:
                 x_BE = encode(batch.inputs).float().cpu()
@@ -64,11 +98,20 @@ def write_features(
                     )
                 features.update(zip(batch.numbers, x_BE.numpy()))
             bad.update(batch.bad)
+            row_numbers = {*batch.numbers, *dict(batch.bad)}
+            bar.update(len(row_numbers & last_of_each))
             if batch.ends_shard:
                 writer.write_shard(batch.shard, features, bad)
                 features = {}
                 bad = {}
-                bar.update()
+
+
+def progress_bar(writer: FeatureWriter, total: int) -> tqdm:
+    """A bar that counts the videos or texts of this process, with the time that is left."""
+    kind = "texts" if "text" in writer.rows[0] else "videos"
+    if world_size() > 1:
+        kind = f"{kind} of 1 of {world_size()} processes"
+    return tqdm(total=total, desc=kind, disable=rank() != 0, leave=False)
 
 
 def make_encoder(model: MILES, precision_name: str) -> Callable[[Inputs], Tensor]:

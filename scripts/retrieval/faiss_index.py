@@ -13,6 +13,7 @@ HNSW_LINKS = 32  # neighbours per row
 HNSW_BUILD_CANDIDATES = 80
 IVF_ROWS_PER_CELL = 64  # that it is trained on; faiss warns below 39
 IVF_MIN_ROWS_PER_CELL = 39
+BELOW_ANY_COSINE = -2.0
 
 
 def import_faiss() -> Any:
@@ -76,6 +77,29 @@ def to_gpus(index: Any) -> Any:
     if faiss.get_num_gpus() > 0:
         return faiss.index_cpu_to_all_gpus(index)
     return index
+
+
+def all_scores(index: Any, kind: str, query_E: np.ndarray) -> np.ndarray:
+    """float32 (N,): the score of every row of an index in main memory; of an IVF index -inf for those it leaves out.
+
+    query_E: of length 1. Much quicker than a search for as many rows, which keeps them in order.
+    """
+    if kind != "ivf":
+        return stored_vectors(index, kind) @ query_E
+    _, scores_M, numbers_M = index.range_search(query_E[None], BELOW_ANY_COSINE)
+    scores_N = np.full(index.ntotal, -np.inf, np.float32)
+    scores_N[numbers_M] = scores_M
+    return scores_N
+
+
+def stored_vectors(index: Any, kind: str) -> np.ndarray:
+    """float32 (N, E): the rows of a flat or HNSW index; a view, valid as long as the index."""
+    faiss = import_faiss()
+    if kind == "hnsw":
+        index = index.storage
+    flat = faiss.downcast_index(index)
+    values = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d)
+    return values.reshape(flat.ntotal, flat.d)
 
 
 def set_effort(index: Any, kind: str, effort: int) -> None:

@@ -1,7 +1,8 @@
 """A folder of features, as scripts/extract.py writes it and others read it.
 
     manifest.json     checkpoint and its hash, source, options, number of rows, whether it is complete
-    rows.jsonl        the rows to extract: one per line, {"id", "path", "start", "end"} or {"id", "text"}
+    rows.jsonl        the rows to extract: one per line, {"id", "path", "start", "end"} or {"id", "text"}, and the hash
+                      of the file, by which a later run knows what has changed
     shards/00000.safetensors ("features", float32) or .npy, and 00000.json with the rows of it that could not be read
     ids.jsonl         the extracted rows: line i belongs to row i of all shards one after another
     bad_files.jsonl   the rows that could not be read, and why
@@ -10,6 +11,7 @@ Every file is written atomically. n rows of a shard, E joint width.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +22,21 @@ import numpy as np
 from parse_config import UserError
 from trainer.files import atomic_write
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+REQUIRED_FIELDS = (
+    "kind",
+    "checkpoint",
+    "checkpoint_sha256",
+    "source",
+    "segments",
+    "precision",
+    "files",
+    "width",
+)
+NOT_COMPLETE = "is not complete; run the same scripts/extract.py again, it goes on"
+EXTRACT_AGAIN = (
+    "remove the folder and run scripts/extract.py again, or give another folder"
+)
 SHARD_FORMATS = ("safetensors", "npy")
 HASHED_FILES = (
     "config.json",
@@ -38,19 +54,25 @@ class Features:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         manifest_path = folder / "manifest.json"
+        if not manifest_path.is_file() and (folder / "rows.jsonl").is_file():
+            raise UserError(f"{folder}: {NOT_COMPLETE}")
         if not manifest_path.is_file():
             raise FileNotFoundError(
                 f"{folder}: holds no manifest.json; give a folder that scripts/extract.py wrote"
             )
-        self.manifest: dict[str, Any] = json.loads(
-            manifest_path.read_text(encoding="utf-8")
-        )
+        self.manifest = read_json(manifest_path, EXTRACT_AGAIN)
         if not self.manifest.get("complete"):
-            raise UserError(
-                f"{folder}: is not complete; run the same scripts/extract.py again, it goes on"
-            )
+            raise UserError(f"{folder}: {NOT_COMPLETE}")
+        for name in REQUIRED_FIELDS:
+            if name not in self.manifest:
+                raise UserError(f"{manifest_path}: has no {name!r}; {EXTRACT_AGAIN}")
         self.rows = read_lines(folder / "ids.jsonl")
         self.width: int = self.manifest["width"]
+        if len(self.rows) != self.manifest.get("rows", len(self.rows)):
+            raise UserError(
+                f"{folder / 'ids.jsonl'}: holds {len(self.rows)} rows, and manifest.json says "
+                f"{self.manifest['rows']}; {EXTRACT_AGAIN}"
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,6 +84,11 @@ class Features:
             (self.folder / "shards").glob(f"*.{self.manifest['files']}")
         ):
             shard_nE = load_shard(path)
+            if shard_nE.ndim != 2 or shard_nE.shape[1] != self.width:
+                raise UserError(
+                    f"{path}: holds features of shape {shard_nE.shape}, and manifest.json says a width of "
+                    f"{self.width}; {EXTRACT_AGAIN}"
+                )
             num_rows += len(shard_nE)
             yield shard_nE
         if num_rows != len(self):
@@ -99,7 +126,11 @@ def save_shard(path: Path, features_nE: np.ndarray) -> None:
         if path.suffix == ".safetensors":
             file.write(save({"features": np.ascontiguousarray(features_nE)}))
         else:
-            np.save(file, features_nE)
+            content = (
+                io.BytesIO()
+            )  # for numpy's own writing does not say that the disk is full
+            np.save(content, features_nE)
+            file.write(content.getbuffer())
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -110,9 +141,31 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """Reads the rows of a file of JSON lines."""
-    with open(path, encoding="utf-8", newline="\n") as file:
-        return [json.loads(line) for line in file]
+    """Reads the rows of a file of JSON lines. Raises UserError for a line that is no object, OSError."""
+    rows = []
+    with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(
+                    f"{path}, line {number}: is no JSON object (cut, or changed); make the folder again"
+                )
+            rows.append(row)
+    return rows
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads a file that holds one JSON object. Raises UserError with the remedy for another one, OSError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON file ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is no JSON object; {remedy}")
+    return content
 
 
 def _json_line(row: Mapping[str, Any]) -> str:
@@ -138,9 +191,10 @@ def hash_checkpoint(checkpoint: str | Path) -> str:
 
 
 def hash_rows(rows: Iterable[Mapping[str, Any]]) -> str:
-    """SHA-256 of a list of rows of plain data."""
+    """SHA-256 of a list of rows of plain data; times of files do not count."""
     digest = hashlib.sha256()
     for row in rows:
+        row = {key: value for key, value in row.items() if key != "stamp"}
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 

@@ -7,7 +7,6 @@ W width.
 import functools
 import io
 import os
-import stat
 from typing import BinaryIO
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image
 from data_loader.annotations.file_lookup import IMAGE_EXTENSIONS, MEDIA_EXTENSIONS
 from data_loader.frames import pick
 from data_loader.reader import BrokenVideo, read_clip
+from data_loader.readers.regular_file import open_regular
 from scripts.retrieval.features import Row
 
 VIDEO_TYPES = {
@@ -63,13 +63,14 @@ class MediaFiles:
         content_type = VIDEO_TYPES.get(os.path.splitext(row["real"])[1].lower())
         if content_type is None:
             raise FileNotFoundError(f"row {number}")
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        file = os.fdopen(os.open(row["real"], flags), "rb")
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            file.close()
-            raise FileNotFoundError(f"row {number}")
-        return file, status.st_size, content_type
+        try:
+            file = io.BufferedReader(open_regular(row["real"], os.O_NOFOLLOW))
+        except (
+            BrokenVideo,
+            OSError,
+        ):  # gone, a link, no file, or not to be read by this user
+            raise FileNotFoundError(f"row {number}") from None
+        return file, os.fstat(file.fileno()).st_size, content_type
 
     def form(self, row: Row) -> str:
         """How the page shows a row: "video" (browsers can play it), "preview" (they cannot), "picture" or "text"."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from model import load_model
+from scripts.retrieval.encode import joint_width
 
 MAX_CHARACTERS = 1000  # of a text; the tokenizer cuts at far fewer
 
@@ -16,6 +17,7 @@ class QueryEncoder:
     def __init__(self, checkpoint: str, device: str = "cpu") -> None:
         self._model = load_model(checkpoint, device)
         self._lock = threading.Lock()
+        self.width = joint_width(self._model)  # E
 
     def encode_text(self, text: str) -> np.ndarray:
         """Embeds a text -> (E,)."""

@@ -4,13 +4,15 @@
     /api/search?q=&k=&best=  hits for a text, JSON              /api/like?row=&k=&best=  hits for a row's vector
     /picture/N  /preview/N   JPEG, animated WebP of row N       /video/N                 its file, by ranges
 
-Bound to 127.0.0.1 and answering only to that name, so that no other page can use it under a name of its own. Rows are
-numbers: no path comes in, so no file that is not in the index goes out (see media.py).
+Bound to 127.0.0.1 and answering only to that name, so that no other page can use it under a name of its own; what
+another site's page asks for, by what the browser says, is refused too. Rows are numbers: no path comes in, so no file
+that is not in the index goes out (see media.py).
 """
 
 import html
 import json
 import secrets
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +22,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import numpy as np
 
+from data_loader.decode import process
 from parse_config import UserError
 from scripts.retrieval.media import MediaFiles, parse_range
 from scripts.retrieval.query_encoder import QueryEncoder
@@ -28,6 +31,8 @@ from scripts.retrieval.search_index import SearchIndex
 PAGE = Path(__file__).with_name("page.html")
 HOSTS = ("127.0.0.1", "localhost")
 BLOCK_SIZE = 1 << 18  # bytes read at once
+MAX_BODY = 1 << 20  # bytes of a request's body, which nothing here needs
+OWN_FETCH_SITES = (None, "same-origin", "none")  # of the header Sec-Fetch-Site
 MAX_HITS = 100
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -63,6 +68,7 @@ class SearchServer(ThreadingHTTPServer):
         self.query_encoder = query_encoder
         self.files = MediaFiles(index.rows)
         self.faiss_lock = threading.Lock()
+        process.start()  # before any thread that serves holds a lock, and before the port is open
         try:
             super().__init__((HOSTS[0], port), RequestHandler)
         except (OSError, OverflowError) as error:
@@ -72,6 +78,11 @@ class SearchServer(ThreadingHTTPServer):
         self.allowed_hosts = {f"{host}:{self.server_port}" for host in HOSTS}
         if self.server_port == 80:  # browsers leave this port out
             self.allowed_hosts.update(HOSTS)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has left is no error; anything else is, and is printed."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
@@ -86,8 +97,8 @@ class SearchServer(ThreadingHTTPServer):
         parameters: "k" and "best" of the request. start_time: when the encoding of the query began.
         """
         encoded_time = time.perf_counter()
+        k = min(MAX_HITS, max(1, parse_number(parameters.get("k", "10"))))
         with self.faiss_lock:
-            k = min(MAX_HITS, max(1, parse_number(parameters.get("k", "10"))))
             hits = self.index.search(
                 query_E, k, best_of_each=parameters.get("best") == "1"
             )
@@ -121,22 +132,54 @@ class RequestHandler(BaseHTTPRequestHandler):
     server: SearchServer
 
     def do_GET(self) -> None:
-        """Answers the request, or sends an error as JSON."""
+        """Answers the request, or sends an error as JSON; nobody is told of a client that has left."""
         try:
-            self._route()
-        except RequestError as error:
-            self._send_json(error.status, {"error": error.message})
-        except FileNotFoundError:
-            self._send_json(404, {"error": NOT_FOUND})
+            try:
+                self._discard_body()
+                self._refuse_other_sites()
+                self._route()
+            except RequestError as error:
+                self._send_json(error.status, {"error": error.message})
+            except FileNotFoundError:
+                self._send_json(404, {"error": NOT_FOUND})
+            except UserError as error:
+                self._send_json(500, {"error": " ".join(str(error).split())})
         except (ConnectionError, TimeoutError):
             self.close_connection = True  # the browser has seen enough
 
     do_HEAD = do_GET
 
-    def _route(self) -> None:
-        """Calls the handler of the first part of the path. Raises RequestError, FileNotFoundError."""
+    def _discard_body(self) -> None:
+        """Reads what came with a request, which would else be taken for the next one. Raises RequestError."""
+        lengths = self.headers.get_all("Content-Length", ["0"])
+        length = lengths[0]
+        is_number = length.isascii() and length.isdigit() and len(length) <= 18
+        if (
+            "Transfer-Encoding" in self.headers
+            or len(lengths) > 1
+            or not is_number
+            or int(length) > MAX_BODY
+        ):
+            self.close_connection = True
+            raise RequestError(413, "a request needs no body here")
+        self.rfile.read(int(length))
+
+    def _refuse_other_sites(self) -> None:
+        """Raises RequestError for a request under another host name, or that another site's page makes."""
         if self.headers.get("Host", "") not in self.server.allowed_hosts:
             raise RequestError(403, "open it by its own address")
+        origin = self.headers.get("Origin")
+        is_own_origin = origin is None or (
+            origin.removeprefix("http://") in self.server.allowed_hosts
+        )
+        if (
+            self.headers.get("Sec-Fetch-Site") not in OWN_FETCH_SITES
+            or not is_own_origin
+        ):
+            raise RequestError(403, "another page asks for this; open it by itself")
+
+    def _route(self) -> None:
+        """Calls the handler of the first part of the path. Raises RequestError, FileNotFoundError."""
         address = parse_address(self.path)
         route, _, rest = address.path.removeprefix("/").partition("/")
         parameters = {
@@ -210,8 +253,13 @@ class RequestHandler(BaseHTTPRequestHandler):
             self._send_headers(status, end - start, content_type, headers)
             file.seek(start)
             while start < end and self.command == "GET":
-                block = file.read(min(BLOCK_SIZE, end - start))
-                if not block:  # the file has become shorter meanwhile
+                try:
+                    block = file.read(min(BLOCK_SIZE, end - start))
+                except OSError:
+                    block = b""
+                if (
+                    not block
+                ):  # the file has become shorter meanwhile, or its disk fails
                     self.close_connection = True
                     break
                 self.wfile.write(block)
@@ -241,6 +289,8 @@ class RequestHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length))
         for name, value in {**HEADERS, **headers}.items():
             self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -6,16 +6,18 @@ A row is {"id", "path", "start", "end"} (seconds or None) or {"id", "text"}; a v
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 
 from data_loader.annotations.file_lookup import MEDIA_EXTENSIONS
 from data_loader.annotations.media_scan import scan_media
+from data_loader.annotations.text_files import iterate_lines
 from data_loader.base import TextVideoDataset
 from data_loader.collate import identity
 from data_loader.datasets.jsonl import read_rows
+from data_loader.decode import process
 from data_loader.decode.timestamps import duration, segments
 from data_loader.file_kind import describe_path
 from data_loader.loader import open_leniently
@@ -23,6 +25,7 @@ from data_loader.reader import BrokenVideo
 from data_loader.readers.image_reader import is_image
 from data_loader.workers import iterate_batches, worker_options
 from parse_config import UserError, load_config
+from scripts.retrieval.feature_growth import VideoKey, video_key
 from scripts.retrieval.features import Row
 from trainer.evaluator import evaluation_loaders
 
@@ -94,8 +97,8 @@ def list_texts(source: Path, datasets: Sequence[TextVideoDataset]) -> list[Row]:
     if datasets:
         texts = list(_dataset_texts(datasets))
     elif source.suffix == ".txt":
-        with open(source, encoding="utf-8-sig") as file:
-            texts = [(str(number), line.strip()) for number, line in enumerate(file, 1)]
+        lines = enumerate(iterate_lines(source), 1)
+        texts = [(str(number), line.strip()) for number, line in lines]
     elif source.suffix == ".jsonl":
         texts = list(_jsonl_texts(source))
     else:
@@ -132,26 +135,56 @@ def _jsonl_texts(source: Path) -> Iterator[tuple[str, str]]:
 
 
 def divide_into_segments(
-    rows: list[Row], seconds: float, deadline: float, num_workers: int
+    rows: list[Row],
+    seconds: float,
+    deadline: float,
+    num_workers: int,
+    known: Mapping[VideoKey, list[Row]],
 ) -> list[Row]:
     """Rows of videos -> rows of their segments of `seconds`; a video of unknown duration gets one, with "reason".
 
-    deadline: seconds for reading the duration of one.
+    Each has the "whole" start and end of its video's row. deadline: seconds for reading the duration of one. known: the
+    rows of videos that an earlier run has divided.
     """
+    new_rows = [row for row in rows if video_key(row) not in known]
+    divided = iter(_divide(new_rows, seconds, deadline, num_workers))
     segment_rows: list[Row] = []
+    for row in rows:
+        whole = [row["start"], row["end"]]
+        known_rows = known.get(video_key(row))
+        parts = next(divided) if known_rows is None else _known_parts(known_rows)
+        segment_rows += [{**row, **part, "whole": whole} for part in parts]
+    return segment_rows
+
+
+def _known_parts(segment_rows: list[Row]) -> list[Row]:
+    """What tells apart the rows of a video's segments, each once: "start" and "end", or "reason"."""
+    parts = {}
+    for row in segment_rows:
+        part = {"start": row["start"], "end": row["end"]}
+        if "reason" in row:
+            part = {"reason": row["reason"]}
+        parts[tuple(part.items())] = part
+    return list(parts.values())
+
+
+def _divide(
+    rows: list[Row], seconds: float, deadline: float, num_workers: int
+) -> Iterator[list[Row]]:
+    """Yields, of each video, what tells apart the rows of its segments."""
+    if not rows:
+        return
     loader = DataLoader(
         VideoSegments(rows, seconds, deadline),
         batch_size=None,
         collate_fn=identity,
         **worker_options(num_workers),
     )
-    for row, result in zip(rows, iterate_batches(loader)):
+    for result in iterate_batches(loader):
         if isinstance(result, str):
-            segment_rows.append({**row, "reason": result})
-            continue
-        for start, end in result:
-            segment_rows.append({**row, "start": start, "end": end})
-    return segment_rows
+            yield [{"reason": result}]
+        else:
+            yield [{"start": start, "end": end} for start, end in result]
 
 
 class VideoSegments(Dataset):
@@ -170,9 +203,10 @@ class VideoSegments(Dataset):
     ) -> Sequence[tuple[float | None, float | None]] | str:
         row = self.rows[number]
         try:
-            if is_image(row["path"]):
+            path = row["path"]
+            if process.call(is_image, path, path=path, deadline=self.deadline):
                 return [(None, None)]
-            end = duration(row["path"], self.deadline)
+            end = duration(path, self.deadline)
         except BrokenVideo as error:
             return error.reason
         except OSError as error:

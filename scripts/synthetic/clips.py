@@ -78,6 +78,11 @@ OTHER_CODECS: dict[str, dict[str, Any]] = {
         "codec": "libx265",
         "options": {"x265-params": X265.format(1)},
     },
+    "hevc-open-gop.mkv": {
+        "codec": "libx265",
+        "options": {"x265-params": X265.format(1)},
+    },
+    "hevc.ts": {"codec": "libx265", "options": {"x265-params": X265.format(0)}},
     "mpeg4.avi": {"codec": "mpeg4", "options": BF2},
     "mpeg4.mp4": {"codec": "mpeg4", "options": BF2},
     "mpeg4-odd.avi": {"codec": "mpeg4", "size": (95, 63)},
@@ -87,6 +92,7 @@ OTHER_CODECS: dict[str, dict[str, Any]] = {
     "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
     "wmv2.wmv": {"codec": "wmv2"},
     "vp9.webm": {"codec": "libvpx-vp9", "options": REALTIME | {"g": "12"}},
+    "vp9.mp4": {"codec": "libvpx-vp9", "options": REALTIME | {"g": "12"}},
     "vp9-altref.webm": {
         "codec": "libvpx-vp9",
         "options": {"g": "20", "lag-in-frames": "16", "auto-alt-ref": "1"},
@@ -98,6 +104,10 @@ OTHER_CODECS: dict[str, dict[str, Any]] = {
     },
     "vp9-vfr.webm": {"codec": "libvpx-vp9", "times_ms": UNEVEN_MS, "options": REALTIME},
     "av1.mp4": {
+        "codec": "libsvtav1",
+        "options": {"preset": "10", "g": "12", "crf": "8"},
+    },
+    "av1.webm": {
         "codec": "libsvtav1",
         "options": {"preset": "10", "g": "12", "crf": "8"},
     },

@@ -468,6 +468,11 @@ def test_settings_say_what_is_wrong(caplog):
         video_settings({"loading": "lazy"}, "train")
     with pytest.raises(ConfigError, match="num_frames: 0 is given"):
         video_settings({"num_frames": 0}, "train")
+    with pytest.raises(
+        ConfigError,
+        match=r"a.video_params.reader: 'torchcodek' is no reader \(nearest: torchcodec\)",
+    ):
+        video_settings(Config({"reader": "torchcodek"}, "a.video_params"), "train")
     with caplog.at_level(logging.WARNING):
         assert video_settings({"loading": "lax"}, "test", "cv2").loading == "strict"
         assert video_settings({"loading": "lax"}, "train", "cv2").reader == "auto"

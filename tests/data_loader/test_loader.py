@@ -410,3 +410,22 @@ def test_every_loader_keeps_the_contract(name, tmp_path):
     assert len(both[0]) == len(both[1]) and not set(sum(both[0], [])) & set(
         sum(both[1], [])
     )
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        (
+            {"split": "test", "dataset_params": {"split": "train"}},
+            "dataset_params.split: 'train' is given, and data_loader.args.split is 'test'",
+        ),
+        (
+            {"reader": "av", "video_params": {"reader": "decord"}},
+            "video_params.reader: 'decord' is given, and the data set's own reader is 'av'",
+        ),
+    ],
+)
+def test_a_setting_that_is_given_twice_must_be_the_same(shared_folder, args, message):
+    args = {"dataset_name": "JsonlDataset", "data_dir": str(shared_folder), **args}
+    with pytest.raises(ConfigError, match=message):
+        LOADERS.build({"type": "TextVideoDataLoader", "args": args})

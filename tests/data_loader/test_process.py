@@ -4,18 +4,19 @@ import ctypes
 import faulthandler
 import math
 import os
+import re
+import select
 import signal
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from data_loader.decode import process, worker
+from data_loader.decode import process
 from data_loader.reader import (
     READERS,
     BrokenVideo,
@@ -23,6 +24,8 @@ from data_loader.reader import (
     read_clip,
     read_frames,
 )
+from data_loader.readers import Pictures, progress
+from data_loader.readers.source import Source
 from scripts.synthetic import clips
 from tests.data_loader.test_reader import NAMES
 
@@ -134,6 +137,25 @@ def test_one_child_is_kept_and_a_dead_one_replaced(paths):
     )  # registered after the fork
 
 
+def test_a_child_that_ends_as_it_is_asked_is_not_the_fault_of_the_file(
+    paths, monkeypatch
+):
+    """The system may have ended it while it was idle: it takes a request that nobody answers."""
+    read_frames(paths / "h264.mp4", [0])
+    child = process._idle_child
+    os.kill(child.pid, signal.SIGSTOP)
+    original = process._Child.request
+
+    def request_and_kill(self, request):
+        original(self, request)
+        if self is child:
+            os.kill(child.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(process._Child, "request", request_and_kill)
+    assert read_frames(paths / "h264.mp4", [1]).shape == (1, 3, 64, 96)
+    assert child.ended_by == "SIGKILL" and process._idle_child is not child
+
+
 def test_threads_take_turns(paths):
     results = []
 
@@ -212,30 +234,196 @@ def run_in_fork(work) -> bytes:
         return os.read(file.fileno(), 1000)
 
 
-def test_a_hung_child_ends_itself_when_nobody_is_left_to_end_it(paths, monkeypatch):
-    monkeypatch.setattr(worker, "GRACE", 0.2)
+def wait_for(condition, seconds=10.0) -> bool:
+    """Whether the condition came true in time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
-    def work(answer):
-        request = partial(
-            read_clip, paths / "hang.mp4", list, "test-faulty", deadline=0.5
-        )
-        threading.Thread(target=request).start()
-        children = []
-        while not children:
-            children = [
-                pid
-                for pid in os.listdir("/proc")
-                if pid.isdigit() and stat(pid)[1] == str(os.getpid())
-            ]
-        time.sleep(0.2)
-        answer(children[0].encode())
-        os.kill(os.getpid(), signal.SIGKILL)
 
-    child = int(run_in_fork(work))
-    until = time.monotonic() + 10
-    while stat(child)[0] != "Z" and time.monotonic() < until:
-        time.sleep(0.05)
-    assert time.monotonic() < until
+def is_gone(pid: int) -> bool:
+    return stat(pid)[0] == "Z"
+
+
+def read_and_hang(paths, name: str, output: int) -> None:
+    """Print the number of the child process, then let it work on the file `name`, or wait where there is none."""
+    read_frames(paths / "h264.mp4", [0], "test-faulty")
+    os.write(output, b"%d\n" % process._idle_child.pid)
+    if name:
+        read_frames(paths / name, [0], "test-faulty", deadline=600)
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("name", ["hang.mp4", "doze.mp4", ""])
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_no_child_outlives_its_parent(paths, name, in_thread):
+    """Killed while the child decodes, hangs with Python's lock, or waits: the child ends, and with it the output."""
+    read_end, write_end = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        try:
+            os.close(read_end)
+            work = threading.Thread(target=read_and_hang, args=(paths, name, write_end))
+            if in_thread:
+                work.start()
+                work.join()
+            else:
+                work.run()
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    child = 0
+    try:
+        with os.fdopen(read_end, "rb", buffering=0) as output:
+            assert select.select([output], [], [], 20)[0]
+            child = int(output.readline())
+            time.sleep(0.2)  # until the child has taken the request
+            assert not is_gone(child)
+            os.kill(parent, signal.SIGKILL)
+            assert select.select([output], [], [], 10)[0], "somebody holds the output"
+            assert output.read() == b""
+        assert wait_for(lambda: is_gone(child))
+    finally:
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        if child and not is_gone(child):
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_outlives_the_thread_that_has_forked_it(paths):
+    end_idle_child()
+    thread = threading.Thread(target=read_frames, args=(paths / "h264.mp4", [0]))
+    thread.start()
+    thread.join()
+    child = process._idle_child.pid
+    time.sleep(0.1)
+    read_frames(paths / "h264.mp4", [1])
+    assert process._idle_child.pid == child and not is_gone(child)
+
+
+def test_a_forked_process_does_not_keep_a_child_alive(paths):
+    """Nor does it when the child was working at the time of the fork."""
+    end_idle_child()
+    in_answer = threading.Event()
+    go_on = threading.Event()
+
+    def choose(length):
+        in_answer.set()
+        assert go_on.wait(20)
+        return [0]
+
+    reading = threading.Thread(target=read_clip, args=(paths / "h264.mp4", choose))
+    reading.start()
+    assert in_answer.wait(20)
+    child = next(iter(process._children))
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        go_on.set()
+        reading.join(20)
+        child.close()  # as the kernel does when this process ends
+        assert wait_for(lambda: os.waitpid(child.pid, os.WNOHANG) != (0, 0))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        process._idle_child = None
+
+
+def end_idle_child() -> None:
+    """The next read has a child of its own."""
+    if process._idle_child is not None:
+        process._idle_child.end()
+        process._idle_child = None
+
+
+def test_what_a_reader_prints_goes_to_stderr():
+    def streams():
+        return [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+
+    end_idle_child()
+    ours = streams()
+    assert process.call(standard_streams, path="none", deadline=20) == [
+        "/dev/null",
+        ours[2],
+        ours[2],
+    ]
+
+
+def standard_streams() -> list[str]:
+    return [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+
+
+@READERS.register("test-slow")
+def slow_reader(path, choose, start=None, end=None):
+    """Opens the file, then does what its name says: decodes for a while, hangs half way (hang.) or at once (hang-)."""
+    name = os.path.basename(path)
+    with Source(path) as clip:
+        for number in range(10):
+            if name.startswith("hang-") or (name.startswith("hang.") and number == 5):
+                time.sleep(1000)
+            progress.decode_begins(4000, 1000)  # 0.2 s
+            time.sleep(0.06)
+        return Pictures([clip.picture(next(clip.frames()))], [0])
+
+
+@pytest.mark.slow
+def test_a_deadline_grows_with_what_is_decoded(paths):
+    """0.6 s of work, for which 2 s are granted: whatever the deadline, it is done; a hang ends nevertheless."""
+    read_frames(paths / "h264.mp4", [0], "test-slow", deadline=0.1)
+    began = time.monotonic()
+    with pytest.raises(BrokenVideo, match=r"did not return within 1\.3 s \(h264, "):
+        read_frames(paths / "hang.mp4", [0], "test-slow", deadline=0.3)
+    assert time.monotonic() - began < 8
+    # what one call was granted is not granted to the next
+    with pytest.raises(BrokenVideo, match=r"did not return within 0\.2 s; raise"):
+        read_frames(paths / "doze.mp4", [0], "test-faulty", deadline=0.2)
+
+
+@pytest.mark.parametrize(
+    ("clip", "description"),
+    [
+        ("h264.mp4", "h264, 96 x 64, 40 frames, 2 s"),
+        ("mpeg4.avi", "mpeg4, 96 x 64, 40 frames, 2 s"),
+        ("vp9.webm", r"(lib)?vp[9x-]\S*, 96 x 64"),
+    ],
+)
+def test_the_message_of_a_deadline_says_what_it_was_and_what_helps(
+    tmp_path, clip, description
+):
+    clips.make(clip, tmp_path)
+    path = tmp_path / f"hang-{clip}"
+    (tmp_path / clip).rename(path)
+    with pytest.raises(BrokenVideo) as caught:
+        read_frames(path, [0], "test-slow", deadline=0.1)
+    assert re.fullmatch(
+        rf"the decoder did not return within \S+ s \({description}\); raise video_params.deadline, "
+        r"or make a copy that is quick to read with scripts/prepare_data.py",
+        caught.value.reason,
+    )
+
+
+def test_each_decoded_packet_is_worth_time(paths):
+    """Of a decode from the first frame on, and of one with a plan, only of what is decoded."""
+    board = memoryview(bytearray(progress.SIZE))
+    progress.report_to(board)
+    try:
+        for indices, reader, packets in (
+            (range(40), "sequential", 40),
+            ([0], "av", 1),
+        ):
+            progress.clear(board)
+            read_frames(paths / "h264.mp4", indices, reader, deadline=None)
+            seconds, description = progress.read(board)
+            assert description == "h264, 96 x 64, 40 frames, 2 s"
+            expected = packets * 96 * 64 / progress.PIXELS_PER_SECOND
+            assert expected <= seconds <= expected * 1.05
+    finally:
+        progress._board = None
 
 
 def stat(pid: int | str) -> list[str]:

@@ -2,12 +2,14 @@
 
 import importlib.util
 import sys
+import types
 
 import av
 import numpy as np
 import pytest
 import torch
 
+from data_loader import settings
 from data_loader.reader import (
     READERS,
     BrokenVideo,
@@ -16,13 +18,16 @@ from data_loader.reader import (
     read_frames,
 )
 from data_loader.readers import av_reader, decord_reader, source
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.seek_plan import open_with_plan
+from data_loader.settings import video_settings
 from parse_config import ConfigError
 from scripts import frame_matrix
 from scripts.synthetic import clips
 from scripts.synthetic.clip_files import write_clip
+from tests.helpers.fake_torchcodec import torchcodec_loads
 
 NAMES = ["auto", "av", *(["decord"] if importlib.util.find_spec("decord") else [])]
+NAMES += ["torchcodec"] if torchcodec_loads() else []
 TURNS = {"h264-rotated-90.mp4": 1, "h264-rotated-180.mp4": 2, "h264-rotated-270.mp4": 3}
 DAMAGED = {
     "h264-truncated.mp4": {*range(24)},
@@ -41,6 +46,10 @@ JUMPS = {
         "h264-interlaced.mp4",
         "h264-edit-list.mp4",
     }
+} | {
+    name
+    for name in clips.VIDEOS
+    if name.startswith(("hevc", "vp9", "av1")) and name != "hevc.ts"
 }
 
 
@@ -144,6 +153,45 @@ def test_jumps_happen_where_they_are_proven_and_only_there(folder):
     }
 
 
+@pytest.mark.parametrize("name", sorted(JUMPS))
+def test_decord_gets_only_pictures_of_8_bits_and_420(folder, name, monkeypatch):
+    odd = {"h264-10bit.mp4", "h264-444-odd.mp4"}
+    is_plain = name.startswith("h264") and name not in odd
+    with open_with_plan(str(folder / name), parsed=True) as (clip, plan):
+        assert decord_reader.is_plain_h264(clip) == is_plain
+        can_seek = is_plain and decord_reader.can_seek(plan)
+    sought = []
+
+    def seek(decord, path, length, positions):
+        sought.append(path)
+        raise RuntimeError("whatever decord raises")
+
+    monkeypatch.setitem(sys.modules, "decord", types.ModuleType("decord"))
+    monkeypatch.setattr(decord_reader, "_seek", seek)
+    frames_TCHW = read_frames(folder / name, [0], "decord", deadline=None)
+    assert bool(sought) == can_seek
+    assert torch.equal(frames_TCHW, read_frames(folder / name, [0], "sequential"))
+
+
+@pytest.mark.parametrize("name", ["mpeg4.avi", "hevc.mp4", "vp9.webm", "h264.ts"])
+def test_decord_gets_nothing_but_h264_with_a_plan(folder, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "decord", types.ModuleType("decord"))
+    monkeypatch.setattr(decord_reader, "_seek", None)
+    with source.Source(str(folder / name)) as clip:
+        assert not decord_reader.is_plain_h264(clip)
+    frames_TCHW = read_frames(folder / name, [7, 3], "decord", deadline=None)
+    expected_TCHW = read_frames(folder / name, [7, 3], "sequential")
+    assert torch.equal(frames_TCHW, expected_TCHW)
+
+
+def test_what_decord_reads_is_said_once(caplog):
+    caplog.set_level("INFO")
+    settings._say_what_decord_reads.cache_clear()
+    for _ in range(3):
+        assert video_settings({}, "train", reader="decord").reader == "decord"
+    assert caplog.text.count("reader 'av' reads the others") == 1
+
+
 class Counting:
     """A decoder that counts the packets it receives."""
 
@@ -175,7 +223,7 @@ def test_damage_that_only_the_decoder_sees(folder, tmp_path):
     data = bytearray((folder / "h264.mp4").read_bytes())
     with av.open(str(folder / "h264.mp4")) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][13]
-    data[packet.pos + 6 : packet.pos + packet.size] = b"\xff" * (packet.size - 6)
+    data[packet.pos + 7 : packet.pos + packet.size] = b"\xff" * (packet.size - 7)
     path = tmp_path / "nonsense.mp4"
     path.write_bytes(data)
     with (
@@ -399,7 +447,9 @@ def test_without_decord(folder, monkeypatch):
 
 
 def test_the_readers_are_known():
-    assert {"auto", "av", "decord", "image", "sequential"} <= set(READERS.names())
+    assert {"auto", "av", "decord", "image", "sequential", "torchcodec"} <= {
+        *READERS.names()
+    }
 
 
 def test_the_matrix_script_finds_no_wrong_frame(folder, capsys):
@@ -412,6 +462,6 @@ def test_the_matrix_script_finds_no_wrong_frame(folder, capsys):
         "jumps" in rows["h264-open-gop.mp4"] and "from the start" in rows["mpeg4.avi"]
     )
     assert "web page" in rows["page.mp4"]
-    assert all(
-        "ok" in rows[name].split() for name in ("h264-open-gop.mp4", "mpeg4.avi")
-    )
+    columns = 2 + ("decord" in NAMES) + ("torchcodec" in NAMES)
+    for name in ("h264-open-gop.mp4", "mpeg4.avi"):
+        assert rows[name].split().count("ok") == columns

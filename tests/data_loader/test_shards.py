@@ -21,6 +21,7 @@ from data_loader.reader import BrokenVideo, read_frames
 from parse_config import ConfigError, UserError
 from scripts.synthetic.miniatures import encode_media, sentence, write_text
 from scripts.synthetic.miniatures.pretraining import write_tar
+from tests.helpers.fake_torchcodec import torchcodec_loads
 
 VIDEO = {"num_frames": 2, "input_res": 16, "deadline": 0}
 
@@ -276,7 +277,9 @@ def test_a_member_that_does_not_decode(tmp_path):
         dataset[0]
 
 
-@pytest.mark.parametrize("reader", ["av", "decord", "auto"])
+@pytest.mark.parametrize(
+    "reader", ["av", "decord", "auto", *(["torchcodec"] if torchcodec_loads() else [])]
+)
 def test_readers_and_deadline(folder, reader):
     dataset = load(folder, params={"reader": reader, "deadline": 20.0})
     assert torch.equal(dataset[3]["video"], load(folder)[3]["video"])

@@ -291,15 +291,12 @@ PATHS = [
 def test_paths_that_are_none(tmp_path, path, reason):
     (tmp_path / "clips").mkdir()
     jsonl(tmp_path, path)
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises((FileNotFoundError, UserError)) as error:
         load("JsonlDataset", tmp_path)
-    assert reason in str(error.value) and path in str(error.value)
+    assert reason in str(error.value)
     if path != "clips":
         assert reason in describe_path(path)
-        dataset = load("JsonlDataset", tmp_path, check_files=False)
-        with pytest.raises(UserError, match="in a row") as error:
-            dataset[0]
-        assert reason in str(error.value)
+        assert str(error.value).startswith(f"{tmp_path}/train.jsonl: line 1: path ")
 
 
 @pytest.mark.parametrize("name", DATASETS.names())

@@ -433,3 +433,67 @@ def test_damage_is_always_one_line(tmp_path, parser_class, zipped):
             assert isinstance(read_checkpoint(path), dict)
         except ConfigError as error:
             assert str(path) in str(error)
+
+
+def limited(content, tmp_path, megabytes=600, seconds=20):
+    """The outcome of reading a file with these bytes in a process of its own, with little memory and time."""
+    path = tmp_path / "hostile.pth"
+    path.write_bytes(content)
+    code = (
+        "import resource, sys\nfrom model.weights import read_checkpoint\nfrom parse_config import ConfigError\n"
+        "import torch\n"
+        f"used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes << 20},) * 2)\n"
+        "try:\n    read_checkpoint(sys.argv[1])\n    print('read')\n"
+        "except ConfigError as error:\n    print('refused', error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=seconds + 100,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout
+
+
+LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
+LEGACY_START += pickle.dumps({}, 2)
+
+
+def doubled(levels, end):
+    """A pickle of ((x, x), (x, x)), ... of so many levels: short, and of 2 ** levels leaves."""
+    return b"\x80\x02K\x01" + b"q\x01h\x01\x86" * levels + end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02Nr\xff\xff\xff\x0f.",
+        b"\x80\x05\x96" + (1 << 33).to_bytes(8, "little") + b".",
+        b"\x80\x04\x8e" + (1 << 33).to_bytes(8, "little") + b".",
+        b"\x80\x02X\xff\xff\xff\x7fabc.",
+        b"\x80\x02\x8b\xff\xff\xff\x7f1.",
+        doubled(60, b"."),
+        b"\x80\x02}" + doubled(60, b"Ns.")[2:],
+        b"\x80\x04\x8f(" + doubled(60, b"\x90.")[2:],
+        b"\x80\x04(" + doubled(60, b"\x91.")[2:],
+        b"\x80\x02(" + doubled(60, b"Nd.")[2:],
+    ],
+    ids=[
+        "memo",
+        "bytearray8",
+        "binbytes8",
+        "binunicode",
+        "long4",
+        "tuples",
+        "key",
+        "set",
+        "frozenset",
+        "dict",
+    ],
+)
+def test_a_small_file_takes_little_memory_and_time(tmp_path, content):
+    assert limited(LEGACY_START + content, tmp_path).startswith("refused")

@@ -59,7 +59,7 @@ def length(run, clips):
     batches = RoundRobinLoader(
         [Loader(count) for count in clips],
         torch.device("cpu"),
-        max_samples=trainer["max_samples_per_epoch"],
+        max_samples=trainer.get("max_samples_per_epoch"),
     )
     epochs = trainer["epochs"]
     warmup = run.config["lr_scheduler"]["args"]["warmup_steps"]

@@ -24,7 +24,7 @@ from data_loader.datasets import DATASETS
 from data_loader.decode import process
 from data_loader.decode.timestamps import frame_seconds
 from data_loader.reader import BrokenVideo, count_frames, read_frames
-from data_loader.readers.h264 import open_with_plan
+from data_loader.readers.seek_plan import open_with_plan
 from data_loader.readers.source import Source
 from scripts import prepare_data
 from scripts.data_copy import files, pool

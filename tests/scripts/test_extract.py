@@ -257,7 +257,7 @@ def test_a_write_that_is_cut_leaves_no_shard(home, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(feature_writer, "save_shard", fail)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="130"):
             extract.cli(arguments(home, tmp_path / "out"))
     assert not list((tmp_path / "out" / "shards").glob("*.safetensors"))
     with pytest.raises(UserError, match="not complete"):
@@ -285,11 +285,6 @@ def test_another_checkpoint_or_option_is_refused(home, tmp_path, capsys):
         assert (
             "was begun with" in error and said in error and error.count("error:") == 1
         )
-    write_media(home / "clips" / "new.mp4", 1)
-    with pytest.raises(SystemExit, match="2"):
-        extract.cli(given)
-    (home / "clips" / "new.mp4").unlink()
-    assert "listed_sha256" in capsys.readouterr().err
     moved = home / "moved.pth"
     moved.write_bytes((home / "ckpt.pth").read_bytes())
     extract.cli([*given, "-r", str(moved)])  # the same weights elsewhere

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from parse_config import UserError
 from trainer.evaluation.extractor import EmbeddingExtractor
 from trainer.precision import Precision
 
@@ -68,6 +69,7 @@ def embed(
         progress: show bars
     """
     dataset = loader.dataset
+    require_any_caption(dataset)
     batch_size = getattr(loader, "batch_size", 64)
     with EmbeddingExtractor(
         model, torch.device(device), precision, progress, batch_size
@@ -96,6 +98,16 @@ def embed(
     return Embeddings(**texts, **videos, bank_BE=bank_BE, about=about)
 
 
+def require_any_caption(dataset: Any) -> None:
+    """UserError for a gallery of which no video has a caption: there is no query."""
+    if not getattr(dataset, "classes", ()) and not len(dataset.captions):
+        name = getattr(dataset, "name", type(dataset).__name__)
+        raise UserError(
+            f"{name}: none of its {len(dataset)} videos has a caption, and retrieval is judged by captions; give the "
+            "annotations captions, or another split or data set"
+        )
+
+
 def _class_fields(
     extractor: EmbeddingExtractor,
     dataset: Any,
@@ -117,6 +129,11 @@ def _caption_fields(
     """Fields of Embeddings for retrieval: the captions of readable videos and their owners."""
     readable_C = readable_V[dataset.owner]
     captions = _selected(dataset.captions, readable_C)
+    if not captions:
+        raise UserError(
+            f"{getattr(dataset, 'name', type(dataset).__name__)}: no video that has a caption can be read; "
+            "scripts/check_data.py says why"
+        )
     new_index_V = readable_V.cumsum(0) - 1
     return {
         "text_CE": extractor.embed_texts(captions, "captions"),

@@ -1,0 +1,77 @@
+"""The packets of a file with a plan, from wherever in the file they are needed."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+import av
+import numpy as np
+
+from data_loader.readers.packet_info import UNKNOWN, NotProven, Selected
+from data_loader.readers.seek_plan import NotAsPlanned, SeekPlan
+from data_loader.readers.source import Source
+
+
+def packets_to_decode(
+    source: Source, plan: SeekPlan, start: int, requested: list[int]
+) -> list[Selected]:
+    """Of the packets from `start` on, the `requested` ones and what these depend on. Raises NotAsPlanned."""
+    packets = _read(source, plan, start, requested[-1])
+    wanted = {number - start for number in requested}
+    try:
+        selected = plan.parser.select(packets, wanted)
+    except NotProven:
+        raise NotAsPlanned from None
+    if selected is not None:
+        return selected
+    return [
+        Selected(packets[number - start], True)
+        for number in plan.needed(start, requested)
+    ]
+
+
+def _read(source: Source, plan: SeekPlan, first: int, last: int) -> list[av.Packet]:
+    """The packets `first` to `last`: after a seek, or else from the beginning of the file."""
+    time = int(plan.table.dts[first])
+    if time == UNKNOWN:
+        time = int(plan.table.pts[first])
+    found = _matching(source.packets_from(time), plan, first, last)
+    if found is None:
+        found = _matching(source.new_packets(), plan, first, last)
+    if found is None:
+        raise NotAsPlanned
+    return found
+
+
+def _matching(
+    packets: Iterator[av.Packet], plan: SeekPlan, first: int, last: int
+) -> list[av.Packet] | None:
+    """The packets `first` to `last` out of some that begin at or before `first`; None if these are others."""
+    earliest = next(packets, None)
+    number = None if earliest is None else _number(earliest, plan)
+    if earliest is None or number is None or number > first:
+        return None
+
+    expected = zip(
+        *(
+            field[number : last + 1].tolist()
+            for field in (plan.table.pts, plan.table.positions, plan.table.sizes)
+        )
+    )
+    found = []
+    for (pts, position, size), packet in zip(expected, chain([earliest], packets)):
+        is_same = packet.pts == pts and packet.pos == position and packet.size == size
+        if not is_same or packet.is_corrupt or packet.is_discard:
+            return None
+        found.append(packet)
+    if len(found) != last + 1 - number:
+        return None
+    return found[first - number :]
+
+
+def _number(packet: av.Packet, plan: SeekPlan) -> int | None:
+    """The one packet of the plan that lies in the same place and has the same time."""
+    if packet.pts is None or packet.pos is None:
+        return None
+    is_same = (plan.table.positions == packet.pos) & (plan.table.pts == packet.pts)
+    numbers = np.flatnonzero(is_same)
+    return int(numbers[0]) if len(numbers) == 1 else None
