@@ -5,6 +5,7 @@ Standard library only. The config is read once: base files are merged under it, 
 """
 
 import argparse
+import contextlib
 import difflib
 import errno
 import functools
@@ -16,6 +17,7 @@ import math
 import os
 import pkgutil
 import re
+import signal
 import sys
 import threading
 import types
@@ -104,7 +106,7 @@ REGISTRY_MODULES = (
 )
 
 
-# Errors of the system about a place that the user gave, or its disk: no mistakes of a program.
+# Errors of the system about a place that the user gave, which a program may also raise in words of its own.
 PLACE_ERRORS = (
     FileNotFoundError,
     PermissionError,
@@ -112,17 +114,42 @@ PLACE_ERRORS = (
     NotADirectoryError,
     FileExistsError,
 )
-PLACE_ERROR_NUMBERS = {
-    errno.ENOTEMPTY,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EIO,
-    errno.ESTALE,
+# What a file system can refuse, and the remedy.
+MAKE_ROOM = "make room there, or choose another folder"
+ALLOW = "allow it there, or choose another folder"
+LOOK_AT_DISK = "look at the disk, or choose another folder"
+REFUSALS = {
+    errno.ENOSPC: MAKE_ROOM,
+    errno.EDQUOT: MAKE_ROOM,
+    errno.EFBIG: "the system allows no larger file there; choose another folder",
+    errno.EROFS: ALLOW,
+    errno.EACCES: ALLOW,
+    errno.EPERM: ALLOW,
+    errno.ENOENT: "look for a slip in the path",
+    errno.ENOTDIR: "a file is where a folder is needed; choose another path",
+    errno.EISDIR: "a folder is where a file is needed; choose another path",
+    errno.EEXIST: "it is there already; choose another path",
+    errno.ENOTEMPTY: "it is there already; choose another path",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "its links lead in a circle; choose another path",
+    errno.EBUSY: "end what uses it, or choose another path",
+    errno.ETXTBSY: "end what uses it, or choose another path",
+    errno.EXDEV: "choose a path on one disk",
+    errno.EIO: LOOK_AT_DISK,
+    errno.ESTALE: LOOK_AT_DISK,
+    errno.ENODEV: LOOK_AT_DISK,
+    errno.ENXIO: LOOK_AT_DISK,
+    errno.ENOTCONN: LOOK_AT_DISK,
+    errno.EMFILE: "allow more open files (ulimit -n), or lower num_workers",
+    errno.ENFILE: "allow more open files (ulimit -n), or lower num_workers",
+    errno.ENOMEM: "free memory, or lower batch_size or num_workers",
+    errno.EAGAIN: "allow more processes (ulimit -u), or lower num_workers",
 }
+OUTPUT = "standard output"
+# Exit statuses, as shells give those of a process that SIGINT or SIGPIPE ended.
+INTERRUPTED = 130
+STOPPED = "stopped by Ctrl-C\n"
+READER_GONE = 141
 
 
 class UserError(ValueError):
@@ -340,23 +367,123 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def cli_entry(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2."""
+    """Decorator for a program's entry: a user's mistake ends it with one line on stderr and exit status 2.
+
+    So do a full, read-only or absent file system, with its path and the reason. Ctrl-C ends it with one line and status
+    130, and silently where nobody reads its output any more (`| head`), with status 141.
+    """
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if signal.getsignal(signal.SIGINT) is _end_now:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            return main(*args, **kwargs)
+            return _with_output_written(main, *args, **kwargs)
+        except KeyboardInterrupt:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed twice
+            sys.stderr.write(STOPPED)
+            raise SystemExit(INTERRUPTED) from None
         except (UserError, OSError) as error:
-            is_mistake = isinstance(error, (UserError, *PLACE_ERRORS)) or (
-                error.errno in PLACE_ERROR_NUMBERS
-            )
-            if not is_mistake or os.environ.get("MILES_TRACEBACK"):
+            if os.environ.get("MILES_TRACEBACK"):
                 raise
-            message = printable(" ".join(str(error).split()))
+            if isinstance(error, OSError):
+                _name_output(error)
+            if isinstance(error, BrokenPipeError) and error.filename == OUTPUT:
+                raise SystemExit(READER_GONE) from None
+            message = one_line(error)
+            if not message:
+                raise
             sys.stderr.write(f"error: {message}\n")
             raise SystemExit(2) from None
 
     return run
+
+
+def end_at_ctrl_c() -> None:
+    """Let Ctrl-C end this process with one line until the entry of `cli_entry` is called: while modules are imported.
+
+    Where it is ignored, as in the background of a shell, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_now)
+
+
+def let_threads_sleep() -> None:
+    """Have the threads that torch computes with sleep while they wait for each other; to be called before its import.
+
+    Otherwise they take the CPUs of whatever else runs, and several runs on a machine all but stand still. The
+    environment variable OMP_WAIT_POLICY is respected.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _end_now(number: int, frame: object) -> None:
+    os.write(sys.stderr.fileno(), STOPPED.encode())
+    os._exit(INTERRUPTED)
+
+
+def _with_output_written(main: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """`main(...)`, and all that it printed: Python itself would notice a full disk or a closed pipe too late."""
+    try:
+        result = main(*args, **kwargs)
+    except SystemExit:
+        _write_output()
+        raise
+    _write_output()
+    return result
+
+
+def _write_output() -> None:
+    with naming(OUTPUT):
+        sys.stdout.flush()
+
+
+def _name_output(error: OSError) -> None:
+    """Name standard output in an error that it made, and let what it still holds go nowhere."""
+    if error.filename is None:
+        try:
+            sys.stdout.flush()
+            sys.stdout.write("\n")  # without a buffer, as with python -u
+            sys.stdout.flush()
+        except OSError:
+            error.filename = OUTPUT
+    if error.filename == OUTPUT:
+        _discard_output()
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Within the block an error of the file system that names no file (a failed write does not) is said of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def one_line(error: UserError | OSError) -> str:
+    """The message of a user's mistake, or of what the file system refused; "" for any other error."""
+    if not isinstance(error, OSError):
+        return printable(" ".join(str(error).split()))
+    if error.errno is None and isinstance(error, PLACE_ERRORS):
+        return printable(" ".join(str(error).split()))
+    if error.errno not in REFUSALS:
+        return ""
+    where = ""
+    if isinstance(error.filename, str | bytes):
+        where = f"{os.fsdecode(error.filename)}: "
+    line = f"{where}{error.strerror}; {REFUSALS[error.errno]}"
+    return printable(" ".join(line.split()))
+
+
+def _discard_output() -> None:
+    """Let what is buffered for standard output go nowhere: Python would complain of it once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with contextlib.suppress(OSError, ValueError):  # a replacement without a file
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 class Registry:

@@ -12,6 +12,13 @@ run in save_dir/name/test/<MMDD_HHMMSS>/. Without -c the checkpoint's own config
 Exit status: 0 done, 2 a mistake in what was given (one line says which).
 """
 
+from parse_config import end_at_ctrl_c, let_threads_sleep
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+    let_threads_sleep()
+
+
 import argparse
 import logging
 import os
@@ -24,6 +31,7 @@ from typing import Any
 import torch
 
 from data_loader import LOADERS
+from data_loader.cpus import cpus_of_this_process
 from model import ARCHS, load_model
 from model.miles import MILES
 from model.restore import build_from_checkpoint
@@ -67,6 +75,7 @@ from trainer.origin import (
 )
 from trainer.precision import Precision
 from trainer.settings import trainer_settings
+from trainer.threads import count_workers, limit_threads
 
 # Intel's library then gives the same bits with any number of threads, so that 1, 2 and 3 processes agree on a CPU. It
 # reads this at its first product.
@@ -189,6 +198,7 @@ def evaluate_model(report: Report) -> None:
     processes = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     for block in blocks:
         loader = LOADERS.build(block, **processes)
+        limit_threads(cpus_of_this_process(), count_workers([loader]))
         if getattr(loader.dataset, "classes", ()):
             refuse_retrieval_rows(settings.all_rows)
         embeddings = embed(

@@ -5,8 +5,16 @@
     python train.py -c CONFIG --print-config      the config as it is resolved, without training
     python train.py --list                        every name that a config can use
 
-Exit status: 0 done, 2 a mistake in what was given (one line says which), 75 ended by SIGTERM or SIGUSR1 after saving.
+Exit status: 0 done, 2 a mistake in what was given or a disk that refuses (one line says which), 130 ended by Ctrl-C
+after saving, 75 by SIGTERM, SIGUSR1 or SIGHUP.
 """
+
+from parse_config import end_at_ctrl_c, let_threads_sleep
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+    let_threads_sleep()
+
 
 import logging
 from collections.abc import Mapping
@@ -17,6 +25,7 @@ import torch
 from torch import nn
 
 from data_loader import LOADERS
+from data_loader.cpus import cpus_of_this_process
 from data_loader.split_overlap import warn_of_shared_clips
 from model import ARCHS
 from model.loss import LOSSES
@@ -39,7 +48,15 @@ from trainer.objectives import OBJECTIVES
 from trainer.optim import OPTIMIZERS, SCHEDULES
 from trainer.origin import complete, contradictions, origin_of, read_origin
 from trainer.settings import has_captions, trainer_settings
+from trainer.signals import (
+    NOTHING_TO_SAVE,
+    StopSignal,
+    exit_status,
+    ignore_signals,
+    signal_name,
+)
 from trainer.stages import Stage, find_resumed, newest_in, stages
+from trainer.threads import count_workers, limit_threads
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -66,14 +83,29 @@ def main(config: Config, resume: str | None = None, device: str | None = None) -
     resume: a checkpoint, a run's folder, or "auto" for the newest of this name
     """
     torch_device = distributed.start(device)
+    stop_signal = StopSignal()
     try:
-        console()
-        config = completed_by_checkpoint(config, resume)
-        for stage in stages(config, resume, SECTIONS):
-            build(stage, torch_device).run()
-    finally:
-        lock.release()
-        distributed.stop()
+        with stop_signal:
+            try:
+                with stop_signal.interruptible():
+                    console()
+                    run_stages(config, resume, torch_device)
+            finally:
+                lock.release()
+                distributed.stop()
+    except (KeyboardInterrupt, RuntimeError):
+        # another process that has stopped before makes torch raise here
+        if not stop_signal.number:
+            raise
+        log.warning(NOTHING_TO_SAVE, signal_name(stop_signal.number))
+        raise SystemExit(exit_status(stop_signal.number)) from None
+
+
+def run_stages(config: Config, resume: str | None, device: torch.device) -> None:
+    """Run every stage that remains, one after the other."""
+    config = completed_by_checkpoint(config, resume)
+    for stage in stages(config, resume, SECTIONS):
+        build(stage, device).run()
 
 
 def completed_by_checkpoint(config: Config, resume: str | None) -> Config:
@@ -111,6 +143,7 @@ def build(stage: Stage, device: torch.device) -> Trainer:
     loaders = [
         LOADERS.build(block, **supplied) for block in config.blocks("data_loader")
     ]
+    limit_threads(cpus_of_this_process(), count_workers(loaders))
     valid_loader = build_valid_loader(config, supplied)
     check_gallery(loaders, valid_loader)
     if distributed.rank() == 0:
@@ -254,4 +287,7 @@ def cli(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli()
+    try:
+        cli()
+    finally:
+        ignore_signals()  # Python ends with the data workers

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 from data_loader import LOADERS
 from data_loader.base import TextVideoDataset
 from data_loader.collate import Collate, ErrorsAsSamples, SlidingWindows, identity
+from data_loader.cpus import cpus_of_this_process
 from data_loader.datasets import DATASETS
 from data_loader.sampler import DistributedBatchSampler
 from data_loader.settings import video_settings
@@ -62,7 +62,7 @@ class TextVideoDataLoader:
     Args:
         dataset_name: registered data set
         batch_size: clips per batch on each process
-        num_workers: processes that read; 0: none; default: one per core, 8 at most
+        num_workers: processes that read; 0: none; default: one per CPU of this process, 8 at most
         shuffle: order of the training split: anew each epoch (default) or as listed; val and test are always read in
             order
         dataset_params: arguments that only this data set has
@@ -94,7 +94,7 @@ class TextVideoDataLoader:
         self.rank = rank
         self.world_size = world_size
         if num_workers is None:
-            num_workers = min(8, len(os.sched_getaffinity(0)))
+            num_workers = min(8, cpus_of_this_process())
         if batch_size < 1 or num_workers < 0:
             raise ConfigError(
                 f"data_loader.args: batch_size {batch_size} and num_workers {num_workers} are given; at "
@@ -111,6 +111,7 @@ class TextVideoDataLoader:
                 f"data_loader.args.batch_size: {self.dataset.name} has {len(self.dataset)} videos, fewer "
                 f"than one batch of {world_size} x {batch_size}; lower it"
             )
+        self.num_workers = num_workers
         self._worker_options = worker_options(num_workers)
         video = self.dataset.video
         clip_shape = (video.num_frames, 3, video.input_res, video.input_res)
@@ -124,7 +125,7 @@ class TextVideoDataLoader:
             ErrorsAsSamples(self.dataset),
             batch_sampler=batch_sampler,
             collate_fn=self._collate,
-            persistent_workers=persistent and self._worker_options["num_workers"] > 0,
+            persistent_workers=persistent and self.num_workers > 0,
             **self._worker_options,
         )
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
@@ -29,7 +28,8 @@ from model.weights.listed import (
     list_files,
 )
 from model.weights.read import read_json
-from parse_config import ConfigError, check_args, merge
+from model.weights.write import save_tensors
+from parse_config import ConfigError, check_args, merge, naming
 
 REMEDY = "scripts/export.py makes such a folder of a checkpoint"
 
@@ -52,8 +52,7 @@ def save(model: Any, folder: Path) -> None:
         name: tensor.detach().cpu().clone().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    content = safetensors.torch.save(tensors, metadata={"format": "pt"})
-    (folder / WEIGHTS).write_bytes(content)  # save_file lets nobody else read it
+    save_tensors(tensors, folder / WEIGHTS, {"format": "pt"})
     _write_json(folder / PREPROCESSING, model.preprocessing)
     _write_json(folder / CONFIG, {"arch": arch, LIST: list_files(folder)})
 
@@ -182,4 +181,5 @@ settings in `{PREPROCESSING}`. Weights alone: `safetensors.torch.load_file("{WEI
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with naming(path):
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

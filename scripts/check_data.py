@@ -9,6 +9,12 @@ and what splits have in common. --sheet draws what the model will see: the frame
 that goes with them. Exit status 0 if nothing is missing or broken, 1 otherwise, 2 for a mistake in what was given.
 """
 
+from parse_config import end_at_ctrl_c
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+
+
 import argparse
 import io
 import sys

@@ -7,6 +7,12 @@
 CKPT: of train.py, MILES, Frozen in Time or MCQ. OUT must not be there yet.
 """
 
+from parse_config import end_at_ctrl_c
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+
+
 import argparse
 import json
 import logging
@@ -15,14 +21,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from model.miles import MILES
 from model.restore import described, from_checkpoint
 from model.weights import read_checkpoint
 from model.weights.listed import fingerprint
 from model.weights.read import find
-from parse_config import ConfigError, cli_entry, load_config
+from parse_config import ConfigError, cli_entry, load_config, naming
+from trainer.checkpoint import save_to
 from trainer.files import atomic_write
 
 
@@ -43,7 +48,7 @@ def main(
     out.parent.mkdir(parents=True, exist_ok=True)
     if layout == "authors":
         with atomic_write(out, "wb") as file:
-            torch.save(authors_checkpoint(model, checkpoint), file)
+            save_to(file, authors_checkpoint(model, checkpoint))
     else:
         save_whole(model, out, card_facts)
     exported = "teacher" if teacher else "model"
@@ -56,7 +61,8 @@ def save_whole(model: MILES, out: Path, card_facts: Mapping[str, str]) -> None:
     unfinished = out.with_name(f".{out.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        model.save_pretrained(unfinished, model_card_kwargs={"facts": card_facts})
+        with naming(out):
+            model.save_pretrained(unfinished, model_card_kwargs={"facts": card_facts})
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -15,10 +15,15 @@ data set TarShards).
 Exit status: 0 every file was tried, 2 a mistake in what was given or a copy that cannot be written, 130 stopped.
 """
 
+from parse_config import end_at_ctrl_c
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+
+
 import argparse
 import io
 import json
-import os
 import shutil
 import signal
 import sys
@@ -30,6 +35,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from data_loader.cpus import available_cpus
 from data_loader.datasets import DATASETS
 from parse_config import ConfigError, UserError, cli_entry
 from scripts.data_check.lines import one_line
@@ -65,7 +71,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--crf", type=int, default=20, help="x264's quality, lower is better and larger"
     )
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=available_cpus())
     parser.add_argument(
         "--deadline",
         type=float,
@@ -186,19 +192,24 @@ def check_folders(source: Path, out: Path) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run with one line; what is complete stays."""
+    """Ctrl-C, SIGTERM and SIGHUP end the run with one line; what is complete stays."""
 
     def stop(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {
+        number: signal.signal(number, stop)
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN  # nohup
+    }
     try:
         yield
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         raise SystemExit(130) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

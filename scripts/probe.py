@@ -7,6 +7,12 @@ Generated clips: one binary classifier per value, mean average precision in perc
 an object out, how often a probe names its colour, shape and motion. docs/probe.md defines each number.
 """
 
+from parse_config import end_at_ctrl_c
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -7,6 +7,12 @@ folder that test.py wrote. The file needs no network and no other file; what is 
 page with the command that makes it. Default: RUN_DIR/report.html.
 """
 
+from parse_config import end_at_ctrl_c
+
+if __name__ == "__main__":
+    end_at_ctrl_c()  # importing the rest takes seconds
+
+
 import argparse
 import logging
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Fixtures that every test may ask for."""
 
 import logging
+import signal
 
 import pytest
 
@@ -19,3 +20,13 @@ def quiet_root():
     ]:
         root.removeHandler(handler)
     root.setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def same_signal_handlers():
+    """A program that Ctrl-C has ended ignores a second one; in this process the next test must hear it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

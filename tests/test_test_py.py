@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -482,3 +483,39 @@ def test_pretrained_only_evaluates_without_a_checkpoint(home):
         ]
     )
     assert json.loads((output / "results.json").read_text())["checkpoint"] is None
+
+
+def test_ctrl_c_is_one_line_and_leaves_nothing(home, tmp_path, capsys, monkeypatch):
+    def be_signalled(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it went on after the signal")
+
+    monkeypatch.setattr(program, "embed", be_signalled)
+    with pytest.raises(SystemExit) as end:
+        run(home, "-o", tmp_path / "out")
+    assert end.value.code == 130
+    assert capsys.readouterr().err.endswith("stopped by Ctrl-C\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [[], ["--save-embeddings"]])
+def test_a_full_disk_is_one_line(home, tmp_path, capsys, option):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / ".results.json.part").symlink_to("/dev/full")
+    with pytest.raises(SystemExit) as end:
+        run(home, "-o", folder, *option)
+    assert end.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {folder}/results.json: No space left on device")
+    assert not (folder / "results.json").exists()
+    assert folder.exists() == bool(option)  # empty, it is removed
+
+
+def test_a_file_in_the_place_of_the_results_is_one_line(home, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    with pytest.raises(SystemExit) as end:
+        run(home, "-o", tmp_path / "out")
+    assert end.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path}/out")

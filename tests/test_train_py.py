@@ -5,16 +5,20 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import threading
+import types
 
 import pytest
 import torch
 
 import train
-from parse_config import Config, Registry
+from parse_config import Config, ConfigError, Registry
 from scripts.synthetic import miniatures
 from tests.helpers import killing, tiny_run
 from trainer import checkpoint, lock
+from trainer.batches import RoundRobinLoader
+from trainer.evaluation.results import new_folder
 from trainer.settings import trainer_settings
 from trainer.stages import stages
 from trainer.trainer import Trainer
@@ -878,3 +882,110 @@ def test_torchrun_starts_it_too(tmp_path, content):
     assert "processes: 2 on cpu, ddp" in finished.stdout
     assert finished.stdout.count("run folder: ") == 1
     assert len(list(tmp_path.glob("exps/tiny/*"))) == 1
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75)]
+)
+@pytest.mark.parametrize("where", ["warn_of_shared_clips", "require_captions"])
+def test_a_signal_before_training_leaves_no_folder(
+    tmp_path, content, monkeypatch, caplog, number, status, where
+):
+    def be_signalled(*_):
+        os.kill(os.getpid(), number)
+        raise AssertionError("it went on after the signal")
+
+    monkeypatch.setattr(train, where, be_signalled)
+    with pytest.raises(SystemExit) as end:
+        run(tmp_path, content)
+    assert end.value.code == status
+    assert f"{signal.Signals(number).name} before the first step" in caplog.text
+    assert not (tmp_path / "exps").exists()
+
+
+def test_ctrl_c_in_the_first_batch_leaves_no_folder(tmp_path, content, monkeypatch):
+    def be_signalled(self, position):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it went on after the signal")
+
+    monkeypatch.setattr(RoundRobinLoader, "batches_taken", be_signalled)
+    with pytest.raises(SystemExit) as end:
+        run(tmp_path, content)
+    assert end.value.code == 130
+    assert not (tmp_path / "exps").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_a_save_dir_that_is_no_folder_is_one_line(capsys, tmp_path, content, kind):
+    save_dir = tmp_path / "taken"
+    if kind == "file":
+        save_dir.touch()
+    else:
+        save_dir.symlink_to(tmp_path / "nowhere")
+    line = error_line(capsys, tmp_path, content, f"trainer.save_dir={save_dir}")
+    assert f"{save_dir}" in line and ("Not a directory" in line or "exists" in line)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", ".config.json.part"])
+def test_a_full_disk_is_one_line(capsys, tmp_path, content, monkeypatch, name):
+    def create_folder(folder):
+        new = new_folder(folder)
+        (new / name).symlink_to("/dev/full")
+        return new
+
+    monkeypatch.setattr("trainer.stages.new_folder", create_folder)
+    with pytest.raises(SystemExit) as end:
+        run(tmp_path, content)
+    assert end.value.code == 2
+    (line,) = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("error: ")
+    ]
+    file = name.removeprefix(".").removesuffix(".part")
+    assert f"/{file}: No space left on device; make room there" in line
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["trainer.wandb=true"], "trainer.wandb: there is no key; run wandb login"),
+        (["trainer.wandb=true", "name=a:b"], "name: 'a:b' is given, and wandb refuses"),
+        (['trainer.wandb={"id": "a/b"}'], "trainer.wandb.id: 'a/b' is given, and"),
+    ],
+)
+def test_wandb_is_looked_at_before_data_are_read(
+    capsys, tmp_path, content, monkeypatch, changes, message
+):
+    fake = types.SimpleNamespace(api=types.SimpleNamespace(api_key=None))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for variable in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(train, "build", None)
+    assert message in error_line(capsys, tmp_path, content, *changes)
+
+
+def test_wandb_that_is_not_installed_is_told_before_data_are_read(
+    capsys, tmp_path, content, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr(train, "build", None)
+    line = error_line(capsys, tmp_path, content, "trainer.wandb=true")
+    assert "trainer.wandb: wandb is not installed; pip install wandb" in line
+
+
+@pytest.mark.parametrize("number, name", [(0, "stage1_a:b"), (1, "stage2_a:b")])
+def test_the_names_of_stages_are_told_to_wandb_too(monkeypatch, number, name):
+    fake = types.SimpleNamespace(api=types.SimpleNamespace(api_key="key"))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    names = ["plain", "plain"]
+    names[number] = "a:b"
+    config = Config(
+        {
+            "name": "run",
+            "trainer": {"wandb": True},
+            "stages": [{"name": name} for name in names],
+        }
+    )
+    with pytest.raises(ConfigError, match=name):
+        stages(config)

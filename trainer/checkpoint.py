@@ -136,7 +136,7 @@ def write(path: Path, state: Mapping[str, Any], also: Sequence[Path] = ()) -> No
     """
     try:
         with atomic_write(path, "wb") as file:
-            _save(state, file)
+            save_to(file, state)
             file.flush()
             os.fsync(file.fileno())
             for other_path in also:
@@ -279,10 +279,11 @@ class _ErrorRecorder:
         self.file.flush()
 
 
-def _save(state: Mapping[str, Any], file: IO[bytes]) -> None:
+def save_to(file: IO[bytes], content: Mapping[str, Any]) -> None:
+    """torch.save into an open file. Raises OSError where it cannot be written, which torch itself does not."""
     recorder = _ErrorRecorder(file)
     try:
-        torch.save(dict(state), cast(IO[bytes], recorder))
+        torch.save(dict(content), cast(IO[bytes], recorder))
     except RuntimeError:
         if recorder.error:
             raise recorder.error from None

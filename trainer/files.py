@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from parse_config import naming
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path` for writing; when the block ends it is synced and renamed to `path`.
 
     mode: "w" (UTF-8 text, "\\n" as line end) or "wb". An exception in the block leaves `path` as it was and removes the
-    temporary file. Raises OSError.
+    temporary file. Raises OSError, which names `path` where a write failed.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
@@ -22,7 +24,10 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     encoding = "utf-8" if is_text else None
     newline = "\n" if is_text else None
     try:
-        with open(temporary, mode, encoding=encoding, newline=newline) as file:
+        with (
+            naming(path),
+            open(temporary, mode, encoding=encoding, newline=newline) as file,
+        ):
             yield file
             file.flush()
             os.fsync(file.fileno())

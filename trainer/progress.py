@@ -37,7 +37,7 @@ class ProgressReport:
     Args:
         run_log: the files to write to
         state: the stage's state
-        steps: optimizer steps of the whole stage
+        steps: optimizer steps of the whole stage, each epoch having as many as those that remain
         log_every: steps between reports; nothing is read from the device in between
     """
 
@@ -52,6 +52,11 @@ class ProgressReport:
         self.epoch_seconds = 0.0
         self._line_time = time.perf_counter()
         self._start_counters()
+
+    @property
+    def last_step(self) -> int:
+        """The number that the stage's last step will have."""
+        return self.state.step + self.steps - self.state.schedule_step
 
     def _start_counters(self) -> None:
         """Of the epoch, and of the interval since the last report."""
@@ -113,10 +118,15 @@ class ProgressReport:
             "memory_gib": memory_used(state.batches.device),
         }
         self._start_interval(now)
+        samples = state.progress.samples_seen
         self.run_log.line(
-            "step", epoch=state.progress.epoch + 1, step=state.step, **values
+            "step",
+            epoch=state.progress.epoch + 1,
+            step=state.step,
+            samples=samples,
+            **values,
         )
-        self._write_scalars("train", values)
+        self._write_scalars("train", {**values, "samples": samples})
         time_left = format_duration(self._seconds_left())
         self.bar.set_postfix_str(bar_text(means, values, time_left), refresh=False)
         if self.bar.disable and now - self._line_time > LINE_SECONDS:
@@ -125,7 +135,7 @@ class ProgressReport:
                 "epoch %d, step %d of %d: %s, %s left",
                 state.progress.epoch + 1,
                 state.step,
-                self.steps,
+                self.last_step,
                 line_text(means, values),
                 time_left,
             )
@@ -136,6 +146,7 @@ class ProgressReport:
             "health",
             epoch=self.state.progress.epoch + 1,
             step=self.state.step,
+            samples=self.state.progress.samples_seen,
             **values,
         )
         self._write_scalars("health", values)
@@ -147,7 +158,12 @@ class ProgressReport:
 
     def report_initial_validation(self, values: Mapping[str, float]) -> None:
         """Report the results of validation before the first step."""
-        self.run_log.line("validation", step=self.state.step, **values)
+        self.run_log.line(
+            "validation",
+            step=self.state.step,
+            samples=self.state.progress.samples_seen,
+            **values,
+        )
         self._write_scalars("val", values)
         log.info(
             "before the first step: %s",
@@ -171,6 +187,7 @@ class ProgressReport:
             "epoch",
             epoch=epoch,
             step=state.step,
+            samples=state.progress.samples_seen,
             **means,
             **validation,
             lr=lr,
@@ -203,7 +220,7 @@ class ProgressReport:
         seconds_per_step = (time.perf_counter() - self.epoch_start) / max(
             1, self.epoch_steps
         )
-        return seconds_per_step * (self.steps - self.state.step)
+        return seconds_per_step * (self.last_step - self.state.step)
 
 
 def line_text(means: Mapping[str, float], speed: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ from trainer.config_check import Sections, check_config, stage_configs
 from trainer.distributed import run_on_main
 from trainer.evaluation.results import new_folder
 from trainer.lock import acquire
+from trainer.log import check_wandb
 from trainer.settings import TrainerSettings, trainer_settings
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ def stages(
     check_config(config, sections)
     has_stages = bool(config.blocks("stages"))
     configs = stage_configs(config)
+    run_on_main(lambda: _check_logging(config, configs))
 
     def locate() -> RunLocation:
         return _locate_run(config, configs, resume)
@@ -123,6 +125,16 @@ def _with_weights(config: Config, path: Path) -> Config:
     return Config(
         merge(config.to_dict(), {"arch": {"args": {"load_checkpoint": str(path)}}})
     )
+
+
+def _check_logging(config: Config, configs: Sequence[Config]) -> None:
+    """ConfigError where wandb could not log a stage."""
+    has_stages = bool(config.blocks("stages"))
+    for number, stage_config in enumerate(configs):
+        name = config.require("name").rpartition("/")[2]
+        if has_stages:
+            name = _stage_name(stage_config, number)
+        check_wandb(trainer_settings(stage_config).wandb, name)
 
 
 def _stage_name(config: Config, number: int) -> str:

@@ -28,6 +28,8 @@ class Progress:
         best: best monitored value so far, None before the first
         stale: epochs since then
         bad_files: unreadable files in this epoch
+        step: optimizer steps taken; counted on where the steps of an epoch change
+        samples_seen: samples that these steps were taken on, of all processes
     """
 
     epoch: int = 0
@@ -35,6 +37,8 @@ class Progress:
     best: float | None = None
     stale: int = 0
     bad_files: int = 0
+    step: int = 0
+    samples_seen: int = 0
 
 
 class State:
@@ -64,10 +68,22 @@ class State:
 
     @property
     def step(self) -> int:
-        """Optimizer steps taken."""
+        """Optimizer steps taken. Logs and checkpoints are numbered by it."""
+        return self.progress.step
+
+    @property
+    def schedule_step(self) -> int:
+        """Steps to here of a run that had always had as many steps an epoch. Schedules go by it, and so by the share
+        of the run that is done."""
         return (
             self.progress.epoch * self.batches.steps_per_epoch + self.progress.position
         )
+
+    def count_step(self, loader: int) -> None:
+        """Count a step on samples of a loader."""
+        self.progress.position += 1
+        self.progress.step += 1
+        self.progress.samples_seen += self.batches.samples_per_step[loader]
 
     def end_epoch(self) -> None:
         """Count the epoch as finished and start the next one's counters and means."""
@@ -123,9 +139,12 @@ class State:
         saved = checkpoint.read(path)
         checkpoint.restore(saved, self.objective, self.optimizer, self.scaler, path)
         trainer_state = saved["trainer"]
-        self.progress = Progress(
-            **{name: trainer_state[name] for name in asdict(self.progress)}
-        )
+        counts = {
+            "step": saved["step"],
+            "samples_seen": samples_taken(trainer_state),
+            **trainer_state,
+        }
+        self.progress = Progress(**{name: counts[name] for name in asdict(Progress())})
         num_loaders = len(trainer_state["samples"])
         if num_loaders != len(self.loader_names):
             raise ConfigError(
@@ -145,6 +164,15 @@ class State:
             changes += batch_changes(trainer_state, self.batches)
             for change in changes:
                 log.warning("since the checkpoint: %s", change)
+
+
+def samples_taken(trainer_state: Mapping[str, Any]) -> int:
+    """Samples of a checkpoint that does not count them, as if its steps an epoch had never changed."""
+    steps = trainer_state["epoch"] * trainer_state["steps_per_epoch"]
+    steps += trainer_state["position"]
+    samples = trainer_state["samples"]
+    rounds, rest = divmod(steps, len(samples))
+    return rounds * sum(samples) + sum(samples[:rest])
 
 
 def resume_position(trainer_state: Mapping[str, Any], batches: RoundRobinLoader) -> int:
@@ -185,7 +213,8 @@ def batch_changes(
     saved_steps = trainer_state["steps_per_epoch"]
     if saved_steps != batches.steps_per_epoch:
         changes.append(
-            f"steps an epoch {saved_steps} -> {batches.steps_per_epoch}: schedules go by the new number"
+            f"steps an epoch {saved_steps} -> {batches.steps_per_epoch}: steps are counted on, schedules go by "
+            "the share of the run that is done"
         )
     return changes
 

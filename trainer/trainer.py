@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -16,13 +17,13 @@ from trainer.monitor import Monitor
 from trainer.optim import require_warmup_within
 from trainer.progress import ProgressReport
 from trainer.settings import trainer_settings
-from trainer.signals import EXIT, StopSignal, signal_name
+from trainer.signals import NOTHING_TO_SAVE, StopSignal, exit_status, signal_name
 from trainer.stages import Stage, describe_end, is_finished
 from trainer.state import State
 from trainer.step import OptimizerStep
 from trainer.summary import loader_names, summary
 from trainer.validation import Values, validate
-from trainer.versions import write_run_description
+from trainer.versions import remove_start, write_run_description
 
 log = logging.getLogger(__name__)
 
@@ -87,27 +88,44 @@ class Trainer:
     def run(self) -> Values:
         """Train until the last epoch or an early stop and return the last epoch's values.
 
-        A signal ends it with SystemExit(75) after a checkpoint. Raises NonFiniteLoss before the update it would spoil.
+        A signal ends it with SystemExit (`trainer.signals.exit_status`) after a checkpoint; before the first step it
+        leaves nothing behind. Raises NonFiniteLoss before the update it would spoil.
         """
         if self._is_finished():
             path = self.stage.folder / checkpoint.LATEST
             log.info("%s", describe_end(path, self.settings, self.state.progress.epoch))
             return {}
-        self._log_start()
+        with self.stop_signal:
+            try:
+                self._log_start()
+                with self.run_log:
+                    return self._train()
+            except SystemExit:
+                if rank() == 0 and self.state.step == 0:
+                    remove_start(self.stage.folder)
+                raise
+
+    def _train(self) -> Values:
+        """Train, with the log files open, and return the last epoch's values."""
         values: Values = {}
-        with self.stop_signal, self.run_log:
-            self.run_log.line(
-                "start", step=self.state.step, resumed=str(self.stage.resume or "")
-            )
-            if (
-                self.settings.init_val
-                and self.valid_loader is not None
-                and self.state.step == 0
-            ):
-                self.report.report_initial_validation(self._validate())
-            while not self._is_finished():
-                self._train_epoch()
-                values = self._end_epoch()
+        self.run_log.line(
+            "start",
+            step=self.state.step,
+            samples=self.state.progress.samples_seen,
+            resumed=str(self.stage.resume or ""),
+        )
+        if (
+            self.settings.init_val
+            and self.valid_loader is not None
+            and self.state.step == 0
+        ):
+            self.report.report_initial_validation(self._validate())
+        while not self._is_finished():
+            self._train_epoch()
+            values = self._end_epoch()
+        number = reduce_max(self.stop_signal.number)
+        if number:  # no further stage begins
+            self._exit(number)
         return values
 
     def _log_start(self) -> None:
@@ -147,41 +165,47 @@ class Trainer:
         """
         step_batches = None
         try:
-            step_batches = next(iterator, None)
-        except (RuntimeError, ValueError):
-            if (
-                not self.stop_signal.number
-            ):  # the signal may have ended the data workers too
+            with self.stop_signal.interruptible():
+                step_batches = next(iterator, None)
+        except (KeyboardInterrupt, RuntimeError, ValueError):
+            # the signal may have ended the data workers too
+            if not self.stop_signal.number:
                 raise
-        self.stop_signal.ignore_dead_workers()
         number = reduce_max(self.stop_signal.number)
         if number:
-            self._save_and_exit(number)
+            if self.state.step:
+                self._save()
+            self._exit(number)
         return step_batches
 
-    def _save_and_exit(self, signal_number: int) -> None:
-        self._save()
-        if rank() == 0:
+    def _exit(self, signal_number: int) -> NoReturn:
+        """Say what is saved, and exit."""
+        name = signal_name(signal_number)
+        if rank() == 0 and self.state.step == 0:
+            log.warning(NOTHING_TO_SAVE, name)
+        elif rank() == 0:
             log.warning(
                 "%s: saved at step %d of %d; -r auto goes on",
-                signal_name(signal_number),
+                name,
                 self.state.step,
-                self.steps,
+                self.report.last_step,
             )
-        raise SystemExit(EXIT)
+        raise SystemExit(exit_status(signal_number))
 
     def _train_step(self, loader: int, batches: list[Batch]) -> None:
         """Take one optimizer step on batches of a loader, report it, and save where it is due."""
-        step = self.state.step
+        step = self.state.schedule_step
         progress = self.state.progress
         loss_guard = self.optimizer_step.loss_guard
         loader_name = self.state.loader_names[loader]
-        where = f"step {step + 1} (epoch {progress.epoch + 1}, {loader_name})"
+        where = (
+            f"step {self.state.step + 1} (epoch {progress.epoch + 1}, {loader_name})"
+        )
         lr, norm = self.optimizer_step.take(
             batches, step, self.steps, self.batches.steps_per_epoch, where
         )
         is_first = progress.position == 0
-        progress.position += 1
+        self.state.count_step(loader)
         self.report.add_step(loader, loss_guard.names, loss_guard.values_K)
         if self.report.is_due():
             loss_guard.check_norm(where)
@@ -222,7 +246,7 @@ class Trainer:
             step
         )  # so that the picture shows the step's own masks
         picture_CHW = images.masked_clips(self.optimizer_step.objective, batch["video"])
-        self.run_log.picture(step, "clips", picture_CHW)
+        self.run_log.picture(self.state.step - 1, "clips", picture_CHW)
 
     def _end_epoch(self) -> Values:
         """Validate, compare with the best, report and save."""
@@ -265,13 +289,23 @@ class Trainer:
         return values
 
     def _validate(self) -> Values:
-        return validate(
-            self.optimizer_step.objective,
-            self.valid_loader,
-            self.optimizer_step.precision,
-            self.settings.seed,
-            evaluation_settings(self.stage.config),
-        )
+        """A single process ends this at once at a signal, several must go through it together."""
+        interruptible: AbstractContextManager[None] = nullcontext()
+        if world_size() == 1:
+            interruptible = self.stop_signal.interruptible()
+        try:
+            with interruptible:
+                return validate(
+                    self.optimizer_step.objective,
+                    self.valid_loader,
+                    self.optimizer_step.precision,
+                    self.settings.seed,
+                    evaluation_settings(self.stage.config),
+                )
+        except KeyboardInterrupt:
+            if not self.stop_signal.number:
+                raise
+            self._exit(self.stop_signal.number)  # all steps are saved
 
     def _save(self, also: Sequence[str] = ()) -> None:
         """Write checkpoint-latest.pth, and the same under the file names in `also`."""

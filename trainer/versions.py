@@ -1,5 +1,6 @@
 """What a run was made with: git revision and versions of the packages, written into its folder."""
 
+import contextlib
 import json
 import platform
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 from parse_config import Config
 from trainer.distributed import main_only
+from trainer.files import atomic_write
 
 PACKAGES = (
     "torch",
@@ -26,6 +28,13 @@ PACKAGES = (
     "safetensors",
     "tensorboard",
 )
+# what a run writes before its first checkpoint
+FILES_OF_A_START = (
+    "config.json",
+    "versions.json",
+    "log.jsonl",
+    "events.out.tfevents.*",
+)
 
 
 @main_only
@@ -40,7 +49,19 @@ def write_run_description(folder: Path, config: Config) -> None:
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") != text:
             path.rename(_first_free_number(path))
-        path.write_text(text, encoding="utf-8")
+        with atomic_write(path) as file:
+            file.write(text)
+
+
+def remove_start(folder: Path) -> None:
+    """Remove what a run that was stopped before its first step has written; a folder with a checkpoint stays."""
+    if any(folder.glob("*.pth")):
+        return
+    for pattern in FILES_OF_A_START:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty: a lock, a stage
+        folder.rmdir()
 
 
 def _first_free_number(path: Path) -> Path:

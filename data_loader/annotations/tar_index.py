@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple
@@ -20,8 +22,10 @@ from data_loader.annotations.file_lookup import (
     name_priority,
 )
 from data_loader.annotations.shapes import require_encodable
+from data_loader.child_process import begin_pool_worker
+from data_loader.cpus import available_cpus
 from data_loader.file_kind import HEADER, TAR_MAGIC, describe_bytes
-from parse_config import ConfigError
+from parse_config import ConfigError, UserError
 
 MAX_PADDING = 1 << 20  # bytes behind the end mark that are checked
 
@@ -61,13 +65,30 @@ def index_shards(
 
     index = partial(index_shard, with_captions=with_captions)
     # at least four shards per process
-    workers = min(len(shards) // 4, len(os.sched_getaffinity(0)))
+    workers = min(len(shards) // 4, available_cpus())
     if workers < 2:
         yield from map(index, shards)
         return
 
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
-        yield from pool.imap(index, shards)
+    executor = ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("fork"),
+        begin_pool_worker,
+        (os.getpid(),),
+    )
+    try:
+        yield from executor.map(index, shards)
+    except BrokenProcessPool:
+        raise UserError(
+            f"{shards[0]}: a process that reads the shards was killed; too little memory is the usual cause"
+        ) from None
+    finally:
+        processes = list((executor._processes or {}).values())
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
 
 
 def index_shard(

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from data_loader.child_process import JOB_SIGNALS
 from data_loader.decode_cache import release_all
 from data_loader.readers import Pictures, progress
 from parse_config import UserError
@@ -106,11 +107,12 @@ def _leave_standard_streams() -> None:
 
 
 def _reset_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    # Ctrl-C is for the parent; when that ends, its end of the socket closes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD):
+    # Those to the whole job are for the parent; when that ends, its end of the socket closes.
+    for number in JOB_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGALRM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _answer(

@@ -25,7 +25,7 @@ TITLES = {
     "loss_vt": "Contrastive loss (loss_vt)",
     "loss_mvm": "Masked visual modeling (loss_mvm)",
 }
-COUNTERS = {"kind", "epoch", "step"}  # numbers of a line that are not drawn
+COUNTERS = {"kind", "epoch", "step", "samples"}  # numbers of a line that are not drawn
 DIRECTIONS = {"t2v": "Validation, text to video", "v2t": "Validation, video to text"}
 RECALLS = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "R50": "R@50"}
 BEFORE_RECALLS = 3  # charts between the losses and the recalls

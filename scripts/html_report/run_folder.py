@@ -6,7 +6,7 @@ one stage of it, or of test.py alone (results.json).
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,28 +158,86 @@ def read_log(path: Path, stage: str = "") -> Log:
 
     A torn line, as a killed run leaves it, is counted and left out.
     """
-    rows_by_kind: dict[str, dict[Any, dict[str, Any]]] = {}
+    rows: list[dict[str, Any]] = []
     torn = 0
-    for number, line in enumerate(
-        path.read_text(encoding="utf-8", errors="replace").split("\n")
-    ):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
-            row_kind = row["kind"]
+            row["kind"]
         except (json.JSONDecodeError, TypeError, KeyError):
             torn += bool(line.strip())
             continue
+        rows.append(row)
 
+    rows_by_kind: dict[str, dict[Any, dict[str, Any]]] = {}
+    for number, row in enumerate(one_step_axis(rows)):
         step = row.get("step", number)
-        if row_kind == "start":  # one line per start of the program, all of which count
+        if row["kind"] == "start":  # one line per start, all of which count
             step = number
-        rows_by_kind.setdefault(row_kind, {})[step] = row
+            if "samples" in row:
+                _drop_after(rows_by_kind, row["step"])
+        rows_by_kind.setdefault(row["kind"], {})[step] = row
 
     sorted_rows = {
-        row_kind: [rows[step] for step in sorted(rows)]
-        for row_kind, rows in rows_by_kind.items()
+        row_kind: [rows_of_kind[step] for step in sorted(rows_of_kind)]
+        for row_kind, rows_of_kind in rows_by_kind.items()
     }
     return Log(stage, sorted_rows, torn)
+
+
+def one_step_axis(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The lines, their steps counted on over all starts.
+
+    Older runs numbered a step by epoch x steps an epoch: where a resumed run had others, its numbers began elsewhere.
+    Newer ones count on, and their lines hold the number of samples.
+    """
+    offset = 0.0
+    previous = None
+    for start, segment in _segments(rows):
+        steps_per_epoch = _steps_per_epoch(segment)
+        is_older = not any("samples" in row for row in segment)
+        if is_older and previous and steps_per_epoch and start:
+            before = start["step"] * previous / steps_per_epoch
+            offset += before - start["step"]
+        previous = steps_per_epoch or previous
+        for row in segment:
+            moved = dict(row)
+            if "step" in row:
+                moved["step"] = round(row["step"] + offset)
+            yield moved
+
+
+def _segments(
+    rows: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[Mapping[str, Any] | None, list[Mapping[str, Any]]]]:
+    """(the line "start", it and the lines up to the next) of each start that resumed; None before the first."""
+    start: Mapping[str, Any] | None = None
+    segment: list[Mapping[str, Any]] = []
+    for row in rows:
+        if row["kind"] == "start" and row.get("resumed"):
+            yield start, segment
+            start, segment = row, []
+        segment.append(row)
+    yield start, segment
+
+
+def _steps_per_epoch(segment: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the lines of one start of an older run, by its last finished epoch; None where it finished none."""
+    for row in reversed(segment):
+        if row["kind"] == "epoch" and row.get("epoch"):
+            return row["step"] / row["epoch"]
+    return None
+
+
+def _drop_after(
+    rows_by_kind: Mapping[str, dict[Any, dict[str, Any]]], step: int
+) -> None:
+    """Drop what was logged after the step that a run resumes from: it is done again."""
+    for kind, rows in rows_by_kind.items():
+        if kind == "start":
+            continue
+        for key in [key for key, row in rows.items() if row.get("step", 0) > step]:
+            del rows[key]
 
 
 def read_evaluation(results_path: Path, run_folder: Path) -> Evaluation:

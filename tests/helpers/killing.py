@@ -73,6 +73,14 @@ def start(config: Path, *arguments: str, processes: int = 1) -> list:
     return started
 
 
+def children(pid: int) -> list[int]:
+    """The processes that the main thread of `pid` has forked and that still run."""
+    return [
+        int(child)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ]
+
+
 def finish(started: list, seconds: float = 120) -> list[int]:
     """Wait for the processes and return their exit statuses."""
     for process in started:

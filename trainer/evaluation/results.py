@@ -3,6 +3,7 @@
 C captions, V videos, E joint width.
 """
 
+import contextlib
 import itertools
 import json
 import time
@@ -12,13 +13,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from model.ranks import count
 from model.similarity import CosineSimilarity, topk
 from model.text import own_files
 from model.weights.listed import fingerprint
 from model.weights.read import find
+from model.weights.write import save_tensors
 from parse_config import Config, UserError, to_plain
 from trainer.distributed import world_size
 from trainer.evaluation.embed import Embeddings
@@ -30,12 +32,13 @@ TENSORS = ("text_CE", "video_VE", "owner_C", "labels_V", "windows_VE", "bank_BE"
 
 
 def new_folder(parent: Path) -> Path:
-    """Make parent/<MMDD_HHMMSS>/, with a number after it if that exists."""
+    """Make parent/<MMDD_HHMMSS>/, with a number after it if that exists. Raises OSError."""
+    parent.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%m%d_%H%M%S")
     for number in itertools.count():
         folder = parent / (f"{stamp}_{number}" if number else stamp)
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
         except FileExistsError:
             continue
@@ -85,11 +88,16 @@ def write_results(
         ranks_device: also write ranks.jsonl, computed there
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if with_embeddings:
-        save_embeddings(folder / "embeddings", embeddings, run_description)
-    if ranks_device:
-        save_ranks(folder / "ranks.jsonl", embeddings, ranks_device)
-    write_new_json(folder / "results.json", {**results, **run_description})
+    try:
+        if with_embeddings:
+            save_embeddings(folder / "embeddings", embeddings, run_description)
+        if ranks_device:
+            save_ranks(folder / "ranks.jsonl", embeddings, ranks_device)
+        write_new_json(folder / "results.json", {**results, **run_description})
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is written
+            folder.rmdir()
+        raise
     return folder / "results.json"
 
 
@@ -114,8 +122,7 @@ def save_embeddings(
         tensor = getattr(embeddings, name)
         if tensor is not None:
             tensors[name] = tensor.contiguous()
-    with atomic_write(folder / "embeddings.safetensors", "wb") as file:
-        file.write(save(tensors))
+    save_tensors(tensors, folder / "embeddings.safetensors")
     description = {
         key: value for key, value in run_description.items() if key != "config"
     }
