@@ -213,7 +213,7 @@ def test_an_export_that_is_stopped_leaves_nothing(tmp_path, error):
             raise error
 
     with pytest.raises(type(error)):
-        export.save_folder(Model(), tmp_path / "out", {})
+        export.save_whole(Model(), tmp_path / "out", {})
     assert not list(tmp_path.iterdir())
 
 
