@@ -300,11 +300,10 @@ class TextVideoDataset(Dataset):
     def _add_clip(self, sample: dict[str, Any], seeds: tuple[int, ...]) -> None:
         """Read and transform the clip of `sample` into its "video" and "frames"."""
 
-        def choose_frames(length: int) -> list[int]:
-            sampling = "random" if self.train else "uniform"
-            generator = seeding.generator(*seeds, FRAMES_DRAW)
-            return frames.pick(length, self.video.num_frames, sampling, generator)
-
+        sampling = "random" if self.train else "uniform"
+        choose_frames = frames.FrameChoice(
+            self.video.num_frames, sampling, (*seeds, FRAMES_DRAW)
+        )
         clip_TCHW, indices = self.read_clip(sample["meta"]["index"], choose_frames)
         sample["meta"]["frames"] = indices
         sample["video"] = self.transform(

@@ -1,6 +1,26 @@
 """Which frames of a clip are read: one of each equal segment, its middle for testing, a random one for training."""
 
+from dataclasses import dataclass
+
 import torch
+
+from data_loader import seeding
+
+
+@dataclass(frozen=True)
+class FrameChoice:
+    """`pick` for a clip whose length is not yet known: called with it, in whatever process, it gives the indices.
+
+    seeds: of the random draws; none for "uniform"
+    """
+
+    num_frames: int
+    how: str = "uniform"
+    seeds: tuple[int, ...] = ()
+
+    def __call__(self, length: int) -> list[int]:
+        generator = seeding.generator(*self.seeds) if self.seeds else None
+        return pick(length, self.num_frames, self.how, generator)
 
 
 def pick(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from data_loader.decode import process, worker
+from data_loader.frames import FrameChoice
 from data_loader.readers import READERS, BrokenVideo, Choose, Pictures
 from data_loader.readers.image_reader import is_image
 from data_loader.readers.limits import DEFAULT_LIMITS, Limits, check_clip, limited_to
@@ -85,12 +86,16 @@ def _read(
     deadline: float | None,
     limits: Limits,
 ) -> tuple[Tensor, list[int]]:
-    """What `read_clip` returns. `choose` is always called in this process: it need not be picklable."""
+    """What `read_clip` returns.
+
+    `choose` is called in this process, since it need not be picklable; a `FrameChoice` where the file is decoded, which
+    saves a question to this process and its answer.
+    """
     # raises ConfigError, whatever the file is
     READERS.get(reader, "video_params.reader")
     answer = None
     choose_in_worker = choose
-    if callable(choose) and deadline:
+    if callable(choose) and deadline and not isinstance(choose, FrameChoice):
         answer = partial(_chosen, choose)
         choose_in_worker = worker.ask_parent
     args = (reader, path, choose_in_worker, start, end, limits)

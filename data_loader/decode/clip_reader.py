@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_loader.frames import pick
+from data_loader.frames import FrameChoice
 from data_loader.reader import read_clip
 from data_loader.settings import video_settings
 from data_loader.transforms import build_transform
@@ -29,6 +29,7 @@ class ClipReader:
     def __init__(self, video_params: Mapping[str, Any]) -> None:
         self.video = video_settings(video_params, "test")
         self.transform = build_transform(False, **self.video.transform_args)
+        self._choice = FrameChoice(self.video.num_frames)
 
     def __call__(self, videos: Sequence[Video]) -> torch.Tensor:
         return torch.stack([self._read(video) for video in videos])
@@ -47,7 +48,7 @@ class ClipReader:
         """float32 video_TCHW of the frames that begin between `start` and `end` (seconds), or of all."""
         clip_TCHW, _ = read_clip(
             path,
-            self._pick,
+            self._choice,
             reader=self.video.reader,
             start=start,
             end=end,
@@ -70,8 +71,5 @@ class ClipReader:
                 f"a video of shape {tuple(frames_THWC.shape)} and {frames_THWC.dtype} is given; frames are "
                 f"uint8 of shape (frames, height, width, 3)"
             )
-        picked_THWC = frames_THWC[self._pick(len(frames_THWC))]
+        picked_THWC = frames_THWC[self._choice(len(frames_THWC))]
         return self.transform(picked_THWC.permute(0, 3, 1, 2), None)
-
-    def _pick(self, length: int) -> list[int]:
-        return pick(length, self.video.num_frames)

@@ -28,7 +28,7 @@ from data_loader.annotations.file_lookup import is_video
 from data_loader.annotations.media_scan import scan_media
 from data_loader.base import TextVideoDataset
 from data_loader.datasets import DATASETS
-from data_loader.frames import pick
+from data_loader.frames import FrameChoice, pick
 from data_loader.reader import read_clip
 from data_loader.transforms import build_transform
 from scripts.benchmarks import loader_codecs
@@ -36,6 +36,7 @@ from scripts.benchmarks.bench_clips import prepare, write_set
 from scripts.benchmarks.record import RESULTS, cpu_name, write_record
 
 FRAMES, RES = 4, 224
+FRAME_CHOICE = FrameChoice(FRAMES)
 SMALL_CLIPS, SMALL_SIZE, SMALL_FRAMES, SMALL_RES = 200, (64, 64), 12, 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -55,17 +56,13 @@ def predecessors(path: Path) -> torch.Tensor:
 
 def ours(path: Path, reader: str, deadline: float | None = 60.0) -> torch.Tensor:
     """Our reader and test transform."""
-    clip_TCHW, _ = read_clip(str(path), pick_frames, reader, deadline=deadline)
+    clip_TCHW, _ = read_clip(str(path), FRAME_CHOICE, reader, deadline=deadline)
     return build_transform(False, RES)(clip_TCHW, None)
 
 
 def bare_decode(path: Path) -> torch.Tensor:
     """Our reader alone."""
-    return read_clip(str(path), pick_frames, "av", deadline=None)[0]
-
-
-def pick_frames(length: int) -> list[int]:
-    return pick(length, FRAMES)
+    return read_clip(str(path), FRAME_CHOICE, "av", deadline=None)[0]
 
 
 def rate(read: Callable[[Path], torch.Tensor], paths: list[Path], rounds: int) -> float:

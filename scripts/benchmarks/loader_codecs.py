@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_loader.frames import pick
+from data_loader.frames import FrameChoice, pick
 from data_loader.reader import read_clip
 from data_loader.readers.torchcodec_reader import load_torchcodec
 from parse_config import ConfigError
@@ -67,9 +67,7 @@ def read_with_ours(
     path: Path, request: Request, deadline: float | None = None
 ) -> np.ndarray:
     start, end = request.cut or (None, None)
-    frames_TCHW, _ = read_clip(
-        path, lambda length: pick(length, FRAMES), "auto", start, end, deadline
-    )
+    frames_TCHW, _ = read_clip(path, FrameChoice(FRAMES), "auto", start, end, deadline)
     return frames_TCHW.permute(0, 2, 3, 1).numpy()
 
 

@@ -1,12 +1,16 @@
 """Which frames are picked, compared with Frozen in Time's arithmetic, for every length from one frame on."""
 
+import pickle
 import random
 
 import numpy as np
 import pytest
 import torch
 
-from data_loader.frames import pick, windows
+from data_loader import reader, seeding
+from data_loader.frames import FrameChoice, pick, windows
+from data_loader.reader import read_clip
+from scripts.synthetic.miniatures import write_media
 
 LENGTHS = [*range(1, 40), 100, 1001]
 
@@ -81,3 +85,25 @@ def test_windows_take_the_same_frame_of_each_segment():
     assert windows(1, 4, 1) == [[0, 0, 0, 0]]
     with pytest.raises(ValueError, match="stride"):
         windows(10, 4, 0)
+
+
+@pytest.mark.parametrize("how", ["uniform", "random"])
+def test_a_choice_gives_the_same_in_any_process(how):
+    seeds = (3, 1, 4) if how == "random" else ()
+    choice = FrameChoice(4, how, seeds)
+    sent = pickle.loads(pickle.dumps(choice))
+    for length in (1, 3, 4, 250):
+        generator = seeding.generator(*seeds) if seeds else None
+        assert sent(length) == choice(length) == pick(length, 4, how, generator)
+
+
+def test_the_decoders_process_asks_nothing_of_a_choice(tmp_path, monkeypatch):
+    write_media(tmp_path / "a.mp4", 1)
+    asked = []
+    monkeypatch.setattr(reader, "_chosen", lambda choose, length: asked.append(length))
+    clip_TCHW, indices = read_clip(tmp_path / "a.mp4", FrameChoice(2))
+    expected_TCHW, expected = read_clip(
+        tmp_path / "a.mp4", lambda length: pick(length, 2), deadline=None
+    )
+    assert indices == expected and torch.equal(clip_TCHW, expected_TCHW)
+    assert asked == []
