@@ -65,9 +65,9 @@ def describe_bytes(header: bytes) -> str:
     if not header:
         return "is empty"
 
-    for magic, kind, remedy in MAGIC:
+    for magic, format_name, remedy in MAGIC:
         if header.startswith(magic):
-            return f"is {kind}; {remedy}"
+            return f"is {format_name}; {remedy}"
     if header[TAR_MAGIC] == b"ustar":
         return "is a tar archive; unpack it (tar xf), or read it with the data set TarShards"
 

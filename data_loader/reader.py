@@ -94,11 +94,11 @@ def _read(
     # raises ConfigError, whatever the file is
     READERS.get(reader, "video_params.reader")
     answer = None
-    asked = choose
+    choose_in_worker = choose
     if callable(choose) and deadline and not isinstance(choose, FrameChoice):
         answer = partial(_chosen, choose)
-        asked = worker.ask_parent
-    args = (reader, path, asked, start, end, limits)
+        choose_in_worker = worker.ask_parent
+    args = (reader, path, choose_in_worker, start, end, limits)
     frames_THWC, indices = process.call(
         _call_reader, *args, path=path, deadline=deadline, answer=answer
     )

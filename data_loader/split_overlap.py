@@ -19,12 +19,12 @@ Identity = tuple[Any, str]
 class Overlap(NamedTuple):
     """Validation clips that training uses too.
 
-    clips: indices of those whose seconds are trained on. parts: of those of which only other seconds of the same file
-    are. example: path of the first. trained_by: names of the training data sets that have them.
+    clips: indices of those whose seconds are trained on. other_seconds: of those of which only other seconds of the
+    same file are. example: path of the first. trained_by: names of the training data sets that have them.
     """
 
     clips: list[int]
-    parts: list[int]
+    other_seconds: list[int]
     example: str
     trained_by: list[str]
 
@@ -47,9 +47,9 @@ def _describe(overlap: Overlap, validation: TextVideoDataset) -> str:
     counts = []
     if overlap.clips:
         counts.append(f"{len(overlap.clips)} of {total} clips are also trained on")
-    if overlap.parts:
+    if overlap.other_seconds:
         counts.append(
-            f"{len(overlap.parts)} of {total} clips are other seconds of files that are trained on"
+            f"{len(overlap.other_seconds)} of {total} clips are other seconds of files that are trained on"
         )
     return (
         f"{validation.name}: {', and '.join(counts)} ({', '.join(overlap.trained_by)}), such as {overlap.example}; "
@@ -102,8 +102,8 @@ def _candidates(
 
 
 def _identity(dataset: TextVideoDataset, index: int) -> Identity:
-    path, part = dataset.source_file(index)
-    return _file_identity(path), part
+    path, member = dataset.source_file(index)
+    return _file_identity(path), member
 
 
 @lru_cache(maxsize=1 << 16)

@@ -220,11 +220,12 @@ def print_overlaps(
     datasets: list[TextVideoDataset], others: list[TextVideoDataset]
 ) -> None:
     """Print what splits have in common."""
-    for found in overlaps(datasets, others, MAX_LISTED):
+    for overlap in overlaps(datasets, others, MAX_LISTED):
         print(
-            f"overlap of {found.first} and {found.second}: {found.num_files} files, {found.num_captions} caption texts"
+            f"overlap of {overlap.first} and {overlap.second}: {overlap.num_files} files, "
+            f"{overlap.num_captions} caption texts"
         )
-        print_listed("in both", found.examples)
+        print_listed("in both", overlap.examples)
 
 
 def find_other_splits(
@@ -233,10 +234,10 @@ def find_other_splits(
     """Splits of the training data that the config does not name itself."""
     known = {(dataset.name, dataset.data_dir) for dataset in datasets}
     for block, dataset in zip(blocks, datasets, strict=True):
-        for other in other_splits(block, dataset):
-            if (other.name, other.data_dir) not in known:
-                known.add((other.name, other.data_dir))
-                yield other
+        for other_split in other_splits(block, dataset):
+            if (other_split.name, other_split.data_dir) not in known:
+                known.add((other_split.name, other_split.data_dir))
+                yield other_split
 
 
 @cli_entry

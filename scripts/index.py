@@ -84,15 +84,14 @@ def build(
         )
     start_time = time.monotonic()
     features = open_features(features_folder)
-    is_by_size = kind is None
-    kind = kind or kind_by_size(len(features))
-    manifest = describe(features, kind, min_recall, query_folder)
+    index_kind = kind or kind_by_size(len(features))
+    manifest = describe(features, index_kind, min_recall, query_folder)
     if query_folder:
         _open_queries(query_folder, features)  # a mistake is said before the work
     rows_NE = read_normalized(features)
-    manifest["kind_by_size"] = is_by_size
-    index = build_index(kind, rows_NE)
-    manifest |= measure(index, kind, rows_NE, features, manifest)
+    manifest["kind_by_size"] = kind is None
+    index = build_index(index_kind, rows_NE)
+    manifest |= measure(index, index_kind, rows_NE, features, manifest)
     write_new(index_folder, index, map(_with_real_path, features.rows), manifest)
     print_result(index_folder, manifest, "", time.monotonic() - start_time)
 
@@ -121,24 +120,24 @@ def update(
     if change.is_none:
         print(f"{index_folder}: is up to date, {len(old_rows)} rows")
         return
-    kind = kind_by_size(len(features)) if old["kind_by_size"] else old["index"]
-    why_rebuilt = reason_to_rebuild(old, kind, change, len(features))
+    index_kind = kind_by_size(len(features)) if old["kind_by_size"] else old["index"]
+    why_rebuilt = reason_to_rebuild(old, index_kind, change, len(features))
     manifest = describe(
-        features, kind, old["min_recall"], query_folder or old["queries"]
+        features, index_kind, old["min_recall"], query_folder or old["queries"]
     )
     manifest["kind_by_size"] = old["kind_by_size"]
     rows = features.rows
-    if why_rebuilt or kind == "flat":
-        index = build_index(kind, rows_NE)
+    if why_rebuilt or index_kind == "flat":
+        index = build_index(index_kind, rows_NE)
     else:
         manifest["trained_rows"] = old["trained_rows"]
-        row_order = update_vectors(index, kind, change, rows_NE)
+        row_order = update_vectors(index, index_kind, change, rows_NE)
         rows = [rows[number] for number in row_order]
         rows_NE = rows_NE[row_order]
-    manifest |= measure(index, kind, rows_NE, features, manifest)
+    manifest |= measure(index, index_kind, rows_NE, features, manifest)
     replace(index_folder, index, map(_with_real_path, rows), manifest)
-    said = f"; {change.num_new} new, {change.num_changed} changed, {change.num_gone} gone{why_rebuilt}"
-    print_result(index_folder, manifest, said, time.monotonic() - start_time)
+    change_text = f"; {change.num_new} new, {change.num_changed} changed, {change.num_gone} gone{why_rebuilt}"
+    print_result(index_folder, manifest, change_text, time.monotonic() - start_time)
 
 
 def open_features(folder: Path) -> Features:
@@ -153,13 +152,13 @@ def reason_to_rebuild(
     old_manifest: dict[str, Any], new_kind: str, change: Change, num_rows: int
 ) -> str:
     """Why an index is built anew instead of updated, for the last line; "" if it is not."""
-    kind = old_manifest["index"]
-    if new_kind != kind:
+    old_kind = old_manifest["index"]
+    if new_kind != old_kind:
         return f"; rebuilt as {new_kind}, the kind for so many rows"
-    if kind == "hnsw" and change.drops_rows:
+    if old_kind == "hnsw" and change.drops_rows:
         return "; rebuilt, because hnsw cannot drop rows"
     growth = num_rows / old_manifest["trained_rows"]
-    if kind == "ivf" and not 1 / MAX_GROWTH <= growth <= MAX_GROWTH:
+    if old_kind == "ivf" and not 1 / MAX_GROWTH <= growth <= MAX_GROWTH:
         return f"; rebuilt, because its cells were trained on {old_manifest['trained_rows']} rows"
     return ""
 
@@ -213,13 +212,13 @@ def print_result(
     index_folder: Path, manifest: dict[str, Any], change: str, seconds: float
 ) -> None:
     """Prints the last line: kind, size, recall, and what has changed."""
-    kind = manifest["index"]
+    index_kind = manifest["index"]
     quality = "exact"
-    if kind != "flat":
-        option = EFFORT_OPTION[kind]
+    if index_kind != "flat":
+        option = EFFORT_OPTION[index_kind]
         quality = f"{option} {manifest[option]}, recall@{RECALL_K} {manifest['recall@10']:.4f}"
     print(
-        f"{index_folder}: {kind} index of {manifest['rows']} rows of {manifest['width']}, {quality}; "
+        f"{index_folder}: {index_kind} index of {manifest['rows']} rows of {manifest['width']}, {quality}; "
         f"{seconds:.1f} s{change}"
     )
 

@@ -125,9 +125,9 @@ def shard_settings(arguments: argparse.Namespace) -> ShardSettings | None:
         "cut": arguments.cut,
         "metadata_dir": arguments.metadata_dir,
     }
-    given = {name: value for name, value in options.items() if value is not None}
+    shard_args = {name: value for name, value in options.items() if value is not None}
     if not arguments.shards:
-        if given or arguments.dataset_args:
+        if shard_args or arguments.dataset_args:
             raise ConfigError(
                 "--dataset, --split, --cut, --metadata-dir and --dataset-args say what is packed into tar files: "
                 "give --shards VIDEOS with them"
@@ -138,7 +138,8 @@ def shard_settings(arguments: argparse.Namespace) -> ShardSettings | None:
             f"--shards: needs --dataset, one of {', '.join(DATASETS.names())}"
         )
     more_args = _json_object(arguments.dataset_args or "{}")
-    return ShardSettings({"split": "train", **more_args, **given}, arguments.shards)
+    dataset_args = {"split": "train", **more_args, **shard_args}
+    return ShardSettings(dataset_args, arguments.shards)
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -100,20 +100,20 @@ def contradictions(
     """
     changes: list[str] = []
     if origin.arch:
-        own = {"arch": {"args": _full_arch(origin.arch["args"])}}
-        given = {"arch": {"args": _full_arch(config["arch"]["args"])}}
-        changes += config_changes(own, given)
+        checkpoint_arch = {"arch": {"args": _full_arch(origin.arch["args"])}}
+        config_arch = {"arch": {"args": _full_arch(config["arch"]["args"])}}
+        changes += config_changes(checkpoint_arch, config_arch)
     if not origin.clip:
         return changes
     for block in loaders:
         loader: Any = registry.get(block.require("type"), f"{block.json_path}.type")
         args = to_plain(block.get("args") or {})
-        given_clip = loader.clip_settings(args)
-        own_clip = loader.clip_settings({**args, "video_params": origin.clip})
+        config_clip = loader.clip_settings(args)
+        checkpoint_clip = loader.clip_settings({**args, "video_params": origin.clip})
         json_path = f"{block.json_path}.args.video_params"
         changes += config_changes(
-            {key: own_clip[key] for key in CLIP_KEYS},
-            {key: given_clip[key] for key in CLIP_KEYS},
+            {key: checkpoint_clip[key] for key in CLIP_KEYS},
+            {key: config_clip[key] for key in CLIP_KEYS},
             json_path,
         )
     return changes
@@ -140,10 +140,13 @@ def _with_clips(section: Any, clip: Mapping[str, Any]) -> Any:
         return [_with_clips(block, clip) for block in section]
     args = section.get("args") or {}
     video_params = args.get("video_params") or {}
-    own = dict(clip)
+    clip_defaults = dict(clip)
     if video_params.get("input_res", clip.get("input_res")) != clip.get("input_res"):
-        own.pop("center_crop", None)  # it belongs to the other size
-    return {**section, "args": {**args, "video_params": {**own, **video_params}}}
+        clip_defaults.pop("center_crop", None)  # it belongs to the other size
+    return {
+        **section,
+        "args": {**args, "video_params": {**clip_defaults, **video_params}},
+    }
 
 
 def _full_arch(args: Mapping[str, Any]) -> dict[str, Any]:

@@ -189,9 +189,9 @@ class FileLookup:
         if file_name is None:
             return None
         if file_name != base:
-            other = listing.other(base, file_name)
-            if other is not None:
-                self.choices.append((path + file_name, other))
+            alternative = listing.other(base, file_name)
+            if alternative is not None:
+                self.choices.append((path + file_name, alternative))
         return path + file_name
 
 

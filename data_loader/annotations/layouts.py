@@ -71,12 +71,12 @@ def find_layout(
     distances = _distances(roots, searched)
     complete: list[tuple[int, str, list[Path]]] = []
     for name, files in layouts.items():
-        found = [
+        homes = [
             home for file in files if (home := _first_with(searched, file)) is not None
         ]
-        if files and len(found) == len(files):
-            distance = max(distances[home] for home in found)
-            complete.append((distance, name, found))
+        if files and len(homes) == len(files):
+            distance = max(distances[home] for home in homes)
+            complete.append((distance, name, homes))
 
     if complete:
         nearest = min(distance for distance, _, _ in complete)

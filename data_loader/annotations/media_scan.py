@@ -96,8 +96,8 @@ def _scan_folder(scan: MediaScan, path: str) -> tuple[list[str], list[str]]:
                 if is_foreign(entry.name):
                     scan.skipped["hidden or of another program"] += 1
                 elif entry_is_folder(entry):
-                    kind = links if entry.is_symlink() else subfolders
-                    kind.append(os.path.join(path, entry.name))
+                    folder_list = links if entry.is_symlink() else subfolders
+                    folder_list.append(os.path.join(path, entry.name))
                 elif entry_is_file(entry) or entry.is_symlink():
                     # a broken link is a file that is missing
                     files.append(entry.name)
@@ -166,5 +166,5 @@ def one_per_stem(names: Sequence[str]) -> list[str]:
     likeliest: dict[str, str] = {}
     for name in sorted(names, key=name_priority):
         likeliest.setdefault(os.path.splitext(name)[0], name)
-    kept = set(likeliest.values())
-    return [name for name in names if name in kept]
+    likeliest_names = set(likeliest.values())
+    return [name for name in names if name in likeliest_names]

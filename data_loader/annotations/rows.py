@@ -95,8 +95,10 @@ class Row(NamedTuple):
         if not lists:
             raise self._missing_text(CAPTION_KEYS, hint)
         full = [texts for texts in lists if any(text.strip() for text in texts)]
-        first, *others = full or lists[:1]
-        return first + [text for texts in others for text in texts if text not in first]
+        first, *further_lists = full or lists[:1]
+        return first + [
+            text for texts in further_lists for text in texts if text not in first
+        ]
 
     def _texts(self, key: str, hint: str) -> list[str]:
         value = self.fields[key]
@@ -129,8 +131,8 @@ class Row(NamedTuple):
             )
         path = paths[0]
         cleaned = _clean_path(path)
-        for other in paths[1:]:
-            if _clean_path(other) != cleaned:
+        for further_path in paths[1:]:
+            if _clean_path(further_path) != cleaned:
                 raise UserError(
                     f"{self.location}: {self._named_paths()} are two files; keep one of them"
                 )
@@ -235,9 +237,9 @@ def _listed_in_text(text: str, location: str) -> list[str]:
 def _clean_path(path: str) -> str:
     if not UNCLEAN.search(path):
         return path
-    parts = [part for part in path.split("/") if part not in ("", ".")]
+    names = [name for name in path.split("/") if name not in ("", ".")]
     root = "/" if path.startswith("/") else ""
-    return root + "/".join(parts)
+    return root + "/".join(names)
 
 
 def _unusual(path: str) -> str:

@@ -89,8 +89,8 @@ class VideoSelection:
         if share < 1:
             count = max(1, round(len(self) * share))
             before = len(self)
-            kept = seeding.permutation(len(self), 0)[:count].sort().values
-            self.rows = self.rows[kept]
+            drawn = seeding.permutation(len(self), 0)[:count].sort().values
+            self.rows = self.rows[drawn]
             self.left_out[f"videos beyond the share of {share:g}"] = before - count
 
         if need_captions and self.table.caption_offsets is not None:
@@ -130,13 +130,13 @@ class VideoSelection:
                 self._renamed[row] = path
 
         if lookup.choices:
-            taken, other = lookup.choices[0]
+            taken, alternative = lookup.choices[0]
             log.warning(
                 "%s: several files fit %d of the listed videos; %s is taken, not %s",
                 self.name,
                 len(lookup.choices),
                 taken,
-                other,
+                alternative,
             )
         if self.missing:
             self.left_out["videos without a file"] = len(self.missing)
@@ -272,9 +272,9 @@ class VideoSelection:
         if len(rows) == len(self.table):
             yield from self.table.path
             return
-        kept = np.zeros(len(self.table), bool)
-        kept[rows] = True
-        yield from itertools.compress(self.table.path, kept)
+        is_selected = np.zeros(len(self.table), bool)
+        is_selected[rows] = True
+        yield from itertools.compress(self.table.path, is_selected)
 
     def _path(self, index: int) -> str:
         row = int(self.rows[index])

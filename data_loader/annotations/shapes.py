@@ -82,8 +82,8 @@ def describe(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     if isinstance(value, str):
-        shown = ascii(value[:MAX_SHOWN])
-        return f"{shown}..." if len(value) > MAX_SHOWN else shown
+        excerpt = ascii(value[:MAX_SHOWN])
+        return f"{excerpt}..." if len(value) > MAX_SHOWN else excerpt
     if isinstance(value, int) and abs(value) > 10**MAX_SHOWN:
         return f"a number of more than {MAX_SHOWN} digits"
     if isinstance(value, bool | int | float):

@@ -38,8 +38,8 @@ def split_of_folder(name: str) -> str | None:
     """The split that a folder's name says (Train, training, train_videos), or None."""
     words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
     splits = [SPLIT_OF_WORD[word] for word in words if word in SPLIT_OF_WORD]
-    others = {word for word in words if word not in SPLIT_OF_WORD}
-    if len(splits) == 1 and others <= NEUTRAL_WORDS:
+    other_words = {word for word in words if word not in SPLIT_OF_WORD}
+    if len(splits) == 1 and other_words <= NEUTRAL_WORDS:
         return splits[0]
     return None
 
@@ -94,9 +94,10 @@ def require_no_splits_below(top: str | os.PathLike, paths: Iterable[str]) -> Non
     """
     names_below: dict[str, set[str]] = {}
     for path in paths:
-        parts = path.split(os.sep)
-        for depth in range(1, len(parts)):
-            names_below.setdefault(os.sep.join(parts[:depth]), set()).add(parts[depth])
+        components = path.split(os.sep)
+        for depth in range(1, len(components)):
+            folder = os.sep.join(components[:depth])
+            names_below.setdefault(folder, set()).add(components[depth])
 
     for folder in sorted(names_below):
         below = os.path.join(top, folder)

@@ -214,10 +214,10 @@ def _choose_media(group: Group, faults: list[str]) -> str | None:
 
     videos = [extension for extension in media if is_video(f"key.{extension}")]
     ordered = sorted(videos or media, key=_media_priority)
-    others = [extension for extension in ordered[1:] if "." in extension]
-    if others:
+    dotted_extensions = [extension for extension in ordered[1:] if "." in extension]
+    if dotted_extensions:
         faults.append(
-            f"{group.place(others[0])} is left out: a key ends at the first dot, and {group.key} has "
+            f"{group.place(dotted_extensions[0])} is left out: a key ends at the first dot, and {group.key} has "
             f"{ordered[0]} as well; rename files whose names have dots"
         )
     return ordered[0]

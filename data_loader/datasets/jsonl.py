@@ -156,10 +156,11 @@ class JsonlDataset(TextVideoDataset):
 
 def _list_splits(names: set[str]) -> str:
     """Some of the names, each on one line."""
-    shown = [" ".join(name.split())[:MAX_SHOWN] for name in sorted(names)[:MAX_KEYS]]
+    first_names = sorted(names)[:MAX_KEYS]
+    short_names = [" ".join(name.split())[:MAX_SHOWN] for name in first_names]
     if len(names) > MAX_KEYS:
-        shown.append("...")
-    return ", ".join(shown)
+        short_names.append("...")
+    return ", ".join(short_names)
 
 
 class _Files:
@@ -181,14 +182,14 @@ class _Files:
         if first == path:
             return path
 
-        others = self._other_paths.setdefault(name, [])
-        if path in others:
+        other_paths = self._other_paths.setdefault(name, [])
+        if path in other_paths:
             return path
         file = find_file(self._root, path)
-        for other in (first, *others):
-            if file is not None and find_file(self._root, other) == file:
-                return other
-        others.append(path)
+        for known_path in (first, *other_paths):
+            if file is not None and find_file(self._root, known_path) == file:
+                return known_path
+        other_paths.append(path)
         return path
 
 

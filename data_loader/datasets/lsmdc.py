@@ -129,10 +129,10 @@ def _frozen_films(tar_list: Path) -> dict[str, str]:
     for number, line in read_numbered_lines(tar_list):
         if not line.endswith(".tar"):
             continue
-        parts = line.removesuffix(".tar").split("/")
-        if len(parts) < 2:
+        components = line.removesuffix(".tar").split("/")
+        if len(components) < 2:
             raise UserError(
                 f"{tar_list}: line {number}: film/clip.tar is needed, not {describe(line)}; fetch the file again"
             )
-        films[parts[-1]] = parts[-2]
+        films[components[-1]] = components[-2]
     return films

@@ -168,8 +168,8 @@ class TarShards(TextVideoDataset):
             for name in list_names(folder):
                 path = os.path.join(folder, name)
                 if COMPRESSED.search(name):
-                    kind = describe_file(path) or "is compressed"
-                    return f"; {path} {kind}: a shard must be a plain .tar"
+                    description = describe_file(path) or "is compressed"
+                    return f"; {path} {description}: a shard must be a plain .tar"
                 if is_tar(name):
                     if split_of_folder(os.path.basename(folder)):
                         folder = os.path.dirname(folder)

@@ -168,13 +168,13 @@ class Av1Parser:
             raise NotProven from None
 
         selected = []
-        for packet, packet_units, kept in zip(packets, units, kept_frames):
-            if not kept:
+        for packet, packet_units, packet_frames in zip(packets, units, kept_frames):
+            if not packet_frames:
                 continue
             last_frame = packet_units[-1].frame
-            is_shown = last_frame in kept
-            if len(kept) <= last_frame:
-                packet = _excerpt(packet, packet_units, kept)
+            is_shown = last_frame in packet_frames
+            if len(packet_frames) <= last_frame:
+                packet = _excerpt(packet, packet_units, packet_frames)
             selected.append(Selected(packet, is_shown))
         return selected
 
@@ -204,12 +204,12 @@ class Av1Parser:
                         slots[slot] = _Kept(frame_number, is_key)
 
         needed = {(0, 0)} | {(number, units[number][-1].frame) for number in wanted}
-        kept: list[set[int]] = [set() for _ in units]
+        kept_frames: list[set[int]] = [set() for _ in units]
         for frame_number, depends in reversed(steps):
             if frame_number in needed:
                 needed |= depends
-                kept[frame_number[0]].add(frame_number[1])
-        return kept
+                kept_frames[frame_number[0]].add(frame_number[1])
+        return kept_frames
 
 
 def _scan_units(packet: bytes) -> list[_Unit]:
@@ -231,11 +231,11 @@ def _scan_units(packet: bytes) -> list[_Unit]:
                 shift += 7
                 position += 1
         header = None
-        kind = first_byte >> 3
-        if kind in (FRAME, FRAME_HEADER):
+        unit_type = first_byte >> 3
+        if unit_type in (FRAME, FRAME_HEADER):
             frame += 1
             header = packet[position : position + HEADER_BYTES]
-        is_common = kind not in (FRAME, FRAME_HEADER, TILE_GROUP)
+        is_common = unit_type not in (FRAME, FRAME_HEADER, TILE_GROUP)
         units.append(_Unit(start, position + length, frame, header, is_common))
         start = position + length
     return units

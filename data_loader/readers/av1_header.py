@@ -75,9 +75,9 @@ def parse_sequence(data: bytes) -> Sequence:
 def _check_single_layer(bits: BitReader) -> None:
     """Pass over the operating points. Raises NotProven unless there is one, with one layer."""
     tells_delay = bits.take(1)
-    others = bits.take(5)  # operating_points_cnt_minus_1
+    further_points = bits.take(5)  # operating_points_cnt_minus_1
     layers = bits.take(12)  # operating_point_idc
-    if others or layers:
+    if further_points or layers:
         raise NotProven
     level = bits.take(5)
     if level > 7:

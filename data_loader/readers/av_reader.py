@@ -76,14 +76,14 @@ def decode_positions(
     for start, requested in plan.runs(positions):
         selected = packets_to_decode(source, plan, start, requested)
         decoded_stamps: list[int | None] = []
-        for frame in _decode_planned(source, [part.packet for part in selected]):
+        for frame in _decode_planned(source, [packet for packet, _ in selected]):
             look = look or (*(plan.parser.size or _size(frame)), frame.format.name)
             if frame.is_corrupt or (*_size(frame), frame.format.name) != look:
                 raise NotAsPlanned
             decoded_stamps.append(frame.pts)
             if frame.pts in position_of_stamp:
                 pictures[position_of_stamp[frame.pts]] = source.picture(frame)
-        shown_stamps = [part.packet.pts for part in selected if part.is_shown]
+        shown_stamps = [packet.pts for packet, is_shown in selected if is_shown]
         if decoded_stamps != sorted(pts for pts in shown_stamps if pts is not None):
             raise NotAsPlanned
     return pictures

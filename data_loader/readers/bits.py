@@ -37,8 +37,8 @@ class BitColumns:
 
     def __init__(self, data: np.ndarray, starts: np.ndarray) -> None:
         offsets = np.arange(COLUMN_BYTES + COLUMN_BYTES // 2)
-        places = np.minimum(starts[:, None] + offsets, len(data) - 1)
-        bytes_NB = data[places]
+        position_NB = np.minimum(starts[:, None] + offsets, len(data) - 1)
+        bytes_NB = data[position_NB]
         is_escape = (
             (bytes_NB[:, :-2] == 0) & (bytes_NB[:, 1:-1] == 0) & (bytes_NB[:, 2:] == 3)
         )
@@ -69,10 +69,14 @@ class BitColumns:
         if (self._left < 0).any():
             raise ValueError("a header is too long")
         # A shift by all 64 bits is undefined.
-        halves = (counts // 2).astype(np.uint64)
-        others = (counts - counts // 2).astype(np.uint64)
-        numbers = self._rest >> (np.uint64(32) - halves) >> (np.uint64(32) - others)
-        self._rest = self._rest << halves << others
+        first_halves = (counts // 2).astype(np.uint64)
+        second_halves = (counts - counts // 2).astype(np.uint64)
+        numbers = (
+            self._rest
+            >> (np.uint64(32) - first_halves)
+            >> (np.uint64(32) - second_halves)
+        )
+        self._rest = self._rest << first_halves << second_halves
         return numbers.astype(np.int64)
 
 

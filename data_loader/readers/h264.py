@@ -76,8 +76,8 @@ class H264Parser:
             if (~is_first & (is_idr != is_start[numbers])).any():
                 raise NotProven
 
-            chosen = numbers[is_first]
-            frame_numbers[chosen], counts[chosen] = self._picture_numbers(
+            pictures = numbers[is_first]
+            frame_numbers[pictures], counts[pictures] = self._picture_numbers(
                 packets, units.starts[is_slice][is_first], is_idr[is_first]
             )
             has_slice[numbers] = True

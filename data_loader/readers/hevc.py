@@ -94,14 +94,14 @@ class HevcParser:
             check_sets(packets, units, is_set, self._known_sets)
             check_messages(packets, units, np.isin(types, MESSAGES), HEADER_SIZE)
 
-            chosen = np.isin(types, PICTURES)
-            pictures = Units(*(field[chosen] for field in units))
-            slice_types = types[chosen].astype(np.int64)
+            is_picture = np.isin(types, PICTURES)
+            pictures = Units(*(field[is_picture] for field in units))
+            slice_types = types[is_picture].astype(np.int64)
             is_first = _add_pictures(packets, pictures, slice_types, picture_types)
             counts[pictures.numbers[is_first]] = self._picture_counts(
                 packets, pictures.starts[is_first], slice_types[is_first]
             )
-            layers[pictures.numbers] = (second_bytes[chosen] & 7).astype(int) - 1
+            layers[pictures.numbers] = (second_bytes[is_picture] & 7).astype(int) - 1
 
         if (picture_types == NO_PICTURE).any():
             raise NotProven

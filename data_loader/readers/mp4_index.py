@@ -68,7 +68,7 @@ def _facts(
     ends = positions + sizes
     if ends[-1] > os.fstat(file.fileno()).st_size:
         raise NotProven
-    parts = []
+    chunk_facts = []
     first = 0
     while first < len(positions):
         stop = int(np.searchsorted(ends, positions[first] + CHUNK, "right"))
@@ -84,9 +84,9 @@ def _facts(
         if len(data) != length:
             raise NotProven
         packets = PacketBytes(data, positions[first:stop] - start, sizes[first:stop])
-        parts.append(parser.facts(packets))
+        chunk_facts.append(parser.facts(packets))
         first = stop
-    return merged(parts)
+    return merged(chunk_facts)
 
 
 def _display_offsets(file: BinaryIO, track: int, count: int) -> np.ndarray:
@@ -116,15 +116,15 @@ def _movie_box(file: BinaryIO) -> bytes:
         if position >= end:
             break
         header = os.pread(file.fileno(), 16, position)
-        size, kind = struct.unpack_from(">I4s", header)
+        size, box_type = struct.unpack_from(">I4s", header)
         header_size = 8
         if size == 1:
             size = struct.unpack_from(">Q", header, 8)[0]
             header_size = 16
         size = size or end - position
-        if kind == b"moof" or size < header_size or position + size > end:
+        if box_type == b"moof" or size < header_size or position + size > end:
             raise NotProven
-        if kind == b"moov":
+        if box_type == b"moov":
             if movie is not None or size > MAX_TABLES:
                 raise NotProven
             movie = os.pread(file.fileno(), size - header_size, position + header_size)
@@ -135,30 +135,31 @@ def _movie_box(file: BinaryIO) -> bytes:
 
 
 def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) of the boxes inside a box."""
+    """(type, content) of the boxes inside a box."""
     position = 0
     while position + 8 <= len(content):
-        size, kind = struct.unpack_from(">I4s", content, position)
+        size, box_type = struct.unpack_from(">I4s", content, position)
         if size < 8 or position + size > len(content):
             raise NotProven
-        yield kind, content[position + 8 : position + size]
+        yield box_type, content[position + 8 : position + size]
         position += size
 
 
-def _child(content: bytes, kind: bytes) -> bytes:
-    """The one box of a kind inside a box."""
-    (found,) = (inner for name, inner in _boxes(content) if name == kind)
-    return found
+def _child(content: bytes, box_type: bytes) -> bytes:
+    """The content of the one box of a type inside a box."""
+    children = _boxes(content)
+    (child,) = (inner for inner_type, inner in children if inner_type == box_type)
+    return child
 
 
 def _sample_tables(movie: bytes, track: int) -> dict[bytes, bytes]:
-    """The tables about the packets of a track, by their kind."""
-    if any(kind == b"mvex" for kind, _ in _boxes(movie)):
+    """The tables about the packets of a track, by the type of their box."""
+    if any(box_type == b"mvex" for box_type, _ in _boxes(movie)):
         raise NotProven
     (content,) = (
         content
-        for kind, content in _boxes(movie)
-        if kind == b"trak" and _track_number(content) == track
+        for box_type, content in _boxes(movie)
+        if box_type == b"trak" and _track_number(content) == track
     )
     _check_edits(content)
     inner = _child(_child(_child(content, b"mdia"), b"minf"), b"stbl")
@@ -177,8 +178,8 @@ def _track_number(track: bytes) -> int:
 
 def _check_edits(track: bytes) -> None:
     """Raises NotProven if a track has more than one edit."""
-    for kind, content in _boxes(track):
-        if kind == b"edts" and _number(_child(content, b"elst"), 4) != 1:
+    for box_type, content in _boxes(track):
+        if box_type == b"edts" and _number(_child(content, b"elst"), 4) != 1:
             raise NotProven
 
 

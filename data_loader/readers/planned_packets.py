@@ -16,9 +16,9 @@ def packets_to_decode(
 ) -> list[Selected]:
     """Of the packets from `start` on, the `requested` ones and what these depend on. Raises NotAsPlanned."""
     packets = _read(source, plan, start, requested[-1])
-    wanted = {number - start for number in requested}
+    requested_offsets = {number - start for number in requested}
     try:
-        selected = plan.parser.select(packets, wanted)
+        selected = plan.parser.select(packets, requested_offsets)
     except NotProven:
         raise NotAsPlanned from None
     if selected is not None:
@@ -34,12 +34,12 @@ def _read(source: Source, plan: SeekPlan, first: int, last: int) -> list[av.Pack
     time = int(plan.table.dts[first])
     if time == UNKNOWN:
         time = int(plan.table.pts[first])
-    found = _matching(source.packets_from(time), plan, first, last)
-    if found is None:
-        found = _matching(source.new_packets(), plan, first, last)
-    if found is None:
+    planned_packets = _matching(source.packets_from(time), plan, first, last)
+    if planned_packets is None:
+        planned_packets = _matching(source.new_packets(), plan, first, last)
+    if planned_packets is None:
         raise NotAsPlanned
-    return found
+    return planned_packets
 
 
 def _matching(
@@ -57,15 +57,15 @@ def _matching(
             for field in (plan.table.pts, plan.table.positions, plan.table.sizes)
         )
     )
-    found = []
+    matching_packets = []
     for (pts, position, size), packet in zip(expected, chain([earliest], packets)):
         is_same = packet.pts == pts and packet.pos == position and packet.size == size
         if not is_same or packet.is_corrupt or packet.is_discard:
             return None
-        found.append(packet)
-    if len(found) != last + 1 - number:
+        matching_packets.append(packet)
+    if len(matching_packets) != last + 1 - number:
         return None
-    return found[first - number :]
+    return matching_packets[first - number :]
 
 
 def _number(packet: av.Packet, plan: SeekPlan) -> int | None:

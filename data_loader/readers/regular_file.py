@@ -40,5 +40,5 @@ def open_regular(path: str, flags: int = 0) -> io.FileIO:
 def _check_regular(path: str, mode: int) -> None:
     """BrokenVideo if `mode`, of `stat`, is not a regular file's."""
     if not stat.S_ISREG(mode):
-        kind = KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
-        raise BrokenVideo(path, f"is {kind}, no regular file")
+        file_type = KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+        raise BrokenVideo(path, f"is {file_type}, no regular file")

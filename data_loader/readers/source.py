@@ -94,9 +94,9 @@ class Source:
             )
 
         if self.quick:
-            for other in container.streams:
-                if other.index != stream.index:
-                    other.discard = Discard.all
+            for other_stream in container.streams:
+                if other_stream.index != stream.index:
+                    other_stream.discard = Discard.all
         return container, stream
 
     @property
@@ -245,15 +245,15 @@ class Source:
 
     def _description(self) -> str:
         """Codec, size and length, as far as the file says them before it is decoded."""
-        parts = [
+        properties = [
             self.decoder.name,
             f"{self.decoder.width} x {self.decoder.height}",
         ]
         if self.stream.frames:
-            parts.append(f"{self.stream.frames:,} frames")
+            properties.append(f"{self.stream.frames:,} frames")
         if self.stream.duration:
-            parts.append(f"{float(self.stream.duration * self.time_base):,.0f} s")
-        return ", ".join(parts)
+            properties.append(f"{float(self.stream.duration * self.time_base):,.0f} s")
+        return ", ".join(properties)
 
     def frame_rate(self) -> float:
         """Frames per second by the container's word."""
@@ -270,15 +270,15 @@ class Source:
 
     def _sorted_between_restarts(self, packets: list[av.Packet]) -> list[int | None]:
         """The packets' time stamps in the order of showing; they may begin anew on the way."""
-        parts: list[list[int]] = [[]]
+        stamps_of_runs: list[list[int]] = [[]]
         clock = self._clock()
         for packet in packets:
             if packet.dts is not None:
                 clock.advance(packet.dts)
-            if clock.restarts == len(parts):
-                parts.append([])
-            parts[-1].append(cast("int", packet.pts))
-        return [stamp for part in parts for stamp in sorted(part)]
+            if clock.restarts == len(stamps_of_runs):
+                stamps_of_runs.append([])
+            stamps_of_runs[-1].append(cast("int", packet.pts))
+        return [stamp for run_stamps in stamps_of_runs for stamp in sorted(run_stamps)]
 
     def _clock(self) -> Clock:
         is_broadcast = bool(self._container.format.flags & TS_DISCONT)

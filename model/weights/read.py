@@ -126,12 +126,12 @@ def find(path: str | os.PathLike) -> Path:
     path = Path(os.path.expanduser(path))
     if path.is_dir():
         stages = sorted(path.glob("stage*/"), key=stage_number, reverse=True)
-        places = [path / name for name in FOLDER]
+        candidate_files = [path / name for name in FOLDER]
         for folder in (path, *stages):
-            places += [folder / name for name in RUN_CHECKPOINTS]
-        for place in places:
-            if place.is_file():
-                return place
+            candidate_files += [folder / name for name in RUN_CHECKPOINTS]
+        for candidate in candidate_files:
+            if candidate.is_file():
+                return candidate
         raise FileNotFoundError(
             f"{path}: is a folder without a model: neither {' nor '.join(RUN_CHECKPOINTS)} of a run, nor "
             f"{', '.join(FOLDER)}"

@@ -123,8 +123,8 @@ def read_method(path: Path) -> Variant:
     Its title is the first words of "about", up to a colon or the like, or else its name.
     """
     changes = json.loads(blank_comments(path.read_text(encoding="utf-8")))
-    about, name = changes.get("about", ""), changes.get("name", path.stem)
-    words = about.split("  -- ")[-1]
+    description, name = changes.get("about", ""), changes.get("name", path.stem)
+    words = description.split("  -- ")[-1]
     for mark in (":", ";", ". ", " ("):
         words = words.partition(mark)[0]
     for key in ("$schema", "base", "about", "name"):
@@ -210,13 +210,13 @@ class Plan(NamedTuple):
     ) -> dict[str, Any]:
         """The whole config of a run, but for the place where it is saved."""
         folder = str(self.data / world)
-        place = {
+        world_paths = {
             "arch": {"args": {"text_params": {"model": f"{folder}/text_model"}}},
             "data_loader": {"args": {"data_dir": folder}},
         }
         seeded = {"trainer": {"seed": seed}}
         config = dict(self.base)
-        for changes in (*self.variants[variant].changes, place, seeded):
+        for changes in (*self.variants[variant].changes, world_paths, seeded):
             config = merge(config, changes)
         for key, value in settings.items():
             config = merge(config, nested(key.split("."), value))

@@ -104,13 +104,15 @@ def summarise_variant(
     baseline: Mapping[int, Mapping[str, float]],
 ) -> Summary:
     """{metric: {"values": {seed: value}, "mean", "standard_error", "difference": paired with the baseline}}."""
-    metrics = dict.fromkeys(name for found in by_seed.values() for name in found)
+    metrics = dict.fromkeys(
+        name for seed_metrics in by_seed.values() for name in seed_metrics
+    )
     summary: Summary = {}
     for metric in metrics:
         values = {
-            seed: found[metric]
-            for seed, found in sorted(by_seed.items())
-            if metric in found
+            seed: seed_metrics[metric]
+            for seed, seed_metrics in sorted(by_seed.items())
+            if metric in seed_metrics
         }
         differences = {
             seed: value - baseline[seed][metric]
@@ -160,16 +162,16 @@ def report_text(
     tuned: Mapping[str, Any],
 ) -> str:
     """The tables, each world and budget one, then the worlds together, with what is needed to read them."""
-    parts = []
+    sections = []
     for name, summary in summaries.items():
         budget, _, world = name.partition("/")
-        parts += [f"### {world}, {BUDGETS[budget]}", table(summary, titles)]
+        sections += [f"### {world}, {BUDGETS[budget]}", table(summary, titles)]
     for budget, variants in pooled.items():
         if any(variants.values()):
-            parts.append(f"### worlds together, {BUDGETS[budget]}")
-            parts.append(pooled_table(variants, titles))
-    parts += [caption(summaries, titles), tuning_text(summaries, titles, tuned)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+            sections.append(f"### worlds together, {BUDGETS[budget]}")
+            sections.append(pooled_table(variants, titles))
+    sections += [caption(summaries, titles), tuning_text(summaries, titles, tuned)]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def caption(
@@ -208,17 +210,17 @@ def tuning_text(
         return "No setting was tuned: every variant has those of its config."
     sentences = []
     for budget, choices in tuned.items():
-        chosen = [
+        settings_texts = [
             f"{titles.get(variant, variant)} "
             + ", ".join(f"{key} {value}" for key, value in choice["settings"].items())
             for variant, choice in choices.items()
         ]
         sentences.append(
-            f"Chosen on validation, {BUDGETS[budget]}: {'; '.join(chosen)}."
+            f"Chosen on validation, {BUDGETS[budget]}: {'; '.join(settings_texts)}."
         )
     known = {variant for choices in tuned.values() for variant in choices}
-    shown = dict.fromkeys(v for summary in summaries.values() for v in summary)
-    missing = [titles[variant] for variant in shown if variant not in known]
+    reported = dict.fromkeys(v for summary in summaries.values() for v in summary)
+    missing = [titles[variant] for variant in reported if variant not in known]
     if missing:
         sentences.append(f"Not tuned: {', '.join(missing)}.")
     return " ".join(sentences)
@@ -236,11 +238,11 @@ def table(summary: Mapping[str, Summary], titles: Mapping[str, str]) -> str:
     for variant, metrics in summary.items():
         line = [titles[variant], seeds_text(metrics)]
         for metric, _, with_difference in columns:
-            found = metrics.get(metric, {})
-            line.append(as_text(found))
+            result = metrics.get(metric, {})
+            line.append(as_text(result))
             if with_difference:
                 is_baseline = variant == BASELINE
-                line += difference_cells({} if is_baseline else found)
+                line += difference_cells({} if is_baseline else result)
         lines.append(line)
     return markdown(lines)
 
@@ -248,7 +250,7 @@ def table(summary: Mapping[str, Summary], titles: Mapping[str, str]) -> str:
 def seeds_text(metrics: Summary) -> str:
     """How many seeds are done, and of how many where some are missing."""
     done = max(
-        (len(found["values"]) for name, found in metrics.items() if name != PLANNED),
+        (len(result["values"]) for name, result in metrics.items() if name != PLANNED),
         default=0,
     )
     return str(done) if done == metrics[PLANNED] else f"{done} of {metrics[PLANNED]}"
@@ -264,11 +266,14 @@ def pooled_table(variants: Mapping[str, Summary], titles: Mapping[str, str]) -> 
     for variant, metrics in variants.items():
         if not metrics:
             continue
-        pairs = max(found["pairs"] for found in metrics.values())
+        pairs = max(result["pairs"] for result in metrics.values())
         line = [titles[variant], str(pairs)]
         for metric, _, _ in columns:
-            found = metrics.get(metric)
-            line += [f"{found['mean']:+.1f}", p_text(found["p"])] if found else ["", ""]
+            result = metrics.get(metric)
+            if result:
+                line += [f"{result['mean']:+.1f}", p_text(result["p"])]
+            else:
+                line += ["", ""]
         lines.append(line)
     return markdown(lines)
 

@@ -86,8 +86,8 @@ def make_data(folder: Path, world: str, sizes: Sizes) -> None:
         script = str(ROOT / "scripts/make_demo_data.py")
         command = [sys.executable, script, "--world", world, "--out", str(folder)]
         subprocess.run([*command, *options], check=True, env=environment())
-    made = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    if {split: made[split] for split in counts} != counts:
+    data_settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    if {split: data_settings[split] for split in counts} != counts:
         raise UserError(
             f"{folder}: was made with other sizes (see settings.json); give --train, --val and --test of these, or "
             "another --data"
@@ -182,16 +182,19 @@ def execute(folder: str) -> None:
         result = run_folder / command["result"]
         if result.exists():
             continue
-        part = result.with_name(f"part_{result.name}")
-        remove(part)
-        words = {"{out}": str(part), "{checkpoint}": str(newest_checkpoint(run_folder))}
+        unfinished = result.with_name(f"part_{result.name}")
+        remove(unfinished)
+        words = {
+            "{out}": str(unfinished),
+            "{checkpoint}": str(newest_checkpoint(run_folder)),
+        }
         started = time.perf_counter()
         run_program(command["program"], [words.get(w, w) for w in command["arguments"]])
         seconds = time.perf_counter() - started
         if command["name"] == "train":
-            write_json(part, steps_and_time(run_folder))
+            write_json(unfinished, steps_and_time(run_folder))
         add_to_record(run_folder, command["name"], seconds)
-        part.rename(result)
+        unfinished.rename(result)
 
 
 def run_program(program: str, arguments: Sequence[str]) -> None:

@@ -61,18 +61,19 @@ def sign_flip_p(
         draws: random flips where there are too many to count
         seed: of these draws
     """
-    parts = np.concatenate(
+    contributions = np.concatenate(
         [np.asarray(block, float) / (len(block) * len(blocks)) for block in blocks]
     )
-    observed = abs(parts.sum())
+    observed = abs(contributions.sum())
     threshold = observed - TIE * max(1.0, observed)
-    if len(parts) > LARGEST_EXACT:
-        signs = np.random.default_rng(seed).choice((-1, 1), size=(draws, len(parts)))
-        reached = int((abs(signs @ parts) >= threshold).sum())
+    if len(contributions) > LARGEST_EXACT:
+        generator = np.random.default_rng(seed)
+        signs = generator.choice((-1, 1), size=(draws, len(contributions)))
+        reached = int((abs(signs @ contributions) >= threshold).sum())
         return (reached + 1) / (draws + 1)
     sums = np.zeros(1)
-    for part in parts:
-        sums = np.concatenate((sums + part, sums - part))
+    for contribution in contributions:
+        sums = np.concatenate((sums + contribution, sums - contribution))
     return float((abs(sums) >= threshold).mean())
 
 

@@ -174,13 +174,13 @@ class Labels(NamedTuple):
     Args:
         values: (attribute, value) of each column
         is_shown_VC: int64, whether any object of the clip has the value
-        told: for each clip the indices of the objects that any of its captions mentions
+        mentioned: for each clip the indices of the objects that any of its captions mentions
         shows: for each clip the (colour, shape, motion) of each object
     """
 
     values: list[tuple[str, str]]
     is_shown_VC: np.ndarray
-    told: list[set[int]]
+    mentioned: list[set[int]]
     shows: list[list[tuple[str, ...]]]
 
     def of(self, attribute: str) -> list[int]:
@@ -204,15 +204,15 @@ def read_labels(
             for pair in zip(ATTRIBUTES, item):
                 if pair in column:
                     is_shown_VC[clip, column[pair]] = 1
-    told = [
+    mentioned = [
         {index for caption in row.get("told", []) for index in caption} for row in rows
     ]
-    return Labels(list(values), is_shown_VC, told, shows)
+    return Labels(list(values), is_shown_VC, mentioned, shows)
 
 
 def is_question(labels: Labels, clip: int) -> bool:
     """Whether the captions of a clip of two objects mention one of them alone."""
-    return len(labels.shows[clip]) == 2 and len(labels.told[clip]) == 1
+    return len(labels.shows[clip]) == 2 and len(labels.mentioned[clip]) == 1
 
 
 def untold_accuracy(
@@ -234,9 +234,9 @@ def untold_accuracy(
         if not is_question(labels, clip):
             continue
         items = labels.shows[clip]
-        (told,) = labels.told[clip]
+        (mentioned_object,) = labels.mentioned[clip]
         for attribute, told_value, untold_value in zip(
-            ATTRIBUTES, items[told], items[1 - told]
+            ATTRIBUTES, items[mentioned_object], items[1 - mentioned_object]
         ):
             candidates = [
                 column

@@ -119,7 +119,8 @@ def measure(folder: Path, clips: int, rounds: int) -> dict[str, Any]:
         for codec in ENCODINGS
     }
     guard = {
-        kind: measure_guard(requests["H.264"][kind], rounds) for kind in (RAW, PREPARED)
+        file_kind: measure_guard(requests["H.264"][file_kind], rounds)
+        for file_kind in (RAW, PREPARED)
     }
     show_guard(guard)
     return {"cpu_ms_by_codec": by_codec, "wall_ms_by_deadline": guard}
@@ -130,11 +131,11 @@ def measure_codec(
 ) -> dict[str, Row]:
     """{kind of file: {column: measurement}}."""
     rows: dict[str, Row] = {}
-    for kind, request in requests.items():
+    for file_kind, request in requests.items():
         row = measure_row(readers, request, rounds)
         add_ratios(row, rows.get(RAW, row))
-        rows[kind] = row
-        show_row(f"{codec}, {kind}", row)
+        rows[file_kind] = row
+        show_row(f"{codec}, {file_kind}", row)
     return rows
 
 
@@ -242,10 +243,10 @@ def show_guard(guard: dict[str, dict[str, float]]) -> None:
     print(
         f"\n{'wall ms per clip':<26}{'deadline 60':>14}{'deadline 0':>14}{'ratio':>10}"
     )
-    for kind, milliseconds in guard.items():
+    for file_kind, milliseconds in guard.items():
         guarded, unguarded = milliseconds.values()
         ratio = guarded / unguarded
-        print(f"H.264, {kind:<19}{guarded:>14.2f}{unguarded:>14.2f}{ratio:>9.3f}x")
+        print(f"H.264, {file_kind:<19}{guarded:>14.2f}{unguarded:>14.2f}{ratio:>9.3f}x")
 
 
 if __name__ == "__main__":

@@ -83,12 +83,12 @@ def try_files(dataset: TextVideoDataset, count: int) -> DecodeReport:
             continue
         counted.add(path)
         try:
-            found = compare_with_container(path, dataset.video.deadline)
+            frame_counts = compare_with_container(path, dataset.video.deadline)
         except (BrokenVideo, OSError):
             uncounted += 1
             continue
-        if found.decoded < found.promised:
-            cut_short.append(found)
+        if frame_counts.decoded < frame_counts.promised:
+            cut_short.append(frame_counts)
     return DecodeReport(tried, broken, cut_short, uncounted)
 
 
@@ -149,9 +149,9 @@ def _missing_packets(path: str) -> int:
 
 def _promised_seconds(file: InputContainer, stream: Stream) -> tuple[float, float]:
     """(when the pictures end, seconds by which that may be wrong) by the header."""
-    parts = stream.metadata.get("DURATION", "").strip("\0").split(":")
+    time_fields = stream.metadata.get("DURATION", "").strip("\0").split(":")
     with suppress(ValueError):
-        hours, minutes, seconds = map(float, parts)
+        hours, minutes, seconds = map(float, time_fields)
         return hours * 3600 + minutes * 60 + seconds, 0.0
     return (file.duration or 0) / av.time_base, SLACK
 

@@ -29,11 +29,11 @@ def other_splits(
     for split in SPLITS:
         if split == dataset.split:
             continue
-        other = _open_quietly(block, split)
-        if other is None or other.validates_on_test:
+        candidate = _open_quietly(block, split)
+        if candidate is None or candidate.validates_on_test:
             continue
-        if len(other) != len(dataset) or files_of(other) != files_of(dataset):
-            yield other
+        if len(candidate) != len(dataset) or files_of(candidate) != files_of(dataset):
+            yield candidate
 
 
 def _open_quietly(block: Config, split: str) -> TextVideoDataset | None:

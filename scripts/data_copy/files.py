@@ -43,16 +43,16 @@ def run_job(
     """
     path = source / job.source
     target = out / job.target
-    part_name = hashlib.sha256(os.fsencode(job.target)).hexdigest()
-    part = out / PARTS / part_name
+    unfinished_name = hashlib.sha256(os.fsencode(job.target)).hexdigest()
+    unfinished_copy = out / PARTS / unfinished_name
     try:
         before = path.stat()
-        _write(job, path, part, settings, deadline)
+        _write(job, path, unfinished_copy, settings, deadline)
         after = path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise BrokenVideo(str(path), "changed while it was copied")
-        size, digest = part.stat().st_size, sha256(part)
-        _put(part, target)
+        size, digest = unfinished_copy.stat().st_size, sha256(unfinished_copy)
+        _put(unfinished_copy, target)
     except TargetError as error:
         raise TargetError(str(target), error.reason) from None
     except BrokenVideo as error:
@@ -60,7 +60,7 @@ def run_job(
     except OSError as error:
         return _failed(job, target, f"cannot be read ({error.strerror or error})")
     finally:
-        part.unlink(missing_ok=True)
+        unfinished_copy.unlink(missing_ok=True)
     return CopiedFile(
         job.source, before.st_size, before.st_mtime_ns, job.target, size, digest
     )

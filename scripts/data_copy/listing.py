@@ -165,16 +165,16 @@ def orphans(out: Path, jobs: Iterable[Job], failures: Iterable[Failure]) -> list
     """Paths below the copy, sorted, of files that are no copy of a file of the source."""
     targets = {job.target for job in jobs} | set(OWN_FILES)
     unread_folders = [failure.path for failure in failures]
-    found = []
+    existing_paths = []
     for folder, subfolders, files in os.walk(out):
         relative = os.path.relpath(folder, out)
         if relative == ".":
             relative = ""
             subfolders[:] = [name for name in subfolders if name not in (PARTS, SHARDS)]
-        found += [os.path.join(relative, file) for file in files]
+        existing_paths += [os.path.join(relative, file) for file in files]
     return sorted(
         path
-        for path in set(found) - targets
+        for path in set(existing_paths) - targets
         if not any(Path(path).is_relative_to(folder) for folder in unread_folders)
     )
 

@@ -136,10 +136,11 @@ def _encode(
         return source.seconds(stamps), clock.written
 
 
-def _first_difference(found: list[float], expected: list[float]) -> int | None:
+def _first_difference(measured: list[float], expected: list[float]) -> int | None:
     """The first frame that is TOLERANCE early or late; None if there is none."""
-    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
-        if abs(one - other) > TOLERANCE:
+    pairs = zip(measured, expected, strict=True)
+    for number, (measured_start, expected_start) in enumerate(pairs):
+        if abs(measured_start - expected_start) > TOLERANCE:
             return number
     return None
 
@@ -164,16 +165,16 @@ def _compare(source: str, target: str, seconds: list[float]) -> Iterator[None]:
             yield
         copied_seconds = copy.seconds(stamps)
 
-    for found in (copied_seconds, frame_seconds(target)):
-        if len(found) != len(seconds):
-            reason = f"its copy has {len(found)} frames and not {len(seconds)}"
+    for measured in (copied_seconds, frame_seconds(target)):
+        if len(measured) != len(seconds):
+            reason = f"its copy has {len(measured)} frames and not {len(seconds)}"
             raise BrokenVideo(source, reason)
-        number = _first_difference(found, seconds)
+        number = _first_difference(measured, seconds)
         if number is not None:
             raise BrokenVideo(
                 source,
-                f"frame {number} begins at {seconds[number]:.3f} s and in the copy at {found[number]:.3f} s; use the "
-                "original",
+                f"frame {number} begins at {seconds[number]:.3f} s and in the copy at {measured[number]:.3f} s; use "
+                "the original",
             )
 
 
@@ -206,9 +207,9 @@ class _Clock:
         self.written: list[float] = []
         self._seconds = seconds
         unit = source.time_base
-        parts = max(1, math.ceil(TICKS / unit.denominator))
-        self.tick = Fraction(1, unit.denominator * parts)
-        self._ticks_per_unit = unit.numerator * parts
+        subdivisions = max(1, math.ceil(TICKS / unit.denominator))
+        self.tick = Fraction(1, unit.denominator * subdivisions)
+        self._ticks_per_unit = unit.numerator * subdivisions
         self._first: int | None = None
         self._last = -1
 

@@ -108,10 +108,10 @@ def write_features(
 
 def progress_bar(writer: FeatureWriter, total: int) -> tqdm:
     """A bar that counts the videos or texts of this process, with the time that is left."""
-    kind = "texts" if "text" in writer.rows[0] else "videos"
+    label = "texts" if "text" in writer.rows[0] else "videos"
     if world_size() > 1:
-        kind = f"{kind} of 1 of {world_size()} processes"
-    return tqdm(total=total, desc=kind, disable=rank() != 0, leave=False)
+        label = f"{label} of 1 of {world_size()} processes"
+    return tqdm(total=total, desc=label, disable=rank() != 0, leave=False)
 
 
 def make_encoder(model: MILES, precision_name: str) -> Callable[[Inputs], Tensor]:

@@ -206,11 +206,9 @@ def print_summary(
 ) -> None:
     """Prints the last line. Raises UserError if no row could be read."""
     bad_list = " (bad_files.jsonl)" if num_bad else ""
-    resumed = (
-        f"; {num_resumed} of {writer.num_shards} shards were there"
-        if num_resumed
-        else ""
-    )
+    resumed = ""
+    if num_resumed:
+        resumed = f"; {num_resumed} of {writer.num_shards} shards were there"
     print(
         f"{writer.folder}: {num_rows} rows of {writer.width} in {writer.num_shards} shards, "
         f"{num_bad} could not be read{bad_list}; {seconds:.1f} s{resumed}{change}"

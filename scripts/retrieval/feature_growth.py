@@ -117,8 +117,8 @@ def video_key(row: Row) -> VideoKey:
     if row.get("sha256") is None:
         return None
     suffix = os.path.splitext(row["path"])[1].lower()
-    whole = row.get("whole", [row["start"], row["end"]])
-    return (row["sha256"], suffix, row.get("set"), *whole)
+    whole_span = row.get("whole", [row["start"], row["end"]])
+    return (row["sha256"], suffix, row.get("set"), *whole_span)
 
 
 def earlier_states(folder: Path) -> list[Path]:
@@ -145,12 +145,12 @@ def known_segments(folder: Path) -> dict[VideoKey, list[Row]]:
     """The rows of the segments of every video that an earlier run has divided."""
     known: dict[VideoKey, list[Row]] = {}
     for state in earlier_states(folder):
-        found: dict[tuple[str, VideoKey], list[Row]] = {}
+        rows_by_path: dict[tuple[str, VideoKey], list[Row]] = {}
         for row in read_lines(state / "rows.jsonl"):
             key = video_key(row)
             if key is not None and "whole" in row:
-                found.setdefault((row["path"], key), []).append(row)
-        known |= {key: rows for (_, key), rows in found.items()}
+                rows_by_path.setdefault((row["path"], key), []).append(row)
+        known |= {key: rows for (_, key), rows in rows_by_path.items()}
     return known
 
 

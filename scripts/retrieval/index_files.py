@@ -52,17 +52,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for name, field_type in REQUIRED_FIELDS.items():
         if not isinstance(manifest.get(name), field_type):
             raise UserError(f"{path}: has no valid {name!r}; {BUILD_AGAIN}")
-    kind = manifest["index"]
-    if kind not in KINDS:
+    index_kind = manifest["index"]
+    if index_kind not in KINDS:
         raise UserError(
-            f"{path}: index is {kind!r}; known: {', '.join(KINDS)}; {BUILD_AGAIN}"
+            f"{path}: index is {index_kind!r}; known: {', '.join(KINDS)}; {BUILD_AGAIN}"
         )
-    if kind in EFFORT_OPTION and EFFORT_OPTION[kind] not in manifest:
-        raise UserError(f"{path}: has no {EFFORT_OPTION[kind]!r}; {BUILD_AGAIN}")
-    effort = manifest.get(EFFORT_OPTION.get(kind, ""), 1)
+    if index_kind in EFFORT_OPTION and EFFORT_OPTION[index_kind] not in manifest:
+        raise UserError(f"{path}: has no {EFFORT_OPTION[index_kind]!r}; {BUILD_AGAIN}")
+    effort = manifest.get(EFFORT_OPTION.get(index_kind, ""), 1)
     if not isinstance(effort, int) or effort < 1:
         raise UserError(
-            f"{path}: {EFFORT_OPTION[kind]} is {effort!r}, 1 or more is needed; {BUILD_AGAIN}"
+            f"{path}: {EFFORT_OPTION[index_kind]} is {effort!r}, 1 or more is needed; {BUILD_AGAIN}"
         )
     return manifest
 
@@ -109,21 +109,21 @@ def read_faiss(folder: Path, manifest: dict[str, Any]) -> Any:
         raise UserError(
             f"{path}: cannot be read ({str(error).splitlines()[-1]}); {BUILD_AGAIN}"
         ) from None
-    kind = manifest["index"]
-    if not isinstance(index, getattr(faiss, FAISS_CLASSES[kind])):
+    index_kind = manifest["index"]
+    if not isinstance(index, getattr(faiss, FAISS_CLASSES[index_kind])):
         raise UserError(
-            f"{path}: is a {type(index).__name__}, and {MANIFEST} says {kind}; {BUILD_AGAIN}"
+            f"{path}: is a {type(index).__name__}, and {MANIFEST} says {index_kind}; {BUILD_AGAIN}"
         )
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
         raise UserError(
             f"{path}: compares by another metric than the inner product; {BUILD_AGAIN}"
         )
-    found = (index.ntotal, index.d)
-    expected = (manifest["rows"], manifest["width"])
-    if found != expected:
+    shape = (index.ntotal, index.d)
+    expected_shape = (manifest["rows"], manifest["width"])
+    if shape != expected_shape:
         raise UserError(
-            f"{path}: holds {found[0]} vectors of {found[1]}, and {MANIFEST} says {expected[0]} of {expected[1]}; "
-            f"{BUILD_AGAIN}"
+            f"{path}: holds {shape[0]} vectors of {shape[1]}, and {MANIFEST} says {expected_shape[0]} of "
+            f"{expected_shape[1]}; {BUILD_AGAIN}"
         )
     return index
 

@@ -61,15 +61,15 @@ def find_change(
             candidate_N[number] = old_numbers.pop()
     is_found_N = candidate_N >= 0
     is_same_N = np.zeros(len(rows), bool)
-    found = np.flatnonzero(is_found_N)
-    for start in range(0, len(found), ROWS_PER_BLOCK):
-        block = found[start : start + ROWS_PER_BLOCK]
+    found_rows = np.flatnonzero(is_found_N)
+    for start in range(0, len(found_rows), ROWS_PER_BLOCK):
+        block = found_rows[start : start + ROWS_PER_BLOCK]
         old_bE = old_index.reconstruct_batch(candidate_N[block])
         is_same_N[block] = (old_bE == rows_NE[block]).all(1)
     return Change(
         old_row_N=np.where(is_same_N, candidate_N, -1),
         num_changed=int((is_found_N & ~is_same_N).sum()),
-        num_gone=len(old_rows) - len(found),
+        num_gone=len(old_rows) - len(found_rows),
     )
 
 
@@ -112,10 +112,12 @@ def _update_ivf(index: Any, change: Change, rows_NE: np.ndarray) -> None:
 
 def _append_hnsw(index: Any, change: Change, rows_NE: np.ndarray) -> np.ndarray:
     """Adds the new vectors to an HNSW index -> (N,) the row that each vector belongs to."""
-    added = np.flatnonzero(change.old_row_N < 0)
-    kept = np.flatnonzero(change.old_row_N >= 0)
-    index.add(np.ascontiguousarray(rows_NE[added]))
-    return np.concatenate([kept[np.argsort(change.old_row_N[kept])], added])
+    added_rows = np.flatnonzero(change.old_row_N < 0)
+    kept_rows = np.flatnonzero(change.old_row_N >= 0)
+    index.add(np.ascontiguousarray(rows_NE[added_rows]))
+    return np.concatenate(
+        [kept_rows[np.argsort(change.old_row_N[kept_rows])], added_rows]
+    )
 
 
 if __name__ == "__main__":

@@ -151,17 +151,17 @@ class VideoGroups:
             scores_N = scores_N[self._order_N]
         best_V = np.maximum.reduceat(scores_N, self._start_V)
         k = min(k, len(best_V))
-        chosen = np.argpartition(-best_V, k - 1)[:k]
-        chosen = chosen[best_V[chosen] > -np.inf]
+        best_videos = np.argpartition(-best_V, k - 1)[:k]
+        best_videos = best_videos[best_V[best_videos] > -np.inf]
         end_V = np.append(self._start_V[1:], len(scores_N))
-        places = [
+        best_positions = [
             self._start_V[video]
             + scores_N[self._start_V[video] : end_V[video]].argmax()
-            for video in chosen
+            for video in best_videos
         ]
-        places_K = np.array(places, np.int64)
-        numbers_K = places_K if self._order_N is None else self._order_N[places_K]
-        return numbers_K[np.lexsort((numbers_K, -scores_N[places_K]))]
+        position_K = np.array(best_positions, np.int64)
+        numbers_K = position_K if self._order_N is None else self._order_N[position_K]
+        return numbers_K[np.lexsort((numbers_K, -scores_N[position_K]))]
 
 
 def describe(hit: Row) -> str:

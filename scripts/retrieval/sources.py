@@ -150,22 +150,25 @@ def divide_into_segments(
     divided = iter(_divide(new_rows, seconds, deadline, num_workers))
     segment_rows: list[Row] = []
     for row in rows:
-        whole = [row["start"], row["end"]]
+        span = [row["start"], row["end"]]
         known_rows = known.get(video_key(row))
-        parts = next(divided) if known_rows is None else _known_parts(known_rows)
-        segment_rows += [{**row, **part, "whole": whole} for part in parts]
+        if known_rows is None:
+            segments = next(divided)
+        else:
+            segments = _distinct_segments(known_rows)
+        segment_rows += [{**row, **segment, "whole": span} for segment in segments]
     return segment_rows
 
 
-def _known_parts(segment_rows: list[Row]) -> list[Row]:
+def _distinct_segments(segment_rows: list[Row]) -> list[Row]:
     """What tells apart the rows of a video's segments, each once: "start" and "end", or "reason"."""
-    parts = {}
+    segments = {}
     for row in segment_rows:
-        part = {"start": row["start"], "end": row["end"]}
+        segment = {"start": row["start"], "end": row["end"]}
         if "reason" in row:
-            part = {"reason": row["reason"]}
-        parts[tuple(part.items())] = part
-    return list(parts.values())
+            segment = {"reason": row["reason"]}
+        segments[tuple(segment.items())] = segment
+    return list(segments.values())
 
 
 def _divide(

@@ -188,7 +188,7 @@ def test_labels_of_rows():
         [1, 1, 1, 1, 1, 1],
         [1, 1, 1, 1, 1, 1],
     ]
-    assert labels.told == [{0}, {1}, {0, 1}]
+    assert labels.mentioned == [{0}, {1}, {0, 1}]
     other = linear_probe.read_labels(
         [{"shows": [["green", "ring", "up"]]}], labels.values
     )
