@@ -220,6 +220,8 @@ def test_training(home, python, tmp_path, config):
     )
     if config == "finetune_msrvtt.json":  # by default none of 4 videos is held out
         settings += ["data_loader.args.holdout=2"]
+        miniatures.build("MSRVTT", tmp_path / "msrvtt", videos=6)
+        variables["MSRVTT_DIR"] = tmp_path / "msrvtt"
     done = bash(
         home,
         words,

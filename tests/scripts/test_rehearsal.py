@@ -97,7 +97,7 @@ def test_a_run_that_began_elsewhere_is_refused(rehearsed, tmp_path):
 def test_results_and_exports_of_another_model_are_refused(rehearsed, tmp_path):
     home, _ = rehearsed
     tuned = only(home, "exps/finetune_msrvtt/*/checkpoint-latest.pth")
-    results = only(home, "exps/finetune_msrvtt/*/results.json")
+    results = only(home, "exps/finetune_msrvtt/*/test/*/results.json")
     with pytest.raises(checks.Failed, match="is not of"):
         checks.evaluated(
             results, only(home, "exps/MILES_webvid_4f/*/checkpoint-latest.pth")
