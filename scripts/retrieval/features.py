@@ -38,10 +38,8 @@ EXTRACT_AGAIN = (
     "remove the folder and run scripts/extract.py again, or give another folder"
 )
 SHARD_FORMATS = ("safetensors", "npy")
-HASHED_FILES = (
-    "config.json",
-    "model.safetensors",
-)  # of an exported folder: they decide its features
+# of an exported folder: they decide its features
+HASHED_FILES = ("config.json", "model.safetensors")
 Row = dict[str, Any]
 
 
@@ -177,17 +175,31 @@ def _json_line(row: Mapping[str, Any]) -> str:
 
 
 def hash_checkpoint(checkpoint: str | Path) -> str:
-    """SHA-256 of a checkpoint file, or of the files of an exported folder that decide its features."""
+    """SHA-256 of a checkpoint file, of that which a run folder holds, or of what decides an exported folder's features.
+
+    Raises FileNotFoundError.
+    """
     checkpoint = Path(checkpoint)
     paths = [checkpoint]
     if checkpoint.is_dir():
-        paths = [checkpoint / name for name in HASHED_FILES]
+        paths = _files_of_folder(checkpoint)
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _files_of_folder(folder: Path) -> list[Path]:
+    """The files that decide the features of a run folder or an exported folder."""
+    # it takes torch, and the index is read without
+    from model.weights.read import find
+
+    weights = find(folder)
+    if weights.name in HASHED_FILES:
+        return [folder / name for name in HASHED_FILES]
+    return [weights]
 
 
 def hash_rows(rows: Iterable[Mapping[str, Any]]) -> str:
