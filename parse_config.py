@@ -63,8 +63,29 @@ SECTION_TYPES: dict[str, Any] = {
     "trainer": Mapping | None,
     "stages": Sequence[Mapping] | None,
 }
+# Sections of {"type", "args"}, or lists of such, by their path.
+BLOCKS = (
+    "arch",
+    "data_loader",
+    "valid_loader",
+    "evaluation.data_loader",
+    "objective",
+    "loss",
+    "optimizer",
+    "lr_scheduler",
+)
+# What is read from a block before its constructor checks the arguments.
+BLOCK_TYPES: dict[str, Any] = {"type": str, "args": Mapping | None}
+BLOCK_ARGUMENT_TYPES: dict[str, Any] = {
+    "load_checkpoint": str | None,
+    "video_params": Mapping | None,
+    "text_params": Mapping | None,
+}
+ENCODER_ARGUMENT_TYPES: dict[str, Any] = {"model": str, "arch_config": str}
 # Sections that a stage may have for itself, whatever is set for the whole run.
 OWN_OF_A_STAGE = ("name", "about")
+# The section that also says what holds for the whole run alone.
+OF_THE_RUN = "trainer"
 
 # Keys of Frozen-in-Time codebases that mean nothing here, and what replaces them. "*" stands for one entry of a list,
 # or for none.
@@ -535,9 +556,9 @@ class Registry:
         Raises ConfigError, naming `json_path`, the nearest and all known names, if there is none.
         """
         known = self.names()
-        if name not in self._entries:
+        if not isinstance(name, str) or name not in self._entries:
             raise ConfigError(
-                f"{json_path or self.kind}: {name!r} is no {self.kind}{_nearest(name, known)}; "
+                f"{json_path or self.kind}: {to_plain(name)!r} is no {self.kind}{_nearest(name, known)}; "
                 f"known: {_listed(known)}"
             )
         return self._entries[name]
@@ -886,7 +907,7 @@ def _apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> None:
             stages = [stage for stage in data["stages"] if section in _object(stage)]
         for stage in stages:
             _set(stage, keys, value, key)
-        if section in data or not stages:
+        if section in data or section == OF_THE_RUN or not stages:
             _set(data, keys, value, key)
 
 
@@ -895,6 +916,8 @@ def _check_section_types(data: Mapping[str, Any], json_path: str = "") -> None:
     for section, annotation in SECTION_TYPES.items():
         if section in data:
             _check_type(data[section], annotation, _join(json_path, section))
+    for path in BLOCKS:
+        _check_block_types(data, path, json_path)
 
     name = data.get("name")
     if name is not None and not _is_folder_name(name):
@@ -909,6 +932,36 @@ def _check_section_types(data: Mapping[str, Any], json_path: str = "") -> None:
         )
     for number, stage in enumerate(data.get("stages") or ()):
         _check_section_types(stage, _join(json_path, f"stages.{number}"))
+
+
+def _check_block_types(data: Mapping[str, Any], path: str, json_path: str) -> None:
+    """Raise ConfigError for a value of another type in the {"type", "args"} at `path`, or in those of a list there."""
+    *sections, name = path.split(".")
+    for section in sections:
+        data = _object(data.get(section))
+    value = data.get(name)
+    path = _join(json_path, path)
+    _check_type(value, Mapping | Sequence[Mapping] | None, path)
+    blocks = {path: value}
+    if isinstance(value, list | tuple):
+        blocks = {_join(path, number): block for number, block in enumerate(value)}
+    for block_path, block in blocks.items():
+        _check_value_types(_object(block), BLOCK_TYPES, block_path)
+        args = _object(_object(block).get("args"))
+        args_path = _join(block_path, "args")
+        _check_value_types(args, BLOCK_ARGUMENT_TYPES, args_path)
+        for encoder in ("video_params", "text_params"):
+            params = _object(args.get(encoder))
+            params_path = _join(args_path, encoder)
+            _check_value_types(params, ENCODER_ARGUMENT_TYPES, params_path)
+
+
+def _check_value_types(
+    values: Mapping[str, Any], annotations: Mapping[str, Any], json_path: str
+) -> None:
+    for key, annotation in annotations.items():
+        if key in values:
+            _check_type(values[key], annotation, _join(json_path, key))
 
 
 def _object(value: Any) -> Mapping[str, Any]:

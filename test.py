@@ -151,6 +151,8 @@ def output_folder(arguments: argparse.Namespace) -> Path | None:
     if not arguments.output:
         return None
     folder = Path(arguments.output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder}: is a file; choose a folder")
     if distributed.rank() == 0 and (folder / "results.json").exists():
         raise UserError(
             f"{folder}/results.json: is there already and stays as it is; choose another folder"
@@ -362,7 +364,15 @@ def with_config_of_embeddings(argv: list[str]) -> list[str]:
     parser.add_argument("-c", "--config")
     known, _ = parser.parse_known_args(argv)
     if known.metrics_from and not known.config:
-        return [*argv, "-c", str(Path(known.metrics_from) / "config.json")]
+        folder = Path(known.metrics_from)
+        if not (folder / "config.json").is_file():
+            within = folder / "embeddings"
+            place = f": {within}" if within.is_dir() else ""
+            raise UserError(
+                f"{folder}: holds no config.json; give the folder embeddings that test.py --save-embeddings "
+                f"wrote{place}"
+            )
+        return [*argv, "-c", str(folder / "config.json")]
     return argv
 
 

@@ -133,9 +133,9 @@ def build_from_checkpoint(arch: Config) -> MILES:
     without_weights = {
         key: value for key, value in args.items() if key not in WEIGHT_KEYS
     }
-    constructor = ARCHS.get(arch["type"], f"{arch.json_path}.type")
+    constructor = ARCHS.get(arch.require("type"), f"{arch.json_path}.type")
     check_args(constructor, args, f"{arch.json_path}.args", ("pretrained",))
-    spec = Config({"type": arch["type"], "args": without_weights}, arch.json_path)
+    spec = Config({**arch, "args": without_weights}, arch.json_path)
     model = build_with_text_of(checkpoint, spec)
     load_weights(
         model,

@@ -23,6 +23,7 @@ from parse_config import (
     command_line,
     load_config,
     merge,
+    resolve_config,
 )
 from trainer.config_check import stage_configs
 
@@ -561,3 +562,63 @@ def test_a_base_that_is_no_file_name_is_refused(tmp_path, base):
     (tmp_path / "config.json").write_text(f'{{"base": {base}}}')
     with pytest.raises(ConfigError, match="base: .* is given, a file name"):
         load_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("arch.args=3", "arch.args: 3 is given, an object {...} or null is needed"),
+        ("arch.args=[]", "arch.args: [] is given, an object"),
+        ("arch.args.video_params=[1]", "arch.args.video_params: [1] is given"),
+        ("arch.args.text_params=x", "arch.args.text_params: 'x' is given"),
+        ("arch.args.text_params.model=3", "arch.args.text_params.model: 3 is given"),
+        ("arch.args.load_checkpoint=3", "arch.args.load_checkpoint: 3 is given"),
+        ("objective.type={}", "objective.type: {} is given, str is needed"),
+        ("loss.args=x", "loss.args: 'x' is given"),
+        ("data_loader.args=3", "data_loader.args: 3 is given"),
+        ("data_loader.args.video_params=3", "data_loader.args.video_params: 3"),
+        ('data_loader=[{"args": 3}]', "data_loader.0.args: 3 is given"),
+        ("valid_loader.args=3", "valid_loader.args: 3 is given"),
+        ("evaluation.data_loader=3", "evaluation.data_loader: 3 is given"),
+        ("evaluation.data_loader=[3]", "evaluation.data_loader: [3] is given"),
+        ("evaluation.data_loader.args=4", "evaluation.data_loader.args: 4 is given"),
+        ('stages=[{"arch": {"args": 3}}]', "stages.0.arch.args: 3 is given"),
+    ],
+)
+def test_a_block_of_another_type_is_refused_before_it_is_read(setting, message):
+    with pytest.raises(ConfigError) as error:
+        resolve_config({"name": "n"}, [setting])
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("name", [{}, {"a": 1}, [1], None, 3])
+def test_a_type_that_is_no_text_is_none_that_is_known(name):
+    components = Registry("thing")
+    with pytest.raises(ConfigError, match="things.type: .* is no thing"):
+        components.get(Config({"type": name})["type"], "things.type")
+
+
+def test_the_folder_of_a_run_is_set_for_all_of_its_stages():
+    stage = {"trainer": {"epochs": 1}}
+    config = resolve_config(
+        {"name": "n", "stages": [stage, stage]}, ["trainer.save_dir=runs"]
+    )
+    assert config["trainer"]["save_dir"] == "runs"
+    folders = [stage["trainer"]["save_dir"] for stage in stage_configs(config)]
+    assert folders == ["runs", "runs"]
+
+
+def test_a_stage_has_no_folder_of_its_own():
+    data = {"name": "n", "stages": [{}, {"trainer": {"save_dir": "elsewhere"}}]}
+    with pytest.raises(
+        ConfigError, match="stages.1.trainer.save_dir: .* set trainer.save_dir"
+    ):
+        stage_configs(resolve_config(data))
+
+
+def test_what_a_stage_knows_is_listed_without_what_it_does_not():
+    with pytest.raises(ConfigError, match="stages.0.stages: unknown key") as error:
+        stage_configs(resolve_config({"name": "n", "stages": [{"stages": []}]}))
+    known = str(error.value).split("known: ")[1].split(", ")
+    assert "trainer" in known
+    assert not {"stages", "base"} & set(known)

@@ -356,6 +356,35 @@ def test_a_mistake_is_one_line(home, arguments, message, checkpoint):
     stops(home, arguments, message, checkpoint)
 
 
+def test_metrics_from_the_folder_above_names_that_of_the_embeddings(tmp_path, capsys):
+    (tmp_path / "embeddings").mkdir()
+    with pytest.raises(SystemExit, match="2"):
+        program.cli(["--metrics-from", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert error.endswith(f"--save-embeddings wrote: {tmp_path}/embeddings\n")
+
+
+def test_an_output_that_is_a_file_is_said_before_anything_is_read(home, capsys):
+    output = home / "output.txt"
+    output.write_text("")
+    argv = ["-c", str(home / "config.json"), "-o", str(output), "-d", "cpu"]
+    with pytest.raises(SystemExit, match="2"):
+        program.cli(argv)
+    assert capsys.readouterr().err == (
+        f"error: --output {output}: is a file; choose a folder\n"
+    )
+
+
+@pytest.mark.parametrize("setting", ["resamples=-1", "bank=0", "bank=-5"])
+def test_counts_of_the_evaluation_are_checked_at_the_start(home, capsys, setting):
+    argv = ["-c", str(home / "config.json"), "-d", "cpu", f"evaluation.{setting}"]
+    with pytest.raises(SystemExit, match="2"):
+        program.cli(argv)
+    assert (
+        f"evaluation.{setting.replace('=', ': ')} is given" in capsys.readouterr().err
+    )
+
+
 def test_metrics_from_a_folder_without_embeddings(home, capsys):
     with pytest.raises(SystemExit) as end:
         program.cli(["--metrics-from", str(home)])

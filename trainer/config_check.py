@@ -149,10 +149,18 @@ def clip_loaders(config: Config) -> list[Config]:
 def _stage_config(config: Config, number: int) -> Config:
     """The config with the sections of stage `number` merged into it."""
     overrides = config["stages"][number]
-    unknown = set(overrides) - (set(SECTIONS) - {"stages", "base"})
+    known = set(SECTIONS) - {"stages", "base"}
+    unknown = set(overrides) - known
     if unknown:
         raise ConfigError(
-            f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(SECTIONS))}"
+            f"stages.{number}.{min(unknown)}: unknown key; known: {', '.join(sorted(known))}"
+        )
+    save_dir = trainer_settings(config).save_dir
+    own_save_dir = (overrides.get("trainer") or {}).get("save_dir", save_dir)
+    if own_save_dir != save_dir:
+        raise ConfigError(
+            f"stages.{number}.trainer.save_dir: {own_save_dir!r} is given, and the stages of a run share a folder, in "
+            f"{save_dir!r}; set trainer.save_dir for the whole run"
         )
     common = {key: value for key, value in config.to_dict().items() if key != "stages"}
     return Config(merge(common, overrides.to_dict()))

@@ -18,13 +18,8 @@ def choose_device(
     """
     if not name:
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(
-            f"--device {name}: no such device; write cpu, cuda or cuda:N"
-        ) from None
-    if device.type != "cuda":
+    device = _known_device(name)
+    if device.type == "cpu":
         return device
     index = device.index if local_rank is None else local_rank
     index = index or 0
@@ -35,3 +30,14 @@ def choose_device(
             "(torchrun --nproc_per_node), see CUDA_VISIBLE_DEVICES, or take --device cpu"
         )
     return torch.device("cuda", index)
+
+
+def _known_device(name: str | torch.device) -> torch.device:
+    """The CPU or a GPU; UserError for what torch, or this project, does not know."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: no such device; write cpu, cuda or cuda:N")
+    return device

@@ -53,6 +53,14 @@ class EvaluationSettings:
     data_loader: Any = None
 
     def __post_init__(self) -> None:
+        if self.resamples < 0:
+            raise ConfigError(
+                f"evaluation.resamples: {self.resamples} is given, 0 or more is needed"
+            )
+        if self.bank is not None and self.bank < 1:
+            raise ConfigError(
+                f"evaluation.bank: {self.bank} is given, 1 or more is needed; leave it out for all captions"
+            )
         if self.stride is not None and self.stride < 1:
             raise ConfigError(
                 f"evaluation.stride: {self.stride} is given, 1 or more is needed (test.py -s STRIDE)"

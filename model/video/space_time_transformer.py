@@ -281,6 +281,17 @@ def _check_arguments(
     time_init: str,
 ) -> None:
     """ConfigError for arguments that do not go together, or names that are not known."""
+    sizes = {
+        "img_size": min(height, width),
+        "patch_size": patch_size,
+        "embed_dim": embed_dim,
+        "num_heads": num_heads,
+    }
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(
+                f"arch.args.video_params.{name}: {size} is given, 1 or more is needed"
+            )
     mistake = ""
     if height % patch_size or width % patch_size:
         mistake = (

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from data_loader.annotations.file_lookup import (
     IMAGE_EXTENSIONS,
     VIDEO_EXTENSIONS,
+    entry_is_folder,
 )
 from data_loader.readers.image_reader import is_image
 from parse_config import UserError
@@ -81,7 +82,7 @@ def _walk(
         return
     try:
         with os.scandir(source / folder) as entries:
-            is_folder = {entry.name: entry.is_dir() for entry in entries}
+            is_folder = {entry.name: entry_is_folder(entry) for entry in entries}
     except OSError as error:
         reason = f"this folder cannot be read ({error.strerror})"
         failures.append(Failure(folder or ".", reason))

@@ -327,6 +327,10 @@ def test_text_from_its_shape_alone(folder):
     "video, text, message",
     [
         ({"num_heads": 5}, {}, "embed_dim 24 is no multiple of num_heads 5"),
+        ({"num_heads": 0}, {}, "num_heads: 0 is given, 1 or more is needed"),
+        ({"patch_size": 0}, {}, "patch_size: 0 is given, 1 or more is needed"),
+        ({"img_size": 0}, {}, "img_size: 0 is given, 1 or more is needed"),
+        ({"embed_dim": -8}, {}, "embed_dim: -8 is given, 1 or more is needed"),
         ({"img_size": 30}, {}, "img_size 30 x 30 is no multiple of patch_size 8"),
         ({"time_init": "ones"}, {}, "time_init 'ones' is none of zeros, rand, copy"),
         ({"act": "relu"}, {}, "act 'relu' is none of gelu, quick_gelu"),

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from model import ARCHS
-from model.restore import restore
+from model.restore import build_from_checkpoint, restore
 from model.video.space_time_transformer import SpaceTimeTransformer
 from model.weights import load_weights
 from model.weights.image_vit import init_from_image
 from model.weights.shapes import resize_pos_embed, stretch_time
-from parse_config import ConfigError
+from parse_config import Config, ConfigError
 from scripts.synthetic import tiny_models
 
 SIZES = {
@@ -152,6 +152,8 @@ def test_load_checkpoint_in_a_config(model, folder, tmp_path):
     assert same(model, ARCHS.build(spec).eval()), (
         "neither tower is fetched when a checkpoint follows"
     )
+    with pytest.raises(ConfigError, match="projection_dim: unknown key"):
+        build_from_checkpoint(Config({**spec, "projection_dim": 3}))
     spec["args"]["load_checkpoint"] = str(tmp_path / "absent.pth")
     with pytest.raises(FileNotFoundError, match="absent.pth: no such checkpoint"):
         ARCHS.build(spec)

@@ -293,6 +293,7 @@ def test_linked_folders_are_part_of_the_source(tmp_path):
     (source / "one.mp4").symlink_to(elsewhere / "b.mp4")
     (source / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (elsewhere / "round").symlink_to(source)
+    (source / "itself.mp4").symlink_to("itself.mp4")
     copy.mkdir()
     (source / "copy").symlink_to(copy)
     os.mkfifo(source / "pipe.mp4")
@@ -307,6 +308,7 @@ def test_linked_folders_are_part_of_the_source(tmp_path):
     ]
     reasons = failures(copy)
     assert reasons.pop("gone.mp4") == "is a link to a file that does not exist"
+    assert reasons.pop("itself.mp4").startswith("cannot be read")
     assert reasons.pop("copy") == "is a link into the copy"
     assert reasons.pop("pipe.mp4") == reasons.pop("pipe") == "is no regular file"
     assert reasons == {

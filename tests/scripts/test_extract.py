@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -289,6 +290,23 @@ def test_another_checkpoint_or_option_is_refused(home, tmp_path, capsys):
     moved.write_bytes((home / "ckpt.pth").read_bytes())
     extract.cli([*given, "-r", str(moved)])  # the same weights elsewhere
     assert content(tmp_path / "out") == before
+
+
+def test_the_checkpoint_of_a_run_folder_is_that_of_its_file(home, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    shutil.copy(home / "ckpt.pth", run / "model_best.pth")
+    shutil.copy(save(home, "later", seed=3), run / "checkpoint-latest.pth")
+    given = arguments(home, tmp_path / "out")
+    extract.cli([*given, "-r", str(run)])
+    before = content(tmp_path / "out")
+    extract.cli([*given, "-r", str(run / "model_best.pth")])
+    assert content(tmp_path / "out") == before
+    (run / "model_best.pth").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        extract.cli([*given, "-r", str(run)])
+    assert "was begun with checkpoint_sha256" in capsys.readouterr().err
 
 
 def test_what_is_given_wrong_is_said_in_a_line(home, tmp_path, capsys):

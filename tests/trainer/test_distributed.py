@@ -328,6 +328,8 @@ def test_accumulation_alone_equals_the_big_batch(folder):
         ),
         ({"WORLD_SIZE": "two"}, "cpu", "WORLD_SIZE is 'two'"),
         ({}, "gpu", "--device gpu: no such device"),
+        ({}, "mps", "--device mps: no such device; write cpu, cuda or cuda:N"),
+        ({}, "meta", "--device meta: no such device"),
         ({}, "cuda:99", "GPU 99 is asked for and"),
         ({"WORLD_SIZE": "2", "LOCAL_RANK": "99"}, "cuda", "GPU 99 is asked for and"),
     ],
