@@ -777,6 +777,20 @@ def test_a_stage_starts_from_the_last_ones_weights(home, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["projection_dim=32", "video_params.depth=2", "text_params.model=elsewhere"],
+)
+def test_stages_whose_weights_do_not_fit_are_refused_at_the_start(
+    home, tmp_path, capsys, setting
+):
+    content = curriculum(home, tmp_path)
+    error = error_line(capsys, tmp_path, content, f"stages.1.arch.args.{setting}")
+    name = setting.partition("=")[0]
+    assert f"stages.1.arch.args.{name}: " in error
+    assert "its weights would not fit" in error
+
+
 def test_stages_are_merged_over_the_whole_config(tmp_path):
     config = Config(
         {

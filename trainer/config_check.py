@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
 
-from model.video.build import clip_shape
+from model.text.hugging_face import DEFAULT
+from model.video.build import clip_shape, full_arguments
 from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
 from trainer.distributed import world_size
 from trainer.evaluator import evaluation_metrics, evaluation_settings
@@ -16,6 +18,17 @@ from trainer.settings import TrainerSettings, has_captions, trainer_settings
 
 log = logging.getLogger(__name__)
 
+# arguments of a video encoder that the shapes of its weights follow from
+ENCODER_SHAPE = (
+    "model",
+    "embed_dim",
+    "depth",
+    "patch_size",
+    "in_chans",
+    "mlp_ratio",
+    "qkv_bias",
+    "pre_norm",
+)
 # section of the config, the registry of its types, arguments that the program adds
 Sections = Sequence[tuple[str, Registry, Sequence[str]]]
 
@@ -36,7 +49,10 @@ def check_config(config: Config, sections: Sections) -> None:
         config: the whole config
         sections: those that name something registered; without any, only the other settings are checked
     """
-    for stage_config in stage_configs(config):
+    configs = stage_configs(config)
+    if sections:
+        check_stages_fit(configs)
+    for stage_config in configs:
         settings = trainer_settings(stage_config)
         is_validated = stage_config.get("valid_loader", ...) is not None
         Monitor(settings.monitor, is_validated).require_for(settings.early_stop)
@@ -55,6 +71,32 @@ def check_config(config: Config, sections: Sections) -> None:
         for name, registry, _ in sections:
             if name == "data_loader":
                 check_clips(stage_config, clip_loaders(stage_config), registry)
+
+
+def check_stages_fit(configs: Sequence[Config]) -> None:
+    """ConfigError for a stage whose model cannot take the weights of the stage before."""
+    for number, (before, after) in enumerate(pairwise(configs), 1):
+        old_shape = settings_of_shape(before)
+        for name, value in settings_of_shape(after).items():
+            if value != old_shape[name]:
+                raise ConfigError(
+                    f"stages.{number}.arch.args.{name}: {value!r} is given, and the stage before has "
+                    f"{old_shape[name]!r}: its weights would not fit"
+                )
+
+
+def settings_of_shape(config: Config) -> dict[str, Any]:
+    """The settings of the architecture that the shapes of its weights follow from, by their path in arch.args."""
+    args = (config.get("arch") or {}).get("args") or {}
+    video_args = full_arguments(args.get("video_params") or {})
+    settings = {
+        "projection": args.get("projection", "minimal"),
+        "projection_dim": args.get("projection_dim", 256),
+        "text_params.model": (args.get("text_params") or {}).get("model", DEFAULT),
+    }
+    for name in ENCODER_SHAPE:
+        settings[f"video_params.{name}"] = video_args.get(name)
+    return settings
 
 
 def require_sections(config: Config) -> None:
