@@ -10,7 +10,8 @@ from torch import nn
 from model.text.hugging_face import DEFAULT
 from model.video.build import clip_shape, full_arguments
 from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
-from trainer.distributed import world_size
+from trainer import precision
+from trainer.distributed import WRAPPERS, world_size
 from trainer.evaluator import evaluation_metrics, evaluation_settings
 from trainer.monitor import Monitor
 from trainer.optim import CONSTANT, OPTIMIZERS, SCHEDULES
@@ -58,6 +59,7 @@ def check_config(config: Config, sections: Sections) -> None:
         Monitor(settings.monitor, is_validated).require_for(settings.early_stop)
         evaluation_settings(stage_config)
         evaluation_metrics(stage_config)
+        check_words(settings)
         if sections:
             require_sections(stage_config)
         for name, registry, program_args in sections:
@@ -105,6 +107,16 @@ def require_sections(config: Config) -> None:
         config.require(name)
 
 
+def check_words(settings: TrainerSettings) -> None:
+    """ConfigError for a number format or a way to share the work that is not known."""
+    for name, known in (("precision", precision.NAMES), ("parallel", WRAPPERS)):
+        value = getattr(settings, name)
+        if value not in known:
+            raise ConfigError(
+                f"trainer.{name}: {value!r} is given; known: {', '.join(known)}"
+            )
+
+
 def check_optimizer(block: Config) -> None:
     """ConfigError for values that the optimizer does not take, found by making one for a single number."""
     try:
@@ -135,6 +147,10 @@ def check_batch_sizes(config: Config, settings: TrainerSettings) -> None:
     """ConfigError for steps of a single pair: with nothing to tell it from, its contrastive loss is 0."""
     for block in config.blocks("data_loader"):
         batch_size = (block.get("args") or {}).get("batch_size")
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(
+                f"{block.json_path}.args.batch_size: {batch_size} is given, 1 or more is needed"
+            )
         if not has_captions(block) or batch_size is None:
             continue
         if batch_size * settings.accumulate * world_size() == 1:
