@@ -657,6 +657,19 @@ def check_losses(*folders):
 
 
 @pytest.mark.slow
+def test_a_branch_of_a_run_has_a_best_checkpoint_of_its_own(tmp_path, content, caplog):
+    watched = {**content["trainer"], "monitor": "min loss", "save_every": 1}
+    content = {**content, "trainer": {**watched, "epochs": 2}}
+    run(tmp_path, content)
+    (folder,) = tmp_path.glob("exps/tiny/*")
+    older = str(folder / "checkpoint-epoch1.pth")
+    run(tmp_path, content, "-r", older, "--lr", "0")
+    assert "optimizer.args.lr: 0 is given, nothing is trained" in caplog.text
+    (branch,) = set(tmp_path.glob("exps/tiny/*")) - {folder}
+    assert (branch / "model_best.pth").is_file()
+
+
+@pytest.mark.slow
 def test_two_jobs_do_not_write_in_one_folder(tmp_path, content, capsys, monkeypatch):
     """A lock belongs to a process, so that the second job must be another process."""
     run(tmp_path, content)

@@ -125,6 +125,8 @@ def check_optimizer(block: Config) -> None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{block.json_path}.args: {error}") from None
+    if (block.get("args") or {}).get("lr") == 0:
+        log.warning("%s.args.lr: 0 is given, nothing is trained", block.json_path)
 
 
 def check_schedule(config: Config, settings: TrainerSettings) -> None:

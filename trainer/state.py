@@ -145,6 +145,10 @@ class State:
             **trainer_state,
         }
         self.progress = Progress(**{name: counts[name] for name in asdict(Progress())})
+        if path.resolve().parent != self.stage.folder.resolve():
+            # the best checkpoint so far lies in the other folder; this one gets its own
+            self.progress.best = None
+            self.progress.stale = 0
         num_loaders = len(trainer_state["samples"])
         if num_loaders != len(self.loader_names):
             raise ConfigError(
