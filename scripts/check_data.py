@@ -25,8 +25,15 @@ from typing import Any
 from data_loader.annotations.left_out import left_out_text
 from data_loader.base import TextVideoDataset
 from data_loader.loader import open_leniently
-from parse_config import Config, ConfigError, UserError, cli_entry, command_line, merge
-from scripts.data_check.lines import one_line
+from parse_config import (
+    Config,
+    ConfigError,
+    UserError,
+    cli_entry,
+    command_line,
+    merge,
+    printable,
+)
 from scripts.data_check.media import DecodeReport, try_files
 from scripts.data_check.sheet import check_path, draw_sheet
 from scripts.data_check.splits import other_splits, overlaps
@@ -137,12 +144,12 @@ def print_videos(dataset: TextVideoDataset) -> None:
 def print_listed(word: str, lines: list[str]) -> None:
     """Print the first lines, each behind the word."""
     for line in lines[:MAX_LISTED]:
-        print(f"              {word}: {one_line(line)}")
+        print(f"              {word}: {printable(line)}")
 
 
 def listing(names: list[str], count: int) -> str:
     """The names, with a mark if there are more."""
-    return one_line(", ".join(names)) + (", ..." if count > len(names) else "")
+    return printable(", ".join(names)) + (", ..." if count > len(names) else "")
 
 
 def print_decoded(report: DecodeReport) -> None:
