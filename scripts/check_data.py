@@ -31,7 +31,6 @@ from parse_config import (
     UserError,
     cli_entry,
     command_line,
-    merge,
     printable,
 )
 from scripts.data_check.media import DecodeReport, try_files
@@ -45,6 +44,7 @@ from scripts.data_check.text import (
     duplicate_ids,
     open_text_model,
 )
+from trainer.config_check import stage_configs
 
 MAX_LISTED = 5  # missing and broken files that are listed by name
 # The command that a config's note names -> how it makes the data.
@@ -80,17 +80,8 @@ def decode_limit(text: str) -> int | None:
 
 def loader_blocks(config: Config) -> list[Config]:
     """The loaders of the config and of its stages, each once. Raises ConfigError if there is none."""
-    configs = [config]
-    if config.blocks("stages"):
-        common = {
-            key: value for key, value in config.to_dict().items() if key != "stages"
-        }
-        configs = [
-            Config(merge(common, stage.to_dict())) for stage in config.blocks("stages")
-        ]
-
     blocks: list[Config] = []
-    for stage in configs:
+    for stage in stage_configs(config):
         for block in (*stage.blocks("data_loader"), *stage.blocks("valid_loader")):
             if block not in blocks:
                 blocks.append(block)

@@ -51,6 +51,7 @@ def check_config(config: Config, sections: Sections) -> None:
         sections: those whose types are registered; if empty, only the other settings are checked
     """
     configs = stage_configs(config)
+    registries = {name: registry for name, registry, _ in sections}
     if sections:
         check_stages_fit(configs)
     for stage_config in configs:
@@ -71,9 +72,9 @@ def check_config(config: Config, sections: Sections) -> None:
         if "lr_scheduler" in stage_config:
             check_schedule(stage_config, settings)
         check_batch_sizes(stage_config, settings)
-        for name, registry, _ in sections:
-            if name == "data_loader":
-                check_clips(stage_config, clip_loaders(stage_config), registry)
+        if "data_loader" in registries:
+            loaders = registries["data_loader"]
+            check_clips(stage_config, clip_loaders(stage_config), loaders)
 
 
 def check_stages_fit(configs: Sequence[Config]) -> None:
