@@ -1,5 +1,6 @@
 """A checkpoint or an exported folder -> the model in it, without the config that trained it at hand."""
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,6 +168,15 @@ def arch_of(arch: Mapping[str, Any], is_trusted: bool = False) -> dict[str, Any]
         video_params["model"] = "SpaceTimeTransformer"
     arch_type = arch.get("type", "MILES")
     return {"type": "MILES" if arch_type == "MCQ" else arch_type, "args": args}
+
+
+def projection_settings(args: Mapping[str, Any]) -> dict[str, Any]:
+    """{"projection", "projection_dim"} of an arch's arguments, defaults included."""
+    defaults = inspect.signature(MILES).parameters
+    return {
+        name: args.get(name, defaults[name].default)
+        for name in ("projection", "projection_dim")
+    }
 
 
 def stored_config(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:

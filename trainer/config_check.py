@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from model.restore import projection_settings
 from model.text.hugging_face import DEFAULT
 from model.video.build import clip_shape, full_arguments
 from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
@@ -94,8 +95,7 @@ def settings_of_shape(config: Config) -> dict[str, Any]:
     args = (config.get("arch") or {}).get("args") or {}
     video_args = full_arguments(args.get("video_params") or {})
     settings = {
-        "projection": args.get("projection", "minimal"),
-        "projection_dim": args.get("projection_dim", 256),
+        **projection_settings(args),
         "text_params.model": (args.get("text_params") or {}).get("model", DEFAULT),
     }
     for name in ENCODER_SHAPE:

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model import pretrained
-from model.restore import arch_of, dataset_video_params, stored_config
+from model.restore import (
+    arch_of,
+    dataset_video_params,
+    projection_settings,
+    stored_config,
+)
 from model.text.hugging_face import build_text_model
 from model.video.build import full_arguments
 from model.weights.listed import WEIGHTS
@@ -158,8 +163,7 @@ def _full_arch(args: Mapping[str, Any]) -> dict[str, Any]:
         for name, parameter in inspect.signature(build_text_model).parameters.items()
     }
     full = {
-        "projection": args.get("projection", "minimal"),
-        "projection_dim": args.get("projection_dim", 256),
+        **projection_settings(args),
         "text_params": {**text_defaults, **text_params},
         "video_params": full_arguments(args.get("video_params") or {}),
     }
