@@ -24,7 +24,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,9 @@ BLOCK_ARGUMENT_TYPES: dict[str, Any] = {
     "text_params": Mapping | None,
 }
 ENCODER_ARGUMENT_TYPES: dict[str, Any] = {"model": str, "arch_config": str}
-# Sections that a stage may have for itself, whatever is set for the whole run.
+# An override of these is of the run alone; stages keep their own.
 OWN_OF_A_STAGE = ("name", "about")
-# The section that also says what holds for the whole run alone.
+# An override of this section is set outside the stages too: it holds settings of the whole run, as save_dir.
 OF_THE_RUN = "trainer"
 
 # Keys of Frozen-in-Time codebases that mean nothing here, and what replaces them. "*" stands for one entry of a list,
@@ -373,7 +373,7 @@ def write_config(config: Mapping[str, Any]) -> None:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """`text` for a console: what steers a terminal, or has no sign of its own, is written as a Python escape.
+    """`text` for a console: control characters, and others that are not printable, are written as Python escapes.
 
     Names of files may hold any character but / and NUL. `keep`: characters that stay as they are.
     """
@@ -714,12 +714,12 @@ def _check_type(value: Any, annotation: Any, json_path: str) -> None:
         raise ConfigError(f"{json_path}: {value!r} is given, a finite number is needed")
     if not _fits(value, annotation):
         raise ConfigError(
-            f"{json_path}: {to_plain(value)!r} is given, {_needed(annotation)} is needed"
+            f"{json_path}: {to_plain(value)!r} is given, {_describe_type(annotation)} is needed"
         )
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether `value` (from JSON) is what `annotation` says, as far as JSON knows it."""
+    """Whether `value` (from JSON) is of the type of `annotation`; types that JSON does not have allow any value."""
     if isinstance(annotation, str):
         names = annotation_names(annotation)
         return any(_fits(value, PLAIN_TYPES.get(name, Any)) for name in names)
@@ -743,16 +743,16 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True
 
 
-def _needed(annotation: Any) -> str:
-    """What `annotation` asks for, in words."""
+def _describe_type(annotation: Any) -> str:
+    """What `annotation` asks for, in words: "a list of str or null"."""
     if isinstance(annotation, str):
         return annotation
     origin = typing.get_origin(annotation) or annotation
     members = typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(sorted(_needed(member) for member in members))
+        return " or ".join(sorted(_describe_type(member) for member in members))
     if origin in (Sequence, list, tuple):
-        return f"a list of {_needed(members[0])}" if members else "a list"
+        return f"a list of {_describe_type(members[0])}" if members else "a list"
     if origin in (Mapping, dict):
         return "an object {...}"
     if origin in (None, types.NoneType):
@@ -761,6 +761,7 @@ def _needed(annotation: Any) -> str:
 
 
 def _check_names(names: Iterable[str], known: Iterable[str], json_path: str) -> None:
+    """Raise ConfigError for a key of the object `names` that is not among `known`."""
     if not isinstance(names, Mapping):
         raise ConfigError(
             f"{json_path}: an object {{...}} is needed, {to_plain(names)!r} is given"
@@ -774,6 +775,7 @@ def _check_names(names: Iterable[str], known: Iterable[str], json_path: str) -> 
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
+    """ " (nearest: NAME)", or "" where no known name is similar."""
     lower = {name.lower(): name for name in known}
     matches = difflib.get_close_matches(str(word).lower(), lower, 1, 0.5)
     if not matches:
@@ -884,11 +886,20 @@ def _parse_value(text: str) -> Any:
         return text
 
 
-def _apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Set what "key.path=value" says, in the whole config and in every stage that has the section.
+class _Override(NamedTuple):
+    """A setting of the command line: its dotted key as given and divided at the dots, and its value."""
 
-    Whatever their order: types come first, because a changed type replaces its block, and those of one stage last.
-    """
+    dotted_key: str
+    keys: list[str]
+    value: Any
+
+    def order(self) -> tuple[bool, bool]:
+        """Sort key: those of one stage last; types first, because a changed type replaces its block."""
+        return self.keys[0] == "stages", self.keys[-1] != "type"
+
+
+def _parse_overrides(overrides: Iterable[str]) -> list[_Override]:
+    """The settings of "key.path=value" in the order in which they are set. Raises ConfigError."""
     settings = []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -896,15 +907,19 @@ def _apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> None:
             raise ConfigError(
                 f"command line: {override!r} is no setting; write key.path=value, as trainer.epochs=3"
             )
-        settings.append((key, key.split("."), _parse_value(text)))
-    settings.sort(key=lambda setting: setting[1][-1] != "type")
-    settings.sort(key=lambda setting: setting[1][0] == "stages")
+        settings.append(_Override(key, key.split("."), _parse_value(text)))
+    return sorted(settings, key=_Override.order)
 
-    for key, keys, value in settings:
+
+def _apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Set what "key.path=value" says, in the whole config and in every stage that has the section."""
+    for key, keys, value in _parse_overrides(overrides):
         section = keys[0]
         stages = []
         if isinstance(data.get("stages"), list) and section not in OWN_OF_A_STAGE:
-            stages = [stage for stage in data["stages"] if section in _object(stage)]
+            stages = [
+                stage for stage in data["stages"] if section in _object_or_empty(stage)
+            ]
         for stage in stages:
             _set(stage, keys, value, key)
         if section in data or section == OF_THE_RUN or not stages:
@@ -925,7 +940,7 @@ def _check_section_types(data: Mapping[str, Any], json_path: str = "") -> None:
             f"{_join(json_path, 'name')}: {name!r} is given; it names the run's folder in trainer.save_dir, "
             "without .., and not as an absolute path"
         )
-    own_seed = _object(data.get("trainer")).get("seed")
+    own_seed = _object_or_empty(data.get("trainer")).get("seed")
     if "seed" in data and own_seed not in (None, data["seed"]):
         raise ConfigError(
             f"{_join(json_path, 'seed')}: {data['seed']} is given, and trainer.seed is {own_seed}; leave one out"
@@ -938,7 +953,7 @@ def _check_block_types(data: Mapping[str, Any], path: str, json_path: str) -> No
     """Raise ConfigError for a value of another type in the {"type", "args"} at `path`, or in those of a list there."""
     *sections, name = path.split(".")
     for section in sections:
-        data = _object(data.get(section))
+        data = _object_or_empty(data.get(section))
     value = data.get(name)
     path = _join(json_path, path)
     _check_type(value, Mapping | Sequence[Mapping] | None, path)
@@ -946,12 +961,12 @@ def _check_block_types(data: Mapping[str, Any], path: str, json_path: str) -> No
     if isinstance(value, list | tuple):
         blocks = {_join(path, number): block for number, block in enumerate(value)}
     for block_path, block in blocks.items():
-        _check_value_types(_object(block), BLOCK_TYPES, block_path)
-        args = _object(_object(block).get("args"))
+        _check_value_types(_object_or_empty(block), BLOCK_TYPES, block_path)
+        args = _object_or_empty(_object_or_empty(block).get("args"))
         args_path = _join(block_path, "args")
         _check_value_types(args, BLOCK_ARGUMENT_TYPES, args_path)
         for encoder in ("video_params", "text_params"):
-            params = _object(args.get(encoder))
+            params = _object_or_empty(args.get(encoder))
             params_path = _join(args_path, encoder)
             _check_value_types(params, ENCODER_ARGUMENT_TYPES, params_path)
 
@@ -959,17 +974,19 @@ def _check_block_types(data: Mapping[str, Any], path: str, json_path: str) -> No
 def _check_value_types(
     values: Mapping[str, Any], annotations: Mapping[str, Any], json_path: str
 ) -> None:
+    """Raise ConfigError for a value that is not of the type that `annotations` has for its key."""
     for key, annotation in annotations.items():
         if key in values:
             _check_type(values[key], annotation, _join(json_path, key))
 
 
-def _object(value: Any) -> Mapping[str, Any]:
+def _object_or_empty(value: Any) -> Mapping[str, Any]:
     """The value if it is an object, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def _is_folder_name(name: str) -> bool:
+    """Whether `name` is a relative path without "..", so that a run's folder stays below trainer.save_dir."""
     parts = name.split("/")
     return bool(name.strip()) and "\0" not in name and not {"", ".", ".."} & set(parts)
 
@@ -1000,6 +1017,7 @@ def _set(data: Any, keys: list[str], value: Any, setting: str) -> None:
 def _set_list_entry(
     data: list[Any], index: int, rest: list[str], value: Any, setting: str
 ) -> None:
+    """`_set` of one entry of a list. Raises ConfigError if there is none of this index."""
     if index >= len(data):
         raise ConfigError(
             f"{setting}: the list has {len(data)} entries, counted from 0"
@@ -1024,14 +1042,16 @@ def _drop_legacy_keys(data: dict[str, Any]) -> None:
 
 def _translate_mcq(data: dict[str, Any]) -> None:
     """Put what only MCQ's configs have into this project's words, with a warning for each."""
-    trainer = _object(data.get("trainer"))
-    arch = _object(data.get("arch"))
+    trainer = _object_or_empty(data.get("trainer"))
+    arch = _object_or_empty(data.get("arch"))
     is_mcq = "schedule" in trainer or arch.get("type") == "MCQ"
     if not is_mcq:
         return
     if arch.get("type") == "MCQ":
         data["arch"] = {**arch, "type": "MILES"}
-        video_params = _object(_object(arch.get("args")).get("video_params"))
+        video_params = _object_or_empty(
+            _object_or_empty(arch.get("args")).get("video_params")
+        )
         if video_params.get("model") == "Video_Bridge_Former":
             video_params["model"] = "SpaceTimeTransformer"  # type: ignore[index]
         log.warning(
@@ -1053,11 +1073,11 @@ def _translate_mcq(data: dict[str, Any]) -> None:
             milestones,
         )
     if "max_samples_per_epoch" in trainer:
-        most = data["trainer"].pop("max_samples_per_epoch")
-        data["trainer"]["max_samples_per_process"] = most
+        max_samples = data["trainer"].pop("max_samples_per_epoch")
+        data["trainer"]["max_samples_per_process"] = max_samples
         log.warning(
             "config: trainer.max_samples_per_epoch of MCQ counts on each process: read as max_samples_per_process %s",
-            most,
+            max_samples,
         )
 
 

@@ -1,5 +1,6 @@
 """A checkpoint or an exported folder -> the model in it, without the config that trained it at hand."""
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,8 @@ from parse_config import (
     to_plain,
 )
 
-# Keys of a data set's video_params that say what clips look like, beside their size.
-CLIP_KEYS = ("center_crop", "norm_mean", "norm_std")
+# Keys of a data set's video_params that the model's preprocessing takes over; its size follows from the architecture.
+PREPROCESSING_KEYS = ("center_crop", "norm_mean", "norm_std")
 # Arguments of an arch that say where its weights come from.
 WEIGHT_KEYS = ("load_checkpoint", "strict", "pretrained")
 
@@ -72,11 +73,11 @@ def from_checkpoint(
         name: what messages call the checkpoint
         arch: {"type", "args"} in place of what the checkpoint says of itself
         teacher: take the snapshot's video encoder instead of the student's
-        config: the JSON in place of the checkpoint's own, see `described`
+        config: the JSON in place of the checkpoint's own, as `stored_config` returns it
         text_root: the lowest folder to look in for the text model, beside the working directory
     """
     is_trusted = arch is not None
-    config = config or described(checkpoint)
+    config = config or stored_config(checkpoint)
     arch = arch or config.get("arch")
     if not arch:
         raise ConfigError(
@@ -91,11 +92,11 @@ def from_checkpoint(
     load_weights(
         model, checkpoint, temporal_fix=temporal_fix(args), teacher=teacher, name=name
     )
-    video_params = _dataset_video_params(config)
+    video_params = dataset_video_params(config)
     model.update_preprocessing(
         {
             key: video_params[key]
-            for key in CLIP_KEYS
+            for key in PREPROCESSING_KEYS
             if video_params.get(key) is not None
         }
     )
@@ -109,7 +110,7 @@ def build_with_text_of(checkpoint: Mapping[str, Any], arch: Mapping[str, Any]) -
     text model is looked for where `arch` says.
     """
     text_params = arch["args"].get("text_params") or {}
-    own_args = (described(checkpoint).get("arch") or {}).get("args") or {}
+    own_args = (stored_config(checkpoint).get("arch") or {}).get("args") or {}
     own_text_params = own_args.get("text_params") or {}
     name = text_params.get("model", DEFAULT)
     own_name = own_text_params.get("model", DEFAULT)
@@ -135,8 +136,8 @@ def build_from_checkpoint(arch: Config) -> MILES:
     }
     constructor = ARCHS.get(arch.require("type"), f"{arch.json_path}.type")
     check_args(constructor, args, f"{arch.json_path}.args", ("pretrained",))
-    spec = Config({**arch, "args": without_weights}, arch.json_path)
-    model = build_with_text_of(checkpoint, spec)
+    bare_arch = Config({**arch, "args": without_weights}, arch.json_path)
+    model = build_with_text_of(checkpoint, bare_arch)
     load_weights(
         model,
         checkpoint,
@@ -156,8 +157,8 @@ def temporal_fix(args: Mapping[str, Any]) -> str:
 def arch_of(arch: Mapping[str, Any], is_trusted: bool = False) -> dict[str, Any]:
     """{"type", "args"} of a checkpoint's config in this project's words, without what says where weights come from.
 
-    MCQ's encoders without its BridgeFormer are those of MILES. Unless the arch `is_trusted`, because the user wrote
-    it, it does not decide that code of a text model is run.
+    MCQ's encoders without its BridgeFormer are those of MILES. `trust_remote_code` is dropped unless the arch
+    `is_trusted`: written by the user.
     """
     args = _arch_args(arch)
     if not is_trusted and args.get("text_params"):
@@ -169,9 +170,20 @@ def arch_of(arch: Mapping[str, Any], is_trusted: bool = False) -> dict[str, Any]
     return {"type": "MILES" if arch_type == "MCQ" else arch_type, "args": args}
 
 
-def described(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JSON that a checkpoint was trained with: as it is in ours, inside a ConfigParser in those of Frozen in Time
-    and its forks, or {}."""
+def projection_settings(args: Mapping[str, Any]) -> dict[str, Any]:
+    """{"projection", "projection_dim"} of an arch's arguments, defaults included."""
+    defaults = inspect.signature(MILES).parameters
+    return {
+        name: args.get(name, defaults[name].default)
+        for name in ("projection", "projection_dim")
+    }
+
+
+def stored_config(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config that a checkpoint was trained with, {} if it holds none.
+
+    Checkpoints of Frozen in Time and its forks hold it inside a ConfigParser.
+    """
     config = checkpoint.get("config") or {}
     return config if "arch" in config else config.get("_config") or {}
 
@@ -213,7 +225,7 @@ def _arch_args(arch: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in args.items() if key not in WEIGHT_KEYS}
 
 
-def _dataset_video_params(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def dataset_video_params(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """`video_params` of the config's (first) data set, or {}."""
     loaders = config.get("data_loader") or [{}]
     loader = loaders if isinstance(loaders, Mapping) else loaders[0]

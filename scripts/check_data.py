@@ -25,8 +25,14 @@ from typing import Any
 from data_loader.annotations.left_out import left_out_text
 from data_loader.base import TextVideoDataset
 from data_loader.loader import open_leniently
-from parse_config import Config, ConfigError, UserError, cli_entry, command_line, merge
-from scripts.data_check.lines import one_line
+from parse_config import (
+    Config,
+    ConfigError,
+    UserError,
+    cli_entry,
+    command_line,
+    printable,
+)
 from scripts.data_check.media import DecodeReport, try_files
 from scripts.data_check.sheet import check_path, draw_sheet
 from scripts.data_check.splits import other_splits, overlaps
@@ -38,6 +44,7 @@ from scripts.data_check.text import (
     duplicate_ids,
     open_text_model,
 )
+from trainer.config_check import stage_configs
 
 MAX_LISTED = 5  # missing and broken files that are listed by name
 # The command that a config's note names -> how it makes the data.
@@ -73,17 +80,8 @@ def decode_limit(text: str) -> int | None:
 
 def loader_blocks(config: Config) -> list[Config]:
     """The loaders of the config and of its stages, each once. Raises ConfigError if there is none."""
-    configs = [config]
-    if config.blocks("stages"):
-        common = {
-            key: value for key, value in config.to_dict().items() if key != "stages"
-        }
-        configs = [
-            Config(merge(common, stage.to_dict())) for stage in config.blocks("stages")
-        ]
-
     blocks: list[Config] = []
-    for stage in configs:
+    for stage in stage_configs(config):
         for block in (*stage.blocks("data_loader"), *stage.blocks("valid_loader")):
             if block not in blocks:
                 blocks.append(block)
@@ -137,12 +135,12 @@ def print_videos(dataset: TextVideoDataset) -> None:
 def print_listed(word: str, lines: list[str]) -> None:
     """Print the first lines, each behind the word."""
     for line in lines[:MAX_LISTED]:
-        print(f"              {word}: {one_line(line)}")
+        print(f"              {word}: {printable(line)}")
 
 
 def listing(names: list[str], count: int) -> str:
     """The names, with a mark if there are more."""
-    return one_line(", ".join(names)) + (", ..." if count > len(names) else "")
+    return printable(", ".join(names)) + (", ..." if count > len(names) else "")
 
 
 def print_decoded(report: DecodeReport) -> None:

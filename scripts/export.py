@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from model.miles import MILES
-from model.restore import described, from_checkpoint
+from model.restore import from_checkpoint, stored_config
 from model.weights import read_checkpoint
 from model.weights.listed import fingerprint
 from model.weights.read import find
@@ -42,7 +42,7 @@ def main(
     if out.exists():
         raise ConfigError(f"{out}: is there already; choose another name, or remove it")
     checkpoint = read_checkpoint(source)
-    config = config or described(checkpoint)
+    config = config or stored_config(checkpoint)
     model = from_checkpoint(checkpoint, str(source), teacher=teacher, config=config)
     card_facts = facts(source, checkpoint, config, teacher)
     out.parent.mkdir(parents=True, exist_ok=True)

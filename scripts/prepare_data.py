@@ -37,8 +37,7 @@ from tqdm import tqdm
 
 from data_loader.cpus import available_cpus
 from data_loader.datasets import DATASETS
-from parse_config import ConfigError, UserError, cli_entry
-from scripts.data_check.lines import one_line
+from parse_config import ConfigError, UserError, cli_entry, printable
 from scripts.data_copy import pool, records
 from scripts.data_copy.files import CopiedFile, run_job
 from scripts.data_copy.listing import PARTS, SHARDS, Failure, Job, list_files, orphans
@@ -283,9 +282,9 @@ def finish(
         f"{manifest['bytes'] / 2**20:.1f} MiB; {counts['failed']} failed{hint}; hash {manifest['hash'][:12]}"
     )
     for failure in sorted(failures)[:MAX_LISTED]:
-        print(f"  failed: {one_line(failure.path)}: {failure.reason}")
+        print(f"  failed: {printable(failure.path)}: {failure.reason}")
     if without_source:
-        examples = one_line(", ".join(without_source[:MAX_LISTED]))
+        examples = printable(", ".join(without_source[:MAX_LISTED]))
         more = ", ..." if len(without_source) > MAX_LISTED else ""
         print(
             f"  {len(without_source)} files here have no source any more and are kept: {examples}{more}"

@@ -166,10 +166,10 @@ def _require_state(state: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def progress(path: Path) -> tuple[float, int, int, bool]:
-    """How far the run of a checkpoint was: sort key (saved at, stage, step, whether it lies where it was written).
+    """Sort key by which the newest of several checkpoints is found; only a small part of the file is read.
 
-    What is in the file decides, not its name or time: copies of a folder, and files that were touched, come right.
-    Raises what `read` raises.
+    (seconds since 1970 when it was saved, stage, step, whether it lies in the folder that it was written to). The name
+    and the time of the file do not count, since copying and touching change them. Raises what `read` raises.
     """
     state = _require_state(read_skeleton(path), path)
     folder = path.resolve().parent
@@ -184,7 +184,7 @@ def progress(path: Path) -> tuple[float, int, int, bool]:
 
 
 def newest(paths: Iterable[Path]) -> Path | None:
-    """The checkpoint that was saved last, of those that are whole; each damaged one in its way is warned of."""
+    """The undamaged checkpoint that was saved last, or None; each newer one that is damaged costs a warning."""
     by_progress = []
     for path in paths:
         try:
@@ -214,6 +214,7 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def _epoch_number(path: Path) -> int:
+    """checkpoint-epoch12.pth -> 12."""
     return int(path.stem.rpartition("epoch")[2])
 
 
@@ -240,6 +241,7 @@ def _shard_like(value: Any, reference: Tensor) -> Any:
 def _check_fit(
     saved: Mapping[str, Tensor], current: Mapping[str, Tensor], path: Path
 ) -> None:
+    """UserError that names up to three tensors that are missing, superfluous or of another shape."""
     problems = [f"{name} is missing" for name in current if name not in saved]
     problems += [f"{name} has no place" for name in saved if name not in current]
     problems += [
@@ -255,6 +257,7 @@ def _check_fit(
 
 
 def _first_three(phrases: Collection[str]) -> str:
+    """The first three in alphabetical order, and how many more there are."""
     text = ", ".join(sorted(phrases)[:3])
     if len(phrases) > 3:
         text += f" and {len(phrases) - 3} more"

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from model.restore import projection_settings
 from model.text.hugging_face import DEFAULT
 from model.video.build import clip_shape, full_arguments
 from parse_config import SECTIONS, Config, ConfigError, Registry, check_args, merge
@@ -30,7 +31,7 @@ ENCODER_SHAPE = (
     "qkv_bias",
     "pre_norm",
 )
-# section of the config, the registry of its types, arguments that the program adds
+# (section of the config, registry of its types, arguments that the program adds) of each
 Sections = Sequence[tuple[str, Registry, Sequence[str]]]
 
 
@@ -48,18 +49,20 @@ def check_config(config: Config, sections: Sections) -> None:
 
     Args:
         config: the whole config
-        sections: those that name something registered; without any, only the other settings are checked
+        sections: those whose types are registered; if empty, only the other settings are checked
     """
     configs = stage_configs(config)
+    registries = {name: registry for name, registry, _ in sections}
     if sections:
         check_stages_fit(configs)
     for stage_config in configs:
         settings = trainer_settings(stage_config)
+        # null: no validation; absent: on the val split of the training data
         is_validated = stage_config.get("valid_loader", ...) is not None
         Monitor(settings.monitor, is_validated).require_for(settings.early_stop)
         evaluation_settings(stage_config)
         evaluation_metrics(stage_config)
-        check_words(settings)
+        check_choices(settings)
         if sections:
             require_sections(stage_config)
         for name, registry, program_args in sections:
@@ -70,9 +73,9 @@ def check_config(config: Config, sections: Sections) -> None:
         if "lr_scheduler" in stage_config:
             check_schedule(stage_config, settings)
         check_batch_sizes(stage_config, settings)
-        for name, registry, _ in sections:
-            if name == "data_loader":
-                check_clips(stage_config, clip_loaders(stage_config), registry)
+        if "data_loader" in registries:
+            loaders = registries["data_loader"]
+            check_clips(stage_config, clip_loaders(stage_config), loaders)
 
 
 def check_stages_fit(configs: Sequence[Config]) -> None:
@@ -88,12 +91,11 @@ def check_stages_fit(configs: Sequence[Config]) -> None:
 
 
 def settings_of_shape(config: Config) -> dict[str, Any]:
-    """The settings of the architecture that the shapes of its weights follow from, by their path in arch.args."""
+    """{path in arch.args: value} of the settings that the shapes of the weights follow from, defaults included."""
     args = (config.get("arch") or {}).get("args") or {}
     video_args = full_arguments(args.get("video_params") or {})
     settings = {
-        "projection": args.get("projection", "minimal"),
-        "projection_dim": args.get("projection_dim", 256),
+        **projection_settings(args),
         "text_params.model": (args.get("text_params") or {}).get("model", DEFAULT),
     }
     for name in ENCODER_SHAPE:
@@ -107,7 +109,7 @@ def require_sections(config: Config) -> None:
         config.require(name)
 
 
-def check_words(settings: TrainerSettings) -> None:
+def check_choices(settings: TrainerSettings) -> None:
     """ConfigError for a number format or a way to share the work that is not known."""
     for name, known in (("precision", precision.NAMES), ("parallel", WRAPPERS)):
         value = getattr(settings, name)
@@ -146,7 +148,7 @@ def check_schedule(config: Config, settings: TrainerSettings) -> None:
 
 
 def check_batch_sizes(config: Config, settings: TrainerSettings) -> None:
-    """ConfigError for steps of a single pair: with nothing to tell it from, its contrastive loss is 0."""
+    """ConfigError for batches of none, and for steps of a single pair, whose contrastive loss is always 0."""
     for block in config.blocks("data_loader"):
         batch_size = (block.get("args") or {}).get("batch_size")
         if batch_size is not None and batch_size < 1:

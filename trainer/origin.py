@@ -1,4 +1,4 @@
-"""What the checkpoint that a config starts from says of itself: it completes the config; contradictions are listed."""
+"""The settings stored in the checkpoint that a config starts from: they complete it, and differences are listed."""
 
 import inspect
 from collections.abc import Mapping
@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model import pretrained
-from model.restore import arch_of, described
+from model.restore import (
+    arch_of,
+    dataset_video_params,
+    projection_settings,
+    stored_config,
+)
 from model.text.hugging_face import build_text_model
 from model.video.build import full_arguments
 from model.weights.listed import WEIGHTS
@@ -14,7 +19,7 @@ from model.weights.read import find, read_skeleton
 from parse_config import Config, ConfigError, Registry, merge, to_plain
 from trainer.state import config_changes
 
-# Keys of a loader's video_params that say what the clips of a model look like.
+# Keys of a loader's video_params that say what clips look like.
 CLIP_KEYS = ("num_frames", "input_res", "center_crop", "norm_mean", "norm_std")
 # Settings of the encoders that say where weights come from, or matter in training alone.
 WITHOUT_MEANING_AT_TEST = (
@@ -27,7 +32,7 @@ WITHOUT_MEANING_AT_TEST = (
     "pos_embed_std",
     "frame_std",
 )
-# Settings that give the same weights another meaning.
+# Settings under which the same weights compute something else.
 MEANING_OF_WEIGHTS = (
     "arch.args.text_params.pooling",
     "arch.args.video_params.act",
@@ -37,7 +42,7 @@ MEANING_OF_WEIGHTS = (
 
 
 class Origin(NamedTuple):
-    """What a checkpoint says of itself.
+    """The settings stored in a checkpoint.
 
     Attributes:
         path: the file
@@ -53,24 +58,23 @@ class Origin(NamedTuple):
 
 
 def read_origin(path: str | Path) -> Origin:
-    """What the checkpoint at `path` (a file, a run folder, an exported folder) says of itself.
+    """The settings stored in the checkpoint at `path`: a file, a run folder or an exported folder.
 
     Raises FileNotFoundError, and ConfigError for what is no checkpoint.
     """
     file = find(path)
-    config = described(read_skeleton(file))
-    clip_params = pretrained.read_preprocessing(file.parent)
-    if file.name != WEIGHTS:
-        loaders = config.get("data_loader") or [{}]
-        loader = loaders if isinstance(loaders, Mapping) else loaders[0]
-        clip_params = (loader.get("args") or {}).get("video_params") or {}
+    config = stored_config(read_skeleton(file))
+    if file.name == WEIGHTS:
+        clip_params: Mapping[str, Any] = pretrained.read_preprocessing(file.parent)
+    else:
+        clip_params = dataset_video_params(config)
     clip = {key: clip_params[key] for key in CLIP_KEYS if key in clip_params}
     arch = arch_of(config["arch"]) if config.get("arch") else {}
     return Origin(file, config, arch, to_plain(clip))
 
 
 def origin_of(config: Config) -> Origin | None:
-    """What the checkpoint of the config's `load_checkpoint` says of itself; None if the config names none."""
+    """The settings stored in the config's `load_checkpoint`; None if the config names none."""
     path = ((config.get("arch") or {}).get("args") or {}).get("load_checkpoint")
     return read_origin(path) if path else None
 
@@ -79,13 +83,15 @@ def complete(config: Config, origin: Origin) -> Config:
     """The config with what it leaves open taken from the checkpoint: the architecture, and what clips look like."""
     completed = config.to_dict()
     if origin.arch:
-        completed["arch"] = _laid_under(completed["arch"], origin.arch)
+        completed["arch"] = _merge_under(completed["arch"], origin.arch)
     for section in ("data_loader", "valid_loader"):
         if completed.get(section):
-            completed[section] = _with_clips(completed[section], origin.clip)
+            completed[section] = _with_clip_defaults(completed[section], origin.clip)
     evaluation = completed.get("evaluation") or {}
     if evaluation.get("data_loader"):
-        evaluation["data_loader"] = _with_clips(evaluation["data_loader"], origin.clip)
+        evaluation["data_loader"] = _with_clip_defaults(
+            evaluation["data_loader"], origin.clip
+        )
     return Config(completed)
 
 
@@ -129,15 +135,15 @@ def require_same_meaning(changes: list[str], origin: Origin) -> None:
             )
 
 
-def _laid_under(arch: Mapping[str, Any], own_arch: dict[str, Any]) -> dict[str, Any]:
-    """The given arch over the checkpoint's own; another type stands alone."""
+def _merge_under(arch: Mapping[str, Any], own_arch: dict[str, Any]) -> dict[str, Any]:
+    """`arch` merged over the checkpoint's own; an arch of another type is taken as it is."""
     return merge({**own_arch, "type": arch.get("type", own_arch["type"])}, arch)
 
 
-def _with_clips(section: Any, clip: Mapping[str, Any]) -> Any:
+def _with_clip_defaults(section: Any, clip: Mapping[str, Any]) -> Any:
     """A loader's block or a list of them, with the clip settings that they leave open."""
     if isinstance(section, list):
-        return [_with_clips(block, clip) for block in section]
+        return [_with_clip_defaults(block, clip) for block in section]
     args = section.get("args") or {}
     video_params = args.get("video_params") or {}
     clip_defaults = dict(clip)
@@ -150,15 +156,14 @@ def _with_clips(section: Any, clip: Mapping[str, Any]) -> Any:
 
 
 def _full_arch(args: Mapping[str, Any]) -> dict[str, Any]:
-    """An arch's arguments with all defaults, without those that do not matter at test."""
+    """An arch's arguments with all defaults, without those of `WITHOUT_MEANING_AT_TEST`."""
     text_params = dict(args.get("text_params") or {})
     text_defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(build_text_model).parameters.items()
     }
     full = {
-        "projection": args.get("projection", "minimal"),
-        "projection_dim": args.get("projection_dim", 256),
+        **projection_settings(args),
         "text_params": {**text_defaults, **text_params},
         "video_params": full_arguments(args.get("video_params") or {}),
     }

@@ -128,7 +128,7 @@ def _with_weights(config: Config, path: Path) -> Config:
 
 
 def _check_logging(config: Config, configs: Sequence[Config]) -> None:
-    """ConfigError where wandb could not log a stage."""
+    """ConfigError where wandb cannot log one of the stages."""
     has_stages = bool(config.blocks("stages"))
     for number, stage_config in enumerate(configs):
         name = config.require("name").rpartition("/")[2]
@@ -138,13 +138,17 @@ def _check_logging(config: Config, configs: Sequence[Config]) -> None:
 
 
 def _stage_name(config: Config, number: int) -> str:
+    """Name of the stage's folder: stage1_NAME for number 0."""
     return f"stage{number + 1}_{config.get('name', '')}".rstrip("_")
 
 
 def _locate_run(
     config: Config, configs: Sequence[Config], resume: str | None
 ) -> RunLocation:
-    """Find or create the run's folder, and lock it for process 0."""
+    """Find or create the run's folder, and lock it for process 0.
+
+    A checkpoint that is not the newest of its run is resumed in a new folder: what was trained after it stays.
+    """
     name_folder = Path(trainer_settings(config).save_dir) / config.require("name")
     has_stages = bool(config.blocks("stages"))
     while True:
@@ -228,7 +232,7 @@ def _is_finished_run(
 
 
 def describe_end(path: Path, settings: TrainerSettings, epoch: int) -> str:
-    """What is said of a run that has nothing left to train, and how to train on."""
+    """One line for a run that has nothing left to train: why, and how to train on."""
     if epoch >= settings.epochs:
         reason = f"all {settings.epochs} epochs are done; to train on, give trainer.epochs more"
     else:
@@ -242,7 +246,10 @@ def describe_end(path: Path, settings: TrainerSettings, epoch: int) -> str:
 def _next_stage(
     path: Path, state: dict[str, Any], configs: Sequence[Config]
 ) -> tuple[int, Path | None]:
-    """The stage to go on with and the checkpoint it resumes from: None where the stage before has just finished."""
+    """The stage to go on with and the checkpoint it resumes from: None where the stage before has just finished.
+
+    configs: of the stages, empty for a run without. Raises ConfigError if the checkpoint is of a stage beyond them.
+    """
     stage = state["trainer"]["stage"]
     if not configs:
         return stage, path
@@ -258,6 +265,7 @@ def _next_stage(
 
 
 def _create_folder(name_folder: Path) -> Path:
+    """A new folder <MMDD_HHMMSS> of the run, locked."""
     parents = (name_folder, *name_folder.parents)
     new_parents = [parent for parent in parents if not parent.exists()]
     folder = new_folder(name_folder)

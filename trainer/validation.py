@@ -32,8 +32,10 @@ def validate(
     """{"val_loss", its parts as "val_loss_vt", ..., "t2v.R1", ..., "v2t.R1", ...}; every process must call it.
 
     Args:
+        objective: an objective, with its `model`; it is in training mode afterwards
+        loader: the validation loader
         seed: the run's seed
-        evaluation: the config's evaluation section, of which the raw similarities alone are evaluated
+        evaluation: the config's evaluation section; its rows, stride and bootstrap intervals are left out here
     """
     evaluation = replace(evaluation, rows=(), stride=None, resamples=0)
     objective.eval()
@@ -61,9 +63,9 @@ def validation_losses(
     """Mean losses, {"val_loss": ..., "val_loss_vt": ...}, over groups of `GROUP_SIZE` consecutive samples.
 
     A contrastive loss depends on what a clip is compared with: the groups, and the masks that are drawn in them, are
-    the same for any batch size and number of processes. Each group is one process's alone. Samples that cannot be read
-    are left out of their group, and groups of fewer than two readable samples are left out whole; where none remains,
-    nothing is measured.
+    the same for any batch size and number of processes. One process computes each group. Samples that cannot be read
+    are left out of their group, and groups of fewer than two readable samples are left out whole; {} where no group
+    remains.
     """
     losses_of_group: dict[int, tuple[dict[str, float], int]] = {}
     readable = None

@@ -1,4 +1,4 @@
-"""Tables of cells with commas or tabs between them: their rows, none of them cut or joined to another in silence."""
+"""Comma- and tab-separated tables: a malformed row is an error or counted, never cut or joined to another."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from data_loader.annotations.shapes import describe
 from data_loader.annotations.text_files import iterate_lines
 from parse_config import UserError
 
-CHUNK = 2_000  # rows; more of them do not stay in the processor's cache
+CHUNK = 2_000  # rows that are split at once; more do not fit into the processor's cache
 QUOTE_REMEDY = 'write a quotation mark in a cell twice, and the cell between quotation marks: "a ""red"" car"'
 WIDTH_REMEDY = (
     "put a cell that holds the delimiter between quotation marks, and leave no cell out"
@@ -22,7 +22,11 @@ UnsplitRecord = tuple[int, str | list[str]]  # the same; a row without quotes as
 
 
 class TableChunk(NamedTuple):
-    """Some rows in columns. numbers: of each row, counted from 0 after the header, those left out too."""
+    """Some rows in columns.
+
+    numbers: of each row, counted from 0 after the header; rows that are left out are counted too.
+    columns: {name: cells of these rows}
+    """
 
     numbers: Sequence[int]
     columns: dict[str, list[str]]
@@ -44,6 +48,7 @@ def read_records(
 
 
 def _split(row: str | list[str], delimiter: str) -> list[str]:
+    """The cells of an `UnsplitRecord`'s row."""
     return row.split(delimiter) if isinstance(row, str) else row
 
 
@@ -52,10 +57,10 @@ def _unsplit_records(
 ) -> Iterator[UnsplitRecord]:
     """`read_records`, rows without quotation marks unsplit."""
     lines = iterate_lines(path, newline="")
-    begun: list[str] = []  # the first line of a record, for the reader
+    pushed_back: list[str] = []  # the first line of a record, for the reader
 
     def record_lines() -> Iterator[str]:
-        while line := begun.pop() if begun else next(lines, ""):
+        while line := pushed_back.pop() if pushed_back else next(lines, ""):
             yield line
 
     reader = csv.reader(record_lines(), delimiter=delimiter, strict=True)
@@ -69,7 +74,7 @@ def _unsplit_records(
             continue
 
         number = plain_lines + reader.line_num + 1
-        begun.append(line)
+        pushed_back.append(line)
         try:
             yield number, next(reader)
         except csv.Error as error:

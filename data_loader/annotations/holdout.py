@@ -13,13 +13,13 @@ from parse_config import ConfigError
 log = logging.getLogger(__name__)
 
 DEFAULT_HOLDOUT = 500  # videos
-LARGEST_SHARE = 5  # of which it is at most one: a fifth of the training split
+LARGEST_SHARE = 5  # at most 1/5 of the training videos is held out by default
 
 
 class Holdout(NamedTuple):
-    """What of the training split is held out for choosing.
+    """The training videos that are held out for validation.
 
-    videos: how many; 0: none, and the test split stands in for validation. seed: which ones.
+    videos: their number; 0: none, and the test split stands in for validation. seed: of the draw.
     """
 
     videos: int
@@ -27,7 +27,7 @@ class Holdout(NamedTuple):
 
 
 def check_holdout(count: int | None, lacks_validation: bool, name: str) -> None:
-    """ConfigError for a number of held-out videos that cannot be.
+    """ConfigError for a negative number of held-out videos, or one for data with a validation split.
 
     lacks_validation: whether the data set `name` has no validation split
     """
@@ -49,7 +49,7 @@ def hold_out(
     """Leave the held-out videos out of the selection where `split` is train; keep them alone where it is val.
 
     selection: the training videos, where `split` is train or val and `count` not 0
-    count: None: DEFAULT_HOLDOUT, at most a fifth, none of fewer than five videos
+    count: videos to hold out; None: DEFAULT_HOLDOUT, at most a fifth of the training videos (rounded down)
     group: id of a video -> what is held out together with it
     """
     if count == 0 or split not in ("train", "val"):
@@ -80,14 +80,14 @@ def held_out_mask(groups: Sequence[str], count: int, seed: int) -> torch.Tensor:
     Raises ConfigError where nothing would be left to train on.
     """
 
-    def draw(group: str) -> bytes:
+    def random_key(group: str) -> bytes:
         return hashlib.sha256(f"{seed} {group}".encode()).digest()
 
     videos_of: dict[str, list[int]] = {}
     for video, group in enumerate(groups):
         videos_of.setdefault(group, []).append(video)
     held_out: list[int] = []
-    for group in sorted(videos_of, key=draw):
+    for group in sorted(videos_of, key=random_key):
         if len(held_out) >= count:
             break
         held_out += videos_of[group]

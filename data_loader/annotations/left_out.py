@@ -7,7 +7,7 @@ MAX_REASONS = 8  # in a message
 
 
 class LeftOut:
-    """Counts by reason; a reason is words that a number goes before ("blank captions").
+    """Counts by reason, which is worded to follow a number ("blank captions").
 
     first: of a reason, where it first occurred ("line 7"), if that was said.
     """
@@ -17,7 +17,7 @@ class LeftOut:
         self.first: dict[str, str] = {}
 
     def add(self, reason: str, count: int = 1, where: str = "") -> None:
-        """Count `count` more."""
+        """Count `count` more; `where` is kept if it is the first of the reason."""
         if not count:
             return
         if where and reason not in self._counts:
@@ -25,7 +25,7 @@ class LeftOut:
         self._counts[reason] += count
 
     def counts(self) -> dict[str, int]:
-        """{reason, with its first place: count}"""
+        """{"blank captions (the first: line 7)": 12, ...}"""
         counts = {}
         for reason, count in self._counts.items():
             if reason in self.first:

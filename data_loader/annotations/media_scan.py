@@ -116,7 +116,7 @@ def _sort_files(path: str, files: Sequence[str], skipped: Counter[str]) -> Media
     """Divide the names of a folder's files into media and texts; the others are counted in `skipped`."""
     folder = MediaFolder(path)
     pictures: list[tuple[str, str]] = []
-    names_of_videos: set[str] = set()
+    video_names: set[str] = set()
     texts = []
 
     for name in sorted(files):
@@ -124,7 +124,7 @@ def _sort_files(path: str, files: Sequence[str], skipped: Counter[str]) -> Media
         extension = extension.lower()
         if extension in VIDEO_EXTENSION_SET:
             folder.media.append(name)
-            names_of_videos |= {name, base}
+            video_names |= {name, base}
         elif extension in PRIORITY:
             pictures.append((name, base))
         elif extension == ".txt":
@@ -135,7 +135,7 @@ def _sort_files(path: str, files: Sequence[str], skipped: Counter[str]) -> Media
             skipped[extension or NO_EXTENSION] += 1
 
     for name, base in pictures:
-        if base in names_of_videos:
+        if base in video_names:
             skipped["pictures beside a video of the same name"] += 1
         else:
             folder.media.append(name)
@@ -147,7 +147,7 @@ def _sort_files(path: str, files: Sequence[str], skipped: Counter[str]) -> Media
 def _pair_texts(
     folder: MediaFolder, texts: Sequence[str], skipped: Counter[str]
 ) -> None:
-    """Fill `folder.texts`: name.txt comes before name.TXT."""
+    """Fill `folder.texts`, where name.txt is preferred to name.TXT; count those without use in `skipped`."""
     if not texts:
         return
     stems = {os.path.splitext(name)[0] for name in folder.media}
@@ -162,9 +162,9 @@ def _pair_texts(
 
 
 def one_per_stem(names: Sequence[str]) -> list[str]:
-    """Of files of one stem (a.mp4 and a.webm) the likeliest; in the order of `names`."""
-    likeliest: dict[str, str] = {}
+    """Of files of one stem (a.mp4 and a.webm) the one of the preferred extension; in the order of `names`."""
+    preferred: dict[str, str] = {}
     for name in sorted(names, key=name_priority):
-        likeliest.setdefault(os.path.splitext(name)[0], name)
-    likeliest_names = set(likeliest.values())
-    return [name for name in names if name in likeliest_names]
+        preferred.setdefault(os.path.splitext(name)[0], name)
+    preferred_names = set(preferred.values())
+    return [name for name in names if name in preferred_names]

@@ -16,11 +16,13 @@ from parse_config import UserError
 PATH_KEYS = ("path", "video", "image")
 CAPTION_KEYS = ("caption", "captions")
 KNOWN_KEYS = (*PATH_KEYS, *CAPTION_KEYS, "id", "split", "start", "end")
-# a path with "." or an empty part between its slashes
-UNCLEAN = re.compile(r"(?:^|/)\.?(?:/|$)")
+# matches a path with "." or an empty part between its slashes
+UNNORMALISED = re.compile(r"(?:^|/)\.?(?:/|$)")
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f]")
+# what a file's name rarely has: a slip, unless there is such a file
 UNUSUAL = re.compile(r"[\x00-\x1f\\\ufeff]|:|^~|^\s|\s$")
-QUOTED_LISTS = ('["', "['", "[]")  # how a list of texts begins where it stands in text
+# how a cell begins that holds a list of texts
+LIST_BEGINNINGS = ('["', "['", "[]")
 
 
 class Segment(NamedTuple):
@@ -94,16 +96,17 @@ class Row(NamedTuple):
         ]
         if not lists:
             raise self._missing_text(CAPTION_KEYS, hint)
-        full = [texts for texts in lists if any(text.strip() for text in texts)]
-        first, *further_lists = full or lists[:1]
+        with_text = [texts for texts in lists if any(text.strip() for text in texts)]
+        first, *further_lists = with_text or lists[:1]
         return first + [
             text for texts in further_lists for text in texts if text not in first
         ]
 
     def _texts(self, key: str, hint: str) -> list[str]:
+        """The texts of one field. Raises UserError for what is no text and no list of texts."""
         value = self.fields[key]
         if isinstance(value, str):
-            value = _listed_in_text(value, f"{self.location}: {key}")
+            value = _parse_list(value, f"{self.location}: {key}")
         if not isinstance(value, list) or not all(
             isinstance(text, str) for text in value
         ):
@@ -113,7 +116,7 @@ class Row(NamedTuple):
         return value
 
     def _path(self, root: str) -> str:
-        """The path without "." and doubled slashes, so that one file has one path."""
+        """The path without "." and doubled slashes, so that one file has one path. Raises UserError."""
         paths: list[str] = []
         for key in PATH_KEYS:
             value = self.fields.get(key)
@@ -155,7 +158,7 @@ class Row(NamedTuple):
         """UserError for what hardly is part of a file's name, unless there is such a file."""
         if not path.isascii() or "\0" in path:
             self._require_file_name(path)
-        problem = _unusual(path)
+        problem = _describe_unusual(path)
         if problem and not os.path.lexists(os.path.join(root, path)):
             raise UserError(f"{self.location}: path {describe(path)} {problem}")
 
@@ -187,6 +190,7 @@ class Row(NamedTuple):
         return seconds
 
     def _missing_text(self, keys: Sequence[str], hint: str = "") -> UserError:
+        """The error of a row of which none of `keys` is text."""
         columns = ", ".join(map(describe, self.values)) or "none"
         message = f"{self.location}: no {' or '.join(keys)} that is text; its columns are {columns}"
         return UserError(f"{message}; {hint}" if hint else message)
@@ -210,7 +214,7 @@ def parse_row(values: Mapping[str, Any], location: str) -> Row:
     return Row(location, fields, values)
 
 
-def _listed_in_text(text: str, location: str) -> list[str]:
+def _parse_list(text: str, location: str) -> list[str]:
     """The texts of a list that is written as text, as in a cell of a table; any other text is one caption."""
     stripped = text.strip()
     if not stripped.startswith("["):
@@ -226,7 +230,7 @@ def _listed_in_text(text: str, location: str) -> list[str]:
             value = None
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return value
-    if isinstance(value, list) or stripped.startswith(QUOTED_LISTS):
+    if isinstance(value, list) or stripped.startswith(LIST_BEGINNINGS):
         raise UserError(
             f"{location}: {describe(text)} begins like a list of texts and is none; write "
             '["a man", "a dog"]'
@@ -235,14 +239,15 @@ def _listed_in_text(text: str, location: str) -> list[str]:
 
 
 def _clean_path(path: str) -> str:
-    if not UNCLEAN.search(path):
+    """ "a//./b" -> "a/b"."""
+    if not UNNORMALISED.search(path):
         return path
     names = [name for name in path.split("/") if name not in ("", ".")]
     root = "/" if path.startswith("/") else ""
     return root + "/".join(names)
 
 
-def _unusual(path: str) -> str:
+def _describe_unusual(path: str) -> str:
     """What is unusual in the name of a file, with the remedy; "" if nothing is."""
     if not UNUSUAL.search(path):
         return ""

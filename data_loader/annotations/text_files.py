@@ -66,18 +66,18 @@ def _undecodable_line(path: Path, encoding: str) -> int:
     """Number of the line that has the first undecodable byte."""
     decoder = codecs.getincrementaldecoder(encoding)()
     line_ends = 0
-    last = ""
+    last_character = ""
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
             try:
-                text = last + decoder.decode(block)
+                text = last_character + decoder.decode(block)
             except UnicodeDecodeError as error:
                 decodable = error.object[: error.start].decode(error.encoding, "ignore")
-                return line_ends + _count_line_ends(last + decodable) + 1
+                return line_ends + _count_line_ends(last_character + decodable) + 1
             # the last character is counted with the next block: \r and \n may lie on both sides
             line_ends += _count_line_ends(text[:-1]) - text.endswith("\r\n")
-            last = text[-1:]
-    return line_ends + _count_line_ends(last) + 1
+            last_character = text[-1:]
+    return line_ends + _count_line_ends(last_character) + 1
 
 
 def _count_line_ends(text: str) -> int:
@@ -108,6 +108,7 @@ class _FaultyObject(ValueError):
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON decoder's (key, value) pairs. Raises _FaultyObject for a key that stands twice."""
     members = dict(pairs)
     if len(members) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -149,7 +150,7 @@ class _JsonText:
         except _FaultyObject as error:
             raise UserError(f"{location}: {error}") from None
         except ValueError:
-            # Python's limit
+            # Python's limit of digits, sys.get_int_max_str_digits()
             raise UserError(
                 f"{location}: holds a number of thousands of digits; {self.remedy}"
             ) from None
@@ -196,11 +197,12 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """(location, value) of each line that is not blank."""
     for number, line in enumerate(iterate_lines(path), 1):
         if line.strip():
             location = f"{path}: line {number}"
             source = _JsonText(
-                path, line.rstrip("\n"), number, "write one whole object a line"
+                path, line.rstrip("\n"), number, "write one whole object per line"
             )
             yield location, source.parse(location)
 
@@ -213,7 +215,7 @@ def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
     if text[position : position + 1] != "[":
         value = source.parse(str(path))
         raise UserError(
-            f"{path}: a list of objects is needed, one a video, not {describe(value)}; one object a line is called "
+            f"{path}: a list of objects is needed, one per video, not {describe(value)}; one object per line is called "
             ".jsonl"
         )
 
@@ -242,6 +244,8 @@ def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 class _PlainDataUnpickler(pickle.Unpickler):
+    """Reads numbers, texts and containers; refuses every class and function."""
+
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(
             f"it names {module}.{name}, and only plain data is read"

@@ -1,4 +1,4 @@
-"""Opening a file with ffmpeg: formats that hold their pictures themselves, read through our own file object."""
+"""Opens a file with ffmpeg: only formats that hold their pictures themselves, and only through our file object."""
 
 import errno
 import os
@@ -88,6 +88,7 @@ def open_container(path: str, options: Mapping[str, str]) -> Iterator[InputConta
 
 
 def _open(path: str, file: _InputFile, options: Mapping[str, str]) -> InputContainer:
+    """`av.open`, whose errors become BrokenVideo with the reason."""
     try:
         return av.open(
             file,
@@ -109,6 +110,7 @@ def _open(path: str, file: _InputFile, options: Mapping[str, str]) -> InputConta
 
 
 def _is_playlist(path: str) -> bool:
+    """Whether a file that ffmpeg refused begins like a playlist or manifest."""
     with open_regular(path) as file:
         header = (file.read(1024) or b"").lstrip().lower()
     return header.startswith(PLAYLISTS) or b"<mpd" in header

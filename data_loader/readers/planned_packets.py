@@ -1,4 +1,4 @@
-"""The packets of a file with a plan, from wherever in the file they are needed."""
+"""The packets that requested frames need, read by a file's seek plan."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -14,8 +14,11 @@ from data_loader.readers.source import Source
 def packets_to_decode(
     source: Source, plan: SeekPlan, start: int, requested: list[int]
 ) -> list[Selected]:
-    """Of the packets from `start` on, the `requested` ones and what these depend on. Raises NotAsPlanned."""
-    packets = _read(source, plan, start, requested[-1])
+    """Of the packets from `start` on, the `requested` ones and what these depend on. Raises NotAsPlanned.
+
+    start, requested: numbers of packets in the order of decoding, ascending
+    """
+    packets = _read_packets(source, plan, start, requested[-1])
     requested_offsets = {number - start for number in requested}
     try:
         selected = plan.parser.select(packets, requested_offsets)
@@ -29,25 +32,30 @@ def packets_to_decode(
     ]
 
 
-def _read(source: Source, plan: SeekPlan, first: int, last: int) -> list[av.Packet]:
-    """The packets `first` to `last`: after a seek, or else from the beginning of the file."""
+def _read_packets(
+    source: Source, plan: SeekPlan, first: int, last: int
+) -> list[av.Packet]:
+    """The packets `first` to `last`: after a seek, or else from the beginning of the file. Raises NotAsPlanned."""
     time = int(plan.table.dts[first])
     if time == UNKNOWN:
         time = int(plan.table.pts[first])
-    planned_packets = _matching(source.packets_from(time), plan, first, last)
+    planned_packets = _match_packets(source.packets_from(time), plan, first, last)
     if planned_packets is None:
-        planned_packets = _matching(source.new_packets(), plan, first, last)
+        planned_packets = _match_packets(source.new_packets(), plan, first, last)
     if planned_packets is None:
         raise NotAsPlanned
     return planned_packets
 
 
-def _matching(
+def _match_packets(
     packets: Iterator[av.Packet], plan: SeekPlan, first: int, last: int
 ) -> list[av.Packet] | None:
-    """The packets `first` to `last` out of some that begin at or before `first`; None if these are others."""
+    """The packets `first` to `last` of the plan out of `packets`.
+
+    None if `packets` begin after `first`, or differ from the plan in time, position or size.
+    """
     earliest = next(packets, None)
-    number = None if earliest is None else _number(earliest, plan)
+    number = None if earliest is None else _packet_number(earliest, plan)
     if earliest is None or number is None or number > first:
         return None
 
@@ -68,8 +76,8 @@ def _matching(
     return matching_packets[first - number :]
 
 
-def _number(packet: av.Packet, plan: SeekPlan) -> int | None:
-    """The one packet of the plan that lies in the same place and has the same time."""
+def _packet_number(packet: av.Packet, plan: SeekPlan) -> int | None:
+    """The packet's number in the plan, by position and time; None unless exactly one fits."""
     if packet.pts is None or packet.pos is None:
         return None
     is_same = (plan.table.positions == packet.pos) & (plan.table.pts == packet.pts)

@@ -90,7 +90,10 @@ class SeekPlan(NamedTuple):
         return self._replace(order=order, stamps=self.table.pts[order])
 
     def runs(self, positions: set[int]) -> list[tuple[int, list[int]]]:
-        """(start, requested packets that are decoded from it, ascending), ascending."""
+        """[(start, requested packets that are decoded from it)], both ascending.
+
+        positions: of frames in the order of showing
+        """
         requested: dict[int, list[int]] = {}
         for number in sorted(int(self.order[position]) for position in positions):
             index = int(np.searchsorted(self.starts, number, "right")) - 1
@@ -143,7 +146,7 @@ class KeptPlans:
     def keep(
         self, key: CacheKey | None, end: float | None, plan: SeekPlan | None
     ) -> None:
-        """A file without a key is not kept."""
+        """Keep the plan, or that there is none; without a key nothing is kept."""
         if key is None:
             return
         if (key, end) in self._plans:
@@ -165,6 +168,7 @@ class KeptPlans:
 
 
 def _cost(plan: SeekPlan | None) -> int:
+    """Memory that a kept plan takes, in packets."""
     return PLAN_COST + (len(plan.table.pts) if plan else 0)
 
 
@@ -185,7 +189,7 @@ def open_with_plan(
     with Source(path, end, quick=not parsed) as source:
         plan = _find_plan(source, key)
         if plan is None or plan.depth <= _decoder_depth(source, plan):
-            with _watched(key, end):
+            with _dropping_wrong_plan(key):
                 yield source, plan
             return
 
@@ -193,13 +197,13 @@ def open_with_plan(
         if plan.depth > _decoder_depth(source, plan):
             KEPT.keep(key, None, None)
             plan = None
-        with _watched(key, end):
+        with _dropping_wrong_plan(key):
             yield source, plan
 
 
 @contextmanager
-def _watched(key: CacheKey | None, end: float | None) -> Iterator[None]:
-    """A file that is found not to be as planned gets no plan again."""
+def _dropping_wrong_plan(key: CacheKey | None) -> Iterator[None]:
+    """Within the block NotAsPlanned removes the plan of the file, which gets none again, and is raised on."""
     try:
         yield
     except NotAsPlanned:
@@ -208,6 +212,7 @@ def _watched(key: CacheKey | None, end: float | None) -> Iterator[None]:
 
 
 def _decoder_depth(source: Source, plan: SeekPlan) -> int:
+    """Frames that the source's decoder holds back before it shows the first."""
     if plan.parser.depth is not None:
         return plan.parser.depth
     return source.decoder.reorder_depth
@@ -227,12 +232,12 @@ def _find_plan(source: Source, key: CacheKey | None) -> SeekPlan | None:
     if key is not None:
         with suppress(NotProven, OSError):
             parser = make_parser(extradata)
-            plan = _plan(indexed_table(source, parser), parser)
+            plan = _make_plan(indexed_table(source, parser), parser)
             KEPT.keep(key, None, plan)
             return plan.until(source.end, float(source.time_base))
     try:
         parser = make_parser(extradata)
-        plan = _plan(demuxed_table(source, parser), parser)
+        plan = _make_plan(demuxed_table(source, parser), parser)
     except NotProven:
         plan = None
     KEPT.keep(key, source.end, plan)
@@ -292,13 +297,14 @@ def _fields(packets: list[av.Packet]) -> tuple[list[int], ...]:
 
 
 def _joined(contents: list[bytes]) -> PacketBytes:
+    """The contents of some packets in one array."""
     sizes = np.array([len(content) for content in contents], np.int64)
     data = np.frombuffer(b"".join(contents), np.uint8)
     return PacketBytes(data, np.cumsum(sizes) - sizes, sizes)
 
 
-def _plan(table: PacketTable, parser: PacketParser) -> SeekPlan:
-    """Raises NotProven if the packets' times do not fit."""
+def _make_plan(table: PacketTable, parser: PacketParser) -> SeekPlan:
+    """The plan of the packets of a table. Raises NotProven if their times do not fit their headers."""
     facts = table.facts
     count = len(table.pts)
     order = np.argsort(table.pts, kind="stable")

@@ -18,12 +18,11 @@ from data_loader.readers.clock import Clock
 from data_loader.readers.container import open_container
 from data_loader.readers.limits import check_clip, check_pixels, current_limits
 
-HOLD = (
-    256 << 20
-)  # bytes of packets that stay in memory; a larger file is read from disk again
+# bytes of packets that stay in memory; a larger file is read from disk again
+MAX_HELD_BYTES = 256 << 20
 SLACK = 2.0  # seconds between the stamp at which reading ends and the last frame that is requested
 # Open without decoding any frame (0.2 ms, not 5) and give the packets as the container holds them.
-QUICK = {
+QUICK_OPTIONS = {
     "skip_frame": "all",
     "probesize": "32",
     "fpsprobesize": "0",
@@ -79,7 +78,7 @@ class Source:
         self._opened.close()
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
-        options = QUICK if self.quick else {}
+        options = QUICK_OPTIONS if self.quick else {}
         container = self._opened.enter_context(open_container(self.path, options))
         stream = container.streams.best("video")
         if (
@@ -138,26 +137,26 @@ class Source:
 
         for packet in self.new_packets():
             size += packet.size
-            if size <= HOLD:
+            if size <= MAX_HELD_BYTES:
                 held.append(packet)
             else:
                 held.clear()
             yield packet
 
-        if size <= HOLD:
+        if size <= MAX_HELD_BYTES:
             self._held_packets = held
 
     def _demux(
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[av.Packet]:
+        """The packets that are not empty, up to `end` or the first damage, which is noted."""
         clock = self._clock()
         limit = float("inf")  # time of decoding after which nothing is read
         if self.end is not None:
             limit = float((self.end + SLACK) / self.time_base)
         packets = cast("Generator[av.Packet]", container.demux(stream))
-        with closing(
-            packets
-        ):  # PyAV leaks if the generator is dropped half way and not closed
+        # PyAV leaks if the generator is dropped half way and not closed
+        with closing(packets):
             try:
                 for packet in packets:
                     stamp = None if self.end is None else packet.dts
@@ -176,7 +175,7 @@ class Source:
         self.damage = self.damage or str(error) or type(error).__name__
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """The decode from first to last.
+        """All frames in the order of showing, decoded from the first packet on.
 
         After a packet that cannot be decoded it goes on at the next key frame: the frames before that refer to frames
         that are missing.
@@ -256,7 +255,7 @@ class Source:
         return ", ".join(properties)
 
     def frame_rate(self) -> float:
-        """Frames per second by the container's word."""
+        """Frames per second as the container says, DEFAULT_FRAME_RATE where it does not."""
         rate = self.stream.average_rate or self.stream.guessed_rate
         return float(rate or DEFAULT_FRAME_RATE)
 
@@ -281,6 +280,7 @@ class Source:
         return [stamp for run_stamps in stamps_of_runs for stamp in sorted(run_stamps)]
 
     def _clock(self) -> Clock:
+        """A new clock of the stream's time stamps."""
         is_broadcast = bool(self._container.format.flags & TS_DISCONT)
         return Clock(self.time_base, 1 / self.frame_rate(), is_broadcast)
 

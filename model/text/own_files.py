@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from transformers import (
     PretrainedConfig,
@@ -16,7 +15,7 @@ from transformers import (
 )
 
 from model.text.stated import Stated, write_stated
-from model.weights.listed import TEXT_SUFFIXES
+from model.weights.listed import TEXT_SUFFIXES, read_text_files
 from parse_config import ConfigError
 
 
@@ -36,19 +35,19 @@ def write(
             "model that the library knows"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    _unused(tokenizer).save_pretrained(folder)
+    _without_lengths(tokenizer).save_pretrained(folder)
     config.save_pretrained(folder)
     write_stated(folder, stated)
 
 
-def _unused(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy without the lengths of its last use, so that a model's files are the same whatever it has embedded."""
+def _without_lengths(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy without truncation and padding, which each use sets: a model's files do not depend on what it embedded."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return tokenizer
-    unused = copy.deepcopy(tokenizer)
-    unused.backend_tokenizer.no_truncation()
-    unused.backend_tokenizer.no_padding()
-    return unused
+    copied = copy.deepcopy(tokenizer)
+    copied.backend_tokenizer.no_truncation()
+    copied.backend_tokenizer.no_padding()
+    return copied
 
 
 def pack(
@@ -59,15 +58,11 @@ def pack(
         return {}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), tokenizer, config, stated)
-        return {
-            path.name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-            for path in sorted(Path(folder).iterdir())
-            if path.suffix in TEXT_SUFFIXES and path.stat().st_size
-        }
+        return read_text_files(Path(folder))
 
 
 def digest(files: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the files that `pack` returned: another tokenizer or another shape gives another one."""
+    """SHA-256 of the files that `pack` returned: it tells apart tokenizers and configurations of the text model."""
     total = hashlib.sha256()
     for name in sorted(files):
         content = hashlib.sha256(files[name].numpy().tobytes()).hexdigest()
@@ -77,7 +72,10 @@ def digest(files: Mapping[str, Tensor]) -> str:
 
 @contextmanager
 def unpacked(files: Mapping[str, Tensor]) -> Iterator[str]:
-    """A temporary folder that holds the files that `pack` returned. Raises ConfigError for other names."""
+    """A temporary folder that holds the files that `pack` returned.
+
+    Raises ConfigError for a name that is a path or has a suffix that no file of a tokenizer has.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             if Path(name).name != name or Path(name).suffix not in TEXT_SUFFIXES:

@@ -20,8 +20,8 @@ EOS_TYPES = ("clip_text_model", "xclip_text_model")
 # Model types without a token that is trained to stand for the whole text.
 MEAN_TYPES = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
 LAST_TYPES = ("siglip_text_model", "siglip2_text_model")
-# Whose tokens see each other unless their configuration says is_decoder. These are not tried: MKL reads MKL_CBWR at the
-# process's first product, and `load_model`, which sets it, may come after a model was built.
+# Model types with bidirectional attention, unless their configuration says is_decoder. For these `is_causal` runs no
+# forward pass: MKL reads MKL_CBWR at the process's first product, and `load_model`, which sets it, may come later.
 ENCODER_TYPES = (
     "albert",
     "bert",
@@ -44,7 +44,7 @@ HIGHEST_ID = -1
 
 
 def check_name(pooling: str) -> None:
-    """Raises ConfigError for a pooling that is not there."""
+    """Raises ConfigError for a name that is not among `POOLINGS`."""
     if pooling not in POOLINGS:
         raise ConfigError(
             f"{JSON_PATH}: {pooling!r} is given, cls or mean is needed, or one of last, eos, auto"
@@ -81,6 +81,7 @@ def pool(
 ) -> Tensor:
     """Last hidden states -> (B, D).
 
+    tokens: "attention_mask" and "input_ids", each (B, L)
     pooling: "cls", the first token; "mean", over the caption's tokens; "last", the last token that is no padding, on
         whichever side that is; "eos", the first end-of-text token (of `eos_id`), else the last token
     """
@@ -128,7 +129,7 @@ def is_causal(text_model: PreTrainedModel) -> bool:
 
 
 def count_embeddings(text_model: PreTrainedModel) -> int:
-    """The token ids that the model has an embedding for."""
+    """The number of token ids that the model has an embedding for."""
     embeddings: Any = text_model.get_input_embeddings()
     return embeddings.weight.shape[0]
 
@@ -165,6 +166,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _by_type(model_type: str, causal: bool) -> str:
+    """The pooling that a model of this type was trained with."""
     if model_type in EOS_TYPES:
         return "eos"
     if model_type in MEAN_TYPES:
@@ -175,6 +177,7 @@ def _by_type(model_type: str, causal: bool) -> str:
 
 
 def _last_positions(mask_BL: Tensor) -> Tensor:
+    """Position (B,) of the last token that is no padding."""
     positions_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
     return (mask_BL * positions_L).argmax(1)
 
@@ -182,7 +185,7 @@ def _last_positions(mask_BL: Tensor) -> Tensor:
 def _eos_positions(
     ids_BL: Tensor, mask_BL: Tensor, last_B: Tensor, eos_token_id: int | None
 ) -> Tensor:
-    """Where each caption's end-of-text token is; `last_B` for a caption without one."""
+    """Position (B,) of each caption's first end-of-text token; `last_B` for a caption without one."""
     if eos_token_id == HIGHEST_ID:
         return (ids_BL * mask_BL).argmax(1)
     is_eos_BL = (ids_BL == eos_token_id) & mask_BL.bool()

@@ -24,8 +24,8 @@ OWN_FILE = "text_settings.json"
 LENGTH_FILE = "sentence_bert_config.json"
 MODULES_FILE = "modules.json"
 POOLING_FOLDER = "1_Pooling"
-# sentence-transformers' poolings, by their keys and by the newer files' names.
-KNOWN = {
+# sentence-transformers' names of poolings, as keys of older files and as values of newer ones.
+KNOWN_POOLINGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_lasttoken": "last",
@@ -62,6 +62,7 @@ def write_stated(folder: Path, stated: Stated) -> None:
 
 
 def _checked(model: str, name: str, pooling: Any, max_length: Any) -> Stated:
+    """Raises ConfigError for a pooling that is not known, or a length that is no number above 0."""
     if pooling is not None and pooling not in POOLINGS:
         raise ConfigError(
             f"{model}/{name}: its pooling ({pooling}) is not known here; set arch.args.text_params.pooling to one of "
@@ -77,22 +78,23 @@ def _checked(model: str, name: str, pooling: Any, max_length: Any) -> Stated:
 
 def _pooling_of(settings: Mapping[str, Any]) -> str:
     """The pooling of a config.json of sentence-transformers, in this project's word where there is one."""
-    chosen = [
+    pooling_names = [
         key
         for key, value in settings.items()
         if key.startswith("pooling_mode_") and value is True
     ]
-    named = settings.get("pooling_mode")
-    if isinstance(named, str):
-        chosen = [named]
-    elif isinstance(named, list):
-        chosen = [str(name) for name in named]
-    if len(chosen) != 1:
-        return " and ".join(chosen) or "none"
-    return KNOWN.get(chosen[0], chosen[0])
+    modes = settings.get("pooling_mode")
+    if isinstance(modes, str):
+        pooling_names = [modes]
+    elif isinstance(modes, list):
+        pooling_names = [str(name) for name in modes]
+    if len(pooling_names) != 1:
+        return " and ".join(pooling_names) or "none"
+    return KNOWN_POOLINGS.get(pooling_names[0], pooling_names[0])
 
 
 def _pooling_folder(model: str) -> str:
+    """Name of the folder of sentence-transformers' pooling module, by modules.json."""
     modules = _read(model, MODULES_FILE)
     for module in modules.get("modules", []):
         if isinstance(module, dict) and str(module.get("type")).endswith("Pooling"):
@@ -117,6 +119,7 @@ def _read(model: str, name: str) -> dict[str, Any]:
 
 
 def _find(model: str, name: str) -> Path | None:
+    """Path of a file in the model's folder or in the hub's cache, downloaded where the hub is reachable."""
     if Path(model).is_dir():
         return Path(model, name)
     offline = not hub.reachable()

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from parse_config import ConfigError
 
 CONFIG = "config.json"
@@ -12,11 +15,8 @@ WEIGHTS = "model.safetensors"
 PREPROCESSING = "preprocessor_config.json"
 TEXT = "text"
 LIST = "files"  # key of config.json
-TEXT_SUFFIXES = (
-    ".json",
-    ".txt",
-    ".model",
-)  # of a tokenizer's and a configuration's files
+# of a tokenizer's and a configuration's files
+TEXT_SUFFIXES = (".json", ".txt", ".model")
 
 
 def is_exported(folder: Path) -> bool:
@@ -50,21 +50,30 @@ def check_files(folder: Path, listed: Any) -> None:
         raise ConfigError(
             f"{folder / CONFIG}: {LIST} is no list of hashes; export the model again"
         )
-    found = list_files(folder)
-    for name in sorted(set(listed) - set(found)):
+    actual = list_files(folder)
+    for name in sorted(set(listed) - set(actual)):
         raise ConfigError(
             f"{folder}: lacks {name}, a file of this model; get the folder again, or export the model again"
         )
-    for name in sorted(set(found) - set(listed)):
+    for name in sorted(set(actual) - set(listed)):
         raise ConfigError(
             f"{folder / name}: is no file of the model in this folder ({CONFIG} does not list it); remove it"
         )
-    for name, digest in found.items():
+    for name, digest in actual.items():
         if listed[name] != digest:
             raise ConfigError(
                 f"{folder / name}: is not the file that was exported with {CONFIG} (another SHA-256); get the folder "
                 f"again, or, if the change is meant, remove {LIST!r} from {CONFIG}"
             )
+
+
+def read_text_files(folder: Path) -> dict[str, Tensor]:
+    """{name: content, uint8 (bytes,)} of the text model's files directly in `folder`, without empty ones."""
+    return {
+        path.name: torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        for path in sorted(folder.iterdir())
+        if path.suffix in TEXT_SUFFIXES and path.stat().st_size
+    }
 
 
 def fingerprint(path: str | Path) -> str:

@@ -22,16 +22,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.weights.allowed_calls import CALLS, storage_type
-from model.weights.listed import LIST, TEXT, TEXT_SUFFIXES, WEIGHTS, check_files
+from model.weights.listed import LIST, TEXT, WEIGHTS, check_files, read_text_files
 from model.weights.safe_unpickler import Named, SafeUnpickler, UnsafeCheckpoint, plain
 from parse_config import ConfigError
 
-LEGACY = (
-    0x1950A86A20F9469CFC6C,
-    1001,
-)  # magic number and version of torch.save before 1.6
-# What a folder's weights are called; the first wins.
-FOLDER = (
+# magic number and version of torch.save before 1.6
+LEGACY_HEADER = (0x1950A86A20F9469CFC6C, 1001)
+# What the weights in an exported folder are called; the first wins.
+FOLDER_WEIGHTS = (
     "model.safetensors",
     "pytorch_model.bin",
     "model.pth",
@@ -39,7 +37,8 @@ FOLDER = (
 )
 # What a run's checkpoints are called; the first wins.
 RUN_CHECKPOINTS = ("model_best.pth", "checkpoint-latest.pth")
-DAMAGED = (
+# What reading a damaged file raises.
+DAMAGE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     SafetensorError,
@@ -84,12 +83,13 @@ def find_damage(path: str | Path) -> str:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, Path(path).stat().st_size)
             bad_member = archive.testzip()
-    except DAMAGED as error:
+    except DAMAGE_ERRORS as error:
         return str(error) or type(error).__name__
     return f"{bad_member} has another checksum" if bad_member else ""
 
 
 def _read(path: Path, with_values: bool) -> dict[str, Any]:
+    """`read_checkpoint` of a file; without values the tensors are on the device "meta"."""
     try:
         if path.suffix == ".safetensors":
             config_beside = _config_beside(path)
@@ -106,7 +106,7 @@ def _read(path: Path, with_values: bool) -> dict[str, Any]:
         if str(error).startswith(str(path.parent)):
             raise
         raise ConfigError(f"{path}: {error}") from None
-    except DAMAGED as error:
+    except DAMAGE_ERRORS as error:
         raise ConfigError(
             f"{path}: is damaged or no checkpoint ({type(error).__name__}: {error}); "
             f"{path.stat().st_size:,} bytes, get it again"
@@ -126,7 +126,7 @@ def find(path: str | os.PathLike) -> Path:
     path = Path(os.path.expanduser(path))
     if path.is_dir():
         stages = sorted(path.glob("stage*/"), key=stage_number, reverse=True)
-        candidate_files = [path / name for name in FOLDER]
+        candidate_files = [path / name for name in FOLDER_WEIGHTS]
         for folder in (path, *stages):
             candidate_files += [folder / name for name in RUN_CHECKPOINTS]
         for candidate in candidate_files:
@@ -134,7 +134,7 @@ def find(path: str | os.PathLike) -> Path:
                 return candidate
         raise FileNotFoundError(
             f"{path}: is a folder without a model: neither {' nor '.join(RUN_CHECKPOINTS)} of a run, nor "
-            f"{', '.join(FOLDER)}"
+            f"{', '.join(FOLDER_WEIGHTS)}"
         )
     if not path.is_file():
         raise FileNotFoundError(
@@ -169,6 +169,7 @@ def _read_pickle(file: BinaryIO, with_values: bool) -> Any:
 
 
 def _read_zip(file: BinaryIO, with_values: bool) -> Any:
+    """The content of a zip file of torch.save. Raises ConfigError, and `DAMAGE_ERRORS` for a damaged one."""
     with zipfile.ZipFile(file) as archive:
         _check_members(archive, os.fstat(file.fileno()).st_size)
         names = set(archive.namelist())
@@ -225,7 +226,7 @@ def _read_legacy(file: BinaryIO) -> Any:
     def load(load_storage: Callable[[Any], Any] = _no_storage) -> Any:
         return SafeUnpickler(file, CALLS, load_storage).load()
 
-    if (load(), load()) != LEGACY:
+    if (load(), load()) != LEGACY_HEADER:
         raise ConfigError("is a pickle, but none that torch.save wrote")
     load()  # facts of the machine that wrote it
     file_size = os.fstat(file.fileno()).st_size
@@ -250,6 +251,7 @@ def _read_legacy(file: BinaryIO) -> Any:
 
 
 def _no_storage(persistent_id: Any) -> None:
+    """For pickles without tensors."""
     return None
 
 
@@ -258,7 +260,8 @@ def _storage_loader(
 ) -> Callable[[Any], Any]:
     """Persistent ids ("storage", type, key, device, elements[, view]) -> flat tensors; one memory for each key.
 
-    with_values: false fetches bytes alone; the rest is on the device "meta"
+    fetch: (key, size in bytes) -> uint8 (size,)
+    with_values: false fetches storages of bytes alone; the others are on the device "meta"
     """
     memory: dict[str, Tensor] = {}
 
@@ -285,6 +288,7 @@ def _storage_loader(
 
 
 def _config_beside(path: Path) -> dict[str, Any]:
+    """{"config", "text_files"} of the folder that a .safetensors file lies in; {} without a config.json there."""
     config_path = path.parent / "config.json"
     if not config_path.is_file():
         return {}
@@ -299,12 +303,7 @@ def _text_files_beside(path: Path) -> dict[str, Any]:
     folder = path.parent / TEXT
     if path.name != WEIGHTS or not (folder / "config.json").is_file():
         return {}
-    files = {
-        file.name: torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
-        for file in sorted(folder.iterdir())
-        if file.suffix in TEXT_SUFFIXES and file.stat().st_size
-    }
-    return {"text_files": files}
+    return {"text_files": read_text_files(folder)}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from model.load import is_hub_id
 from model.loss import LOSSES
 from model.miles import MILES
-from model.restore import described
+from model.restore import stored_config
 from model.weights import read_checkpoint
 from model.weights.read import find
 from parse_config import Config, to_plain
@@ -105,7 +105,7 @@ def training_checkpoint(model: MILES | File) -> Mapping[str, Any]:
 
 def objective_args(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a checkpoint's objective that decide what is hidden and how errors are measured."""
-    section = to_plain(described(checkpoint).get("objective") or {})
+    section = to_plain(stored_config(checkpoint).get("objective") or {})
     args = {}
     for key, value in (section.get("args") or {}).items():
         if key in OBJECTIVE_KEYS:

@@ -1,4 +1,4 @@
-"""A folder of features that follows its source: what is known of earlier runs, and the change to the new state.
+"""Updates a folder of features after its source has changed: what earlier runs computed, the switch to the new state.
 
 While the folder grows it stays as it was: the new state is written into a hidden folder in it, and takes its place when
 it is whole. A kill leaves the old state, or one that the next run finishes.
@@ -18,24 +18,23 @@ from scripts.retrieval.contents import KnownContents
 from scripts.retrieval.features import Row, load_shard, read_lines
 
 MANIFEST = "manifest.json"
-CONTENT_NAMES = (
-    "shards",
-    "rows.jsonl",
-    "ids.jsonl",
-    "bad_files.jsonl",
-    MANIFEST,
-)  # in the order in which they take their place: the manifest says that all have
-GROWING = (
-    ".growing-"  # and the hash of what is listed: the new state while it is written
-)
-READY = ".ready"  # the new state, whole, on its way to its place
+# in the order in which they are moved: the manifest, the last, says that all are
+CONTENT_NAMES = ("shards", "rows.jsonl", "ids.jsonl", "bad_files.jsonl", MANIFEST)
+# the folder of the new state while it is written; the hash of the list of rows follows
+GROWING = ".growing-"
+# the folder of the new state when it is whole, until its files are moved
+READY = ".ready"
 CACHED_SHARDS = 4
 
-VideoKey = tuple[Any, ...] | None  # None: what decides it is not known
+# what a row's features depend on, see `row_key` and `video_key`; None where the content of the file is not known
+VideoKey = tuple[Any, ...] | None
 
 
 class Known(NamedTuple):
-    """Where the features of a row are: in which shard, and its position there; or why it could not be read."""
+    """Where the features of a row are.
+
+    shard: the file. position: row of its array, where the video could be read. reason: why it could not, else None.
+    """
 
     shard: Path
     position: int
@@ -103,7 +102,7 @@ def read_shard_rows(folder: Path) -> int:
 
 
 def row_key(row: Row) -> VideoKey:
-    """What decides a row's features, besides the options of the run; None if that is not known."""
+    """All that a row's features depend on, besides the options of the run; None if the file's content is not known."""
     if "text" in row:
         return ("text", row["text"])
     key = video_key(row)
@@ -113,7 +112,7 @@ def row_key(row: Row) -> VideoKey:
 
 
 def video_key(row: Row) -> VideoKey:
-    """What decides how a video is divided and read: its content, its name's ending, its data set, its whole span."""
+    """All that the segments and frames of a video depend on: content, extension, data set, whole span in seconds."""
     if row.get("sha256") is None:
         return None
     suffix = os.path.splitext(row["path"])[1].lower()
@@ -122,7 +121,7 @@ def video_key(row: Row) -> VideoKey:
 
 
 def earlier_states(folder: Path) -> list[Path]:
-    """The folder and the hidden ones in it that were begun and hold rows."""
+    """The folder, and the hidden ones in it that killed runs have left, as far as they hold rows."""
     states = [folder, *sorted(folder.glob(f"{GROWING}*"))]
     return [
         state
@@ -166,7 +165,7 @@ def take_place(folder: Path, growing: Path) -> None:
 
 
 def finish_change(folder: Path) -> None:
-    """Goes on with a change to a new state that was begun; nothing is done if none was."""
+    """Moves the files of a whole new state, if there is one, to their places, also where a killed run has begun it."""
     ready = folder / READY
     if not ready.is_dir():
         return

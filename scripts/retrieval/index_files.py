@@ -1,8 +1,8 @@
 """The files of an index folder: written so that a kill at any moment leaves a whole index, checked when they are read.
 
     manifest.json     kind, number of rows, width, checkpoint and its hash, and under "files" the names and hashes of
-    index.faiss       the vectors (after the second update index.3.faiss, and so on)
-    rows.jsonl        what each vector is of: line i belongs to vector i (rows.3.jsonl)
+    index.faiss       the vectors; index.2.faiss after the first update, and so on
+    rows.jsonl        what each vector is of: line i belongs to vector i; rows.2.jsonl after the first update
 
 The manifest is written last, atomically: it alone says which files are the index.
 """
@@ -100,7 +100,10 @@ def read_rows(folder: Path, manifest: dict[str, Any]) -> list[Row]:
 
 
 def read_faiss(folder: Path, manifest: dict[str, Any]) -> Any:
-    """The faiss index, in main memory. Raises what `file_path` raises, and UserError if it is another index."""
+    """The faiss index, in main memory.
+
+    Raises what `file_path` raises, and UserError for another kind, metric or shape than the manifest says.
+    """
     faiss = import_faiss()
     path = file_path(folder, manifest, "index")
     try:
@@ -172,6 +175,7 @@ def _write_generation(
     rows: Iterable[Row],
     manifest: dict[str, Any],
 ) -> None:
+    """Writes the vectors and rows under names of the generation, counted from 1, then the manifest. Raises OSError."""
     suffix = "" if generation == 1 else f"{generation}."
     index_path = folder / f"index.{suffix}faiss"
     rows_path = folder / f"rows.{suffix}jsonl"

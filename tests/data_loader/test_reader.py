@@ -244,7 +244,7 @@ def test_damage_that_only_the_decoder_sees(folder, tmp_path):
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mpeg4.avi"])
 def test_files_too_large_to_hold_are_read_again(folder, name, monkeypatch):
     expected = truth(folder / name)
-    monkeypatch.setattr(source, "HOLD", 1000)
+    monkeypatch.setattr(source, "MAX_HELD_BYTES", 1000)
     for choose in ([39, 0, 17], lambda length: [length - 1, 0, 17]):
         frames, indices = READERS.get("av")(str(folder / name), choose)
         assert indices == [39, 0, 17] and all(

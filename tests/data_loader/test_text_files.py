@@ -170,7 +170,7 @@ def test_json_lines_that_cannot_be_read(tmp_path, content, message):
         ("[]\n1", "line 2, column 1: Extra data"),
         ("[", "line 1, column 2: Expecting value"),
         ('[\n{"a": ' + DEEP, "line 2, entry 0: lists or objects are nested"),
-        ('{"a": 1}', "a list of objects is needed, one a video, not an object"),
+        ('{"a": 1}', "a list of objects is needed, one per video, not an object"),
         ('{"a": 1}\n{"a": 2}', "line 2, column 1: Extra data"),
     ],
     ids=short,
