@@ -128,7 +128,8 @@ def contradictions(
 def require_same_meaning(changes: list[str], origin: Origin) -> None:
     """ConfigError for a contradiction under which the checkpoint's weights cannot mean what they did."""
     for change in changes:
-        if change.startswith(MEANING_OF_WEIGHTS):
+        setting = change.partition(":")[0]
+        if setting in MEANING_OF_WEIGHTS:
             raise ConfigError(
                 f"{change}: {origin.path} was trained with the first; its weights mean nothing with the second. Leave "
                 "the setting out, or leave out -c to take the checkpoint's own config"
