@@ -152,7 +152,7 @@ def output_folder(arguments: argparse.Namespace) -> Path | None:
         return None
     folder = Path(arguments.output)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder}: is a file; choose a folder")
+        raise UserError(f"{folder}: is a file; choose a folder for --output")
     if distributed.rank() == 0 and (folder / "results.json").exists():
         raise UserError(
             f"{folder}/results.json: is there already and stays as it is; choose another folder"

@@ -371,7 +371,7 @@ def test_an_output_that_is_a_file_is_said_before_anything_is_read(home, capsys):
     with pytest.raises(SystemExit, match="2"):
         program.cli(argv)
     assert capsys.readouterr().err == (
-        f"error: --output {output}: is a file; choose a folder\n"
+        f"error: {output}: is a file; choose a folder for --output\n"
     )
 
 
