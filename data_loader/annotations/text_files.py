@@ -6,10 +6,10 @@ Text is UTF-8, or UTF-16 with a byte order mark. Lines end with \\n, \\r\\n or \
 import codecs
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from data_loader.annotations.shapes import describe
 from parse_config import UserError
@@ -243,13 +243,67 @@ def _json_list(path: Path) -> Iterator[tuple[str, Any]]:
     source.require_end(position + 1)
 
 
-class _PlainDataUnpickler(pickle.Unpickler):
-    """Reads numbers, texts and containers; refuses every class and function."""
+class _PlainDataUnpickler(pickle._Unpickler):
+    """Reads numbers, texts and containers; refuses every class and function.
+
+    Python's own unpickler, not the one in C, which takes gigabytes for a number in a file of ten bytes.
+    """
+
+    stack: list[Any]  # of the base class, which types do not know
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(
             f"it names {module}.{name}, and only plain data is read"
         )
+
+    def load_setitem(self) -> None:
+        value = self.stack.pop()
+        key = self.stack.pop()
+        self._set_items([key, value])
+
+    def load_setitems(self) -> None:
+        self._set_items(self.pop_mark())
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self._set_items(items)
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        self._check_keys(items)
+        self.stack[-1].update(items)
+
+    def load_frozenset(self) -> None:
+        items = self.pop_mark()
+        self._check_keys(items)
+        self.append(frozenset(items))
+
+    def load_bytearray8(self) -> None:
+        raise pickle.UnpicklingError("it holds a buffer of any size")
+
+    def _set_items(self, keys_and_values: list[Any]) -> None:
+        keys, values = keys_and_values[::2], keys_and_values[1::2]
+        self._check_keys(keys)
+        self.stack[-1].update(zip(keys, values, strict=True))
+
+    def _check_keys(self, keys: list[Any]) -> None:
+        """The hash of tuples in tuples may take a time that doubles with each level: none is read."""
+        for key in keys:
+            if not isinstance(key, str | int | float | bytes | None):
+                raise pickle.UnpicklingError(f"a {type(key).__name__} is a key")
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
 
 def read_pickle(path: Path) -> Any:

@@ -3,6 +3,7 @@
 import codecs
 import json
 import pickle
+import resource
 
 import pytest
 
@@ -354,3 +355,49 @@ def test_what_is_left_out_is_one_short_text():
     text = left_out_text(left_out.counts())
     assert text.startswith("left out: 21 rows of split 0 (the first: line 0), 19 rows")
     assert text.endswith(", 78 for other reasons")
+
+
+def nested_tuples(levels, end):
+    """A pickle of ((x, x), (x, x)), ... of so many levels: short, and of 2 ** levels leaves."""
+    return b"\x80\x02}K\x01" + b"q\x01h\x01\x86" * levels + end
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (
+            b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".",
+            "a buffer of any size",
+        ),
+        (nested_tuples(60, b"Ns."), "a tuple is a key"),
+        (b"\x80\x02(" + nested_tuples(60, b"Nd.")[3:], "a tuple is a key"),
+        (b"\x80\x04\x8f(" + nested_tuples(60, b"\x90.")[3:], "a tuple is a key"),
+    ],
+    ids=["buffer", "key", "dict", "set"],
+)
+def test_small_pickles_that_would_grow_are_refused(tmp_path, content, reason):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(content)
+    assert reason in error_of(read_pickle, path)
+
+
+def test_a_number_in_a_small_pickle_takes_no_memory(tmp_path):
+    """Python's unpickler in C takes 4 GiB for it."""
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"Nr\xff\xff\xff\x0f.")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_pickle(path) is None
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
+def test_plain_pickles_of_every_protocol_are_read(tmp_path):
+    content = {
+        "a": [1, 2.5, None, True, ("x", ["y"])],
+        3: {"b": b"raw", "long": 1 << 80},
+    }
+    path = tmp_path / "a.pkl"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        if protocol < 3:  # bytes are a call there
+            content[3]["b"] = "text"
+        path.write_bytes(pickle.dumps(content, protocol))
+        assert read_pickle(path) == content
